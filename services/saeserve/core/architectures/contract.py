@@ -1,0 +1,159 @@
+"""The architecture contract: a spec plus pure functions over named tensors (DESIGN section 3).
+
+Shape suffixes: B rows of a (micro-)batch, D d_in, O d_out, F d_sae. In training form W_enc is
+[F, D] and W_dec is [F, O], so that a latent is a contiguous row in both; exports transpose W_enc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from saeserve.core.specs.architectures import ArchitectureSpec
+
+Tensors = dict[str, Tensor]
+SpecT_contra = TypeVar("SpecT_contra", bound=ArchitectureSpec, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Preprocessed rows; an autoencoder's target is its input."""
+
+    x_BD: Tensor
+    target_BO: Tensor
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Widths of the model, and what its schedules span."""
+
+    d_in: int
+    d_out: int
+    d_sae: int
+
+
+class Collective(Protocol):
+    """Sums over ranks; the identity on one."""
+
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
+        """The sum of `value` over ranks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step knows besides parameters, state and batch."""
+
+    step: int
+    """Steps done before this one, from 0."""
+    steps: int
+    """Steps of the whole run."""
+    scheduled: Mapping[str, float]
+    """Current values of the architecture's schedules, e.g. the penalty's weight."""
+    dead_F: Tensor
+    """bool [F]: latents that have not fired for the dead window."""
+    seed: int
+    """Draws are keyed by (seed, step, purpose): see ops.draws."""
+    collective: Collective
+    encoder_dtype: torch.dtype = torch.float32
+    """Type of the encoder GEMM; everything else is in the parameters' type."""
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a step saw, on the device, without synchronisation."""
+
+    fired_F: Tensor
+    """int64 [F]: rows in which each latent was active."""
+    squared_error: Tensor
+    """Sum over rows of |target - reconstruction|^2."""
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """Loss as in the paper; `terms` sum to `loss` (mean over rows, summed over dimensions)."""
+
+    loss: Tensor
+    terms: Tensors
+    state: Tensors
+    stats: Stats
+
+
+@dataclass(frozen=True)
+class RowGradient:
+    """Gradient of a [F, ...] parameter that touches only `rows`; absent rows are zero."""
+
+    rows: Tensor
+    """int64, ascending, unique."""
+    values: Tensor
+    """[rows, ...]"""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What the trainer receives: gradients, not a graph."""
+
+    loss: Tensor
+    terms: Tensors
+    grads: dict[str, Tensor | RowGradient]
+    state: Tensors
+    stats: Stats
+
+
+@dataclass(frozen=True)
+class EvaluationForm:
+    """Per row, no batch statistics: what the export folds.
+
+    f = act(x' W_enc^T + b_enc), reconstruction = f W_dec + b_dec, with x' centred and scaled.
+    `threshold_F` is set for threshold models; otherwise `k` is set for TopK, neither for ReLU.
+    """
+
+    W_enc_FD: Tensor
+    b_enc_F: Tensor
+    W_dec_FO: Tensor
+    b_dec_O: Tensor
+    threshold_F: Tensor | None = None
+    k: int | None = None
+
+
+class Architecture(Protocol[SpecT_contra]):
+    """One architecture: stateless, registered by its spec's name in `registry`."""
+
+    unit_rows: frozenset[str]
+    """Parameters whose rows the trainer keeps at unit norm (projects gradients, renormalises)."""
+
+    def initialise(
+        self, spec: SpecT_contra, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
+    ) -> tuple[Tensors, Tensors]:
+        """Parameters and state from a preprocessed sample of rows."""
+        ...
+
+    def sample_rows(self, spec: SpecT_contra, dims: Dimensions) -> int:
+        """Rows that `initialise` wants in its sample."""
+        ...
+
+    def scheduled(self, spec: SpecT_contra, step: int, steps: int) -> dict[str, float]:
+        """Values of the architecture's own schedules at `step` of `steps`."""
+        ...
+
+    def loss(
+        self, spec: SpecT_contra, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> LossOutput:
+        """The loss as written in the paper; differentiable by autograd."""
+        ...
+
+    def gradients(
+        self, spec: SpecT_contra, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """The gradients of `loss`: by autograd (`gradients.by_autograd`) or a fast form."""
+        ...
+
+    def evaluation_form(
+        self, spec: SpecT_contra, params: Tensors, state: Tensors
+    ) -> EvaluationForm:
+        """The per-row form that evaluations and exports use."""
+        ...

@@ -1,0 +1,1 @@
+"""Frozen, torch-free descriptions of what to train, harvest, ingest and evaluate."""

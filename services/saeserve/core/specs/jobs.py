@@ -1,0 +1,135 @@
+"""The specs of harvest, ingest and evaluate jobs, and the union of all job kinds."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.base import Spec
+from saeserve.core.specs.training import Device, Name, TrainSpec
+
+StorageType = Literal["float16", "bfloat16", "float32"]
+Hook = Literal["resid_post", "mlp_out", "attn_out"]
+
+
+class LanguageModelSpec(Spec):
+    """A Hugging Face causal language model in a folder; `path` is root:relative."""
+
+    path: str
+    gguf_file: str | None = None
+
+
+class TextSpec(Spec):
+    """One text file or folder; `path` is root:relative."""
+
+    path: str
+    format: Literal["text", "lines", "jsonl"] = "text"
+    field: str = "text"
+
+
+class SiteSpec(Spec):
+    """A place in the language model where activations are taken."""
+
+    hook: Hook = "resid_post"
+    layer: int = Field(ge=0)
+
+    @property
+    def source(self) -> str:
+        """Name of the source in the data set."""
+        return f"{self.hook}.{self.layer}"
+
+
+class HarvestSpec(Spec):
+    """Runs a language model over text and stores activations as a data set."""
+
+    dataset: Name
+    language_model: LanguageModelSpec
+    texts: tuple[TextSpec, ...] = Field(min_length=1)
+    sites: tuple[SiteSpec, ...] = Field(min_length=1)
+    context_length: int = Field(default=256, ge=2)
+    max_tokens: int = Field(default=0, ge=0)
+    bos: Literal["prepend", "none"] = "prepend"
+    dtype: StorageType = "float16"
+    heldout_fraction: float = Field(default=0.1, ge=0, lt=1)
+    shard_rows: int = Field(default=16_384, ge=1)
+    batch_sequences: int = Field(default=8, ge=1)
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _sites_differ(self) -> Self:
+        names = [site.source for site in self.sites]
+        if len(set(names)) != len(names):
+            raise SpecError(
+                "harvest.sites", f"a site stands twice: {names}", remedy="name each once"
+            )
+        return self
+
+
+class IngestSourceSpec(Spec):
+    """One tensor of the files of an ingest and the source that it becomes."""
+
+    tensor: str = ""
+    source: str = "activations"
+    hook: Hook | None = None
+    layer: int | None = Field(default=None, ge=0)
+
+
+class IngestSpec(Spec):
+    """Verifies the files of a PENDING data set and adopts them."""
+
+    dataset: Name
+    sources: tuple[IngestSourceSpec, ...] = ()
+    dtype: Literal["keep", "float16", "bfloat16", "float32"] = "keep"
+    heldout_fraction: float = Field(default=0.1, ge=0, lt=1)
+    shard_rows: int = Field(default=16_384, ge=1)
+
+
+class LossRecoveredSpec(Spec):
+    """Splices reconstructions into the language model on held-out text."""
+
+    max_tokens: int = Field(default=32_768, ge=1)
+    batch_sequences: int = Field(default=8, ge=1)
+
+
+class EvaluateSpec(Spec):
+    """Evaluates a published model on the held-out rows of a data set."""
+
+    model: str
+    dataset: Name
+    source: str | None = None
+    max_rows: int = Field(default=0, ge=0)
+    loss_recovered: LossRecoveredSpec | None = None
+    context_features: int = Field(default=0, ge=0)
+    contexts_per_feature: int = Field(default=5, ge=1)
+    device: Device = "auto"
+
+
+JOB_KINDS = ("train", "harvest", "ingest", "evaluate")
+
+
+class JobSpec(Spec):
+    """Exactly one kind of job; mirrors the API's oneof."""
+
+    train: TrainSpec | None = None
+    harvest: HarvestSpec | None = None
+    ingest: IngestSpec | None = None
+    evaluate: EvaluateSpec | None = None
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind that is set."""
+        return next(name for name in JOB_KINDS if getattr(self, name) is not None)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        chosen = [name for name in JOB_KINDS if getattr(self, name) is not None]
+        if len(chosen) != 1:
+            raise SpecError(
+                "spec",
+                f"exactly one job kind must be set; got {' and '.join(chosen) or 'none'}",
+                remedy=f"set one of: {', '.join(JOB_KINDS)}",
+            )
+        return self

@@ -1,0 +1,108 @@
+"""The manifest of a data set: what its shards hold, where the rows come from, what was verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from saeserve.core.errors import FormatError
+from saeserve.core.specs.base import Spec
+from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
+
+MANIFEST_FORMAT = 1
+MASSIVE_NORM = 5.0
+"""Rows whose norm exceeds this many medians are counted as massive (DESIGN section 4)."""
+
+
+class SourceEntry(Spec):
+    """One named source: a matrix [rows, d] spread over the shards under this name."""
+
+    name: str
+    d: int = Field(ge=1)
+    hook: str = ""
+    layer: int = -1
+    median_norm: float = Field(gt=0)
+    massive_rows: int = Field(ge=0)
+
+
+class ShardEntry(Spec):
+    """One safetensors file beside the manifest.
+
+    Tensors: each source by name [rows, d]; `norm.<source>` float32 [rows]; int32 [rows]
+    `document`, `sequence`, `position`, `token_id` (all -1 where unknown, `document` never).
+    """
+
+    file: str
+    rows: int = Field(ge=1)
+    size_bytes: int
+    sha256: str
+
+
+class DocumentEntry(Spec):
+    """One document: its origin, the hash that decided its split, and the split."""
+
+    origin: str
+    sha256: str
+    split: Literal["train", "heldout"]
+    rows: int
+
+
+class TokenizationEntry(Spec):
+    """How text became rows; lets evaluations replay held-out sequences and show tokens."""
+
+    context_length: int
+    bos: Literal["prepend", "none"]
+    bos_token_id: int | None = None
+
+
+class DatasetManifest(Spec):
+    """Written last, once every row has been verified: a data set with a manifest is READY."""
+
+    format_version: int = MANIFEST_FORMAT
+    name: str
+    sources: tuple[SourceEntry, ...] = Field(min_length=1)
+    shards: tuple[ShardEntry, ...] = Field(min_length=1)
+    documents: tuple[DocumentEntry, ...] = Field(min_length=1)
+    dtype: StorageType
+    rows: int = Field(ge=1)
+    heldout_rows: int = Field(ge=0)
+    language_model: LanguageModelSpec | None = None
+    tokenization: TokenizationEntry | None = None
+    job: str = ""
+    code_version: str = ""
+    created: str = ""
+
+    def source(self, name: str | None) -> SourceEntry:
+        """The source called `name`, or the only one. Raises KeyError naming what there is."""
+        names = [entry.name for entry in self.sources]
+        if name is None and len(names) == 1:
+            return self.sources[0]
+        for entry in self.sources:
+            if entry.name == name:
+                return entry
+        raise KeyError(f"data set {self.name} has sources {', '.join(names)}")
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON, the bytes that `sha256` hashes."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def sha256(self) -> str:
+        """Content hash, the lineage of what is trained on this data set."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> DatasetManifest:
+        """Read a manifest; raises FormatError for another format version."""
+        value: dict[str, Any] = json.loads(data)
+        version = value.get("format_version")
+        if version != MANIFEST_FORMAT:
+            raise FormatError(
+                f"data set manifest has format_version {version}; this release reads "
+                f"{MANIFEST_FORMAT}",
+                remedy="use the release that wrote it, or harvest again",
+            )
+        return DatasetManifest.parse(value, "manifest")

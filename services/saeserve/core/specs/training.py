@@ -1,0 +1,155 @@
+"""The spec of a training job, and how its unset fields are resolved."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.architectures import (
+    ARCHITECTURE_SPECS,
+    ArchitectureSpec,
+    JumpReluSpec,
+    TopKSpec,
+)
+from saeserve.core.specs.base import Spec
+from saeserve.core.specs.names import check_name
+
+Name = Annotated[str, AfterValidator(check_name)]
+Device = Literal["auto", "cpu", "cuda"]
+
+DEAD_WINDOW_TOKENS = 10_000_000
+
+
+class OptimizerSpec(Spec):
+    """Adam; unset fields take the architecture's published values (see `resolve`)."""
+
+    lr: float | None = Field(default=None, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float | None = Field(default=None, gt=0)
+    clip_norm: float = Field(default=1.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_fraction: float = Field(default=0.2, ge=0, le=1)
+
+
+class PreprocessSpec(Spec):
+    """What happens to rows before the SAE sees them (DESIGN: centring precedes scaling)."""
+
+    centre: Literal["mean", "none"] = "mean"
+    norm_cut: float = Field(default=5.0, ge=0)
+    scale: bool = True
+    window_shards: int = Field(default=8, ge=1)
+
+
+class TrainSpec(Spec):
+    """Trains one SAE on a READY data set."""
+
+    dataset: Name
+    source: str | None = None
+    model: Name
+    topk: TopKSpec | None = None
+    jumprelu: JumpReluSpec | None = None
+    d_sae: int = Field(ge=1, le=2**24)
+    tokens: int = Field(ge=1)
+    batch_size: int = Field(default=2048, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    optimizer: OptimizerSpec = OptimizerSpec()
+    preprocess: PreprocessSpec = PreprocessSpec()
+    dead_window_tokens: int = Field(default=DEAD_WINDOW_TOKENS, ge=1)
+    checkpoint_every_steps: int = Field(default=500, ge=1)
+    log_every_steps: int = Field(default=10, ge=1)
+    device: Device = "auto"
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    eval_rows: int = Field(default=16_384, ge=0)
+
+    @property
+    def architecture(self) -> ArchitectureSpec:
+        """The one architecture that is set."""
+        chosen = self.topk or self.jumprelu
+        if chosen is None:
+            raise SpecError("train", "no architecture is set")
+        return chosen
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run; the last partial batch is dropped."""
+        return self.tokens // self.batch_size
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> Self:
+        chosen = [name for name in ARCHITECTURE_SPECS if getattr(self, name) is not None]
+        if len(chosen) != 1:
+            what = " and ".join(chosen) if chosen else "none"
+            names = ", ".join(ARCHITECTURE_SPECS)
+            raise SpecError(
+                "train",
+                f"exactly one architecture must be set; got {what}",
+                remedy=f"set one of: {names}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if self.topk is not None and self.topk.k > self.d_sae:
+            raise SpecError(
+                "train.topk.k",
+                f"k = {self.topk.k} exceeds d_sae = {self.d_sae}",
+                remedy="lower k or raise d_sae",
+            )
+        if self.steps < 1:
+            raise SpecError(
+                "train.tokens",
+                f"{self.tokens} tokens make no whole batch of {self.batch_size}",
+                remedy="raise tokens or lower batch_size",
+            )
+        micro = self.micro_batch_size
+        if micro is not None and self.batch_size % micro:
+            raise SpecError(
+                "train.micro_batch_size",
+                f"{micro} does not divide batch_size = {self.batch_size}",
+                remedy="choose a divisor of batch_size",
+            )
+        return self
+
+
+def resolve(spec: TrainSpec, d_in: int, source: str) -> TrainSpec:
+    """Fill every field that depends on others. Sources: RECIPES in DECISIONS.md.
+
+    `d_in` is the width of `source`, the data set's source that is trained on.
+    """
+    architecture = _resolve_architecture(spec.architecture, d_in, spec.d_sae)
+    lr, eps = _adam_defaults(architecture, spec.d_sae)
+    optimizer = spec.optimizer.model_copy(
+        update={"lr": spec.optimizer.lr or lr, "eps": spec.optimizer.eps or eps}
+    )
+    window = min(spec.dead_window_tokens, max(1, spec.tokens // 10))
+    return spec.model_copy(
+        update={
+            architecture.name: architecture,
+            "source": source,
+            "optimizer": optimizer,
+            "dead_window_tokens": window,
+            "micro_batch_size": spec.micro_batch_size or spec.batch_size,
+        }
+    )
+
+
+def _resolve_architecture(spec: ArchitectureSpec, d_in: int, d_sae: int) -> ArchitectureSpec:
+    if isinstance(spec, TopKSpec) and spec.k_aux is None:
+        near_half = 2 ** round(math.log2(max(d_in / 2, 1)))
+        return spec.model_copy(update={"k_aux": min(near_half, d_sae)})
+    if isinstance(spec, JumpReluSpec):
+        wanted = spec.initial_l0 or min(10_000, d_in)
+        return spec.model_copy(update={"initial_l0": min(float(wanted), d_sae / 2)})
+    return spec
+
+
+def _adam_defaults(spec: ArchitectureSpec, d_sae: int) -> tuple[float, float]:
+    """(lr, eps): TopK from Gao et al. 2024 scaled by width; JumpReLU from Anthropic 2025."""
+    if isinstance(spec, TopKSpec):
+        return 2e-4 / math.sqrt(d_sae / 2**14), 6.25e-10
+    return 2e-4, 1e-8

@@ -1,0 +1,162 @@
+"""Values that pass between the ledger, the index, control and worker."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from saeserve.jobs.states import JobState
+
+JOB_FORMAT = 1
+
+
+class Value(BaseModel):
+    """Base of the frozen values of this room."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Submission(Value):
+    """What `jobs/<id>/job.json` holds: written once, before submit answers OK."""
+
+    format_version: int = JOB_FORMAT
+    id: str
+    kind: str
+    spec: dict[str, Any]
+    resolved_spec: dict[str, Any]
+    resource_class: str
+    request_id: str = ""
+    body_sha256: str = ""
+    owner: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    priority: int = 0
+    waits_for: tuple[str, ...] = ()
+    max_attempts: int = 3
+    created: float
+    """Seconds since the epoch."""
+
+
+class Claim(Value):
+    """What `attempts/<epoch>/claim.json` holds: who runs this attempt, and from where."""
+
+    format_version: int = JOB_FORMAT
+    job: str
+    epoch: int
+    owner: str
+    resume: str = ""
+    """Store key of the checkpoint folder to resume from; empty starts afresh."""
+    resume_step: int = 0
+    charged: bool = True
+    """False when the attempt before it ended by a drain, which costs no attempt."""
+    time: float
+
+
+class Failure(Value):
+    """Why a job failed, for the person who submitted it."""
+
+    code: str
+    message: str
+    cause: str = ""
+    remedy: str = ""
+    retryable: bool = False
+    step: int = 0
+
+
+class Output(Value):
+    """One thing a job made: exactly one of the first three is set."""
+
+    model: str = ""
+    dataset: str = ""
+    evaluation: dict[str, Any] | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class Result(Value):
+    """What `jobs/<id>/result.json` holds: the first writer wins, and the job is terminal."""
+
+    format_version: int = JOB_FORMAT
+    job: str
+    epoch: int
+    state: JobState
+    outputs: tuple[Output, ...] = ()
+    failure: Failure | None = None
+    steps: int = 0
+    time: float
+
+
+class Progress(Value):
+    """How far a running job is; kept in the index only."""
+
+    step: int = 0
+    total_steps: int = 0
+    unit: str = "steps"
+    units_per_second: float = 0.0
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class JobRecord(Value):
+    """A job as the index knows it: the submission and what has happened since."""
+
+    submission: Submission
+    state: JobState
+    reason: str = ""
+    attempt: int = 0
+    """Attempts charged so far."""
+    epoch: int = 0
+    """Highest claim known."""
+    owner_id: str = ""
+    """Random id of the lease holder."""
+    lease_expires: float = 0.0
+    progress: Progress = Progress()
+    outputs: tuple[Output, ...] = ()
+    failure: Failure | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    revision: int = 0
+
+    @property
+    def id(self) -> str:
+        """Id of the job."""
+        return self.submission.id
+
+
+class Lease(Value):
+    """The right to run an attempt: every fenced call presents it."""
+
+    job: str
+    epoch: int
+    owner: str
+
+
+class Beat(StrEnum):
+    """What the index answers a heartbeat."""
+
+    OK = "OK"
+    CANCEL = "CANCEL"
+    FENCED = "FENCED"
+    UNKNOWN = "UNKNOWN"
+    """The index has lost this job; the store decides."""
+
+
+class Event(Value):
+    """One event: a line of `attempts/<epoch>/events.jsonl`, and an entry of the index's stream.
+
+    `op` numbers the events of an attempt; (epoch, op) makes appending idempotent.
+    """
+
+    epoch: int
+    op: int
+    time: float
+    step: int = 0
+    type: str
+    """state_changed, attempt_started, metrics, checkpoint, warning or log."""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class NumberedEvent(Value):
+    """An event with its place in the job's stream."""
+
+    sequence: int
+    event: Event

@@ -1,0 +1,149 @@
+"""The artifact store: a directory whose commits are put-if-absent objects.
+
+The store arbitrates; Redis indexes (DESIGN section 1). Object stores follow behind the same calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Generator
+from pathlib import Path, PurePosixPath
+
+from saeserve.platform.errors import InvalidInput, Unavailable
+
+
+class ArtifactStore:
+    """Files under one root, addressed by relative POSIX paths that cannot leave it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def path(self, key: str) -> Path:
+        """Local path of `key`. Raises InvalidInput for a key that leaves the root."""
+        pure = PurePosixPath(key)
+        if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in key:
+            raise InvalidInput(
+                f"{key!r} leaves the artifact store",
+                reason="BAD_PATH",
+                remedy="use a relative path without '..'",
+            )
+        return self.root / pure
+
+    def read(self, key: str) -> bytes | None:
+        """Bytes of `key`, or None when it does not exist."""
+        try:
+            return self.path(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def exists(self, key: str) -> bool:
+        """Whether the file or folder `key` exists."""
+        return self.path(key).exists()
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create `key` durably unless it exists; True for the one caller that created it.
+
+        The commit point of everything: readers see the whole object or none. Written to a
+        temporary name, synced, then linked, which fails when the name is taken.
+        """
+        with self._staged(key, data) as (staged, target):
+            try:
+                os.link(staged, target)
+            except FileExistsError:
+                return False
+            sync_directory(target.parent)
+            return True
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write `key` atomically over whatever is there. For pointers (aliases), not commits."""
+        with self._staged(key, data) as (staged, target):
+            os.replace(staged, target)
+            sync_directory(target.parent)
+
+    def names(self, key: str) -> list[str]:
+        """Sorted names directly below the folder `key`; empty when it does not exist."""
+        try:
+            return sorted(
+                entry.name for entry in os.scandir(self.path(key)) if not is_temporary(entry.name)
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def remove(self, key: str) -> None:
+        """Remove the file or folder `key` and all below it; fine when it does not exist."""
+        target = self.path(key)
+        if target.is_dir():
+            doomed = target.with_name(temporary_name(target.name))
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(doomed)
+                shutil.rmtree(doomed)
+        else:
+            target.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written."""
+        return shutil.disk_usage(self.root).free
+
+    def check(self) -> None:
+        """Create the root and see that it can be written. Raises Unavailable when not."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / temporary_name("probe")
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise Unavailable(
+                f"the artifact store {self.root} cannot be written: {error.strerror}",
+                reason="STORE_UNAVAILABLE",
+                remedy="set SAESERVE_STORE to a writable directory with free space",
+            ) from error
+
+    @contextlib.contextmanager
+    def _staged(self, key: str, data: bytes) -> Generator[tuple[Path, Path]]:
+        target = self.path(key)
+        staged = target.with_name(temporary_name(target.name))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(staged, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield staged, target
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(target) from error
+            raise
+        finally:
+            staged.unlink(missing_ok=True)
+
+
+def disk_full(path: Path) -> Unavailable:
+    """The error for a full disk; nothing half-written stays behind it."""
+    return Unavailable(
+        f"the disk that holds {path.parent} is full",
+        reason="DISK_FULL",
+        remedy="free space or move the store, then submit again",
+    )
+
+
+def temporary_name(name: str) -> str:
+    """A name that no reader takes for an object."""
+    return f".{name}.{uuid.uuid4().hex}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `name` is one of `temporary_name`'s."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename or link in `path` durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
