@@ -1,0 +1,1 @@
+"""Activation data sets: shards on disk, their order in training, centring and scaling."""
