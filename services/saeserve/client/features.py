@@ -1,0 +1,84 @@
+"""Sparse features as the SDK hands them out: plain CSR arrays, scipy or dense on request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SparseFeatures:
+    """Features of a batch: row r holds `indices[offsets[r]:offsets[r + 1]]`, ascending.
+
+    `shape` is the input's leading axes followed by d_sae.
+    """
+
+    shape: tuple[int, ...]
+    offsets: IntArray
+    indices: IntArray
+    values: FloatArray
+    model: str = ""
+    """models/<name>/versions/<n> that answered."""
+    queue_seconds: float = 0.0
+    """Time waited in the server's queue, summed over the requests of the call."""
+    compute_seconds: float = 0.0
+    """Time computed, summed likewise."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return self.shape[-1]
+
+    @property
+    def l0(self) -> float:
+        """Mean number of active latents a row."""
+        return len(self.values) / max(self.rows, 1)
+
+    def row(self, index: int) -> tuple[IntArray, FloatArray]:
+        """(indices, values) of one row."""
+        span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return self.indices[span], self.values[span]
+
+    def to_dense(self) -> FloatArray:
+        """Dense array of `shape`."""
+        dense = np.zeros((self.rows, self.d_sae), np.float32)
+        rows = np.repeat(np.arange(self.rows), np.diff(self.offsets))
+        dense[rows, self.indices] = self.values
+        return dense.reshape(self.shape)
+
+    def to_scipy(self) -> csr_array:
+        """scipy.sparse.csr_array of [rows, d_sae]; needs scipy."""
+        from scipy.sparse import csr_array  # scipy is optional for the client
+
+        return csr_array((self.values, self.indices, self.offsets), shape=(self.rows, self.d_sae))
+
+
+def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> SparseFeatures:
+    """The rows of all parts in order, as one batch with `leading` axes."""
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return SparseFeatures(
+        (*leading, parts[0].d_sae),
+        offsets,
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        parts[0].model,
+        sum(part.queue_seconds for part in parts),
+        sum(part.compute_seconds for part in parts),
+    )

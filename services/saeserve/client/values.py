@@ -1,0 +1,296 @@
+"""What the SDK hands out for jobs, data sets and models: frozen values, plain Python types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from saeserve.v1 import dataset_pb2, job_pb2, job_service_pb2, model_pb2
+
+TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
+
+    step: int
+    total_steps: int
+    unit: str
+    units_per_second: float
+    metrics: Mapping[str, float]
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Time to the end at the present rate, or None while that is unknown."""
+        if self.units_per_second <= 0 or self.total_steps <= 0:
+            return None
+        return max(self.total_steps - self.step, 0) / self.units_per_second
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """Why a job failed."""
+
+    code: str
+    message: str
+    cause: str
+    remedy: str
+    retryable: bool
+    step: int
+
+
+@dataclass(frozen=True)
+class JobOutput:
+    """One thing a job made: a model's resource, a data set's name, or an evaluation."""
+
+    model: str
+    dataset: str
+    evaluation: Mapping[str, Any] | None
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the server saw it when it answered."""
+
+    id: str
+    kind: str
+    state: str
+    attempt: int
+    max_attempts: int
+    owner: str
+    labels: Mapping[str, str]
+    priority: int
+    resource_class: str
+    waits_for: tuple[str, ...]
+    progress: Progress
+    outputs: tuple[JobOutput, ...]
+    error: JobFailure | None
+    resolved_spec: Mapping[str, Any]
+    created: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    etag: str
+
+    @property
+    def done(self) -> bool:
+        """Whether the job has ended, one way or another."""
+        return self.state in TERMINAL
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """One thing that happened to a job; `type` names the payload, `data` holds it."""
+
+    type: str
+    time: datetime | None
+    attempt: int
+    step: int
+    data: Mapping[str, Any]
+    token: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would take."""
+
+    parameters: int
+    memory_bytes: int
+    disk_bytes: int
+    steps: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set of activations."""
+
+    name: str
+    state: str
+    rows: int
+    heldout_rows: int
+    shards: int
+    size_bytes: int
+    dtype: str
+    language_model: str
+    sources: tuple[Mapping[str, Any], ...]
+    failure: str
+    job: str
+    manifest_sha256: str
+    created: datetime | None
+    files: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of a model."""
+
+    resource: str
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    architecture: str
+    activation: str
+    d_in: int
+    d_out: int
+    d_sae: int
+    k: int
+    size_bytes: int
+    content_sha256: str
+    dataset: str
+    source: str
+    job: str
+    metrics: Mapping[str, float]
+    created: datetime | None
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A message as plain data with the API's own field names."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _time(stamp: Timestamp) -> datetime | None:
+    return stamp.ToDatetime(UTC) if stamp.seconds else None
+
+
+def job_value(job: job_pb2.Job) -> Job:
+    """A Job off the wire."""
+    error = job.error
+    return Job(
+        id=job.id,
+        kind=job.spec.WhichOneof("kind") or "",
+        state=job_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_"),
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        owner=job.owner,
+        labels=dict(job.labels),
+        priority=job.priority,
+        resource_class=job.resource_class,
+        waits_for=tuple(job.waits_for),
+        progress=_progress(job.progress),
+        outputs=tuple(_output(output) for output in job.outputs),
+        error=JobFailure(
+            error.code, error.message, error.cause, error.remedy, error.retryable, error.step
+        )
+        if job.HasField("error")
+        else None,
+        resolved_spec=plain(job.resolved_spec),
+        created=_time(job.create_time),
+        started=_time(job.start_time),
+        ended=_time(job.end_time),
+        etag=job.etag,
+    )
+
+
+def _progress(progress: job_pb2.Progress) -> Progress:
+    return Progress(
+        progress.step,
+        progress.total_steps,
+        progress.unit,
+        progress.units_per_second,
+        dict(progress.metrics),
+    )
+
+
+def _output(output: job_pb2.JobOutput) -> JobOutput:
+    evaluation = output.evaluation if output.WhichOneof("kind") == "evaluation" else None
+    return JobOutput(
+        output.model,
+        output.dataset,
+        evaluation_value(evaluation) if evaluation is not None else None,
+        dict(output.metrics),
+    )
+
+
+def evaluation_value(report: job_pb2.EvaluationReport) -> dict[str, Any]:
+    """An evaluation as plain data, every number a number."""
+    return {
+        "metrics": dict(report.metrics),
+        "density": [
+            {"lower": bin.log10_lower, "upper": bin.log10_upper, "latents": bin.latents}
+            for bin in report.density
+        ],
+        "features": [
+            {
+                "feature": feature.feature,
+                "frequency": feature.frequency,
+                "contexts": [
+                    {
+                        "before": context.before,
+                        "token": context.token,
+                        "after": context.after,
+                        "activation": context.activation,
+                        "document": context.document,
+                    }
+                    for context in feature.contexts
+                ],
+            }
+            for feature in report.features
+        ],
+    }
+
+
+def event_value(event: job_pb2.JobEvent) -> JobEvent:
+    """A JobEvent off the wire."""
+    kind = event.WhichOneof("payload") or ""
+    payload: Message | None = getattr(event, kind) if kind else None
+    data = plain(payload) if payload is not None else {}
+    if isinstance(payload, job_pb2.StateChanged):
+        data["state"] = job_pb2.JobState.Name(payload.state).removeprefix("JOB_STATE_")
+    return JobEvent(kind, _time(event.time), event.attempt, event.step, data, event.token)
+
+
+def plan_value(response: job_service_pb2.SubmitJobResponse) -> Plan:
+    """The plan in a submit's answer."""
+    plan = response.plan
+    return Plan(plan.parameters, plan.memory_bytes, plan.disk_bytes, plan.steps, tuple(plan.notes))
+
+
+def dataset_value(dataset: dataset_pb2.Dataset) -> Dataset:
+    """A Dataset off the wire."""
+    return Dataset(
+        name=dataset.name,
+        state=dataset_pb2.DatasetState.Name(dataset.state).removeprefix("DATASET_STATE_"),
+        rows=dataset.rows,
+        heldout_rows=dataset.heldout_rows,
+        shards=dataset.shards,
+        size_bytes=dataset.size_bytes,
+        dtype=dataset.dtype,
+        language_model=dataset.language_model,
+        sources=tuple(plain(source) for source in dataset.sources),
+        failure=dataset.failure,
+        job=dataset.job,
+        manifest_sha256=dataset.manifest_sha256,
+        created=_time(dataset.create_time),
+        files=tuple(plain(file) for file in dataset.files),
+    )
+
+
+def model_value(model: model_pb2.Model) -> Model:
+    """A Model off the wire."""
+    return Model(
+        resource=model.resource,
+        name=model.name,
+        version=model.version,
+        aliases=tuple(model.aliases),
+        architecture=model.architecture,
+        activation=model.activation,
+        d_in=model.d_in,
+        d_out=model.d_out,
+        d_sae=model.d_sae,
+        k=model.k,
+        size_bytes=model.size_bytes,
+        content_sha256=model.content_sha256,
+        dataset=model.dataset,
+        source=model.source,
+        job=model.job,
+        metrics=dict(model.metrics),
+        created=_time(model.create_time),
+    )

@@ -1,0 +1,6 @@
+# The published stubs leave Status untyped.
+import grpc
+from google.rpc import status_pb2
+
+def from_call(call: grpc.Call) -> status_pb2.Status | None: ...
+def to_status(status: status_pb2.Status) -> grpc.Status: ...
