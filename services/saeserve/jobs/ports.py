@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.record import (
     Beat,
     Event,
     Failure,
+    JobFilter,
     JobRecord,
     Lease,
     NumberedEvent,
@@ -18,24 +20,24 @@ from saeserve.jobs.record import (
 from saeserve.jobs.states import JobState
 
 
-class IndexUnavailable(Exception):
-    """The index (Redis) is out of reach. Callers go on by the store or answer UNAVAILABLE."""
-
-
-class JobFilter(Protocol):
-    """Typed filter of a listing; empty fields match all."""
-
-    states: frozenset[JobState]
-    kinds: frozenset[str]
-    owner: str
-    labels: dict[str, str]
+__all__ = ["Doorbell", "IndexUnavailable", "JobFilter", "JobIndex"]
 
 
 class JobIndex(Protocol):
-    """The index of jobs. Every call may raise IndexUnavailable; every move is atomic and fenced."""
+    """The index of jobs. Every call may raise IndexUnavailable; every move is atomic and fenced.
 
-    def put(self, record: JobRecord) -> bool:
-        """Add a job, at submit or rebuild; False (and no change) when it is known already."""
+    A move also adds its own `state_changed` event {state, reason} to the job's stream, so that
+    watchers see states and other events in one order. Nobody else appends `state_changed`.
+    """
+
+    def put(
+        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+    ) -> bool:
+        """Add a job, at submit or rebuild; False (and no change) when it is known already.
+
+        `history` starts its stream. A record in a leased state gets a lease of `lease_ttl_s`
+        for its `owner_id`, so that a worker that is still running it just goes on.
+        """
         ...
 
     def get(self, job: str) -> JobRecord | None:
@@ -52,7 +54,11 @@ class JobIndex(Protocol):
 
     def acquire(self, resource_class: str, owner: str, ttl_s: float) -> JobRecord | None:
         """Lease the next runnable job of a class (priority, then the owner with the fewest
-        running jobs, then age): QUEUED becomes STARTING. None when there is none."""
+        running jobs of the class, then age): QUEUED becomes STARTING. None when there is none.
+
+        The same `owner` token gets the same job again until that job has started, so that a
+        repeated call (a lost answer) cannot take two.
+        """
         ...
 
     def start(self, lease: Lease, charged: bool) -> bool:
@@ -80,12 +86,22 @@ class JobIndex(Protocol):
     ) -> bool:
         """Make a job terminal as its committed result says; False when it was already.
 
-        Not fenced by owner: `jobs/<id>/result.json` has decided, this only tells the index.
+        Not fenced by owner: `jobs/<id>/result.json` has decided, this only tells the index. So
+        it also settles a CANCELLED that the index reached by itself (see `unsettled`).
         """
         ...
 
     def request_cancel(self, job: str) -> JobRecord | None:
         """BLOCKED or QUEUED becomes CANCELLED, a leased state CANCELLING; others stay."""
+        ...
+
+    def unsettled(self) -> list[str]:
+        """Jobs that became CANCELLED here by a wish, before `finish` told a committed result.
+        Whoever cancels commits the result; the reconciler does what is left."""
+        ...
+
+    def counts(self) -> dict[JobState, int]:
+        """Jobs in each state; states without jobs are left out."""
         ...
 
     def unblock(self, job: str) -> bool:
@@ -94,16 +110,18 @@ class JobIndex(Protocol):
 
     def expire(self, now_slack_s: float) -> list[JobRecord]:
         """Put every job whose lease ran out (by the server's clock, plus slack) back in QUEUED,
-        or CANCELLED when cancelling, and return them as they are now."""
+        or CANCELLED when cancelling, and return them as they are now (not again when a lost
+        answer makes the client repeat the call)."""
         ...
 
     def append(self, job: str, event: Event) -> bool:
-        """Number an event into the job's stream; False when (epoch, op) is there already."""
+        """Number an event into the job's stream; False when (epoch, op) or a later op of the
+        epoch is there already, or the job is unknown (the rebuild reads `events.jsonl`)."""
         ...
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         """Events with a sequence above `after`, oldest first. A first sequence above after + 1
-        tells a gap: the stream was trimmed."""
+        tells a gap: the stream was trimmed. Sequences start anew when `generation` changes."""
         ...
 
     def runnable(self) -> dict[str, int]:

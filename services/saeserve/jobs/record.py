@@ -15,7 +15,8 @@ JOB_FORMAT = 1
 class Value(BaseModel):
     """Base of the frozen values of this room."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # "strings": a loss that went NaN is still valid JSON, and reads back as a float.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Submission(Value):
@@ -50,6 +51,8 @@ class Claim(Value):
     resume_step: int = 0
     charged: bool = True
     """False when the attempt before it ended by a drain, which costs no attempt."""
+    corrupt: tuple[str, ...] = ()
+    """Newer checkpoints passed over because their bytes are not what their manifest says."""
     time: float
 
 
@@ -122,6 +125,25 @@ class JobRecord(Value):
         return self.submission.id
 
 
+class JobFilter(Value):
+    """Typed filter of a listing: all set conditions hold, empty ones match everything."""
+
+    states: frozenset[JobState] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    owner: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+
+    def matches(self, record: JobRecord) -> bool:
+        """Whether `record` is wanted."""
+        submission = record.submission
+        return (
+            (not self.states or record.state in self.states)
+            and (not self.kinds or submission.kind in self.kinds)
+            and (not self.owner or submission.owner == self.owner)
+            and self.labels.items() <= submission.labels.items()
+        )
+
+
 class Lease(Value):
     """The right to run an attempt: every fenced call presents it."""
 
@@ -143,7 +165,8 @@ class Beat(StrEnum):
 class Event(Value):
     """One event: a line of `attempts/<epoch>/events.jsonl`, and an entry of the index's stream.
 
-    `op` numbers the events of an attempt; (epoch, op) makes appending idempotent.
+    `op` numbers the events of an attempt from 0; (epoch, op) makes appending idempotent. Events
+    that the index itself adds when it moves a job (`state_changed`) carry op -1.
     """
 
     epoch: int

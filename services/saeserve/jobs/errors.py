@@ -1,0 +1,64 @@
+"""Errors of the job room; each also has a kind, so that the API answers rightly by itself."""
+
+from __future__ import annotations
+
+from saeserve.platform.errors import FailedPrecondition, ServiceError, Unavailable
+
+
+class IndexUnavailable(Unavailable):
+    """The index (Redis) is out of reach. Callers go on by the store or answer UNAVAILABLE."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            reason="INDEX_UNAVAILABLE",
+            remedy="check that the broker at SAESERVE_REDIS_URL runs, then repeat the call",
+        )
+
+
+class ClaimRefused(FailedPrecondition):
+    """The store does not let a new attempt of this job begin."""
+
+
+class AttemptsExhausted(ClaimRefused):
+    """All attempts that the job is allowed have been charged."""
+
+    def __init__(self, job: str, attempts: int) -> None:
+        super().__init__(
+            f"job {job} has used its {attempts} attempts",
+            reason="ATTEMPTS_EXHAUSTED",
+            remedy="read the error of the last attempt, then submit the job anew",
+        )
+
+
+class JobFinished(ClaimRefused):
+    """The job has a committed result already."""
+
+    def __init__(self, job: str, state: str) -> None:
+        super().__init__(
+            f"job {job} is {state} already",
+            reason="JOB_FINISHED",
+            remedy="submit the job anew to run it again",
+        )
+
+
+class Fenced(FailedPrecondition):
+    """A later attempt has claimed the job; whoever gets this stops and commits nothing."""
+
+    def __init__(self, job: str, epoch: int, highest: int) -> None:
+        super().__init__(
+            f"attempt {epoch} of job {job} is superseded by attempt {highest}",
+            reason="FENCED",
+            remedy="nothing to do: the later attempt goes on",
+        )
+
+
+class RecordUnreadable(ServiceError):
+    """A committed document cannot be read: damaged, or written by a newer release."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(
+            f"{key} in the artifact store cannot be read: {why}",
+            reason="RECORD_UNREADABLE",
+            remedy="restore the file from a backup, or run the release that wrote it",
+        )
