@@ -1,0 +1,142 @@
+"""The gRPC server of every service: health, reflection, limits, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from saeserve.platform.address import (
+    TcpAddress,
+    check_allowed,
+    is_answered,
+    parse_tcp,
+    unix_path,
+    why_not_bound,
+)
+from saeserve.platform.errors import StartupError
+from saeserve.platform.interceptors import CallInterceptor
+from saeserve.platform.metrics import Metrics
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# Tensors need room beside them for the fields of their message.
+_LIMIT = MAX_MESSAGE_BYTES + 64 * 1024
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _LIMIT),
+    ("grpc.max_send_message_length", _LIMIT),
+    # Without this a second server on the same port starts, and takes half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gRPC service: its full name, and how its servicer is added to a server."""
+
+    name: str
+    add: Callable[[grpc.aio.Server], None]
+
+
+class GrpcServer:
+    """An aio server with grpc.health.v1, reflection, error mapping and metrics.
+
+    Make and use it in a running event loop. `bound` is where it listens once `start` is done.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        services: Sequence[Service],
+        metrics: Metrics,
+        *,
+        insecure: bool = False,
+        grace_seconds: float = 10.0,
+    ) -> None:
+        check_allowed(address, insecure=insecure)
+        self.address = address
+        self.bound = address
+        self._grace = grace_seconds
+        self._services = tuple(services)
+        self._server = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_OPTIONS)
+        # The stubs lack the asyncio half of grpc_health.
+        self._health = cast(Any, health).aio.HealthServicer()
+        self._stopping = asyncio.Event()
+        self._add_services()
+
+    async def start(self) -> None:
+        """Bind and answer. Raises StartupError when the address is taken."""
+        self._bind()
+        await self._server.start()
+        for name in self._names():
+            await self.set_serving(name, True)
+
+    async def set_serving(self, name: str, serving: bool) -> None:
+        """Set the health of the service `name`; "" is the server as a whole."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def run_until_stopped(self) -> None:
+        """Serve until SIGTERM, SIGINT or `request_stop`, then stop in order."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self.request_stop)
+        try:
+            await self._stopping.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+            await self.stop()
+
+    def request_stop(self) -> None:
+        """Make `run_until_stopped` end. For use in the event loop."""
+        self._stopping.set()
+
+    async def stop(self) -> None:
+        """Tell health checks, refuse new calls, and give running ones the grace period."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._grace)
+
+    def _names(self) -> list[str]:
+        return ["", *(service.name for service in self._services)]
+
+    def _add_services(self) -> None:
+        for service in self._services:
+            service.add(self._server)
+        cast(Any, health_pb2_grpc).add_HealthServicer_to_server(self._health, self._server)
+        names = [service.name for service in self._services]
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+
+    def _bind(self) -> None:
+        path = unix_path(self.address)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # gRPC would take the socket away from the process that listens there.
+            if is_answered(path):
+                raise _not_bound(self.address, "another process listens there")
+        port = 0
+        with contextlib.suppress(RuntimeError):
+            port = self._server.add_insecure_port(self.address)
+        if port == 0:
+            raise _not_bound(self.address, why_not_bound(self.address))
+        if path is None:
+            self.bound = str(TcpAddress(parse_tcp(self.address).host, port))
+
+
+def _not_bound(address: str, why: str) -> StartupError:
+    return StartupError(
+        f"cannot listen at {address}: {why}",
+        reason="ADDRESS_IN_USE",
+        remedy="stop what listens there or set another address",
+    )

@@ -1,0 +1,40 @@
+"""Children that do not outlive their parent.
+
+Run as a file (`python process.py PARENT_PID program args...`) it binds itself to the parent and
+then becomes the program; so it imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int, signal_number: int = signal.SIGTERM) -> None:
+    """Have the kernel send this process `signal_number` when the parent `parent` is gone.
+
+    Linux binds this to the *thread* that started the child: start children from a thread that
+    lives as long as they should. Elsewhere only the parent's presence now is checked.
+    Raises ProcessLookupError when the parent has gone already.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        raise ProcessLookupError(f"parent process {parent} has gone")
+
+
+def bound_command(command: Sequence[str]) -> list[str]:
+    """`command`, to be started by this process and to end with it, whatever program it is."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    os.execv(sys.argv[2], sys.argv[2:])

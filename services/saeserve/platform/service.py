@@ -1,0 +1,25 @@
+"""How every service process begins and, when it cannot begin, ends."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from saeserve.platform.errors import ServiceError
+
+STARTUP_FAILED = 2
+
+
+def run(service: str, main: Callable[[], None]) -> NoReturn:
+    """Run `main` and exit: 0 when it returns, 2 with one line on stderr when it cannot start."""
+    try:
+        main()
+    except ServiceError as error:
+        sys.stderr.write(f"saeserve {service}: {error.text()}\n")
+        sys.exit(STARTUP_FAILED)
+    except KeyboardInterrupt:
+        logging.getLogger(f"saeserve.{service}").info("interrupted")
+        sys.exit(130)
+    sys.exit(0)

