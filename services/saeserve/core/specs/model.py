@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from saeserve.core.errors import FormatError, SpecError
 from saeserve.core.specs.base import Spec
 
 MODEL_FORMAT = 1
+CONFIG_FILE = "config.json"
+TENSOR_FILE = "model.safetensors"
+MODEL_FILES = (CONFIG_FILE, TENSOR_FILE)
+"""The files of an exported model, in the order in which `content_sha256` hashes them."""
 
 
 class TensorSource(Spec):
@@ -20,7 +29,12 @@ class TensorSource(Spec):
 
 
 class TopKActivation(Spec):
-    """Keeps the k largest pre-activations of a row, then applies `post`."""
+    """Keeps k pre-activations of a row and leaves exact zeros out.
+
+    `relu` keeps the k largest and then those of them that are positive (Gao et al. 2024,
+    arXiv 2406.04093); `none` keeps the k largest as they are; `abs` keeps the k of largest
+    magnitude, signs included (AbsTopK, arXiv 2510.00404).
+    """
 
     kind: Literal["topk"] = "topk"
     k: int = Field(ge=1)
@@ -28,7 +42,7 @@ class TopKActivation(Spec):
 
 
 class ThresholdActivation(Spec):
-    """Keeps h where h > threshold, one threshold a latent."""
+    """Keeps h where h > threshold; one threshold a latent, none negative, infinite when dead."""
 
     kind: Literal["threshold"] = "threshold"
 
@@ -73,3 +87,81 @@ class ModelConfig(Spec):
     row_norm: RowNorm = RowNorm()
     dead_latents: int = Field(default=0, ge=0)
     lineage: Lineage = Lineage()
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        _check_tiling("inputs", self.inputs, self.d_in)
+        _check_tiling("outputs", self.outputs, self.d_out)
+        if self.activation.kind == "topk" and self.activation.k > self.d_sae:
+            raise SpecError(
+                "model.activation.k",
+                f"k = {self.activation.k} exceeds d_sae = {self.d_sae}",
+                remedy="export the model again",
+            )
+        if self.dead_latents > self.d_sae:
+            raise SpecError(
+                "model.dead_latents",
+                f"{self.dead_latents} of {self.d_sae} latents cannot be dead",
+                remedy="export the model again",
+            )
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: the content of `config.json`."""
+        return (json.dumps(self.to_json(), sort_keys=True, indent=1) + "\n").encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> ModelConfig:
+        """Read `config.json`. Raises FormatError for anything that this release does not read."""
+        value = _json_object(data)
+        version = value.get("format_version")
+        if version != MODEL_FORMAT:
+            raise FormatError(
+                f"{CONFIG_FILE} has format_version {version}; this release reads {MODEL_FORMAT}",
+                remedy="use the release that wrote it, or export the model again",
+            )
+        try:
+            return ModelConfig.parse(value, "model")
+        except SpecError as error:
+            raise FormatError(f"{CONFIG_FILE}: {error.message}", remedy=error.remedy) from error
+
+
+def content_sha256(folder: Path) -> str:
+    """Content hash of the exported model in `folder`: over the names and hashes of its files."""
+    total = hashlib.sha256()
+    for name in MODEL_FILES:
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{digest}  {name}\n".encode())
+    return total.hexdigest()
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        value: object = json.loads(data)
+    except ValueError as error:
+        raise FormatError(
+            f"{CONFIG_FILE} is not JSON: {error}", remedy="restore the file, or export again"
+        ) from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{CONFIG_FILE} holds no JSON object", remedy="export the model again")
+    return cast("dict[str, Any]", value)
+
+
+def _check_tiling(field: str, sources: Sequence[TensorSource], width: int) -> None:
+    """Sources stand side by side: each begins where the one before ends, the last at `width`."""
+    position = 0
+    for source in sources:
+        if source.offset != position:
+            raise SpecError(
+                f"model.{field}",
+                f"source {source.name!r} begins at {source.offset}, not at {position}",
+                remedy="list the sources in order, without gaps",
+            )
+        position += source.d
+    if position != width:
+        raise SpecError(
+            f"model.{field}",
+            f"the sources are {position} wide together, the model {width}",
+            remedy="make their widths add up",
+        )

@@ -1,0 +1,1 @@
+"""The exported model: folding, its maths and its files."""
