@@ -1,0 +1,1 @@
+"""The command line: `saeserve …`, a client of the same API as everybody."""

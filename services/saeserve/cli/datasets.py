@@ -1,0 +1,119 @@
+"""`saeserve datasets ls|show|import|rm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saeserve.cli.jobs import follow
+from saeserve.cli.output import (
+    Json,
+    ago,
+    connect,
+    console,
+    print_fields,
+    print_json,
+    print_table,
+    size,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Data sets of activations.")
+
+Name = Annotated[str, typer.Argument(help="Name of the data set.")]
+
+
+@app.command()
+def ls(as_json: Json = False) -> None:
+    """List data sets."""
+    with connect() as client:
+        found = list(client.datasets.list())
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("name", "state", "rows", "held out", "sources", "size", "created"),
+        (
+            (
+                dataset.name,
+                dataset.state,
+                f"{dataset.rows:,}",
+                f"{dataset.heldout_rows:,}",
+                ", ".join(f"{source['name']} [{source['d']}]" for source in dataset.sources),
+                size(dataset.size_bytes),
+                ago(dataset.created),
+            )
+            for dataset in found
+        ),
+    )
+
+
+@app.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one data set."""
+    with connect() as client:
+        dataset = client.datasets.get(name)
+    if as_json:
+        print_json(dataset)
+        return
+    print_fields(
+        [
+            ("name", dataset.name),
+            ("state", dataset.state),
+            ("failure", dataset.failure),
+            ("rows", f"{dataset.rows:,} of which {dataset.heldout_rows:,} held out"),
+            ("shards", dataset.shards),
+            ("size", size(dataset.size_bytes)),
+            ("type", dataset.dtype),
+            ("language model", dataset.language_model),
+            ("made by", dataset.job),
+            ("manifest", dataset.manifest_sha256),
+        ]
+    )
+    print_table(
+        ("source", "d", "median norm", "massive rows"),
+        (
+            (
+                source["name"],
+                source["d"],
+                f"{source.get('median_norm', 0):.3g}",
+                source.get("massive_rows", 0),
+            )
+            for source in dataset.sources
+        ),
+    )
+
+
+@app.command("import")
+def import_(
+    name: Name,
+    files: Annotated[list[str], typer.Argument(help="Local files, or root:relative ones.")],
+    watch: Annotated[bool, typer.Option(help="Wait until it is verified.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Upload local .npy or .safetensors files, or register ones that the server can see, and
+    ingest them."""
+    local = [Path(file) for file in files if Path(file).exists()]
+    remote = [file for file in files if not Path(file).exists()]
+    with connect() as client:
+        for file in local:
+            console.print(f"uploading {file} ({size(file.stat().st_size)})", highlight=False)
+            client.datasets.upload(name, file)
+        if remote:
+            client.datasets.register(name, remote)
+        job = client.jobs.submit({"ingest": {"dataset": name}})
+        if watch:
+            follow(client, job.id, as_json)
+        else:
+            console.print(job.id, highlight=False)
+
+
+@app.command()
+def rm(
+    name: Name,
+    force: Annotated[bool, typer.Option(help="Even when a live job uses it.")] = False,
+) -> None:
+    """Delete a data set."""
+    with connect() as client:
+        client.datasets.delete(name, force=force)

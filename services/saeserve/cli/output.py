@@ -1,0 +1,92 @@
+"""What every command prints: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from saeserve.cli.settings import CliSettings
+from saeserve.client import Client
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def connect() -> Client:
+    """A client of the services that the environment names."""
+    settings = CliSettings.load()
+    return Client(settings.control_address, settings.inference_address)
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 — any plain data or value of the SDK
+    """One JSON document on stdout."""
+    console.print_json(json.dumps(value, default=_plain))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """A table; empty cells where a value is None."""
+    table = Table(*columns, title=title or None, header_style="bold", title_justify="left")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console.print(table)
+
+
+def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
+    """Name and value, a line each."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        if value not in (None, "", (), {}):
+            grid.add_row(f"[bold]{name}[/bold]", str(value))
+    console.print(grid)
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable: TiB returns")
+
+
+def ago(moment: datetime | None) -> str:
+    """How long since `moment`."""
+    if moment is None:
+        return ""
+    return duration((datetime.now(UTC) - moment).total_seconds()) + " ago"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m"
+
+
+def metrics_text(metrics: dict[str, float] | Any) -> str:  # noqa: ANN401 — a Mapping off the SDK
+    """name=value pairs, four significant digits."""
+    return " ".join(f"{name}={value:.4g}" for name, value in sorted(metrics.items()))
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,15 @@
+"""Where the command line finds the services."""
+
+from __future__ import annotations
+
+from saeserve.platform.settings import ServiceSettings
+
+
+class CliSettings(ServiceSettings):
+    """The services' own variables, read from the other side."""
+
+    control_address: str = "127.0.0.1:7070"
+    """Address of the control service."""
+
+    inference_address: str = "127.0.0.1:7071"
+    """Address of the inference service."""

@@ -1,0 +1,126 @@
+"""All processes of a deployment under one parent: start in order, one line each, stop together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from saeserve.platform.errors import StartupError
+from saeserve.platform.process import bound_command
+
+READY = " ready "
+"""What platform.logging.ready writes once a service answers."""
+START_SECONDS = 90.0
+POLL_SECONDS = 0.05
+LOG_LINES = 12
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process: its name and the module that it runs."""
+
+    name: str
+    module: str
+
+
+BROKER = Service("broker", "saeserve.platform.broker")
+SERVICES = (
+    Service("control", "saeserve.control"),
+    Service("inference", "saeserve.inference"),
+    Service("worker", "saeserve.worker"),
+)
+
+
+class Stack:
+    """Runs the services as children; logs go to `<logs>/<service>.log`."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        logs: Path,
+        environment: Mapping[str, str],
+        say: Callable[[str, str], None],
+    ) -> None:
+        self._services = services
+        self._logs = logs
+        self._environment = environment
+        self._say = say
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start every service and wait until it answers. Raises StartupError, all stopped."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            for service in self._services:
+                self._say(service.name, self._start(service))
+        except BaseException:
+            self.stop()
+            raise
+
+    def pids(self) -> dict[str, int]:
+        """Process id of each running service."""
+        return {name: process.pid for name, process in self._running.items()}
+
+    def ended(self) -> str:
+        """Name of a service that has ended by itself, or ""."""
+        gone = (name for name, process in self._running.items() if process.poll() is not None)
+        return next(gone, "")
+
+    def log_tail(self, name: str) -> str:
+        """The last lines that a service logged."""
+        text = (self._logs / f"{name}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-LOG_LINES:])
+
+    def stop(self, grace_seconds: float = 30.0) -> None:
+        """Stop in reverse order: ask, wait, and only then kill."""
+        for name in reversed(list(self._running)):
+            process = self._running.pop(name)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(grace_seconds)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def _start(self, service: Service) -> str:
+        """Start one service; what it said when it was ready."""
+        log = self._logs / f"{service.name}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                bound_command([sys.executable, "-m", service.module]),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=dict(self._environment),
+                # Ctrl-C is for the parent, which stops the children in order.
+                start_new_session=True,
+            )
+        self._running[service.name] = process
+        return self._await_ready(service, process, log)
+
+    def _await_ready(self, service: Service, process: subprocess.Popen[bytes], log: Path) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for line in log.read_text(errors="replace").splitlines():
+                if READY in line:
+                    return line.split(READY, 1)[1]
+            if process.poll() is not None:
+                break
+            time.sleep(POLL_SECONDS)
+        raise StartupError(
+            f"{service.name} did not start:\n{self.log_tail(service.name)}",
+            reason="SERVICE_FAILED",
+            remedy=f"its log is {log}",
+        )
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `changes`, for children."""
+    return {**os.environ, **changes}  # noqa: TID251 — handed on to the services, not read

@@ -1,0 +1,181 @@
+"""`saeserve submit train|harvest|ingest|evaluate` and `saeserve plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from saeserve.cli import specs
+from saeserve.cli.jobs import follow
+from saeserve.cli.output import Json, connect, console, print_fields, print_json, size
+
+app = typer.Typer(no_args_is_help=True, help="Submit a job.")
+
+File = Annotated[Path | None, typer.Option("--file", "-f", help="Job file, YAML or JSON.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any field, e.g. --set optimizer.lr=1e-3.")
+]
+WaitsFor = Annotated[list[str] | None, typer.Option(help="Job that must succeed first.")]
+RequestId = Annotated[str | None, typer.Option(help="Makes a retry of this command safe.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow the job to its end.")]
+Priority = Annotated[int, typer.Option(help="Higher runs first.")]
+
+
+def _send(
+    spec: dict[str, Any],
+    waits_for: list[str] | None,
+    request_id: str | None,
+    priority: int,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    with connect() as client:
+        job = client.jobs.submit(
+            spec, waits_for=waits_for or (), request_id=request_id, priority=priority
+        )
+        if watch:
+            follow(client, job.id, as_json)
+        elif as_json:
+            print_json(job)
+        else:
+            console.print(f"{job.id} {job.state}; saeserve jobs watch {job.id}", highlight=False)
+
+
+@app.command()
+def train(
+    file: File = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set to train on.")] = None,
+    source: Annotated[str | None, typer.Option(help="Source in it, e.g. resid_post.15.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model to publish.")] = None,
+    topk: Annotated[int | None, typer.Option("--topk", help="TopK with this k.")] = None,
+    jumprelu: Annotated[bool, typer.Option("--jumprelu", help="JumpReLU, January 2025.")] = False,
+    d_sae: Annotated[int | None, typer.Option("--d-sae", help="Number of latents.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Rows to train on: 500k, 2M …")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every draw.")] = None,
+    set_: Set = None,
+    waits_for: WaitsFor = None,
+    request_id: RequestId = None,
+    priority: Priority = 0,
+    watch: Watch = False,
+    as_json: Json = False,
+) -> None:
+    """Train an SAE on a data set."""
+    flags: specs.Tree = {
+        "dataset": dataset,
+        "source": source,
+        "model": model,
+        "d_sae": d_sae,
+        "tokens": specs.count(tokens),
+        "batch_size": batch_size,
+        "optimizer.lr": lr,
+        "seed": seed,
+        "topk.k": topk,
+        "jumprelu": {} if jumprelu else None,
+    }
+    spec = specs.build("train", file, flags, set_ or [])
+    _send(spec, waits_for, request_id, priority, watch, as_json)
+
+
+@app.command()
+def harvest(
+    file: File = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set to make.")] = None,
+    language_model: Annotated[str | None, typer.Option(help="Folder, root:relative.")] = None,
+    gguf_file: Annotated[str | None, typer.Option(help="GGUF file in that folder.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Text, root:relative.")] = None,
+    text_format: Annotated[str, typer.Option(help="text, lines or jsonl.")] = "text",
+    site: Annotated[list[str] | None, typer.Option(help="hook.layer: resid_post.15")] = None,
+    max_tokens: Annotated[str | None, typer.Option(help="Rows to store at most.")] = None,
+    set_: Set = None,
+    waits_for: WaitsFor = None,
+    request_id: RequestId = None,
+    priority: Priority = 0,
+    watch: Watch = False,
+    as_json: Json = False,
+) -> None:
+    """Run a language model over text and store its activations."""
+    flags: specs.Tree = {
+        "dataset": dataset,
+        "language_model.path": language_model,
+        "language_model.gguf_file": gguf_file,
+        "texts": [{"path": path, "format": text_format} for path in text] if text else None,
+        "sites": [_site(name) for name in site] if site else None,
+        "max_tokens": specs.count(max_tokens),
+    }
+    spec = specs.build("harvest", file, flags, set_ or [])
+    _send(spec, waits_for, request_id, priority, watch, as_json)
+
+
+@app.command()
+def ingest(
+    file: File = None,
+    dataset: Annotated[str | None, typer.Option(help="PENDING data set.")] = None,
+    set_: Set = None,
+    waits_for: WaitsFor = None,
+    request_id: RequestId = None,
+    priority: Priority = 0,
+    watch: Watch = False,
+    as_json: Json = False,
+) -> None:
+    """Verify uploaded or registered activations and adopt them."""
+    spec = specs.build("ingest", file, {"dataset": dataset}, set_ or [])
+    _send(spec, waits_for, request_id, priority, watch, as_json)
+
+
+@app.command()
+def evaluate(
+    file: File = None,
+    model: Annotated[str | None, typer.Option(help="Model, e.g. my-sae@prod.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set with held-out rows.")] = None,
+    loss_recovered: Annotated[bool, typer.Option(help="Splice into the model.")] = False,
+    set_: Set = None,
+    waits_for: WaitsFor = None,
+    request_id: RequestId = None,
+    priority: Priority = 0,
+    watch: Watch = False,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model on held-out rows."""
+    flags: specs.Tree = {
+        "model": model,
+        "dataset": dataset,
+        "loss_recovered": {} if loss_recovered else None,
+    }
+    spec = specs.build("evaluate", file, flags, set_ or [])
+    _send(spec, waits_for, request_id, priority, watch, as_json)
+
+
+def plan(
+    file: Annotated[Path, typer.Argument(help="Job file, YAML or JSON.")],
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a job would take, with every default filled in; records nothing."""
+    spec = specs.read_file(file)
+    kind = next(iter(spec), "")
+    with connect() as client:
+        job, planned = client.jobs.plan(specs.build(kind, file, {}, set_ or []))
+    if as_json:
+        print_json({"resolved_spec": job.resolved_spec, "plan": planned})
+        return
+    print_fields(
+        [
+            ("parameters", f"{planned.parameters:,}"),
+            ("memory", size(planned.memory_bytes)),
+            ("disk", size(planned.disk_bytes)),
+            ("steps", f"{planned.steps:,}"),
+            ("notes", "\n".join(planned.notes)),
+        ]
+    )
+    print_json(job.resolved_spec)
+
+
+def _site(name: str) -> dict[str, object]:
+    hook, dot, layer = name.rpartition(".")
+    if not dot or not layer.isdigit():
+        raise typer.BadParameter(f"site {name!r}: write hook.layer, e.g. resid_post.15")
+    return {"hook": hook, "layer": int(layer)}

@@ -1,0 +1,51 @@
+"""How files, flags and --set become one spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from saeserve.cli import specs
+from saeserve.client.errors import InvalidArgumentError
+from saeserve.client.jobs import parse_spec
+
+
+def test_flags_overlay_the_file_and_set_overlays_flags(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("train: {dataset: a, model: m, topk: {k: 8}, d_sae: 64, optimizer: {lr: 1}}")
+    spec = specs.build("train", file, {"d_sae": 128, "seed": None}, ["optimizer.lr=1e-3"])
+    assert spec["train"]["d_sae"] == 128
+    assert spec["train"]["topk"] == {"k": 8}
+    assert "seed" not in spec["train"]
+    assert float(spec["train"]["optimizer"]["lr"]) == 1e-3
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("harvest: {}")
+    with pytest.raises(InvalidArgumentError, match="describes harvest, not train"):
+        specs.build("train", file, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("50000", 50_000), ("50k", 50_000), ("1.5M", 1_500_000), ("2B", 2 * 10**9)]
+)
+def test_counts(text: str, value: int) -> None:
+    assert specs.count(text) == value
+
+
+def test_a_bad_count_says_how_to_write_one() -> None:
+    with pytest.raises(typer.BadParameter, match="50k"):
+        specs.count("many")
+
+
+def test_unset_and_zero_differ_on_the_wire() -> None:
+    assert not parse_spec({"train": {"dataset": "a"}}).train.HasField("eval_rows")
+    assert parse_spec({"train": {"eval_rows": 0}}).train.HasField("eval_rows")
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(InvalidArgumentError, match="colour"):
+        parse_spec({"train": {"colour": "red"}})

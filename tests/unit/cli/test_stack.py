@@ -1,0 +1,58 @@
+"""Starting and stopping services as children."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from saeserve.cli.stack import Service, Stack, child_environment
+from saeserve.platform.errors import StartupError
+
+GOOD = "import sys, time; print('x ready port=1', file=sys.stderr, flush=True); time.sleep(60)"
+BAD = "import sys; print('no such disk', file=sys.stderr); sys.exit(2)"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def modules(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "good_service.py").write_text(GOOD)
+    (tmp_path / "bad_service.py").write_text(BAD)
+    return child_environment({"PYTHONPATH": str(tmp_path)})
+
+
+def test_starts_says_ready_and_stops(tmp_path: Path, modules: dict[str, str]) -> None:
+    said: list[tuple[str, str]] = []
+    stack = Stack(
+        [Service("good", "good_service")],
+        tmp_path / "logs",
+        modules,
+        lambda name, facts: said.append((name, facts)),
+    )
+    stack.start()
+    pid = stack.pids()["good"]
+    assert said == [("good", "port=1")]
+    assert stack.ended() == ""
+    stack.stop()
+    assert not _alive(pid)
+
+
+def test_one_that_fails_stops_the_others_and_shows_its_log(
+    tmp_path: Path, modules: dict[str, str]
+) -> None:
+    services = [Service("good", "good_service"), Service("bad", "bad_service")]
+    said: list[tuple[str, str]] = []
+    stack = Stack(
+        services, tmp_path / "logs", modules, lambda name, facts: said.append((name, facts))
+    )
+    with pytest.raises(StartupError, match="no such disk"):
+        stack.start()
+    assert stack.pids() == {}
