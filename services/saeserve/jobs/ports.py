@@ -19,7 +19,6 @@ from saeserve.jobs.record import (
 )
 from saeserve.jobs.states import JobState
 
-
 __all__ = ["Doorbell", "IndexUnavailable", "JobFilter", "JobIndex"]
 
 

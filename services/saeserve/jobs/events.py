@@ -1,0 +1,92 @@
+"""`events.jsonl`: what happened in an attempt, one line an event, before anybody else knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from saeserve.jobs.record import Event
+
+
+class EventLog:
+    """The log of one attempt, appended by the job process. Ops count from 0."""
+
+    def __init__(self, path: Path, epoch: int, *, clock: Callable[[], float] = time.time) -> None:
+        """Open or create `path`; a torn last line of an earlier process is cut off."""
+        self._epoch = epoch
+        self._clock = clock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._next_op = _mend(path)
+        self._file = open(path, "ab")  # noqa: SIM115 - it stays open as long as the log
+
+    def append(self, type: str, *, step: int = 0, data: dict[str, Any] | None = None) -> Event:
+        """Write one event and hand it to the operating system, so that it outlives the process."""
+        event = Event(
+            epoch=self._epoch,
+            op=self._next_op,
+            time=self._clock(),
+            step=step,
+            type=type,
+            data=data or {},
+        )
+        self._file.write(event.model_dump_json().encode() + b"\n")
+        self._file.flush()
+        self._next_op += 1
+        return event
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class EventTail:
+    """Follows a log that another process appends to, reading every line once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[Event]:
+        """Events completed since the last call; a line without its end waits for the next one."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [Event.model_validate_json(line) for line in whole.splitlines()]
+
+
+def tail(path: Path, from_op: int = 0) -> list[Event]:
+    """Events of the log with `op >= from_op`; empty when there is no log yet."""
+    return [event for event in EventTail(path).read() if event.op >= from_op]
+
+
+def _mend(path: Path) -> int:
+    """Cut a torn last line off; the op after the last whole line."""
+    if not path.exists():
+        return 0
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    lines = data[:whole].splitlines()
+    return int(json.loads(lines[-1])["op"]) + 1 if lines else 0

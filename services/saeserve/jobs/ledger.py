@@ -1,0 +1,153 @@
+"""The ledger: what the store says about jobs. The store arbitrates; the index is derived.
+
+Every commit is one put-if-absent object, written after the files it names (DESIGN section 3).
+Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown job.
+"""
+
+from __future__ import annotations
+
+from saeserve.jobs import attempts, checkpoints, claims, documents, layout
+from saeserve.jobs.record import Claim, Failure, JobRecord, Lease, Progress, Result, Submission
+from saeserve.jobs.sink import StoreCheckpointSink
+from saeserve.jobs.states import JobState
+from saeserve.jobs.submitting import commit_submission
+from saeserve.platform.errors import NotFound
+from saeserve.platform.store import ArtifactStore
+
+
+class Ledger:
+    """All commits and readings of the job documents below one store."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.store = store
+
+    def submit(self, submission: Submission) -> Submission:
+        """Commit a job; the same owner, request id and body give the job of the first call.
+
+        Raises Conflict when the request id stands for another body.
+        """
+        return commit_submission(self.store, submission)
+
+    def submission(self, job: str) -> Submission:
+        """What was submitted. Raises NotFound."""
+        found = documents.read(self.store, layout.job_key(job, "job.json"), Submission)
+        if found is None:
+            raise NotFound(f"there is no job {job}", reason="JOB_NOT_FOUND", remedy="list the jobs")
+        return found
+
+    def jobs(self) -> list[str]:
+        """Ids of all committed jobs, oldest first."""
+        names = self.store.names("jobs")
+        return [job for job in names if self.store.exists(layout.job_key(job, "job.json"))]
+
+    def claim(self, job: str, owner: str, now: float) -> Claim:
+        """Begin the next attempt; `now` in seconds since the epoch.
+
+        Raises AttemptsExhausted, or JobFinished when a result is committed (both ClaimRefused).
+        """
+        return claims.claim(self.store, self.submission(job), owner, now)
+
+    def highest_epoch(self, job: str) -> int:
+        """The latest claimed epoch; 0 when the job was never claimed."""
+        return attempts.highest_epoch(self.store, job)
+
+    def exhausted(self, job: str) -> bool:
+        """Whether no further attempt would be granted."""
+        return claims.exhausted(self.store, self.submission(job))
+
+    def attempt_key(self, job: str, epoch: int) -> str:
+        """Key of an attempt's folder."""
+        return layout.attempt_key(job, epoch)
+
+    def mark_released(self, lease: Lease) -> bool:
+        """Commit that the attempt ended by a drain, so that the next one is not charged."""
+        return attempts.mark_released(self.store, lease)
+
+    def failure(self, job: str, epoch: int) -> Failure | None:
+        """What the attempt's job process left in `error.json`."""
+        return attempts.failure_of(self.store, job, epoch)
+
+    def write_failure(self, lease: Lease, failure: Failure) -> bool:
+        """Leave `error.json`; False when one stands."""
+        return attempts.write_failure(self.store, lease, failure)
+
+    def checkpoint_sink(self, lease: Lease) -> StoreCheckpointSink:
+        """Where the job process of this attempt commits its checkpoints."""
+        return StoreCheckpointSink(self.store, lease)
+
+    def checkpoint_valid(self, key: str) -> bool:
+        """Whether the checkpoint folder holds exactly what its manifest says."""
+        return checkpoints.valid(self.store, key)
+
+    def finish(self, result: Result) -> Result:
+        """Commit a job's result; the first writer wins, and its result is returned."""
+        key = layout.job_key(result.job, "result.json")
+        if documents.commit(self.store, key, result):
+            return result
+        return documents.read(self.store, key, Result) or result
+
+    def result(self, job: str) -> Result | None:
+        """The committed result, which makes the job terminal."""
+        return documents.read(self.store, layout.job_key(job, "result.json"), Result)
+
+    def request_cancel(self, job: str) -> bool:
+        """Commit the wish that the job stops; False when it was wished before."""
+        return self.store.put_if_absent(layout.job_key(job, "cancel.json"), b"{}\n")
+
+    def cancel_requested(self, job: str) -> bool:
+        """Whether somebody wished that the job stops."""
+        return self.store.exists(layout.job_key(job, "cancel.json"))
+
+    def unmet(self, submission: Submission) -> list[str]:
+        """The jobs that `submission` still waits for."""
+        return [job for job in submission.waits_for if not self._succeeded(job)]
+
+    def record(self, job: str) -> JobRecord:
+        """The job as the store alone tells it. Raises NotFound.
+
+        A claimed attempt that neither drained nor finished counts as RUNNING: only its lease,
+        which the index keeps, can tell more.
+        """
+        submission = self.submission(job)
+        record = self._unfinished(submission)
+        result = self.result(job)
+        return record if result is None else _finished(record, result)
+
+    def _unfinished(self, submission: Submission) -> JobRecord:
+        made = list(attempts.claims(self.store, submission.id))
+        record = JobRecord(
+            submission=submission,
+            state=JobState.BLOCKED if self.unmet(submission) else JobState.QUEUED,
+            attempt=sum(claim.charged for claim in made),
+        )
+        if not made:
+            return record
+        last = made[-1]
+        begun = {
+            "epoch": last.epoch,
+            "started": made[0].time,
+            "progress": Progress(step=last.resume_step),
+        }
+        if attempts.released(self.store, submission.id, last.epoch):
+            return record.model_copy(update={**begun, "state": JobState.QUEUED})
+        cancelling = self.cancel_requested(submission.id)
+        state = JobState.CANCELLING if cancelling else JobState.RUNNING
+        return record.model_copy(update={**begun, "state": state, "owner_id": last.owner})
+
+    def _succeeded(self, job: str) -> bool:
+        result = self.result(job)
+        return result is not None and result.state is JobState.SUCCEEDED
+
+
+def _finished(record: JobRecord, result: Result) -> JobRecord:
+    return record.model_copy(
+        update={
+            "state": result.state,
+            "epoch": max(record.epoch, result.epoch),
+            "owner_id": "",
+            "progress": Progress(step=result.steps),
+            "outputs": result.outputs,
+            "failure": result.failure,
+            "ended": result.time,
+        }
+    )
