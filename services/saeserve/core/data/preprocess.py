@@ -56,7 +56,7 @@ def _mean(source: ActivationSource) -> Tensor:
 
 def _scale(source: ActivationSource, mean_D: Tensor) -> float:
     centre_D = mean_D.double()
-    total = sum(float((x_BD - centre_D).norm(dim=1).sum()) for x_BD in _epoch(source))
+    total = sum(float((x_BD - centre_D).square().sum(1).sqrt().sum()) for x_BD in _epoch(source))
     if total <= 0:
         raise DataError(
             "every training row equals the mean, so no scale exists",

@@ -1,0 +1,136 @@
+"""A READY data set on disk, read lazily from memory-mapped shards."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saeserve.core.data.finishing import MANIFEST_FILE
+from saeserve.core.data.shards import IndexArray, IntArray, Shard, open_shard
+from saeserve.core.errors import DataError, DataMismatchError
+from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
+
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True)
+class HeldoutRows:
+    """B held-out rows: raw float32 [B, d], and int32 [B] where each comes from (-1: unknown)."""
+
+    x_BD: Tensor
+    document: IntArray
+    sequence: IntArray
+    position: IntArray
+    token_id: IntArray
+
+
+class ShardedDataset:
+    """The shards of one manifest."""
+
+    def __init__(self, folder: Path, manifest: DatasetManifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._heldout = np.array([entry.split == "heldout" for entry in manifest.documents])
+        self._widths = {entry.name: entry.d for entry in manifest.sources}
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read the manifest in `folder` and look that every shard stands with its full size.
+
+        Raises DataError naming what is missing or cut short, FormatError for another format.
+        """
+        try:
+            manifest = DatasetManifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
+        except FileNotFoundError:
+            raise DataError(
+                f"{folder.name} has no manifest, so it is not READY",
+                remedy="finish its harvest or ingest job first",
+            ) from None
+        for entry in manifest.shards:
+            _check_size(folder, entry.file, entry.size_bytes)
+        return cls(folder, manifest)
+
+    def source(self, name: str | None) -> SourceEntry:
+        """The source called `name`, or the only one. Raises DataMismatchError."""
+        try:
+            return self.manifest.source(name)
+        except KeyError as error:
+            raise DataMismatchError(
+                f"there is no source {name!r}: {error.args[0]}", remedy="name one of these"
+            ) from None
+
+    @contextmanager
+    def shard(self, index: int) -> Generator[Shard]:
+        """Open shard `index`; raises DataError where it is not what the manifest says."""
+        entry = self.manifest.shards[index]
+        with open_shard(self.folder, entry.file) as shard:
+            shard.check_layout(self._widths, self.manifest.dtype)
+            yield shard
+
+    def kept(self, shard: Shard, source: str, split: Split, norm_cut: float) -> IndexArray:
+        """Indices of a shard's rows in `split` with norm ≤ norm_cut × median (0 cuts none)."""
+        keep: NDArray[np.bool_] = self._heldout[shard.column("document")] == (split == "heldout")
+        if norm_cut > 0:
+            limit = norm_cut * self.source(source).median_norm
+            keep &= shard.norms(source).astype(np.float64) <= limit
+        return np.flatnonzero(keep)
+
+    def kept_counts(self, source: str, split: Split, norm_cut: float) -> tuple[int, ...]:
+        """How many rows `kept` finds in every shard; reads documents and norms only."""
+        counts: list[int] = []
+        for index in range(len(self.manifest.shards)):
+            with self.shard(index) as shard:
+                counts.append(len(self.kept(shard, source, split, norm_cut)))
+        return tuple(counts)
+
+    def heldout(
+        self, source: str, *, norm_cut: float, max_rows: int, batch: int
+    ) -> Iterator[HeldoutRows]:
+        """Held-out rows in the order of storage, at most `batch` at a time.
+
+        `max_rows` (0: all) are spread evenly over the shards. `norm_cut` is in medians (0: none).
+        Raises DataMismatchError for an unknown source.
+        """
+        source = self.source(source).name
+        counts = self.kept_counts(source, "heldout", norm_cut)
+        for index, quota in enumerate(_quotas(counts, max_rows)):
+            if quota:
+                with self.shard(index) as shard:
+                    indices = self.kept(shard, source, "heldout", norm_cut)[:quota]
+                    for start in range(0, quota, batch):
+                        yield _heldout_rows(shard, source, indices[start : start + batch])
+
+
+def _heldout_rows(shard: Shard, source: str, indices: IndexArray) -> HeldoutRows:
+    return HeldoutRows(
+        x_BD=shard.take(source, indices).float(),
+        document=shard.column("document")[indices],
+        sequence=shard.column("sequence")[indices],
+        position=shard.column("position")[indices],
+        token_id=shard.column("token_id")[indices],
+    )
+
+
+def _quotas(counts: Sequence[int], max_rows: int) -> list[int]:
+    """How many rows to take from each shard: shares of its count that sum to `max_rows`."""
+    total = sum(counts)
+    wanted = min(max_rows, total) if max_rows else total
+    ends = [0, *(int(end) for end in np.cumsum(counts))]
+    shares = [end * wanted // max(total, 1) for end in ends]
+    return [after - before for before, after in pairwise(shares)]
+
+
+def _check_size(folder: Path, name: str, size: int) -> None:
+    path = folder / name
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        what = "is missing" if found is None else f"has {found} bytes, not the manifest's {size}"
+        raise DataError(what, shard=name, remedy="restore the file, or write the data set again")

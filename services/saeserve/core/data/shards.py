@@ -1,0 +1,106 @@
+"""The form of a shard on disk (`core.specs.manifest.ShardEntry`) and how one is read."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saeserve.core.data.tensor_file import STORAGE_OF_CODE, TensorFile, open_tensors
+from saeserve.core.errors import DataError, SpecError
+from saeserve.core.specs.jobs import StorageType
+
+SHARD_FOLDER = "shards"
+COLUMNS = ("document", "sequence", "position", "token_id")
+"""int32 columns of every shard, one value a row."""
+
+IntArray = NDArray[np.int32]
+IndexArray = NDArray[np.int64]
+FloatArray = NDArray[np.float32]
+
+
+def shard_name(index: int) -> str:
+    """File of shard `index`, relative to the data set's folder."""
+    return f"{SHARD_FOLDER}/{index:05d}.safetensors"
+
+
+def norm_column(source: str) -> str:
+    """Name of the float32 column that holds the row norms of `source`."""
+    return f"norm.{source}"
+
+
+def check_source_name(name: str, field: str) -> None:
+    """Raise SpecError for a name that a shard cannot hold beside its own columns."""
+    reserved = name in COLUMNS or name == "__metadata__" or name.startswith("norm.")
+    if reserved or not name or not name.isprintable() or len(name) > 128:
+        raise SpecError(
+            field,
+            f"a source cannot be called {name!r}",
+            remedy=f"choose a printable name of at most 128 characters other than "
+            f"{', '.join(COLUMNS)} and norm.*",
+        )
+
+
+class Shard:
+    """An open shard; what is not indexed is not read."""
+
+    def __init__(self, file: TensorFile, name: str) -> None:
+        self._file = file
+        self.name = name
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self._file.get_slice("document").get_shape()[0]
+
+    def column(self, name: str) -> IntArray:
+        """One of COLUMNS, int32 [rows]."""
+        return self._file.get_tensor(name).numpy()
+
+    def norms(self, source: str) -> FloatArray:
+        """Row norms of `source`, float32 [rows]."""
+        return self._file.get_tensor(norm_column(source)).numpy()
+
+    def take(self, source: str, indices: IndexArray) -> Tensor:
+        """Rows of `source` in the stored type, [len(indices), d]."""
+        return self._file.get_tensor(source)[torch.as_tensor(indices)]
+
+    def check_layout(self, sources: Mapping[str, int], dtype: StorageType) -> None:
+        """Raise DataError unless the shard holds just these sources in `dtype`."""
+        names = self._file.keys()
+        found = {name: self._file.get_slice(name) for name in names}
+        if "document" not in found:
+            raise _layout_error(self.name, "it has no column document")
+        rows = self.rows
+        expected: dict[str, tuple[list[int], str]] = dict.fromkeys(COLUMNS, ([rows], "I32"))
+        for source, d in sources.items():
+            expected[source] = ([rows, d], _CODES[dtype])
+            expected[norm_column(source)] = ([rows], "F32")
+        actual = {name: (part.get_shape(), part.get_dtype()) for name, part in found.items()}
+        for name in sorted(expected.keys() | actual.keys()):
+            if expected.get(name) != actual.get(name):
+                message = f"{name} is {actual.get(name)}, not {expected.get(name)}"
+                raise _layout_error(self.name, message)
+
+
+_CODES = {dtype: code for code, dtype in STORAGE_OF_CODE.items()}
+
+
+def _layout_error(name: str, message: str) -> DataError:
+    return DataError(
+        f"not a shard of this data set: {message}",
+        shard=name,
+        remedy="the file was changed or belongs to another data set; write the data set again",
+    )
+
+
+@contextmanager
+def open_shard(folder: Path, name: str) -> Generator[Shard]:
+    """Open the shard file `name` of the data set in `folder`; raises DataError."""
+    with open_tensors(folder / name, name) as file:
+        yield Shard(file, name)
