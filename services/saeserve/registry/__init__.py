@@ -1,0 +1,1 @@
+"""Data sets, models, versions and aliases on the artifact store."""

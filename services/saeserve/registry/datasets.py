@@ -1,0 +1,199 @@
+"""Data sets: made PENDING, then READY by a manifest or FAILED by a reason, each committed once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.platform.errors import Conflict, FailedPrecondition, NotFound
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.dataset import (
+    Created,
+    Dataset,
+    DatasetFile,
+    DatasetState,
+    Failed,
+    UploadHeader,
+    dataset_key,
+)
+from saeserve.registry.dataset_errors import (
+    in_use,
+    incomplete,
+    no_dataset,
+    not_ready,
+    taken,
+    takes_no_files,
+)
+from saeserve.registry.dataset_files import DatasetFiles
+from saeserve.registry.names import checked_file_name, checked_name
+from saeserve.registry.roots import Roots
+from saeserve.registry.upload import UploadWriter
+
+_CREATED, _MANIFEST, _FAILED = "created.json", "manifest.json", "failed.json"
+
+
+class DatasetRegistry:
+    """Data sets below datasets/<name>/; `roots` are where registered files may lie."""
+
+    def __init__(
+        self, store: ArtifactStore, roots: Roots, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._files = DatasetFiles(store, roots)
+        self._clock = clock
+
+    def names(self) -> list[str]:
+        """Names of all data sets, sorted."""
+        names = self._store.names("datasets")
+        return [name for name in names if self._store.exists(dataset_key(name, _CREATED))]
+
+    def exists(self, name: str) -> bool:
+        """Whether a data set of this name was made, in whatever state."""
+        return self._store.exists(dataset_key(checked_name(name, "dataset"), _CREATED))
+
+    def get(self, name: str, field: str = "dataset") -> Dataset:
+        """The data set. Raises NotFound."""
+        data = self._store.read(dataset_key(checked_name(name, field), _CREATED))
+        if data is None:
+            raise no_dataset(name, field)
+        created = Created.model_validate_json(data)
+        manifest = self._manifest(name)
+        failure = "" if manifest else self._failure(name)
+        pending = DatasetState.FAILED if failure else DatasetState.PENDING
+        return Dataset(
+            name=name,
+            state=DatasetState.READY if manifest else pending,
+            folder=self._store.path(dataset_key(name)),
+            job=created.job,
+            created=created.created,
+            failure=failure,
+            manifest=manifest,
+            files=() if manifest else tuple(self._all_files(name)),
+        )
+
+    def manifest(self, name: str, field: str = "dataset") -> DatasetManifest:
+        """Manifest of a READY data set. Raises NotFound, FailedPrecondition when not READY."""
+        found = self.get(name, field)
+        if found.manifest is None:
+            raise not_ready(found, field)
+        return found.manifest
+
+    def create(self, name: str, job: str = "") -> Dataset:
+        """Make a PENDING data set that `job` fills; the same job may call again.
+
+        Raises Conflict when the name is taken by anything else.
+        """
+        checked_name(name, "dataset")
+        created = Created(job=job, created=self._clock())
+        self._store.put_if_absent(dataset_key(name, _CREATED), created.model_dump_json().encode())
+        found = self.get(name)
+        if found.job != job:
+            raise taken(name, found.job)
+        return found
+
+    def commit(self, name: str, manifest: bytes) -> None:
+        """Make a data set READY; the same bytes may come again.
+
+        Raises FormatError for bytes that are no manifest, Conflict when it is READY with another
+        manifest, FailedPrecondition when it has FAILED.
+        """
+        DatasetManifest.from_bytes(manifest)
+        found = self.get(name)
+        if found.state is DatasetState.FAILED:
+            raise FailedPrecondition(
+                f"data set {name} has FAILED: {found.failure}",
+                reason="DATASET_FAILED",
+                remedy="delete it and make it again",
+            )
+        key = dataset_key(name, _MANIFEST)
+        if not self._store.put_if_absent(key, manifest) and self._store.read(key) != manifest:
+            raise Conflict(
+                f"data set {name} is READY with another manifest", reason="DATASET_EXISTS"
+            )
+
+    def fail(self, name: str, message: str) -> None:
+        """Make a PENDING data set FAILED, for good; one that is READY or FAILED stays so."""
+        if self.get(name).state is DatasetState.PENDING:
+            data = Failed(message=message or "no reason was given").model_dump_json().encode()
+            self._store.put_if_absent(dataset_key(name, _FAILED), data)
+
+    def delete(self, name: str, users: Sequence[str] = (), *, force: bool = False) -> None:
+        """Delete a data set and all its files. Raises NotFound, and FailedPrecondition naming
+        `users` (ids of live jobs) unless forced."""
+        self.get(name, "name")
+        if users and not force:
+            raise in_use(name, list(users))
+        self._store.remove(dataset_key(name))
+
+    def register(self, name: str, files: Sequence[str]) -> Dataset:
+        """Make a PENDING data set of `files`, each as root:relative; the same call may come again.
+
+        Raises InvalidInput, NotFound (a file is not there) and Conflict (the name is taken).
+        """
+        checked_name(name, "dataset")
+        self._files.check_registration(tuple(files))
+        if self.exists(name) and self._files.registered(name) is None:
+            raise taken(name, self.get(name).job)
+        self._files.register(name, tuple(files))
+        return self.create(name)
+
+    def begin_upload(self, header: UploadHeader) -> UploadWriter:
+        """Make the PENDING data set when it is new, and a writer for one file of it.
+
+        Raises as `DatasetFiles.begin_upload`, and Conflict or FailedPrecondition when the data
+        set takes no files.
+        """
+        checked_name(header.dataset, "header.dataset")
+        checked_file_name(header.file_name, "header.file_name")
+        if self.exists(header.dataset):
+            self._check_takes_files(self.get(header.dataset))
+        writer = self._files.begin_upload(header)
+        self.create(header.dataset)
+        return writer
+
+    def upload(self, name: str, file_name: str) -> DatasetFile:
+        """How far an upload is. Raises NotFound when it never began."""
+        self.get(name)
+        found = self._files.upload(name, checked_file_name(file_name, "file_name"))
+        if found is None:
+            raise NotFound(
+                f"no upload of {file_name} to data set {name} has begun",
+                reason="UPLOAD_NOT_FOUND",
+                field="file_name",
+                remedy="begin it with UploadDataset",
+            )
+        return found
+
+    def paths(self, name: str) -> list[Path]:
+        """Every file to ingest, by name. Raises FailedPrecondition when one is missing or
+        incomplete, or when there is none."""
+        files = self._all_files(name)
+        for file in files:
+            if not file.complete:
+                raise incomplete(name, file)
+        if not files:
+            raise FailedPrecondition(
+                f"data set {name} has no files",
+                reason="NO_FILES",
+                remedy="upload or register files before ingesting",
+            )
+        return sorted(file.path for file in files)
+
+    def _all_files(self, name: str) -> list[DatasetFile]:
+        return [*self._files.uploaded(name), *self._files.linked(name)]
+
+    def _manifest(self, name: str) -> DatasetManifest | None:
+        data = self._store.read(dataset_key(name, _MANIFEST))
+        return None if data is None else DatasetManifest.from_bytes(data)
+
+    def _failure(self, name: str) -> str:
+        data = self._store.read(dataset_key(name, _FAILED))
+        return "" if data is None else Failed.model_validate_json(data).message
+
+    def _check_takes_files(self, found: Dataset) -> None:
+        if found.job or self._files.registered(found.name) is not None:
+            raise taken(found.name, found.job)
+        if found.state is not DatasetState.PENDING:
+            raise takes_no_files(found)

@@ -1,0 +1,86 @@
+"""Folders committed as one: staged beside their place, synced, then renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from saeserve.platform.store import disk_full, is_temporary, sync_directory, temporary_name
+
+_BLOCK = 1 << 20
+_ABANDONED_AFTER_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """Size in bytes and lower-case hex sha256 of a file."""
+
+    size: int
+    sha256: str
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path) -> Generator[Path]:
+    """An empty folder beside `target` that is gone afterwards unless it was committed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent)
+    staged = target.with_name(temporary_name(target.name))
+    staged.mkdir()
+    try:
+        yield staged
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(target) from error
+        raise
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def commit_folder(staged: Path, target: Path) -> bool:
+    """Rename `staged` to `target`; False, and no change, when `target` is taken."""
+    sync_directory(staged)
+    try:
+        staged.rename(target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            return False
+        raise
+    sync_directory(target.parent)
+    return True
+
+
+def copy_synced(source: Path, target: Path) -> FileDigest:
+    """Copy a file durably and return what was written."""
+    digest, size = hashlib.sha256(), 0
+    with open(source, "rb") as reader, open(target, "xb") as writer:
+        while block := reader.read(_BLOCK):
+            writer.write(block)
+            digest.update(block)
+            size += len(block)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return FileDigest(size, digest.hexdigest())
+
+
+def write_synced(target: Path, data: bytes) -> None:
+    """Write a new file durably."""
+    with open(target, "xb") as writer:
+        writer.write(data)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what crashed writers left, once it is old enough that none can still be writing."""
+    oldest = time.time() - _ABANDONED_AFTER_S
+    for entry in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if is_temporary(entry.name) and entry.stat().st_mtime < oldest:
+                shutil.rmtree(entry, ignore_errors=True)

@@ -1,0 +1,171 @@
+"""Published models: immutable, content-hashed versions and the aliases that point at them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.aliases import Aliases
+from saeserve.registry.layout import existing_numbers, version_key
+from saeserve.registry.names import checked_name
+from saeserve.registry.publishing import publish_version
+from saeserve.registry.references import (
+    Reference,
+    checked_alias,
+    parse_reference,
+    resource_of,
+)
+from saeserve.registry.version import (
+    CLAIM,
+    CONFIG,
+    DELETED,
+    MANIFEST,
+    Claim,
+    ModelVersion,
+    read_config,
+    read_manifest,
+)
+
+Users = Callable[[str], Sequence[str]]
+"""Ids of the jobs that use a version (by resource name) now; given by who knows the jobs."""
+
+
+class ModelRegistry:
+    """Versions below models/<name>/versions/<n>/ and aliases below models/<name>/aliases/."""
+
+    def __init__(self, store: ArtifactStore, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._aliases = Aliases(store)
+
+    def resolve(self, reference: str, field: str = "model") -> ModelVersion:
+        """The version that `reference` means now.
+
+        Raises InvalidInput for a text that is no reference, NotFound for what does not exist and
+        FormatError for a version that this release cannot read.
+        """
+        wanted = parse_reference(reference, field)
+        return self.load(wanted.name, self._number(wanted, field), field)
+
+    def publish(self, name: str, job: str, index: int, folder: Path) -> str:
+        """Copy `folder` (config.json, model.safetensors) in as a new version; its resource name.
+
+        The same (job, index) is published once, whoever calls again and however often. Raises
+        InvalidInput for a bad name, FormatError for a folder that is no exported model,
+        Unavailable when the disk is full.
+        """
+        checked_name(name, "model")
+        claim = Claim(job=job, index=index)
+        number = publish_version(self._store, name, claim, folder, self._clock())
+        return resource_of(name, number)
+
+    def keys(self, name: str = "") -> list[tuple[str, int]]:
+        """(name, version) of every version, by name, newest first; opens no file."""
+        names = [checked_name(name, "name")] if name else self._store.names("models")
+        return [(each, n) for each in names for n in reversed(existing_numbers(self._store, each))]
+
+    def list(self, name: str = "") -> list[ModelVersion]:
+        """Every version, or every version of `name`, by name, newest first."""
+        return [self.load(each, version) for each, version in self.keys(name)]
+
+    def load(self, name: str, version: int, field: str = "model") -> ModelVersion:
+        """One version. Raises NotFound and FormatError as `resolve` does."""
+        manifest = self._store.read(version_key(name, version, MANIFEST))
+        config = self._store.read(version_key(name, version, CONFIG))
+        if manifest is None or config is None:
+            raise self._missing(name, version, field)
+        resource = resource_of(name, version)
+        stored = read_manifest(manifest, f"{resource}/{MANIFEST}")
+        return ModelVersion(
+            resource=resource,
+            name=name,
+            version=version,
+            folder=self._store.path(resource),
+            config=read_config(config, f"{resource}/{CONFIG}"),
+            content_sha256=stored.content_sha256,
+            size_bytes=stored.size_bytes,
+            created=stored.created,
+            job=stored.job,
+            aliases=self._aliases.pointing_at(name, version),
+        )
+
+    def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
+        """Point `alias` at a version, atomically, and return that version."""
+        checked_name(name, "name")
+        checked_alias(alias, "alias")
+        self.load(name, version, "version")
+        self._aliases.point(name, alias, version)
+        return self.load(name, version, "version")
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Remove an alias. Raises NotFound when it is not there."""
+        self._aliases.remove(checked_name(name, "name"), checked_alias(alias, "alias"))
+
+    def delete_version(self, reference: str, users: Users, *, force: bool = False) -> None:
+        """Delete the version that `reference` names by number; its number is not used again.
+
+        Raises FailedPrecondition naming the aliases and `users` that hold it, unless forced; then
+        its aliases go with it.
+        """
+        wanted = _one_version(reference)
+        resource = resource_of(wanted.name, wanted.version)
+        if not self._store.exists(f"{resource}/{MANIFEST}"):
+            raise self._missing(wanted.name, wanted.version, "model")
+        aliases = self._aliases.pointing_at(wanted.name, wanted.version)
+        if not force:
+            _refuse_if_used(resource, aliases, users(resource))
+        for alias in aliases:
+            self._aliases.remove(wanted.name, alias)
+        _bury(self._store.path(resource))
+
+    def _number(self, wanted: Reference, field: str) -> int:
+        if wanted.version:
+            return wanted.version
+        if wanted.alias:
+            return self._aliases.target(wanted.name, wanted.alias, field)
+        numbers = existing_numbers(self._store, wanted.name)
+        if not numbers:
+            raise self._missing(wanted.name, 0, field)
+        return numbers[-1]
+
+    def _missing(self, name: str, version: int, field: str) -> NotFound:
+        there = ", ".join(str(n) for n in existing_numbers(self._store, name))
+        if there:
+            message, remedy = f"model {name} has no version {version}", f"there are: {there}"
+        else:
+            message, remedy = f"there is no model {name}", "a train job publishes it"
+        return NotFound(message, reason="MODEL_NOT_FOUND", field=field, remedy=remedy)
+
+
+def _bury(folder: Path) -> None:
+    """One rename makes the version gone; its claim stays, so that no job publishes it again."""
+    (folder / MANIFEST).rename(folder / DELETED)
+    for file in folder.iterdir():
+        if file.name not in (CLAIM, DELETED):
+            file.unlink()
+
+
+def _one_version(reference: str) -> Reference:
+    wanted = parse_reference(reference)
+    if not wanted.version:
+        raise InvalidInput(
+            f"{reference!r} does not name one version",
+            reason="BAD_REFERENCE",
+            field="model",
+            remedy="write name@version or models/<name>/versions/<n>",
+        )
+    return wanted
+
+
+def _refuse_if_used(resource: str, aliases: Sequence[str], jobs: Sequence[str]) -> None:
+    holders = [f"alias {alias}" for alias in aliases] + [f"job {job}" for job in jobs]
+    if holders:
+        raise FailedPrecondition(
+            f"{resource} is used by {', '.join(holders)}",
+            reason="IN_USE",
+            field="model",
+            remedy="move the alias and wait for the jobs, or delete with force",
+        )

@@ -1,0 +1,33 @@
+"""Checks the names that requests bring before they become paths."""
+
+from __future__ import annotations
+
+import re
+
+from saeserve.core.specs.names import check_name
+from saeserve.platform.errors import InvalidInput
+
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.(?:npy|safetensors)")
+
+
+def checked_name(name: str, field: str) -> str:
+    """`name` when it may name a data set, model or alias. Raises InvalidInput."""
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{name!r} is no name: {error}", reason="BAD_NAME", field=field, remedy="rename it"
+        ) from None
+
+
+def checked_file_name(name: str, field: str) -> str:
+    """`name` when it may name an activation file. Raises InvalidInput."""
+    if not _FILE.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} is no file name: letters, digits, '.', '_' and '-', ending in .npy or "
+            ".safetensors",
+            reason="BAD_NAME",
+            field=field,
+            remedy="rename the file; the path before it is not part of the name",
+        )
+    return name

@@ -1,0 +1,80 @@
+"""Folders outside the store that jobs may read, named so that requests hold no machine paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from saeserve.platform.errors import InvalidInput, NotFound
+
+
+class Roots:
+    """Resolves `root:relative` references; nothing outside the named folders can be reached."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = {name: Path(folder).resolve() for name, folder in folders.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the roots."""
+        return sorted(self._folders)
+
+    def check(self, reference: str, field: str = "") -> tuple[str, PurePosixPath]:
+        """The root's name and the path below it, by form alone; touches no disk.
+
+        Raises InvalidInput for another form, an unknown root, or a path that leaves its root.
+        """
+        root, colon, relative = reference.partition(":")
+        path = PurePosixPath(relative)
+        if not colon or not relative or path.is_absolute() or ".." in path.parts:
+            raise _bad_reference(reference, field)
+        if "\0" in relative or "\\" in relative:
+            raise _bad_reference(reference, field)
+        if root not in self._folders:
+            known = ", ".join(self.names) or "none"
+            raise InvalidInput(
+                f"{reference!r} names the root {root!r}; known roots: {known}",
+                reason="UNKNOWN_ROOT",
+                field=field,
+                remedy="use one of these roots, or add the folder to SAESERVE_ROOTS",
+            )
+        return root, path
+
+    def present(self, reference: str) -> bool:
+        """Whether the root that `reference` names is a folder on this machine."""
+        root, _ = self.check(reference)
+        return self._folders[root].is_dir()
+
+    def resolve(self, reference: str, field: str = "") -> Path:
+        """The existing file or folder that `reference` names, links followed.
+
+        Raises InvalidInput as `check` does and for links that lead out of the root, NotFound when
+        there is nothing.
+        """
+        root, relative = self.check(reference, field)
+        folder = self._folders[root]
+        path = (folder / relative).resolve()
+        if not path.is_relative_to(folder):
+            raise InvalidInput(
+                f"{reference!r} leads out of its root through a link",
+                reason="PATH_ESCAPES_ROOT",
+                field=field,
+                remedy="put the file itself below the root",
+            )
+        if not path.exists():
+            raise NotFound(
+                f"there is no {reference!r}",
+                reason="FILE_NOT_FOUND",
+                field=field,
+                remedy="correct the path, or put the file below the root",
+            )
+        return path
+
+
+def _bad_reference(reference: str, field: str) -> InvalidInput:
+    return InvalidInput(
+        f"{reference!r} is no root:relative path",
+        reason="BAD_PATH",
+        field=field,
+        remedy="write the root's name, a colon, and a path below it without '..'",
+    )
