@@ -1,0 +1,157 @@
+"""The server: health, reflection, limits, addresses, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from tests.fakes.echo_service import ECHO, NAME
+
+from saeserve.platform.errors import StartupError
+from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, GrpcServer
+from saeserve.platform.metrics import Metrics
+
+T = TypeVar("T")
+Scenario = Callable[[GrpcServer, grpc.aio.Channel], Awaitable[T]]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def run(scenario: Scenario[T], address: str = "127.0.0.1:0") -> T:
+    async def whole() -> T:
+        server = GrpcServer(address, [ECHO], Metrics("test"), grace_seconds=0)
+        await server.start()
+        limits = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+        ]
+        try:
+            async with grpc.aio.insecure_channel(server.bound, options=limits) as channel:
+                return await scenario(server, channel)
+        finally:
+            await server.stop()
+
+    return asyncio.run(whole())
+
+
+def method(channel: grpc.aio.Channel, path: str) -> Callable[[bytes], Awaitable[bytes]]:
+    return cast(Any, channel).unary_unary(path)
+
+
+async def health(channel: grpc.aio.Channel, name: str) -> int:
+    request = health_pb2.HealthCheckRequest(service=name).SerializeToString()
+    answer = await method(channel, "/grpc.health.v1.Health/Check")(request)
+    return health_pb2.HealthCheckResponse.FromString(answer).status
+
+
+def test_health_of_the_server_and_of_each_service() -> None:
+    async def scenario(server: GrpcServer, channel: grpc.aio.Channel) -> list[int]:
+        before = [await health(channel, ""), await health(channel, NAME)]
+        await server.set_serving(NAME, False)
+        return [*before, await health(channel, ""), await health(channel, NAME)]
+
+    assert run(scenario) == [SERVING, SERVING, SERVING, NOT_SERVING]
+
+
+def test_reflection_lists_the_services() -> None:
+    async def scenario(_: GrpcServer, channel: grpc.aio.Channel) -> set[str]:
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = cast(Any, channel).stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )
+        async for part in call(iter([request.SerializeToString()])):
+            answer = reflection_pb2.ServerReflectionResponse.FromString(part)
+            return {service.name for service in answer.list_services_response.service}
+        return set()
+
+    assert {NAME, "grpc.health.v1.Health"} <= run(scenario)
+
+
+def test_a_message_of_64_mib_passes_and_a_larger_one_does_not() -> None:
+    async def scenario(_: GrpcServer, channel: grpc.aio.Channel) -> tuple[int, grpc.StatusCode]:
+        echo = method(channel, f"/{NAME}/UnaryUnary")
+        size = len(await echo(bytes(MAX_MESSAGE_BYTES)))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await echo(bytes(MAX_MESSAGE_BYTES + 1024 * 1024))
+        return size, caught.value.code()
+
+    assert run(scenario) == (MAX_MESSAGE_BYTES, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def test_listens_on_a_unix_socket_and_never_takes_a_live_one(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/echo.sock"
+
+    async def scenario(_: GrpcServer, channel: grpc.aio.Channel) -> bytes:
+        second = GrpcServer(address, [ECHO], Metrics("second"))
+        with pytest.raises(StartupError, match="another process listens there"):
+            await second.start()
+        await second.stop()
+        return await method(channel, f"/{NAME}/UnaryUnary")(b"still here")
+
+    assert run(scenario, address) == b"still here"
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        async def start() -> None:
+            server = GrpcServer(f"127.0.0.1:{port}", [ECHO], Metrics("test"))
+            try:
+                await server.start()
+            finally:
+                await server.stop()
+
+        with pytest.raises(StartupError, match=f"127.0.0.1:{port}: Address already in use"):
+            asyncio.run(start())
+
+
+def test_an_address_that_others_reach_is_refused_unless_insecure() -> None:
+    async def make(address: str, insecure: bool) -> None:
+        server = GrpcServer(address, [ECHO], Metrics("test"), insecure=insecure)
+        await server.start()
+        await server.stop()
+
+    with pytest.raises(StartupError, match="no TLS") as caught:
+        asyncio.run(make("0.0.0.0:0", insecure=False))
+    assert "SAESERVE_INSECURE=true" in caught.value.remedy
+    asyncio.run(make("0.0.0.0:0", insecure=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_running_calls(number: signal.Signals) -> None:
+    async def scenario() -> bytes:
+        server = GrpcServer("127.0.0.1:0", [ECHO], Metrics("test"), grace_seconds=10)
+        await server.start()
+        running = asyncio.ensure_future(server.run_until_stopped())
+        async with grpc.aio.insecure_channel(server.bound) as channel:
+            release = asyncio.Event()
+
+            async def requests() -> AsyncIterator[bytes]:
+                yield b"late"
+                await release.wait()
+
+            call = cast(Any, channel).stream_unary(f"/{NAME}/StreamUnary")
+            answer = asyncio.ensure_future(call(requests()))
+            await asyncio.sleep(0.1)
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(0.1)
+            assert not running.done()
+            release.set()
+            result = await answer
+            await running
+            return result
+
+    assert asyncio.run(scenario()) == b"late"

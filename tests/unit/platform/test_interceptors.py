@@ -1,0 +1,225 @@
+"""Errors and metrics around calls of every kind, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from tests.fakes.echo_service import ECHO, NAME
+
+from saeserve.platform.grpc_server import GrpcServer
+from saeserve.platform.metrics import Metrics
+
+Call = Callable[[grpc.aio.Channel, bytes], Awaitable[list[bytes]]]
+
+
+async def call_unary_unary(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+    return [await method(channel, "unary_unary", "UnaryUnary")(request)]
+
+
+async def call_unary_stream(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+    return [part async for part in method(channel, "unary_stream", "UnaryStream")(request)]
+
+
+async def call_unary_writer(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+    return [part async for part in method(channel, "unary_stream", "UnaryWriter")(request)]
+
+
+async def call_stream_unary(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+    return [await method(channel, "stream_unary", "StreamUnary")(stream(b"a", request))]
+
+
+async def call_stream_stream(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+    responses = method(channel, "stream_stream", "StreamStream")(stream(b"a", request))
+    return [part async for part in responses]
+
+
+CALLS: dict[str, tuple[Call, list[bytes]]] = {
+    "UnaryUnary": (call_unary_unary, [b"b"]),
+    "UnaryStream": (call_unary_stream, [b"first", b"b"]),
+    "UnaryWriter": (call_unary_writer, [b"first", b"b"]),
+    "StreamUnary": (call_stream_unary, [b"ab"]),
+    "StreamStream": (call_stream_stream, [b"a", b"b"]),
+}
+
+
+async def stream(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def method(channel: grpc.aio.Channel, kind: str, name: str) -> Callable[..., Any]:
+    return getattr(channel, kind)(f"/{NAME}/{name}")
+
+
+@asynccontextmanager
+async def serving(metrics: Metrics) -> AsyncGenerator[grpc.aio.Channel]:
+    server = GrpcServer("127.0.0.1:0", [ECHO], metrics, grace_seconds=0)
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(server.bound) as channel:
+            yield channel
+    finally:
+        await server.stop()
+
+
+def outcome(call: Call, request: bytes, metrics: Metrics) -> list[bytes]:
+    async def scenario() -> list[bytes]:
+        async with serving(metrics) as channel:
+            return await call(channel, request)
+
+    return asyncio.run(scenario())
+
+
+def refusal(
+    request: bytes, call: Call = call_unary_unary, metrics: Metrics | None = None
+) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        outcome(call, request, metrics or Metrics("test"))
+    return caught.value
+
+
+def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    trailing: Any = error.trailing_metadata()
+    packed = status_pb2.Status.FromString(dict(trailing)["grpc-status-details-bin"])
+    found: dict[str, Any] = {}
+    for kind in ("ErrorInfo", "BadRequest", "RetryInfo"):
+        for detail in packed.details:
+            message = getattr(error_details_pb2, kind)()
+            if detail.Unpack(message):
+                found[kind] = message
+    return found
+
+
+def counted(metrics: Metrics, name: str, code: str, service: str = NAME) -> float | None:
+    labels = {"service": service, "method": name, "code": code}
+    return metrics.registry.get_sample_value("saeserve_grpc_requests_total", labels)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_answers_pass_and_are_counted_once(name: str) -> None:
+    metrics = Metrics("test")
+    call, expected = CALLS[name]
+    assert outcome(call, b"b", metrics) == expected
+    assert counted(metrics, name, "OK") == 1
+    labels = {"service": NAME, "method": name}
+    seen = metrics.registry.get_sample_value("saeserve_grpc_request_seconds_count", labels)
+    assert seen == 1
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_errors_map_for_every_kind_of_call(name: str) -> None:
+    metrics = Metrics("test")
+    error = refusal(b"invalid", CALLS[name][0], metrics)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == "rows are missing — send rows"
+    assert details(error)["ErrorInfo"].metadata["field"] == "activations.shape"
+    assert counted(metrics, name, "INVALID_ARGUMENT") == 1
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code", "reason"),
+    [
+        (b"invalid", grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT"),
+        (b"not_found", grpc.StatusCode.NOT_FOUND, "NOT_FOUND"),
+        (b"conflict", grpc.StatusCode.ALREADY_EXISTS, "CONFLICT"),
+        (b"precondition", grpc.StatusCode.FAILED_PRECONDITION, "STILL_TRAINING"),
+        (b"overloaded", grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+        (b"unavailable", grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
+        (b"spec", grpc.StatusCode.INVALID_ARGUMENT, "INVALID_SPEC"),
+    ],
+)
+def test_kinds_become_codes(request_bytes: bytes, code: grpc.StatusCode, reason: str) -> None:
+    error = refusal(request_bytes)
+    info = details(error)["ErrorInfo"]
+    assert (error.code(), info.reason, info.domain) == (code, reason, "saeserve")
+
+
+def test_a_bad_field_is_named_as_a_violation() -> None:
+    found = details(refusal(b"spec"))
+    (violation,) = found["BadRequest"].field_violations
+    assert violation.field == "train.topk.k"
+    assert found["ErrorInfo"].metadata["remedy"] == "lower k"
+
+
+def test_overload_says_when_to_come_back() -> None:
+    assert details(refusal(b"overloaded"))["RetryInfo"].retry_delay.ToMilliseconds() == 250
+
+
+def test_an_unforeseen_error_shows_its_id_and_never_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        error = refusal(b"unforeseen")
+    text = error.details() or ""
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in text
+    error_id = text.split()[2]
+    assert any(error_id in record.getMessage() for record in caplog.records)
+    assert "secret text" in caplog.text
+
+
+def test_long_texts_fit_the_metadata() -> None:
+    error = refusal(b"long")
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(error.details() or "") == 1000
+
+
+def test_an_abort_of_the_servicer_passes_and_is_counted() -> None:
+    metrics = Metrics("test")
+
+    async def call(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+        return [await method(channel, "unary_unary", "Aborting")(request)]
+
+    error = refusal(b"", call, metrics)
+    assert (error.code(), error.details()) == (grpc.StatusCode.DATA_LOSS, "gone")
+    assert counted(metrics, "Aborting", "DATA_LOSS") == 1
+
+
+def test_unknown_methods_share_one_series() -> None:
+    metrics = Metrics("test")
+
+    async def call(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+        return [await method(channel, "unary_unary", f"Guess{request.decode()}")(request)]
+
+    assert refusal(b"17", call, metrics).code() is grpc.StatusCode.UNIMPLEMENTED
+    assert counted(metrics, "other", "UNIMPLEMENTED", service="other") == 1
+
+
+async def until_counted(metrics: Metrics, name: str, code: str) -> None:
+    while counted(metrics, name, code) is None:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", ["UnaryUnary", "UnaryStream", "StreamUnary"])
+def test_a_cancelled_call_is_counted(name: str) -> None:
+    metrics = Metrics("test")
+
+    async def scenario() -> None:
+        async with serving(metrics) as channel:
+            call = asyncio.ensure_future(CALLS[name][0](channel, b"sleep"))
+            await asyncio.sleep(0.2)
+            call.cancel()
+            await asyncio.wait_for(until_counted(metrics, name, "CANCELLED"), 10)
+
+    asyncio.run(scenario())
+
+
+def test_a_passed_deadline_is_counted() -> None:
+    metrics = Metrics("test")
+
+    async def scenario() -> grpc.StatusCode:
+        async with serving(metrics) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(channel, "unary_unary", "UnaryUnary")(b"sleep", timeout=0.2)
+            await asyncio.wait_for(until_counted(metrics, "UnaryUnary", "DEADLINE_EXCEEDED"), 10)
+            return caught.value.code()
+
+    assert asyncio.run(scenario()) is grpc.StatusCode.DEADLINE_EXCEEDED

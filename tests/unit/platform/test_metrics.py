@@ -1,0 +1,51 @@
+"""The metrics endpoint."""
+
+from __future__ import annotations
+
+from urllib.request import urlopen
+
+import pytest
+
+from saeserve.platform.errors import StartupError
+from saeserve.platform.metrics import LATENCY_BUCKETS, Metrics, serve_metrics
+
+
+def test_serves_build_info_and_families() -> None:
+    metrics = Metrics("control")
+    metrics.grpc_requests.labels("s", "m", "OK").inc()
+    endpoint = serve_metrics(metrics.registry, "127.0.0.1:0")
+    try:
+        with urlopen(f"http://{endpoint.address}/metrics") as answer:
+            text = answer.read().decode()
+    finally:
+        endpoint.close()
+    assert 'saeserve_build_info{python="' in text
+    assert 'saeserve_grpc_requests_total{code="OK",method="m",service="s"} 1.0' in text
+    assert "process_resident_memory_bytes" in text
+
+
+def test_a_port_in_use_is_a_startup_error() -> None:
+    endpoint = serve_metrics(Metrics("a").registry, "127.0.0.1:0")
+    try:
+        with pytest.raises(StartupError, match=f"{endpoint.address}: Address already in use"):
+            serve_metrics(Metrics("b").registry, str(endpoint.address))
+    finally:
+        endpoint.close()
+
+
+def test_a_closed_endpoint_frees_its_port() -> None:
+    first = serve_metrics(Metrics("a").registry, "127.0.0.1:0")
+    first.close()
+    second = serve_metrics(Metrics("b").registry, str(first.address))
+    second.close()
+    assert second.address == first.address
+
+
+def test_other_machines_may_not_read_unless_insecure() -> None:
+    with pytest.raises(StartupError, match="no TLS"):
+        serve_metrics(Metrics("a").registry, "0.0.0.0:0")
+
+
+def test_latency_buckets_reach_from_half_a_millisecond_to_sixteen_seconds() -> None:
+    assert LATENCY_BUCKETS[0] == 0.0005
+    assert LATENCY_BUCKETS[-1] == pytest.approx(16.384)

@@ -1,0 +1,47 @@
+"""Foreign errors that are meant for the caller."""
+
+from __future__ import annotations
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from saeserve.core.errors import (
+    DataError,
+    DataMismatchError,
+    FormatError,
+    NoSpaceError,
+    SpecError,
+)
+from saeserve.platform.errors import InvalidInput, Kind
+from saeserve.platform.status import CODES, service_error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (SpecError("train.k", "too large"), Kind.INVALID_INPUT, "INVALID_SPEC"),
+        (DataError("NaN", shard="00001", row=7), Kind.INVALID_INPUT, "BAD_DATA"),
+        (DataMismatchError("d 5, not 4"), Kind.FAILED_PRECONDITION, "DATA_MISMATCH"),
+        (FormatError("version 9"), Kind.FAILED_PRECONDITION, "BAD_FORMAT"),
+        (NoSpaceError("full"), Kind.UNAVAILABLE, "DISK_FULL"),
+        (RedisConnectionError("refused at 10.1.2.3"), Kind.UNAVAILABLE, "REDIS_UNAVAILABLE"),
+    ],
+)
+def test_errors_of_other_rooms(error: Exception, kind: Kind, reason: str) -> None:
+    mapped = service_error(error)
+    assert mapped is not None
+    assert (mapped.kind, mapped.reason) == (kind, reason)
+    assert "10.1.2.3" not in mapped.text()
+
+
+def test_service_errors_stay_themselves() -> None:
+    error = InvalidInput("no")
+    assert service_error(error) is error
+
+
+def test_unforeseen_errors_are_not_for_the_caller() -> None:
+    assert service_error(KeyError("x")) is None
+
+
+def test_every_kind_has_a_code() -> None:
+    assert set(CODES) == set(Kind)
