@@ -155,7 +155,7 @@ def test_a_bad_header_makes_no_data_set(
     datasets: DatasetRegistry, changes: dict[str, str | int], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
-        datasets.begin_upload(header(**changes))
+        datasets.begin_upload(header().model_copy(update=changes))
     assert caught.value.field == field
     assert datasets.names() == []
 
