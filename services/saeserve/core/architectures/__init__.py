@@ -1,0 +1,1 @@
+"""The architectures: one file each, found through `registry`."""

@@ -1,0 +1,23 @@
+"""Every architecture by the name of its spec: one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saeserve.core.architectures.contract import Architecture
+from saeserve.core.architectures.topk import TopK
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.architectures import ArchitectureSpec
+
+ARCHITECTURES: dict[str, Architecture[Any]] = {
+    "topk": TopK(),
+}
+
+
+def architecture_for(spec: ArchitectureSpec) -> Architecture[Any]:
+    """The architecture that `spec` describes; raises SpecError where there is none."""
+    found = ARCHITECTURES.get(spec.name)
+    if found is None:
+        known = ", ".join(ARCHITECTURES)
+        raise SpecError(f"train.{spec.name}", "cannot be trained", remedy=f"use one of: {known}")
+    return found

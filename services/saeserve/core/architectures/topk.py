@@ -1,0 +1,196 @@
+"""TopK with AuxK and Multi-TopK (Gao et al. 2024, arXiv 2406.04093, sections 2.3, 5.2 and A.1-2).
+
+f = ReLU(TopK(W_enc (x - b_dec) + b_enc)), reconstruction = f W_dec + b_dec. Parameters: W_enc
+[F, D], b_enc [F], W_dec [F, D] with unit rows, b_dec [D] (the paper's b_pre). State: `variance`,
+mean over the initial sample of |x - mean|^2, by which the squared error is divided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures import gradients
+from saeserve.core.architectures.contract import (
+    Batch,
+    Context,
+    Dimensions,
+    EvaluationForm,
+    LossOutput,
+    Stats,
+    StepOutput,
+    Tensors,
+)
+from saeserve.core.errors import DataError, SpecError
+from saeserve.core.ops.draws import generator
+from saeserve.core.ops.latents import active_values, decode
+from saeserve.core.ops.location import centre_of
+from saeserve.core.ops.norms import renormalise_rows_
+from saeserve.core.ops.preactivations import PreActivations
+from saeserve.core.specs.architectures import TopKSpec
+
+SAMPLE_ROWS = 32_768
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Latents that each row may use: values in the graph [B, n], before ReLU, and indices."""
+
+    values_BK: Tensor
+    indices_BK: Tensor
+
+    def first(self, n: int) -> _Choice:
+        return _Choice(self.values_BK[:, :n], self.indices_BK[:, :n])
+
+    def decode(self, W_dec_FO: Tensor) -> Tensor:
+        return decode(self.values_BK.relu(), self.indices_BK, W_dec_FO)
+
+
+class TopK:
+    """The TopK architecture; see the module's formulas."""
+
+    unit_rows = frozenset({"W_dec"})
+
+    def sample_rows(self, spec: TopKSpec, dims: Dimensions) -> int:  # noqa: ARG002 - the contract's signature
+        """32,768, as the paper's for the geometric median."""
+        return SAMPLE_ROWS
+
+    def scheduled(self, spec: TopKSpec, step: int, steps: int) -> dict[str, float]:  # noqa: ARG002 - the contract's signature
+        """TopK schedules nothing."""
+        return {}
+
+    def initialise(
+        self, spec: TopKSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
+    ) -> tuple[Tensors, Tensors]:
+        """Random unit rows for decoder and encoder alike; b_dec at the sample's centre.
+
+        Raises SpecError unless d_in = d_out, and DataError for a sample without variance.
+        """
+        if dims.d_in != dims.d_out:
+            raise SpecError(
+                "train.topk",
+                f"reconstructs its own input, but d_in = {dims.d_in} and d_out = {dims.d_out}",
+                remedy="train on one source",
+            )
+        draws = generator(seed, 0, "topk.W_dec")
+        rows_FD = torch.randn(dims.d_sae, dims.d_in, generator=draws, dtype=torch.float32)
+        W_dec = renormalise_rows_(rows_FD.to(sample_ND))
+        params = {
+            "W_enc": W_dec.clone(),
+            "b_enc": W_dec.new_zeros(dims.d_sae),
+            "W_dec": W_dec,
+            "b_dec": centre_of(sample_ND, spec.b_dec_init),
+        }
+        return params, {"variance": _sample_variance(target_NO)}
+
+    def loss(
+        self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> LossOutput:
+        """Squared error over the sample's variance, plus Multi-TopK and AuxK where they count.
+
+        Terms: `reconstruction`; `multi_topk` = coefficient x the same with 4k latents; `auxk` =
+        coefficient x |e - e_aux|^2 / variance of e, where e is the detached residual and e_aux
+        comes from dead latents alone.
+        """
+        chosen, auxiliary = _choose(spec, params, batch, ctx)
+        b_dec, W_dec = params["b_dec"], params["W_dec"]
+        main = chosen.first(spec.k)
+        residual_BO = batch.target_BO - (main.decode(W_dec) + b_dec)
+        squared_error = residual_BO.square().sum()
+        rows = residual_BO.shape[0]
+        terms = {"reconstruction": squared_error / rows / state["variance"]}
+        if spec.multi_topk_coefficient:
+            wide_BO = batch.target_BO - (chosen.decode(W_dec) + b_dec)
+            wide = wide_BO.square().sum() / rows / state["variance"]
+            terms["multi_topk"] = spec.multi_topk_coefficient * wide
+        if spec.auxk_coefficient:
+            terms["auxk"] = spec.auxk_coefficient * _auxk(residual_BO.detach(), auxiliary, W_dec)
+        stats = Stats(_fired(main, W_dec.shape[0]), squared_error.detach())
+        return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
+
+    def gradients(
+        self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """Autograd of `loss`, whose sparse products carry their own derivatives."""
+        return gradients.by_autograd(
+            lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
+        )
+
+    def evaluation_form(
+        self,
+        spec: TopKSpec,
+        params: Tensors,
+        state: Tensors,  # noqa: ARG002 - the contract's signature
+    ) -> EvaluationForm:
+        """Fold the subtraction of b_dec from the input into b_enc: b_enc - W_enc b_dec."""
+        return EvaluationForm(
+            W_enc_FD=params["W_enc"].clone(),
+            b_enc_F=params["b_enc"] - params["W_enc"] @ params["b_dec"],
+            W_dec_FO=params["W_dec"].clone(),
+            b_dec_O=params["b_dec"].clone(),
+            k=spec.k,
+        )
+
+
+def _sample_variance(target_NO: Tensor) -> Tensor:
+    variance = (target_NO - target_NO.mean(dim=0)).square().sum(dim=1).mean()
+    if not bool(variance > 0) or not bool(torch.isfinite(variance)):
+        raise DataError(
+            f"the variance of the initial sample is {float(variance)}",
+            remedy="give rows that differ and are finite",
+        )
+    return variance
+
+
+def _choose(
+    spec: TopKSpec, params: Tensors, batch: Batch, ctx: Context
+) -> tuple[_Choice, _Choice | None]:
+    """The row's top k (4k for Multi-TopK), and its top k_aux among dead latents if any are dead.
+
+    Both enter the graph together, so that the encoder's gradient is one scatter.
+    """
+    W_enc, b_enc, b_dec = params["W_enc"], params["b_enc"], params["b_dec"]
+    centred_BD = batch.x_BD - b_dec.detach()
+    h = PreActivations.compute(centred_BD, W_enc, b_enc, ctx.encoder_dtype)
+    wanted = spec.k * (4 if spec.multi_topk_coefficient else 1)
+    picks = [h.top(min(wanted, W_enc.shape[0]))]
+    if spec.auxk_coefficient and (n_aux := _auxiliary_width(spec, ctx.dead_F)):
+        picks.append(h.top(n_aux, among_F=ctx.dead_F))
+    values_BK = torch.cat([values for values, _ in picks], dim=1)
+    indices_BK = torch.cat([indices for _, indices in picks], dim=1)
+    live_BK = active_values(values_BK, indices_BK, batch.x_BD, W_enc, b_enc, b_dec)
+    width = picks[0][1].shape[1]
+    chosen = _Choice(live_BK[:, :width], indices_BK[:, :width])
+    if len(picks) == 1:
+        return chosen, None
+    return chosen, _Choice(live_BK[:, width:], indices_BK[:, width:])
+
+
+def _auxiliary_width(spec: TopKSpec, dead_F: Tensor) -> int:
+    """Latents that AuxK takes: at most k_aux, and no more than are dead.
+
+    On an accelerator the count would stall the step, so k_aux are taken; the surplus is -inf
+    before ReLU and adds exactly zero, hence both ways agree.
+    """
+    if spec.k_aux is None:
+        raise SpecError("train.topk.k_aux", "is not resolved", remedy="resolve the spec first")
+    limit = min(spec.k_aux, dead_F.shape[0])
+    return limit if dead_F.is_cuda else min(limit, int(dead_F.sum()))
+
+
+def _auxk(residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor) -> Tensor:
+    """|e - e_aux|^2 over the variance of e; zero where that is zero, NaN where e is NaN."""
+    if auxiliary is None:
+        return residual_BO.new_zeros(())
+    error = (residual_BO - auxiliary.decode(W_dec_FO)).square().sum()
+    variance = (residual_BO - residual_BO.mean(dim=0)).square().sum()
+    exact = variance == 0
+    return torch.where(exact, 0.0, error / torch.where(exact, 1.0, variance))
+
+
+def _fired(main: _Choice, latents: int) -> Tensor:
+    active_BK = (main.values_BK.detach() > 0).long()
+    counts_F = torch.zeros(latents, dtype=torch.int64, device=active_BK.device)
+    return counts_F.index_add_(0, main.indices_BK.flatten(), active_BK.flatten())

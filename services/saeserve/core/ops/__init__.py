@@ -1,0 +1,1 @@
+"""Operations that architectures and the trainer share: draws, selection, sparse products, Adam."""

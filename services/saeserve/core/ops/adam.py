@@ -1,0 +1,70 @@
+"""Adam without weight decay (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from saeserve.core.architectures.contract import RowGradient, Tensors
+from saeserve.core.ops.rows import dense
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Rates of the moments' averages, and the constant in the denominator."""
+
+    beta1: float
+    beta2: float
+    eps: float
+
+
+@dataclass(frozen=True)
+class Moments:
+    """First and second moments, named as the parameters, in the parameters' type."""
+
+    first: Tensors
+    second: Tensors
+
+    @classmethod
+    def zeros(cls, params: Tensors) -> Moments:
+        """The moments before the first step."""
+        first = {name: torch.zeros_like(value) for name, value in params.items()}
+        second = {name: torch.zeros_like(value) for name, value in params.items()}
+        return cls(first=first, second=second)
+
+
+def adam_step_(
+    params: Tensors,
+    gradients: Mapping[str, Tensor | RowGradient],
+    moments: Moments,
+    settings: AdamSettings,
+    *,
+    lr: float,
+    step: int,
+) -> None:
+    """Update `params` and `moments` in place; `step` counts from 0.
+
+    Rows absent from a RowGradient have gradient zero: their moments decay, and they still move.
+    """
+    names = list(params)
+    count = torch.tensor(float(step))
+    adam(
+        [params[name] for name in names],
+        [dense(gradients[name], params[name]) for name in names],
+        [moments.first[name] for name in names],
+        [moments.second[name] for name in names],
+        [],
+        [count.to(params[name].device, copy=True) for name in names],
+        fused=True,
+        amsgrad=False,
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        lr=lr,
+        weight_decay=0.0,
+        eps=settings.eps,
+        maximize=False,
+    )

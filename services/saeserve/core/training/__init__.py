@@ -1,0 +1,1 @@
+"""The training loop: schedules, state, checkpoints; yields typed events, knows no logger."""

@@ -1,0 +1,161 @@
+"""Checkpoints: `state.safetensors` and `checkpoint.json` in a folder; bit-exact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+
+# safetensors leaves the parameter of PathLike open.
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
+
+from saeserve.core.architectures.contract import Dimensions, Tensors
+from saeserve.core.errors import CheckpointError, SpecError
+from saeserve.core.specs.base import Spec
+from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.state import TrainerState
+
+FORMAT_VERSION = 1
+TENSORS_FILE = "state.safetensors"
+HEADER_FILE = "checkpoint.json"
+
+
+class Environment(Spec):
+    """What must be equal for a resumed run on the CPU to be bit-identical."""
+
+    threads: int
+    instruction_set: str
+    code_version: str
+    torch_version: str
+
+    @classmethod
+    def current(cls) -> Environment:
+        """That of this process."""
+        return cls(
+            threads=torch.get_num_threads(),
+            instruction_set=torch.backends.cpu.get_cpu_capability(),
+            code_version=importlib.metadata.version("saeserve"),
+            torch_version=str(torch.__version__),
+        )
+
+
+class TensorEntry(Spec):
+    """Type and shape of one tensor of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Header(Spec):
+    """The JSON beside the tensors."""
+
+    format_version: int
+    spec: TrainSpec
+    d_in: int
+    d_out: int
+    step: int
+    tokens: int
+    environment: Environment
+    tensors: dict[str, TensorEntry]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `load` returns: the state, and where it was made."""
+
+    state: TrainerState
+    environment: Environment
+
+
+def save(folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions) -> None:
+    """Write `state` into the empty `folder`; committing it is the caller's."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors().items()}
+    header = Header(
+        format_version=FORMAT_VERSION,
+        spec=spec,
+        d_in=dims.d_in,
+        d_out=dims.d_out,
+        step=state.step,
+        tokens=state.tokens,
+        environment=Environment.current(),
+        tensors=_entries(tensors),
+    )
+    save_file(tensors, folder / TENSORS_FILE)
+    text = json.dumps(header.to_json(), indent=1, sort_keys=True)
+    (folder / HEADER_FILE).write_text(text, encoding="utf-8")
+
+
+def load(folder: Path, spec: TrainSpec, dims: Dimensions, device: torch.device) -> Checkpoint:
+    """Read what `save` wrote, onto `device`.
+
+    Raises CheckpointError for files that are missing or damaged, for a format that this release
+    does not read, and for a checkpoint of another spec or of data of another width.
+    """
+    header = _read_header(folder)
+    if header.spec != spec:
+        raise _error(folder, f"belongs to another spec: {_difference(header.spec, spec)}")
+    if (header.d_in, header.d_out) != (dims.d_in, dims.d_out):
+        was, now = (header.d_in, header.d_out), (dims.d_in, dims.d_out)
+        raise _error(folder, f"(d_in, d_out) was {was} and the data now has {now}")
+    tensors = _read_tensors(folder, header)
+    moved = {name: value.to(device, copy=True) for name, value in tensors.items()}
+    try:
+        state = TrainerState.from_tensors(moved, header.step, header.tokens)
+    except KeyError as error:
+        raise _error(folder, f"holds no {error.args[0]}") from error
+    return Checkpoint(state, header.environment)
+
+
+def _read_header(folder: Path) -> Header:
+    path = folder / HEADER_FILE
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _error(folder, f"{HEADER_FILE} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise _error(folder, f"{HEADER_FILE} is not a JSON object")
+    fields = cast(dict[str, Any], value)
+    version = fields.get("format_version")
+    if version != FORMAT_VERSION:
+        raise _error(folder, f"has format {version!r}; this release reads {FORMAT_VERSION}")
+    try:
+        return Header.parse(fields, HEADER_FILE)
+    except SpecError as error:
+        raise _error(folder, error.message) from error
+
+
+def _read_tensors(folder: Path, header: Header) -> Tensors:
+    try:
+        tensors = load_file(folder / TENSORS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise _error(folder, f"{TENSORS_FILE} cannot be read: {error}") from error
+    found = _entries(tensors)
+    wrong = {name for name in found | header.tensors if found.get(name) != header.tensors.get(name)}
+    if wrong:
+        raise _error(folder, f"{TENSORS_FILE} and {HEADER_FILE} differ in {sorted(wrong)}")
+    return tensors
+
+
+def _entries(tensors: Tensors) -> dict[str, TensorEntry]:
+    return {
+        name: TensorEntry(dtype=str(value.dtype).removeprefix("torch."), shape=tuple(value.shape))
+        for name, value in tensors.items()
+    }
+
+
+def _difference(was: TrainSpec, now: TrainSpec) -> str:
+    before, after = was.to_json(), now.to_json()
+    names = sorted(key for key in before | after if before.get(key) != after.get(key))
+    return ", ".join(f"{key} was {before.get(key)} and is {after.get(key)}" for key in names)
+
+
+def _error(folder: Path, message: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {folder.name}: {message}",
+        remedy="resume from an older checkpoint, or start again",
+    )

@@ -1,0 +1,29 @@
+"""Dead latents, always counted in tokens (DESIGN section 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saeserve.core.specs.training import DEAD_WINDOW_TOKENS
+
+
+def update_(tokens_since_fired_F: Tensor, fired_F: Tensor, batch_tokens: int) -> None:
+    """Count a batch: zero where a latent fired in it, `batch_tokens` more elsewhere; in place."""
+    tokens_since_fired_F.add_(batch_tokens).mul_((fired_F == 0).long())
+
+
+def mask(tokens_since_fired_F: Tensor, window_tokens: int) -> Tensor:
+    """bool [F]: latents that have not fired for at least `window_tokens` tokens."""
+    return tokens_since_fired_F >= window_tokens
+
+
+def final_fraction(tokens_since_fired_F: Tensor, tokens: int) -> float:
+    """Share of latents that fired on none of the last min(10 M, half the run) training tokens."""
+    window = min(DEAD_WINDOW_TOKENS, max(1, tokens // 2))
+    return float(mask(tokens_since_fired_F, window).double().mean())
+
+
+def never_fired(latents: int, device: torch.device) -> Tensor:
+    """The counters before the first step: int64 zeros [F]."""
+    return torch.zeros(latents, dtype=torch.int64, device=device)

@@ -1,0 +1,49 @@
+"""Sums over the steps since the last report, kept on the device until they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures.contract import Tensors
+
+
+def _no_sums() -> Tensors:
+    return {}
+
+
+@dataclass(frozen=True)
+class Meter:
+    """float64 scalars by name; part of the checkpoint, so that a resumed report is the same."""
+
+    sums: Tensors = field(default_factory=_no_sums)
+
+    @classmethod
+    def empty(cls) -> Meter:
+        """A meter that has seen nothing."""
+        return cls()
+
+    def add(self, values: Mapping[str, Tensor | int]) -> None:
+        """Add to the sums of these names, without synchronisation."""
+        for name, value in values.items():
+            amount = torch.as_tensor(value).detach().double()
+            self.sums[name] = self.sums[name] + amount if name in self.sums else amount
+
+    def read(self) -> dict[str, float]:
+        """All sums, leaving the device; the sums start again."""
+        found = {name: float(value) for name, value in self.sums.items()}
+        self.sums.clear()
+        return found
+
+
+def spread(target_BO: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of squares (scalar) and sum of rows [O], float64: what `variation` needs of a batch."""
+    return target_BO.square().sum().double(), target_BO.sum(dim=0).double()
+
+
+def variation(squares: Tensor, sum_O: Tensor, rows: int) -> Tensor:
+    """Sum over rows of |y - mean of the rows|^2, from the sums of `spread` over micro-batches."""
+    return squares - sum_O.square().sum() / rows

@@ -1,0 +1,78 @@
+"""Everything that training carries from step to step; nothing else decides the next one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures.contract import Tensors
+from saeserve.core.ops.adam import Moments
+from saeserve.core.training import dead
+from saeserve.core.training.meter import Meter
+
+
+@dataclass
+class TrainerState:
+    """Parameters, Adam's moments, the architecture's state, counters, and the open metrics."""
+
+    params: Tensors
+    moments: Moments
+    architecture: Tensors
+    tokens_since_fired_F: Tensor
+    meter: Meter
+    step: int
+    """Steps done."""
+    tokens: int
+    """Rows seen."""
+
+    @classmethod
+    def initial(cls, params: Tensors, architecture: Tensors, d_sae: int) -> TrainerState:
+        """The state before the first step."""
+        device = next(iter(params.values())).device
+        return cls(
+            params=params,
+            moments=Moments.zeros(params),
+            architecture=architecture,
+            tokens_since_fired_F=dead.never_fired(d_sae, device),
+            meter=Meter.empty(),
+            step=0,
+            tokens=0,
+        )
+
+    def tensors(self) -> Tensors:
+        """Every tensor under a flat name: `params.W_enc`, `first.W_enc`, `architecture.…`."""
+        groups = {
+            "params": self.params,
+            "first": self.moments.first,
+            "second": self.moments.second,
+            "architecture": self.architecture,
+            "meter": self.meter.sums,
+            "counters": {"tokens_since_fired": self.tokens_since_fired_F},
+        }
+        return {
+            f"{group}.{name}": t for group, named in groups.items() for name, t in named.items()
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Tensors, step: int, tokens: int) -> TrainerState:
+        """The inverse of `tensors`; raises KeyError where the counters are missing."""
+        groups: dict[str, Tensors] = {}
+        for full_name, value in tensors.items():
+            group, _, name = full_name.partition(".")
+            groups.setdefault(group, {})[name] = value
+        return cls(
+            params=groups["params"],
+            moments=Moments(first=groups["first"], second=groups["second"]),
+            architecture=groups.get("architecture", {}),
+            tokens_since_fired_F=groups["counters"]["tokens_since_fired"],
+            meter=Meter(groups.get("meter", {})),
+            step=step,
+            tokens=tokens,
+        )
+
+    def finite(self) -> bool:
+        """Whether parameters, moments and the architecture's state are free of NaN and Inf."""
+        groups = (self.params, self.moments.first, self.moments.second, self.architecture)
+        return all(bool(torch.isfinite(t).all()) for group in groups for t in group.values())

@@ -1,0 +1,127 @@
+"""One optimiser step, as pure as in-place updates allow; nothing here synchronises.
+
+Order (Gao et al. 2024, appendix A.1): gradients, summed over micro-batches; unit rows' gradients
+projected; global norm of what is left; clip; Adam; rows renormalised; dead counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures.contract import (
+    Architecture,
+    Batch,
+    Context,
+    StepOutput,
+    Tensors,
+)
+from saeserve.core.ops import norms
+from saeserve.core.ops.adam import AdamSettings, adam_step_
+from saeserve.core.ops.rows import accumulate
+from saeserve.core.specs.architectures import ArchitectureSpec
+from saeserve.core.training import dead
+from saeserve.core.training.meter import spread, variation
+from saeserve.core.training.state import TrainerState
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam's settings of the run, and the rate of this step."""
+
+    adam: AdamSettings
+    clip_norm: float
+    lr: float
+
+
+@dataclass
+class Sums:
+    """Gradients and statistics summed over a batch's micro-batches."""
+
+    gradients: Tensors
+    metrics: Tensors
+    fired_F: Tensor
+    rows: int
+
+
+def take_step(
+    architecture: Architecture[Any],
+    spec: ArchitectureSpec,
+    state: TrainerState,
+    batches: Iterator[Batch],
+    ctx: Context,
+    optimizer: Optimizer,
+) -> None:
+    """Update `state` in place by one step on `batches`, micro-batches of equal size."""
+    sums = _sum_gradients(architecture, spec, state, batches, ctx)
+    for name in architecture.unit_rows:
+        norms.project_rows_(sums.gradients[name], state.params[name])
+    norm = norms.global_norm(sums.gradients.values())
+    norms.clip_(sums.gradients.values(), norm, optimizer.clip_norm)
+    adam_step_(
+        state.params,
+        sums.gradients,
+        state.moments,
+        optimizer.adam,
+        lr=optimizer.lr,
+        step=state.step,
+    )
+    for name in architecture.unit_rows:
+        norms.renormalise_rows_(state.params[name])
+    dead.update_(state.tokens_since_fired_F, sums.fired_F, sums.rows)
+    state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})
+    state.step += 1
+    state.tokens += sums.rows
+
+
+def _sum_gradients(
+    architecture: Architecture[Any],
+    spec: ArchitectureSpec,
+    state: TrainerState,
+    batches: Iterator[Batch],
+    ctx: Context,
+) -> Sums:
+    """The gradient of the mean over micro-batches, and what the meter wants of the batch."""
+    sums = Sums({}, {}, torch.zeros_like(state.tokens_since_fired_F), 0)
+    micro_batches = 0
+    for batch in batches:
+        output = architecture.gradients(spec, state.params, state.architecture, batch, ctx)
+        state.architecture = output.state
+        accumulate(sums.gradients, output.grads, state.params)
+        sums.fired_F += output.stats.fired_F
+        sums.rows += batch.x_BD.shape[0]
+        _add(sums.metrics, _metrics(output, batch))
+        micro_batches += 1
+    return _finish(sums, micro_batches)
+
+
+def _metrics(output: StepOutput, batch: Batch) -> Tensors:
+    squares, sum_O = spread(batch.target_BO)
+    return {
+        "loss": output.loss,
+        **{f"loss_{name}": term for name, term in output.terms.items()},
+        "squared_error": output.stats.squared_error,
+        "squares": squares,
+        "sum_O": sum_O,
+    }
+
+
+def _finish(sums: Sums, micro_batches: int) -> Sums:
+    """Means of what is a mean over rows; the target's variation around the batch's own mean."""
+    metrics = sums.metrics
+    metrics["variation"] = variation(metrics.pop("squares"), metrics.pop("sum_O"), sums.rows)
+    metrics["fired"] = sums.fired_F.sum()
+    if micro_batches > 1:
+        for gradient in sums.gradients.values():
+            gradient.div_(micro_batches)
+        metrics |= {n: v / micro_batches for n, v in metrics.items() if n.startswith("loss")}
+    return sums
+
+
+def _add(total: Tensors, more: Tensors) -> None:
+    for name, value in more.items():
+        total[name] = total[name] + value if name in total else value
