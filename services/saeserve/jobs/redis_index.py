@@ -1,0 +1,198 @@
+"""The index of jobs in Redis or Valkey: derived data, moved by one atomic script a move.
+
+Leases run on the server's clock. Every script may be sent twice (redis-py repeats a command
+whose answer timed out), so a repeat changes nothing further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import redis
+
+from saeserve.jobs.record import (
+    Beat,
+    Event,
+    Failure,
+    JobFilter,
+    JobRecord,
+    Lease,
+    NumberedEvent,
+    Output,
+    Progress,
+)
+from saeserve.jobs.redis_fields import failure_json, from_fields, outputs_json, to_fields
+from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
+from saeserve.jobs.states import JobState
+
+_PAGE_READ = 100
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+class RedisIndex:
+    """Implements `ports.JobIndex`. Safe to share between threads, as the client is."""
+
+    def __init__(self, client: redis.Redis, *, stream_length: int = 10_000) -> None:
+        """`stream_length`: events kept for each job, roughly; the store keeps all."""
+        self._client = client
+        self._scripts = Scripts(client)
+        self._stream_length = stream_length
+
+    def put(
+        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+    ) -> bool:
+        """Add a job; see `JobIndex.put`."""
+        fields = to_fields(record, self._stream_length)
+        pairs = [part for pair in fields.items() for part in pair]
+        kept = history[-self._stream_length :]
+        events = [part for event in kept for part in (event.epoch, event.op, _dump(event))]
+        return self._scripts.flag("put", record.id, _ms(lease_ttl_s), len(fields), *pairs, *events)
+
+    def get(self, job: str) -> JobRecord | None:
+        """The job, or None."""
+        return next(self._read([job]), None)
+
+    def ids(self) -> list[str]:
+        """Ids of all jobs, newest first."""
+        with reaching("index"):
+            found = self._client.zrevrangebylex(f"{PREFIX}ids", "+", "-")
+        return [text(job) for job in found]
+
+    def page(self, wanted: JobFilter, size: int, after: str) -> tuple[list[JobRecord], str]:
+        """Jobs that match, newest first; the token is the last id of the page."""
+        matching = (record for record in self._records(wanted, after) if wanted.matches(record))
+        found = list(islice(matching, size + 1))
+        more = len(found) > size
+        return found[:size], found[size - 1].id if more else ""
+
+    def acquire(self, resource_class: str, owner: str, ttl_s: float) -> JobRecord | None:
+        """Lease the next runnable job of a class; see `JobIndex.acquire`."""
+        return self._one("acquire", resource_class, owner, _ms(ttl_s))
+
+    def start(self, lease: Lease, charged: bool) -> bool:
+        """Record the claimed epoch; False when fenced."""
+        return self._scripts.flag("start", lease.job, lease.owner, lease.epoch, int(charged))
+
+    def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
+        """Renew the lease, leave progress, learn what is wished."""
+        told = progress.model_dump_json() if progress else ""
+        step = progress.step if progress else 0
+        answer = self._scripts.word(
+            "beat", lease.job, lease.owner, lease.epoch, _ms(ttl_s), told, step
+        )
+        return Beat(answer)
+
+    def release(self, lease: Lease, reason: str) -> bool:
+        """Give a leased job back; False when fenced."""
+        return self._scripts.flag("release", lease.job, lease.owner, lease.epoch, reason)
+
+    def finish(
+        self,
+        job: str,
+        epoch: int,
+        state: JobState,
+        outputs: Sequence[Output],
+        failure: Failure | None,
+    ) -> bool:
+        """Make a job terminal as its committed result says; False when it was already."""
+        made, why = outputs_json(tuple(outputs)), failure_json(failure)
+        reason = failure.code if failure else ""
+        return self._scripts.flag("finish", job, epoch, state.value, made, why, reason)
+
+    def request_cancel(self, job: str) -> JobRecord | None:
+        """BLOCKED or QUEUED becomes CANCELLED, a leased state CANCELLING; others stay."""
+        return self._one("request_cancel", job, "cancelled on request")
+
+    def unsettled(self) -> list[str]:
+        """Jobs cancelled here whose committed result was not told yet."""
+        return self._members("unsettled")
+
+    def counts(self) -> dict[JobState, int]:
+        """Jobs in each state that has any."""
+        with reaching("index"):
+            sizes = {
+                state: self._client.scard(f"{PREFIX}state:{state.value}") for state in JobState
+            }
+        return {state: size for state, size in sizes.items() if size}
+
+    def unblock(self, job: str) -> bool:
+        """BLOCKED becomes QUEUED; False when it was not BLOCKED."""
+        return self._scripts.flag("unblock", job)
+
+    def expire(self, now_slack_s: float) -> list[JobRecord]:
+        """Take back every lease that ran out, and return the jobs as they are now."""
+        lost = self._scripts.words("expire", _ms(now_slack_s), "lease expired")
+        return list(self._read(lost))
+
+    def append(self, job: str, event: Event) -> bool:
+        """Number an event into the job's stream; see `JobIndex.append`."""
+        return self._scripts.flag("append", job, event.epoch, event.op, _dump(event))
+
+    def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
+        """Events with a sequence above `after`, oldest first."""
+        with reaching("index"):
+            entries = self._client.xrange(
+                f"{PREFIX}events:{job}", min=f"{after + 1}-0", count=limit
+            )
+        return [_numbered(entry) for entry in cast("list[Any]", entries)]
+
+    def runnable(self) -> dict[str, int]:
+        """QUEUED jobs of each resource class that has any."""
+        counts = table(self._scripts.words("runnable"))
+        return {name: int(count) for name, count in counts.items() if count != "0"}
+
+    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
+        """Take or keep the leadership; True for the one that holds it."""
+        return self._scripts.flag("lead", name, owner, _ms(ttl_s))
+
+    def generation(self) -> str | None:
+        """The mark that dies with the data."""
+        with reaching("index"):
+            mark = self._client.get(f"{PREFIX}generation")
+        return None if mark is None else text(mark)
+
+    def set_generation(self, mark: str) -> None:
+        """Set the mark, after a rebuild."""
+        with reaching("index"):
+            self._client.set(f"{PREFIX}generation", mark)
+
+    def _one(self, script: str, *arguments: str | int) -> JobRecord | None:
+        flat = self._scripts.words(script, *arguments)
+        return from_fields(table(flat)) if flat else None
+
+    def _members(self, name: str) -> list[str]:
+        with reaching("index"):
+            found = self._client.smembers(f"{PREFIX}{name}")
+        return sorted(text(job) for job in found)
+
+    def _records(self, wanted: JobFilter, after: str) -> Iterator[JobRecord]:
+        """Candidates older than `after`, newest first, read some at a time."""
+        if wanted.states:
+            members = [self._members(f"state:{state.value}") for state in wanted.states]
+            ids = sorted((job for some in members for job in some), reverse=True)
+        else:
+            ids = self.ids()
+        older = [job for job in ids if not after or job < after]
+        for at in range(0, len(older), _PAGE_READ):
+            yield from self._read(older[at : at + _PAGE_READ])
+
+    def _read(self, jobs: Sequence[str]) -> Iterator[JobRecord]:
+        found = self._scripts.lists("read", *jobs)
+        return (from_fields(table(flat)) for flat in found if flat)
+
+
+def _dump(event: Event) -> str:
+    return event.model_dump_json()
+
+
+def _numbered(entry: tuple[bytes | str, dict[bytes | str, bytes | str]]) -> NumberedEvent:
+    sequence, fields = entry
+    [event] = fields.values()
+    return NumberedEvent(
+        sequence=int(text(sequence).partition("-")[0]), event=Event.model_validate_json(event)
+    )

@@ -1,0 +1,350 @@
+"""The job index in memory, with a clock of one's own: the model that the Redis one must equal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from saeserve.jobs.errors import IndexUnavailable
+from saeserve.jobs.record import (
+    Beat,
+    Event,
+    Failure,
+    JobFilter,
+    JobRecord,
+    Lease,
+    NumberedEvent,
+    Output,
+    Progress,
+)
+from saeserve.jobs.states import LEASED, TERMINAL, JobState
+
+_S = JobState
+
+
+@dataclass
+class _Entry:
+    """A job and what only the index knows of it."""
+
+    record: JobRecord
+    lease_epoch: int = 0
+    left: tuple[str, int] | None = None
+    settled: bool = False
+    last_sequence: int = 0
+    stream: list[NumberedEvent] = field(default_factory=list[NumberedEvent])
+    highest_op: dict[int, int] = field(default_factory=dict[int, int])
+
+    def holds(self, lease: Lease) -> bool:
+        record = self.record
+        if record.state not in LEASED or not lease.owner or record.owner_id != lease.owner:
+            return False
+        claimed = self.lease_epoch == 0 and lease.epoch > record.epoch
+        return claimed or lease.epoch == self.lease_epoch
+
+
+class MemoryIndex:
+    """Implements `ports.JobIndex`. `clock` gives seconds; `down` makes every call fail."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.time, *, stream_length: int = 10_000
+    ) -> None:
+        self.down = False
+        self._clock = clock
+        self._stream_length = stream_length
+        self._lock = threading.RLock()
+        self._entries: dict[str, _Entry] = {}
+        self._offers: dict[tuple[str, str], str] = {}
+        self._unsettled: set[str] = set()
+        self._leaders: dict[str, tuple[str, float]] = {}
+        self._generation: str | None = None
+
+    def forget(self) -> None:
+        """Lose all data, as a broker that starts empty."""
+        with self._lock:
+            self._entries.clear()
+            self._offers.clear()
+            self._unsettled.clear()
+            self._leaders.clear()
+            self._generation = None
+
+    def put(
+        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+    ) -> bool:
+        with self._reached():
+            if record.id in self._entries:
+                return False
+            leased = record.state in LEASED
+            entry = _Entry(record, settled=record.state in TERMINAL)
+            entry.lease_epoch = record.epoch if leased else 0
+            self._entries[record.id] = entry
+            for event in history[-self._stream_length :]:
+                entry.highest_op[event.epoch] = event.op
+                self._number(entry, event)
+            ends = self._clock() + lease_ttl_s if leased else 0.0
+            self._change(entry, lease_expires=ends)
+            self._note(entry)
+            return True
+
+    def get(self, job: str) -> JobRecord | None:
+        with self._reached():
+            entry = self._entries.get(job)
+            return entry.record if entry else None
+
+    def ids(self) -> list[str]:
+        with self._reached():
+            return sorted(self._entries, reverse=True)
+
+    def page(self, wanted: JobFilter, size: int, after: str) -> tuple[list[JobRecord], str]:
+        with self._reached():
+            older = (job for job in self.ids() if not after or job < after)
+            records = (self._entries[job].record for job in older)
+            found = [record for record in records if wanted.matches(record)]
+            return found[:size], found[size - 1].id if len(found) > size else ""
+
+    def acquire(self, resource_class: str, owner: str, ttl_s: float) -> JobRecord | None:
+        with self._reached():
+            entry = self._offered(resource_class, owner)
+            if entry is None:
+                entry = min(self._queued(resource_class), key=self._turn, default=None)
+                if entry is None:
+                    return None
+                self._move(entry, _S.STARTING)
+                self._offers[resource_class, owner] = entry.record.id
+                entry.lease_epoch = 0
+            self._change(entry, owner_id=owner, lease_expires=self._clock() + ttl_s)
+            return entry.record
+
+    def start(self, lease: Lease, charged: bool) -> bool:
+        with self._reached():
+            entry = self._entries.get(lease.job)
+            if entry is None or lease.epoch < 1 or not entry.holds(lease):
+                return False
+            if entry.lease_epoch == lease.epoch:
+                return True
+            entry.lease_epoch = lease.epoch
+            record = entry.record
+            self._change(
+                entry,
+                epoch=lease.epoch,
+                attempt=record.attempt + charged,
+                started=record.started or self._clock(),
+            )
+            if record.state is _S.STARTING:
+                self._move(entry, _S.RUNNING)
+            return True
+
+    def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
+        with self._reached():
+            entry = self._entries.get(lease.job)
+            if entry is None:
+                return Beat.UNKNOWN
+            if not entry.holds(lease):
+                return Beat.FENCED
+            self._change(entry, lease_expires=self._clock() + ttl_s)
+            if progress:
+                self._change(entry, progress=progress)
+            return Beat.CANCEL if entry.record.state is _S.CANCELLING else Beat.OK
+
+    def release(self, lease: Lease, reason: str) -> bool:
+        with self._reached():
+            entry = self._entries.get(lease.job)
+            if entry is None:
+                return False
+            if not entry.holds(lease):
+                return entry.left == (lease.owner, lease.epoch)
+            self._give_back(entry, _S.QUEUED, reason)
+            entry.left = (lease.owner, lease.epoch)
+            return True
+
+    def finish(
+        self,
+        job: str,
+        epoch: int,
+        state: JobState,
+        outputs: Sequence[Output],
+        failure: Failure | None,
+    ) -> bool:
+        with self._reached():
+            entry = self._entries.get(job)
+            if entry is None or entry.settled:
+                return False
+            reason = failure.code if failure else ""
+            before = entry.record.state
+            self._approach(entry, state, reason)
+            entry.settled = True
+            self._unsettled.discard(job)
+            self._change(
+                entry,
+                outputs=tuple(outputs),
+                failure=failure,
+                epoch=max(epoch, entry.record.epoch),
+            )
+            if before is state:
+                return False
+            self._move(entry, state, reason)
+            return True
+
+    def request_cancel(self, job: str) -> JobRecord | None:
+        with self._reached():
+            entry = self._entries.get(job)
+            if entry is None:
+                return None
+            reason = "cancelled on request"
+            if entry.record.state in (_S.BLOCKED, _S.QUEUED, _S.PAUSED):
+                self._cancel(entry, reason)
+            elif entry.record.state in (_S.STARTING, _S.RUNNING, _S.PAUSING):
+                self._move(entry, _S.CANCELLING, reason)
+            return entry.record
+
+    def unsettled(self) -> list[str]:
+        with self._reached():
+            return sorted(self._unsettled)
+
+    def counts(self) -> dict[JobState, int]:
+        with self._reached():
+            counts: dict[JobState, int] = defaultdict(int)
+            for entry in self._entries.values():
+                counts[entry.record.state] += 1
+            return dict(counts)
+
+    def unblock(self, job: str) -> bool:
+        with self._reached():
+            entry = self._entries.get(job)
+            if entry is None or entry.record.state is not _S.BLOCKED:
+                return False
+            self._move(entry, _S.QUEUED)
+            return True
+
+    def expire(self, now_slack_s: float) -> list[JobRecord]:
+        with self._reached():
+            limit = self._clock() - now_slack_s
+            lost = [
+                entry
+                for entry in self._entries.values()
+                if entry.record.state in LEASED and entry.record.lease_expires <= limit
+            ]
+            for entry in lost:
+                pausing = entry.record.state is _S.PAUSING
+                self._give_back(entry, _S.PAUSED if pausing else _S.QUEUED, "lease expired")
+            return [entry.record for entry in lost]
+
+    def append(self, job: str, event: Event) -> bool:
+        with self._reached():
+            entry = self._entries.get(job)
+            if entry is None or event.op <= entry.highest_op.get(event.epoch, -1):
+                return False
+            entry.highest_op[event.epoch] = event.op
+            self._number(entry, event)
+            return True
+
+    def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
+        with self._reached():
+            entry = self._entries.get(job)
+            stream = entry.stream if entry else []
+            return [event for event in stream if event.sequence > after][:limit]
+
+    def runnable(self) -> dict[str, int]:
+        with self._reached():
+            counts: dict[str, int] = defaultdict(int)
+            for entry in self._entries.values():
+                if entry.record.state is _S.QUEUED:
+                    counts[entry.record.submission.resource_class] += 1
+            return dict(counts)
+
+    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
+        with self._reached():
+            holder, ends = self._leaders.get(name, ("", 0.0))
+            if holder not in ("", owner) and ends > self._clock():
+                return False
+            self._leaders[name] = (owner, self._clock() + ttl_s)
+            return True
+
+    def generation(self) -> str | None:
+        with self._reached():
+            return self._generation
+
+    def set_generation(self, mark: str) -> None:
+        with self._reached():
+            self._generation = mark
+
+    def _reached(self) -> threading.RLock:
+        if self.down:
+            raise IndexUnavailable("the index is switched off")
+        return self._lock
+
+    def _offered(self, resource_class: str, owner: str) -> _Entry | None:
+        entry = self._entries.get(self._offers.get((resource_class, owner), ""))
+        if entry is None or entry.record.state is not _S.STARTING:
+            return None
+        return entry if entry.record.owner_id == owner else None
+
+    def _queued(self, resource_class: str) -> Iterator[_Entry]:
+        for entry in self._entries.values():
+            record = entry.record
+            if record.state is _S.QUEUED and record.submission.resource_class == resource_class:
+                yield entry
+
+    def _turn(self, entry: _Entry) -> tuple[int, int, str]:
+        mine = entry.record.submission
+        others = (other.record for other in self._entries.values())
+        running = sum(
+            other.state in LEASED
+            and other.submission.owner == mine.owner
+            and other.submission.resource_class == mine.resource_class
+            for other in others
+        )
+        return -mine.priority, running, mine.id
+
+    def _give_back(self, entry: _Entry, to: JobState, reason: str) -> None:
+        if entry.record.state is _S.CANCELLING:
+            self._cancel(entry, reason)
+        else:
+            self._move(entry, to, reason)
+
+    def _cancel(self, entry: _Entry, reason: str) -> None:
+        self._move(entry, _S.CANCELLED, reason)
+        self._unsettled.add(entry.record.id)
+
+    def _approach(self, entry: _Entry, to: JobState, reason: str) -> None:
+        """Take the step that the state machine wants before `to`, if any."""
+        state = entry.record.state
+        if to is _S.CANCELLED and state in LEASED - {_S.CANCELLING}:
+            self._move(entry, _S.CANCELLING, reason)
+        elif to is not _S.CANCELLED and (
+            state is _S.PAUSED or (state is _S.BLOCKED and to is _S.SUCCEEDED)
+        ):
+            self._move(entry, _S.QUEUED, reason)
+
+    def _move(self, entry: _Entry, to: JobState, reason: str = "") -> None:
+        changes: dict[str, Any] = {"state": to, "reason": reason}
+        if to not in LEASED:
+            entry.lease_epoch = 0
+            changes.update(owner_id="", lease_expires=0.0)
+        if to in TERMINAL:
+            changes["ended"] = self._clock()
+        self._change(entry, revision=entry.record.revision + 1, **changes)
+        self._note(entry)
+
+    def _change(self, entry: _Entry, **changes: Any) -> None:
+        entry.record = entry.record.model_copy(update=changes)
+
+    def _note(self, entry: _Entry) -> None:
+        record = entry.record
+        event = Event(
+            epoch=record.epoch,
+            op=-1,
+            time=self._clock(),
+            step=record.progress.step,
+            type="state_changed",
+            data={"state": record.state.value, "reason": record.reason},
+        )
+        self._number(entry, event)
+
+    def _number(self, entry: _Entry, event: Event) -> None:
+        entry.last_sequence += 1
+        entry.stream.append(NumberedEvent(sequence=entry.last_sequence, event=event))
+        del entry.stream[: -self._stream_length]
