@@ -98,7 +98,7 @@ def fold_tensors(
     A dead latent gets zero encoder and decoder rows and an infinite threshold. Without a threshold
     its pre-activation is exactly 0, so even if top-k selects it, its feature is 0 and left out.
     """
-    norm_F = form.W_dec_FO.double().norm(dim=1)
+    norm_F = form.W_dec_FO.double().square().sum(dim=1).sqrt()
     _check(form, source, target, norm_F)
     dead_F = norm_F < DEAD_NORM
     n_F = norm_F.masked_fill(dead_F, 0.0) / target.scale

@@ -101,8 +101,10 @@ class InferenceModel:
                 f"rows of shape {list(x.shape)} do not fit d_in = {self.config.d_in}",
                 remedy="send activations of the site that the model was trained on",
             )
-        for x_BD in x.split(sparse.rows_per_block(self.config.d_sae)):
-            yield torch.addmm(self.b_enc, x_BD.to(self.device, torch.float32), self.W_enc)
+        size = sparse.rows_per_block(self.config.d_sae)
+        for start in range(0, max(1, x.shape[0]), size):
+            x_BD = x[start : start + size].to(self.device, torch.float32)
+            yield torch.addmm(self.b_enc, x_BD, self.W_enc)
 
     def _activate(self, h_BF: Tensor) -> SparseRows:
         activation = self.config.activation

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -102,8 +103,8 @@ def split(features: SparseRows, sizes: Sequence[int]) -> list[SparseRows]:
     """Consecutive groups of rows. Raises DataMismatchError unless `sizes` add up to all rows."""
     if sum(sizes) != features.rows or any(size < 0 for size in sizes):
         raise DataMismatchError(f"sizes {list(sizes)} do not split {features.rows} rows")
-    ends = torch.tensor(sizes, dtype=torch.int64).cumsum(0).tolist()
-    return [slice_rows(features, end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    edges = [0, *accumulate(sizes)]
+    return [slice_rows(features, start, stop) for start, stop in pairwise(edges)]
 
 
 def concat(parts: Sequence[SparseRows]) -> SparseRows:

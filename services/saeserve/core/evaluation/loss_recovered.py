@@ -1,0 +1,144 @@
+"""What the language model loses when it reads reconstructions in place of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saeserve.core.errors import DataError, DataMismatchError, SpecError
+from saeserve.core.export.inference_model import InferenceModel
+
+Replace = Callable[[Tensor], Tensor]
+"""From the site's rows [N, d] at all positions but BOS to the rows that stand in for them."""
+Splice = Callable[[Tensor, Replace | None], Tensor]
+"""Runs the language model over tokens [S, T] with the site's rows replaced (None: as they are);
+returns the cross-entropy in nats of every predicted position."""
+
+
+@dataclass(frozen=True)
+class LossRecovered:
+    """Cross-entropies in nats a predicted token; `loss_recovered_*` = (CE_abl − CE_sae) /
+    (CE_abl − CE_clean), NaN where the ablation changes nothing."""
+
+    ce_clean: float
+    ce_sae: float
+    ce_mean: float
+    ce_zero: float
+    ce_delta_nats: float
+    """ce_sae − ce_clean."""
+    loss_recovered_mean: float
+    loss_recovered_zero: float
+    positions: int
+    """Predicted positions in each arm."""
+    massive_rows: int
+    """Rows left as they are in every arm."""
+
+    def metrics(self) -> dict[str, float]:
+        """The figures by name."""
+        return {name: float(value) for name, value in vars(self).items()}
+
+
+def loss_recovered(
+    model: InferenceModel,
+    splice: Splice,
+    batches: Iterable[Tensor],
+    *,
+    mean_D: Tensor,
+    massive_above: float,
+) -> LossRecovered:
+    """Compare four arms on the same positions: clean, SAE, mean ablation, zero ablation.
+
+    `batches` are tokens [S, T]; `mean_D` is the raw mean that mean ablation puts everywhere. Rows
+    whose norm exceeds `massive_above` (inf: none) stay as they are in every arm (DESIGN section
+    4). Raises SpecError for a bound that is not positive, DataMismatchError when the model or
+    the mean does not fit the site, DataError without a predicted position.
+    """
+    if not massive_above > 0:
+        raise SpecError(
+            "massive_above", f"must be positive; got {massive_above}", remedy="use inf for none"
+        )
+    _check_widths(model, mean_D)
+    guard = _Guard(massive_above)
+    arms: dict[str, Replace | None] = {
+        "clean": None,
+        "sae": guard.around(model.reconstruct),
+        "mean": guard.around(lambda x_ND: mean_D.to(x_ND).expand_as(x_ND)),
+        "zero": guard.around(torch.zeros_like),
+    }
+    sums = _run(splice, arms, batches)
+    massive = guard.massive_rows // sum(arm is not None for arm in arms.values())
+    return _summary({name: total.mean() for name, total in sums.items()}, sums["clean"], massive)
+
+
+class _Guard:
+    """Keeps massive rows out of a replacement, deciding from the row alone."""
+
+    def __init__(self, massive_above: float) -> None:
+        self._massive_above = massive_above
+        self.massive_rows = 0
+
+    def around(self, replace: Replace) -> Replace:
+        def guarded(x_ND: Tensor) -> Tensor:
+            massive_N = x_ND.float().square().sum(dim=1).sqrt() > self._massive_above
+            self.massive_rows += int(massive_N.sum())
+            return torch.where(massive_N[:, None], x_ND, replace(x_ND).to(x_ND))
+
+        return guarded
+
+
+class _Sum:
+    """A mean over positions, kept as float64 sum and count."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.count = 0
+
+    def add(self, nats: Tensor) -> None:
+        self.total += float(nats.double().sum())
+        self.count += nats.numel()
+
+    def mean(self) -> float:
+        return self.total / self.count
+
+
+def _check_widths(model: InferenceModel, mean_D: Tensor) -> None:
+    widths = (model.config.d_in, model.config.d_out, mean_D.numel())
+    if len(set(widths)) != 1:
+        raise DataMismatchError(
+            f"d_in, d_out and the mean are {widths} wide; they must be equal",
+            remedy="evaluate an autoencoder with the mean of its own source",
+        )
+
+
+def _run(
+    splice: Splice, arms: dict[str, Replace | None], batches: Iterable[Tensor]
+) -> dict[str, _Sum]:
+    sums = {name: _Sum() for name in arms}
+    for tokens_ST in batches:
+        for name, replace in arms.items():
+            sums[name].add(splice(tokens_ST, replace))
+    if sums["clean"].count == 0:
+        raise DataError("no position was predicted", remedy="give sequences of two tokens or more")
+    return sums
+
+
+def _summary(ce: dict[str, float], clean: _Sum, massive_rows: int) -> LossRecovered:
+    return LossRecovered(
+        ce_clean=ce["clean"],
+        ce_sae=ce["sae"],
+        ce_mean=ce["mean"],
+        ce_zero=ce["zero"],
+        ce_delta_nats=ce["sae"] - ce["clean"],
+        loss_recovered_mean=_recovered(ce["mean"], ce),
+        loss_recovered_zero=_recovered(ce["zero"], ce),
+        positions=clean.count,
+        massive_rows=massive_rows,
+    )
+
+
+def _recovered(ablated: float, ce: dict[str, float]) -> float:
+    lost = ablated - ce["clean"]
+    return (ablated - ce["sae"]) / lost if lost else float("nan")

@@ -1,0 +1,183 @@
+"""The files of an exported model: `config.json` and `model.safetensors` in one folder.
+
+`config.json` is written last, so a folder that has one is whole. All tensors are float32, with the
+names and shapes of InferenceModel; anything else is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import (
+    save_file,  # pyright: ignore[reportUnknownVariableType] - it leaves PathLike's argument open
+)
+from torch import Tensor
+
+from saeserve.core.data.tensor_file import TensorFile, open_tensors
+from saeserve.core.errors import DataError, FormatError, NoSpaceError
+from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.specs.model import CONFIG_FILE, TENSOR_FILE, ModelConfig
+
+MAX_CONFIG_BYTES = 16 * 2**20
+_DAMAGED = "restore the file, or export the model again"
+
+
+def save_model(model: InferenceModel, folder: Path) -> None:
+    """Write the model durably into `folder`, which is made when it does not exist.
+
+    Each file appears whole or not at all. Raises FormatError for tensors that `load_model` would
+    refuse, NoSpaceError when the disk is full.
+    """
+    _check_config(model.config)
+    tensors = {name: value.contiguous().cpu() for name, value in model.tensors.items()}
+    _check_names(set(tensors), model.config)
+    for name, value in tensors.items():
+        _check_header(name, str(value.dtype), tuple(value.shape), model.config)
+        _check_values(name, value)
+    folder.mkdir(parents=True, exist_ok=True)
+    _commit(folder / TENSOR_FILE, lambda path: save_file(tensors, path))
+    _commit(folder / CONFIG_FILE, lambda path: _write_bytes(path, model.config.to_bytes()))
+    _sync(folder)
+
+
+def load_model(folder: Path) -> InferenceModel:
+    """Read a model onto the CPU.
+
+    Raises FormatError, naming file and tensor, for another format version and for anything that
+    is missing, damaged, cut short, of another type or shape, or not finite.
+    """
+    config = load_config(folder)
+    try:
+        with open_tensors(folder / TENSOR_FILE, TENSOR_FILE) as file:
+            tensors = _read_tensors(file, config)
+    except (DataError, SafetensorError) as error:
+        raise FormatError(str(error), remedy=_DAMAGED) from error
+    threshold = tensors.pop("threshold", None)
+    return InferenceModel(config=config, threshold=threshold, **tensors)
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """Read `config.json` alone. Raises FormatError as `load_model` does."""
+    path = folder / CONFIG_FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError as error:
+        raise FormatError(f"{CONFIG_FILE} is missing in {folder.name}", remedy=_DAMAGED) from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise FormatError(f"{CONFIG_FILE} exceeds {MAX_CONFIG_BYTES} bytes", remedy=_DAMAGED)
+    config = ModelConfig.from_bytes(data)
+    _check_config(config)
+    return config
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a model of this config has."""
+    d_in, d_out, d_sae = config.d_in, config.d_out, config.d_sae
+    shapes: dict[str, tuple[int, ...]] = {
+        "W_enc": (d_in, d_sae),
+        "b_enc": (d_sae,),
+        "W_dec": (d_sae, d_out),
+        "b_dec": (d_out,),
+        "centre": (d_in,),
+        "frequency": (d_sae,),
+        "maximum": (d_sae,),
+    }
+    if config.activation.kind == "threshold":
+        shapes["threshold"] = (d_sae,)
+    return shapes
+
+
+def _read_tensors(file: TensorFile, config: ModelConfig) -> dict[str, Tensor]:
+    """Headers of all tensors are checked before the first byte of data is read."""
+    names = set(file.keys())
+    _check_names(names, config)
+    for name in names:
+        header = file.get_slice(name)
+        code = header.get_dtype()
+        dtype = "torch.float32" if code == "F32" else code
+        _check_header(name, dtype, tuple(header.get_shape()), config)
+    tensors = {name: file.get_tensor(name) for name in names}
+    for name, value in tensors.items():
+        _check_values(name, value)
+    return tensors
+
+
+def _check_config(config: ModelConfig) -> None:
+    if config.row_norm.kind != "none":
+        raise FormatError(
+            f"{CONFIG_FILE}: row_norm.kind is {config.row_norm.kind!r}; this release runs 'none'",
+            remedy="use a release that normalises rows",
+        )
+
+
+def _check_names(names: set[str], config: ModelConfig) -> None:
+    expected = set(tensor_shapes(config))
+    for name in sorted(expected - names):
+        raise FormatError(f"tensor {name} is missing", remedy=_DAMAGED)
+    for name in sorted(names - expected):
+        raise FormatError(
+            f"tensor {name} does not belong to a {config.activation.kind} model", remedy=_DAMAGED
+        )
+
+
+def _check_header(name: str, dtype: str, shape: tuple[int, ...], config: ModelConfig) -> None:
+    expected = tensor_shapes(config)[name]
+    if shape != expected:
+        raise FormatError(
+            f"tensor {name} has shape {list(shape)}, expected {list(expected)}", remedy=_DAMAGED
+        )
+    if dtype != "torch.float32":
+        raise FormatError(f"tensor {name} is {dtype}, expected float32", remedy=_DAMAGED)
+
+
+def _check_values(name: str, value: Tensor) -> None:
+    """Thresholds may be infinite (dead), never negative: negative ones would let h <= 0 fire."""
+    if name == "threshold":
+        if not bool((value >= 0).all()):
+            raise FormatError("tensor threshold holds NaN or negative values", remedy=_DAMAGED)
+    elif not bool(torch.isfinite(value).all()):
+        raise FormatError(f"tensor {name} holds NaN or infinite values", remedy=_DAMAGED)
+
+
+def _commit(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside `path`, sync, rename: readers see the whole file or none."""
+    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write(staged)
+        _sync(staged)
+        os.replace(staged, path)
+    except (OSError, SafetensorError) as error:
+        if _is_disk_full(error):
+            raise NoSpaceError(
+                f"the disk that holds {path.parent.name} is full",
+                remedy="free space or move the store, then submit again",
+            ) from error
+        raise
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _is_disk_full(error: OSError | SafetensorError) -> bool:
+    """safetensors keeps the system's error number in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"os error {errno.ENOSPC}" in str(error)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
