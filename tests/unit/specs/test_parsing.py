@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.jobs import JobSpec
+from saeserve.core.specs.names import check_name
+from saeserve.core.specs.training import TrainSpec, resolve
+
+TRAIN: dict[str, Any] = {
+    "dataset": "acts",
+    "model": "sae",
+    "topk": {"k": 8},
+    "d_sae": 512,
+    "tokens": 100_000,
+}
+HARVEST: dict[str, Any] = {
+    "dataset": "acts",
+    "language_model": {"path": "models:smol"},
+    "texts": [{"path": "texts:a.txt"}],
+    "sites": [{"layer": 3}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"d_sae": 0}, "train.d_sae"),
+        ({"d_sae": "many"}, "train.d_sae"),
+        ({"tokens": None}, "train.tokens"),
+        ({"tokens": 10}, "train.tokens"),
+        ({"topk": {"k": 0}}, "train.topk.k"),
+        ({"topk": {"k": 513}}, "train.topk.k"),
+        ({"topk": {"k": 8, "auxk_coefficient": float("nan")}}, "train.topk.auxk_coefficient"),
+        ({"topk": None}, "train"),
+        ({"jumprelu": {}}, "train"),
+        ({"micro_batch_size": 3}, "train.micro_batch_size"),
+        ({"optimizer": {"beta1": 1.0}}, "train.optimizer.beta1"),
+        ({"device": "tpu"}, "train.device"),
+        ({"dataset": "../x"}, "train.dataset"),
+        ({"colour": "red"}, "train.colour"),
+    ],
+)
+def test_a_bad_train_field_is_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        JobSpec.parse({"train": TRAIN | changes}, "")
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"texts": []}, "harvest.texts"),
+        ({"sites": [{"layer": -1}]}, "harvest.sites.0.layer"),
+        ({"sites": [{"layer": 1}, {"layer": 1}]}, "harvest.sites"),
+        ({"heldout_fraction": 1.0}, "harvest.heldout_fraction"),
+        ({"context_length": 1}, "harvest.context_length"),
+    ],
+)
+def test_a_bad_harvest_field_is_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        JobSpec.parse({"harvest": HARVEST | changes}, "")
+    assert caught.value.field == field
+
+
+def test_exactly_one_kind() -> None:
+    with pytest.raises(SpecError, match="got none"):
+        JobSpec.parse({}, "")
+    with pytest.raises(SpecError, match="train and harvest"):
+        JobSpec.parse({"train": TRAIN, "harvest": HARVEST}, "")
+    assert JobSpec.parse({"harvest": HARVEST}, "").kind == "harvest"
+
+
+def test_specs_read_back_what_they_write() -> None:
+    spec = JobSpec.parse({"train": TRAIN}, "")
+    assert JobSpec.parse(spec.to_json(), "") == spec
+
+
+def test_resolve_fills_every_open_field() -> None:
+    spec = resolve(TrainSpec.parse(TRAIN, "train"), 64, "resid_post.3")
+    assert spec.topk is not None
+    assert spec.topk.k_aux == 32
+    assert spec.source == "resid_post.3"
+    assert spec.micro_batch_size == spec.batch_size
+    assert spec.optimizer.lr == pytest.approx(2e-4 / (512 / 2**14) ** 0.5)
+    assert spec.optimizer.eps == 6.25e-10
+    assert spec.dead_window_tokens == 10_000
+
+
+def test_resolve_keeps_what_is_set() -> None:
+    asked = TRAIN | {"topk": {"k": 8, "k_aux": 3}, "optimizer": {"lr": 0.5, "eps": 1e-3}}
+    spec = resolve(TrainSpec.parse(asked, "train"), 64, "x")
+    assert spec.topk is not None
+    assert (spec.topk.k_aux, spec.optimizer.lr, spec.optimizer.eps) == (3, 0.5, 1e-3)
+    assert resolve(spec, 64, "x") == spec
+
+
+def test_resolve_jumprelu_never_starts_above_half_of_the_latents() -> None:
+    asked: dict[str, Any] = {**TRAIN, "topk": None, "jumprelu": {}}
+    wide = resolve(TrainSpec.parse(asked, "train"), 64, "x")
+    narrow = resolve(TrainSpec.parse(asked | {"d_sae": 100}, "train"), 64, "x")
+    assert wide.jumprelu is not None
+    assert narrow.jumprelu is not None
+    assert (wide.jumprelu.initial_l0, narrow.jumprelu.initial_l0) == (64.0, 50.0)
+    assert wide.optimizer.lr == 2e-4
+
+
+@pytest.mark.parametrize("name", ["a", "a-1", "a.b_c", "0" * 64])
+def test_good_names(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "A", "a/b", "a..b", ".a", "a-", "a" * 65, "a\n", "ä"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(ValueError, match="a name is"):
+        check_name(name)
