@@ -1,0 +1,76 @@
+"""Puts a worker together: its rooms, its Celery application, and how it comes and goes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import cast
+
+from celery import Celery, signals
+from celery.apps.worker import Worker
+
+from saeserve.jobs.doorbell import WORKER_OPTIONS, CeleryDoorbell, celery_app, queue_name
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import Doorbell, IndexUnavailable
+from saeserve.jobs.redis_index import RedisIndex
+from saeserve.platform.redis import connect
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.roots import Roots
+from saeserve.worker.metrics import WorkerMetrics
+from saeserve.worker.settings import WorkerSettings
+from saeserve.worker.settlement import Settlement
+from saeserve.worker.supervisor import Supervisor
+from saeserve.worker.task import JobTaker, register
+
+_log = logging.getLogger("saeserve.worker")
+
+
+def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[], None]) -> None:
+    """Take jobs until told to stop (SIGTERM: drain, then return).
+
+    Waits for the broker for as long as it takes; `on_ready` is called when rings are heard.
+    """
+    store = ArtifactStore(settings.store)
+    store.check()
+    client = connect(settings.broker_url)
+    app = celery_app(settings.broker_url)
+    index, doorbell = RedisIndex(client), CeleryDoorbell(app, client)
+    drain = threading.Event()
+    datasets = DatasetRegistry(store, Roots(settings.roots))
+    settlement = Settlement(Ledger(store), index, doorbell, datasets)
+    supervisor = Supervisor(settings, settlement, metrics, drain)
+    classes = settings.worker_classes
+    register(app, JobTaker(index, supervisor, classes, settings.lease_seconds, drain))
+
+    def ready(**_: object) -> None:
+        _ring_myself(doorbell, classes)
+        on_ready()
+
+    def shutting_down(**_: object) -> None:
+        drain.set()
+
+    # Celery keeps weak references to receivers; these live as long as this call.
+    signals.worker_ready.connect(ready)
+    signals.worker_shutting_down.connect(shutting_down)
+    _worker(app, settings).start()
+
+
+def _worker(app: Celery, settings: WorkerSettings) -> Worker:
+    make = cast("Callable[..., Worker]", app.Worker)
+    return make(
+        queues=[queue_name(each) for each in settings.worker_classes],
+        loglevel=settings.log_level,
+        quiet=True,
+        **WORKER_OPTIONS,
+    )
+
+
+def _ring_myself(doorbell: Doorbell, classes: tuple[str, ...]) -> None:
+    """Jobs may have waited while no worker ran."""
+    try:
+        for each in classes:
+            doorbell.ring(each)
+    except IndexUnavailable as error:
+        _log.warning("did not look for waiting jobs: %s; the reconciler rings", error)

@@ -1,0 +1,60 @@
+"""A job process as its supervisor holds it: asked to stop first, killed when it will not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+
+class Child:
+    """A direct child in a session, hence a process group, of its own."""
+
+    def __init__(self, command: Sequence[str], stop_grace_s: float) -> None:
+        self._grace_s = stop_grace_s
+        self._deadline: float | None = None
+        # Started by the thread that waits for it: PR_SET_PDEATHSIG fires when that thread ends.
+        self._process = subprocess.Popen(
+            command, start_new_session=True, stdin=subprocess.DEVNULL, close_fds=True
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id, also the id of the group."""
+        return self._process.pid
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._deadline is not None
+
+    def stop(self) -> None:
+        """Ask it to stop; `poll` kills it when the grace is over. Asking again changes nothing."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._grace_s
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill it and whatever it started, and reap it; nothing when it has ended."""
+        if self._process.returncode is None:
+            self._sweep()
+            self._process.wait()
+
+    def poll(self, wait_s: float) -> int | None:
+        """Exit code (negative: the signal), or None while it runs. Waits up to `wait_s`."""
+        try:
+            code = self._process.wait(timeout=wait_s)
+        except subprocess.TimeoutExpired:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self.kill()
+            return self._process.poll()
+        self._sweep()
+        return code
+
+    def _sweep(self) -> None:
+        """Kill what is left of its group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)

@@ -1,0 +1,126 @@
+"""Exceptions of a job process as failures that its submitter can read."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import uuid
+
+from saeserve.core.errors import SaeError
+from saeserve.jobs.record import Failure
+from saeserve.platform.errors import Kind, ServiceError
+
+_RETRYABLE_KINDS = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED})
+
+
+def failure_of(error: BaseException, step: int) -> Failure:
+    """The failure for `error`, raised near `step`; what is unknown gets an id and no text."""
+    if isinstance(error, SaeError):
+        return _of_core(error, step)
+    if isinstance(error, ServiceError):
+        return Failure(
+            code=error.reason,
+            message=error.message,
+            remedy=error.remedy,
+            retryable=error.kind in _RETRYABLE_KINDS,
+            step=step,
+        )
+    return _of_memory(error, step) or _of_disk(error, step) or _unknown(error, step)
+
+
+def crash(code: int, step: int) -> Failure:
+    """The failure of a job process that died without saying why; `code` is its exit code."""
+    how = f"by {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
+    return Failure(
+        code="CHILD_CRASHED",
+        message=f"the job process ended {how} without saying why",
+        cause=_signal_name(-code) if code < 0 else f"exit code {code}",
+        remedy="look at the worker's log; SIGKILL often means that the host ran out of memory",
+        retryable=True,
+        step=step,
+    )
+
+
+def interrupted(step: int) -> Failure:
+    """The failure of a job process that something other than its worker asked to stop."""
+    return Failure(
+        code="INTERRUPTED",
+        message="something outside of the worker stopped the job process",
+        remedy="stop the worker itself: it then gives its job to another at no cost",
+        retryable=True,
+        step=step,
+    )
+
+
+def worker_lost(attempts: int) -> Failure:
+    """The failure of a job whose every attempt ended without a word."""
+    return Failure(
+        code="WORKER_LOST",
+        message=f"the worker was lost in each of {attempts} attempts",
+        remedy="look at the workers' logs, then submit the job again",
+        retryable=True,
+    )
+
+
+def _of_core(error: SaeError, step: int) -> Failure:
+    cause = error.__cause__
+    return Failure(
+        code=error.code,
+        message=error.message,
+        cause=type(cause).__name__ if cause is not None else "",
+        remedy=error.remedy,
+        retryable=error.retryable,
+        step=int(getattr(error, "step", step)),
+    )
+
+
+def _of_memory(error: BaseException, step: int) -> Failure | None:
+    # By name, so that the supervisor's side of this module needs no torch.
+    if type(error).__name__ == "OutOfMemoryError":
+        return _out_of_memory("OOM_GPU", "the accelerator", error, step)
+    told = "DefaultCPUAllocator" in str(error) and isinstance(error, RuntimeError)
+    if isinstance(error, MemoryError) or told:
+        return _out_of_memory("OOM_HOST", "the host", error, step)
+    return None
+
+
+def _out_of_memory(code: str, where: str, error: BaseException, step: int) -> Failure:
+    return Failure(
+        code=code,
+        message=f"{where} ran out of memory",
+        cause=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        remedy="lower micro_batch_size, batch_size or d_sae, or use a larger machine",
+        retryable=True,
+        step=step,
+    )
+
+
+def _of_disk(error: BaseException, step: int) -> Failure | None:
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return Failure(
+        code="DISK_FULL",
+        message="the disk that holds the artifact store is full",
+        cause=error.strerror or "",
+        remedy="free space or move the store, then submit again",
+        retryable=True,
+        step=step,
+    )
+
+
+def _unknown(error: BaseException, step: int) -> Failure:
+    return Failure(
+        code="INTERNAL",
+        message=f"internal error {uuid.uuid4().hex[:12]}; the worker's log has it under this id",
+        cause=type(error).__name__,
+        remedy="report the error id to the operator",
+        retryable=isinstance(error, OSError),
+        step=step,
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,119 @@
+"""The job process: runs one attempt and ends with an `ExitCode`. Torch lives only here.
+
+It commits checkpoints and the result itself; whoever started it only reads the store.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from saeserve.jobs.errors import Fenced
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.record import Result
+from saeserve.jobs.states import JobState
+from saeserve.platform.logging import configure
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.models import ModelRegistry
+from saeserve.registry.roots import Roots
+from saeserve.worker.failures import failure_of
+from saeserve.worker.order import ExitCode, JobOrder
+from saeserve.worker.orphan import end_with_parent
+from saeserve.worker.report import Report
+from saeserve.worker.runners.base import Completed, JobStopped, RunContext, runner_of
+
+_log = logging.getLogger("saeserve.worker.job")
+
+
+def main() -> None:
+    """Run the order given as the only argument, and exit."""
+    order = JobOrder.model_validate_json(sys.argv[1])
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    faulthandler.enable()
+    configure(order.log_level)
+    sys.exit(_bound(order, stop))
+
+
+def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:
+    try:
+        end_with_parent(order.parent, stop.set, order.stop_grace_s)
+    except ProcessLookupError:
+        return ExitCode.STOPPED
+    return run(order, stop)
+
+
+def run(order: JobOrder, stop: threading.Event) -> ExitCode:
+    """Run the attempt until it has ended; leave its result or its error in the store."""
+    context = make_context(order, stop)
+    try:
+        return _run(context)
+    except JobStopped:
+        return ExitCode.STOPPED
+    except Fenced as error:
+        _log.warning("%s", error.message)
+        return ExitCode.FENCED
+    except Exception as error:
+        return _failed(context, error)
+
+
+def make_context(order: JobOrder, stop: threading.Event) -> RunContext:
+    """Open the store's rooms for an attempt."""
+    store = ArtifactStore(order.store)
+    ledger = Ledger(store)
+    roots = Roots(order.roots)
+    return RunContext(
+        submission=ledger.submission(order.claim.job),
+        order=order,
+        store=store,
+        ledger=ledger,
+        datasets=DatasetRegistry(store, roots),
+        models=ModelRegistry(store),
+        roots=roots,
+        report=Report.open(store, ledger, order.claim),
+        stop=stop.is_set,
+    )
+
+
+def _run(context: RunContext) -> ExitCode:
+    claim = context.order.claim
+    context.report.attempt_started(claim.resume_step)
+    for key in claim.corrupt:
+        context.report.warning(claim.resume_step, "CKPT_CORRUPT", f"{key} is damaged; passed over")
+    completed = runner_of(context.submission.kind)(context)
+    context.check_fence()
+    context.ledger.finish(_result(context, completed))
+    return ExitCode.FINISHED
+
+
+def _result(context: RunContext, completed: Completed) -> Result:
+    claim = context.order.claim
+    return Result(
+        job=claim.job,
+        epoch=claim.epoch,
+        state=JobState.SUCCEEDED,
+        outputs=completed.outputs,
+        steps=completed.steps,
+        time=time.time(),
+    )
+
+
+def _failed(context: RunContext, error: Exception) -> ExitCode:
+    failure = failure_of(error, context.report.step)
+    _log.error("%s: %s", context.submission.id, failure.message, exc_info=error)
+    context.ledger.write_failure(context.order.lease, failure)
+    return ExitCode.FAILED
+
+
+if __name__ == "__main__":
+    main()

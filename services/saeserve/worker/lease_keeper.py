@@ -1,0 +1,116 @@
+"""Keeps an attempt's lease while its job process runs, and hears what is wished of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Self
+
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import IndexUnavailable, JobIndex
+from saeserve.jobs.record import Beat, Claim, Lease
+from saeserve.worker.event_relay import EventRelay
+
+_log = logging.getLogger("saeserve.worker.lease")
+_PROMPT_S = 1.0
+"""Beats come at least this often, so that cancels and events do not wait for a long lease."""
+
+
+@contextmanager
+def held(index: JobIndex, lease: Lease, ttl_s: float) -> Generator[None]:
+    """Keeps a lease from `acquire` while its attempt is claimed: hashing checkpoints takes time."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(ttl_s / 6):
+            try:
+                index.beat(lease, ttl_s, None)
+            except IndexUnavailable as error:
+                _log.debug("%s: %s", lease.job, error)
+
+    thread = threading.Thread(target=beat, name="lease-holder", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class LeaseKeeper:
+    """A thread beside the supervisor. Without the index it goes on by the store (DESIGN 3, Jobs).
+
+    `lost` and `cancelled` are set once and never cleared.
+    """
+
+    def __init__(
+        self, claim: Claim, ledger: Ledger, index: JobIndex, relay: EventRelay, ttl_s: float
+    ) -> None:
+        self._claim, self._ledger, self._index, self._relay = claim, ledger, index, relay
+        self._lease = Lease(job=claim.job, epoch=claim.epoch, owner=claim.owner)
+        self._ttl_s = ttl_s
+        self._started = False
+        self._alone = False
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+        self.lost = threading.Event()
+        self.cancelled = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.tick()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._relay.forward()
+
+    def tick(self) -> None:
+        """Beat once, act on the answer, and pass events on."""
+        answer = self._ask()
+        if answer is Beat.FENCED:
+            self.lost.set()
+        elif answer is Beat.CANCEL:
+            self.cancelled.set()
+        self._relay.forward()
+
+    def _run(self) -> None:
+        while not self.lost.is_set() and not self._closed.wait(min(_PROMPT_S, self._ttl_s / 6)):
+            try:
+                self.tick()
+            except Exception:
+                # The lease runs out if this lasts, and the next attempt fences this one.
+                _log.exception("%s: a heartbeat failed", self._claim.job)
+
+    def _ask(self) -> Beat:
+        try:
+            if not self._started:
+                self._started = self._index.start(self._lease, self._claim.charged)
+            answer = self._index.beat(self._lease, self._ttl_s, self._relay.progress)
+        except IndexUnavailable as error:
+            self._note_alone(str(error))
+            return self._by_store()
+        if answer is Beat.UNKNOWN:
+            self._note_alone("it has lost this job")
+            self._relay.rewind()
+            return self._by_store()
+        self._alone = False
+        return answer
+
+    def _by_store(self) -> Beat:
+        try:
+            if self._ledger.highest_epoch(self._claim.job) > self._claim.epoch:
+                return Beat.FENCED
+            wished = self._ledger.cancel_requested(self._claim.job)
+        except OSError:
+            _log.exception("%s: index and store are out of reach; stopping", self._claim.job)
+            return Beat.FENCED
+        return Beat.CANCEL if wished else Beat.OK
+
+    def _note_alone(self, why: str) -> None:
+        if not self._alone:
+            _log.warning("%s: going on by the store: index: %s", self._claim.job, why)
+        self._alone = True

@@ -1,0 +1,77 @@
+"""What a runner tells while it runs: events in the attempt's file, which the worker passes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from saeserve.jobs.events import EventLog
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.record import Claim
+from saeserve.platform.store import ArtifactStore
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a job counts, and how far it has to go; 0 when that is not known."""
+
+    unit: str
+    total: int = 0
+
+
+class Report:
+    """Typed events of one attempt; `step` is the latest step that was told."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._last = (time.monotonic(), 0)
+        self.step = 0
+
+    @staticmethod
+    def open(store: ArtifactStore, ledger: Ledger, claim: Claim) -> Report:
+        """The report of the attempt that `claim` began."""
+        folder = store.path(ledger.attempt_key(claim.job, claim.epoch))
+        return Report(EventLog(folder / "events.jsonl", claim.epoch))
+
+    def attempt_started(self, resume_step: int) -> None:
+        """Later steps of older attempts are superseded from here on."""
+        self._write("attempt_started", resume_step, {"resume_step": resume_step})
+        self._last = (time.monotonic(), resume_step)
+
+    def metrics(self, step: int, values: Mapping[str, float], scale: Scale) -> None:
+        """Figures at `step`; what is not a finite number is left out."""
+        data = {
+            "metrics": finite(values),
+            "unit": scale.unit,
+            "total_steps": scale.total,
+            "units_per_second": self._speed(step),
+        }
+        self._write("metrics", step, data)
+
+    def checkpoint(self, step: int, size_bytes: int) -> None:
+        """A checkpoint is committed."""
+        self._write("checkpoint", step, {"bytes": size_bytes})
+
+    def warning(self, step: int, code: str, message: str) -> None:
+        """Something worth knowing that does not end the job."""
+        self._write("warning", step, {"code": code, "message": message})
+
+    def log(self, message: str) -> None:
+        """A sentence for the person who watches."""
+        self._write("log", self.step, {"message": message})
+
+    def _write(self, kind: str, step: int, data: Mapping[str, object]) -> None:
+        self.step = step
+        self._log.append(kind, step=step, data=dict(data))
+
+    def _speed(self, step: int) -> float:
+        now, (before, last) = time.monotonic(), self._last
+        self._last = (now, step)
+        return max(0, step - last) / max(now - before, 1e-9)
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """The finite ones, as plain floats."""
+    return {key: float(value) for key, value in values.items() if math.isfinite(value)}

@@ -1,0 +1,84 @@
+"""What every runner gets, and how it ends."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from saeserve.core.specs.jobs import JobSpec
+from saeserve.jobs.errors import Fenced
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.record import Output, Submission
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.models import ModelRegistry
+from saeserve.registry.roots import Roots
+from saeserve.worker.order import JobOrder
+from saeserve.worker.report import Report
+
+
+class JobStopped(Exception):
+    """The runner was asked to stop and has kept what a later attempt can go on from."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a job made; the job process commits it as the result."""
+
+    outputs: tuple[Output, ...]
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One attempt: the job, the store's rooms, and the way to report. `stop()` says: come to an
+    end soon, keep what can be kept, and raise JobStopped."""
+
+    submission: Submission
+    order: JobOrder
+    store: ArtifactStore
+    ledger: Ledger
+    datasets: DatasetRegistry
+    models: ModelRegistry
+    roots: Roots
+    report: Report
+    stop: Callable[[], bool]
+
+    @property
+    def spec(self) -> JobSpec:
+        """The resolved spec. Raises SpecError when this release does not read it."""
+        return JobSpec.parse(self.submission.resolved_spec, "spec")
+
+    @property
+    def attempt_key(self) -> str:
+        """Store key of the attempt's folder."""
+        return self.ledger.attempt_key(self.order.claim.job, self.order.claim.epoch)
+
+    def check_fence(self) -> None:
+        """Raise Fenced when the store shows a later attempt. Called before every commit."""
+        claim = self.order.claim
+        highest = self.ledger.highest_epoch(claim.job)
+        if highest > claim.epoch:
+            raise Fenced(claim.job, claim.epoch, highest)
+
+    def check_stop(self) -> None:
+        """Raise JobStopped when asked to stop."""
+        if self.stop():
+            raise JobStopped
+
+
+class Runner(Protocol):
+    """Runs a job of one kind to its end."""
+
+    def __call__(self, context: RunContext) -> Completed:
+        """Raises JobStopped, Fenced, SaeError or ServiceError."""
+        ...
+
+
+def runner_of(kind: str) -> Runner:
+    """The runner of `kind`; its module is imported now, so that each job loads only its own."""
+    module = importlib.import_module(f"saeserve.worker.runners.{kind}")
+    runner: Runner = module.run
+    return runner

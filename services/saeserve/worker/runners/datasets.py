@@ -1,0 +1,66 @@
+"""Data sets as runners open and commit them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from saeserve.core.data.dataset import HeldoutRows, ShardedDataset
+from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.jobs.record import Output
+from saeserve.worker.runners.base import Completed, RunContext
+
+_ROWS_A_BATCH = 2048
+
+
+def open_dataset(context: RunContext, name: str) -> ShardedDataset:
+    """The READY data set `name`. Raises NotFound, FailedPrecondition (not READY) and DataError."""
+    context.datasets.manifest(name)
+    return ShardedDataset.open(context.datasets.get(name).folder)
+
+
+def heldout(
+    context: RunContext, dataset: ShardedDataset, source: str, norm_cut: float, max_rows: int
+) -> Iterator[HeldoutRows]:
+    """Held-out rows batch by batch; raises JobStopped between two when asked to stop."""
+    for rows in dataset.heldout(source, norm_cut=norm_cut, max_rows=max_rows, batch=_ROWS_A_BATCH):
+        context.check_stop()
+        yield rows
+
+
+def committed_before(context: RunContext, name: str) -> Completed | None:
+    """What an earlier attempt of this job had made READY before it could say so."""
+    if not context.datasets.exists(name):
+        return None
+    manifest = context.datasets.get(name).manifest
+    if manifest is None or manifest.job != context.submission.id:
+        return None
+    return _completed(manifest)
+
+
+def commit_dataset(context: RunContext, manifest: DatasetManifest) -> Completed:
+    """Make the data set READY; every attempt of a job commits the same bytes."""
+    complete = manifest.model_copy(
+        update={
+            "job": context.submission.id,
+            "code_version": version("saeserve"),
+            "created": datetime.fromtimestamp(context.submission.created, UTC).isoformat(),
+        }
+    )
+    context.check_fence()
+    context.datasets.commit(complete.name, complete.to_bytes())
+    context.report.log(f"data set {complete.name} is ready: {complete.rows} rows")
+    return _completed(complete)
+
+
+def _completed(manifest: DatasetManifest) -> Completed:
+    metrics = {
+        "rows": float(manifest.rows),
+        "heldout_rows": float(manifest.heldout_rows),
+        "documents": float(len(manifest.documents)),
+        "bytes": float(sum(shard.size_bytes for shard in manifest.shards)),
+        "massive_rows": float(max(source.massive_rows for source in manifest.sources)),
+    }
+    output = Output(dataset=manifest.name, metrics=metrics)
+    return Completed(outputs=(output,), steps=manifest.rows)

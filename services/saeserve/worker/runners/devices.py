@@ -1,0 +1,30 @@
+"""Where a job computes, and how it does so reproducibly."""
+
+from __future__ import annotations
+
+import torch
+
+from saeserve.platform.errors import FailedPrecondition
+
+
+def device_of(resource_class: str) -> torch.device:
+    """The device of a resource class. Raises FailedPrecondition when this worker has none."""
+    if resource_class == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise FailedPrecondition(
+            f"this worker takes jobs of class {resource_class} but has no CUDA device",
+            reason="NO_DEVICE",
+            remedy="take the class out of SAESERVE_WORKER_CLASSES, or give the worker a GPU",
+        )
+    return torch.device("cuda")
+
+
+def settle_torch(threads: int) -> None:
+    """Ask for the same bits every time; `threads` 0 leaves the number to torch."""
+    if threads:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Filling fresh memory would cost time and help only programs that read it uninitialised. The
+    # module sets the attribute by a trick that hides it from type checkers.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010

@@ -1,0 +1,68 @@
+"""Runs an evaluate job: figures of a published model on held-out rows of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saeserve.core.evaluation.reconstruction import ReconstructionReport, evaluate_reconstruction
+from saeserve.core.specs.model import Lineage
+from saeserve.jobs.record import Output
+from saeserve.worker.report import Scale, finite
+from saeserve.worker.runners.base import Completed, RunContext
+from saeserve.worker.runners.datasets import heldout
+from saeserve.worker.runners.evaluate_subject import Subject, open_subject
+
+
+def run(context: RunContext) -> Completed:
+    """Reconstruction, then what the spec asks for besides."""
+    subject = open_subject(context)
+    context.report.log("reconstructing held-out rows")
+    headline = _reconstruct(context, subject, subject.norm_cut)
+    metrics = _trained_figures(subject.model.config.lineage) | headline.metrics()
+    metrics |= _with_massive(context, subject, headline)
+    if subject.spec.loss_recovered is not None:
+        from saeserve.worker.runners.evaluate_splice import recovered
+
+        metrics |= recovered(context, subject)
+    features: list[dict[str, Any]] = []
+    if subject.spec.context_features:
+        from saeserve.worker.runners.evaluate_contexts import feature_contexts
+
+        features = feature_contexts(context, subject)
+    return _completed(context, headline, finite(metrics), features)
+
+
+def _reconstruct(context: RunContext, subject: Subject, norm_cut: float) -> ReconstructionReport:
+    rows = heldout(context, subject.dataset, subject.source.name, norm_cut, subject.spec.max_rows)
+    return evaluate_reconstruction(subject.model, (block.x_BD for block in rows))
+
+
+def _trained_figures(lineage: Lineage) -> dict[str, float]:
+    known = lineage.metrics
+    return {"dead_fraction": known["dead_fraction"]} if "dead_fraction" in known else {}
+
+
+def _with_massive(
+    context: RunContext, subject: Subject, headline: ReconstructionReport
+) -> dict[str, float]:
+    """The figures beside the headline, with the rows of massive norm among the rest."""
+    every = headline
+    if subject.norm_cut and subject.source.massive_rows:
+        every = _reconstruct(context, subject, 0.0)
+    return {"fvu_with_massive": every.fvu, "l0_with_massive": every.l0}
+
+
+def _completed(
+    context: RunContext,
+    headline: ReconstructionReport,
+    metrics: dict[str, float],
+    features: list[dict[str, Any]],
+) -> Completed:
+    context.report.metrics(headline.rows, metrics, Scale("rows", headline.rows))
+    density = [
+        {"log10_lower": b.log10_lower, "log10_upper": b.log10_upper, "latents": b.latents}
+        for b in headline.density
+    ]
+    evaluation = {"metrics": metrics, "density": density, "features": features}
+    output = Output(evaluation=evaluation, metrics=metrics)
+    return Completed(outputs=(output,), steps=headline.rows)

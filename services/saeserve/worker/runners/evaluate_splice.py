@@ -1,0 +1,72 @@
+"""Loss recovered: reconstructions spliced into the language model on held-out text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from saeserve.core.errors import DataMismatchError
+from saeserve.core.evaluation.loss_recovered import loss_recovered
+from saeserve.core.specs.jobs import LossRecoveredSpec, SiteSpec
+from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
+from saeserve.harvest.heldout import heldout_sequences
+from saeserve.harvest.language_model import LanguageModel
+from saeserve.worker.runners.base import RunContext
+from saeserve.worker.runners.evaluate_subject import Subject, mean_of
+
+
+def recovered(context: RunContext, subject: Subject) -> dict[str, float]:
+    """Figures of `loss_recovered`; rows of massive norm stay as they are (DESIGN section 4)."""
+    wanted = subject.spec.loss_recovered or LossRecoveredSpec()
+    manifest = subject.dataset.manifest
+    model = _language_model(context, manifest, subject)
+    tokenization = manifest.tokenization
+    bos = tokenization is not None and tokenization.bos == "prepend"
+    cut = subject.norm_cut * subject.source.median_norm
+    context.report.log("splicing reconstructions into the language model")
+    result = loss_recovered(
+        subject.model,
+        model.splice(_site(subject.source), bos),
+        _batches(context, subject, wanted),
+        mean_D=mean_of(context, subject),
+        massive_above=cut or math.inf,
+    )
+    figures = result.metrics()
+    figures["spliced_positions"] = figures.pop("positions")
+    figures["spliced_massive_rows"] = figures.pop("massive_rows")
+    return figures
+
+
+def _batches(context: RunContext, subject: Subject, wanted: LossRecoveredSpec) -> Iterator[Tensor]:
+    for tokens_ST in heldout_sequences(
+        subject.dataset.folder,
+        subject.dataset.manifest,
+        max_tokens=wanted.max_tokens,
+        batch=wanted.batch_sequences,
+    ):
+        context.check_stop()
+        yield tokens_ST
+
+
+def _language_model(
+    context: RunContext, manifest: DatasetManifest, subject: Subject
+) -> LanguageModel:
+    if manifest.language_model is None:
+        raise DataMismatchError(
+            f"data set {manifest.name} names no language model to splice into",
+            remedy="harvest the data set, or leave loss_recovered out",
+        )
+    known = manifest.language_model
+    folder = context.roots.resolve(known.path, "language_model.path")
+    return LanguageModel.load(folder, known.gguf_file, subject.model.device)
+
+
+def _site(source: SourceEntry) -> SiteSpec:
+    if not source.hook:
+        raise DataMismatchError(
+            f"it is not known where in the language model {source.name} was taken",
+            remedy="harvest the data set, or name hook and layer when ingesting it",
+        )
+    return SiteSpec.parse({"hook": source.hook, "layer": source.layer}, "source")

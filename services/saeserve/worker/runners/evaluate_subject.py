@@ -1,0 +1,78 @@
+"""What an evaluate job is about: a model, a data set, and the rows held out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.errors import DataError, DataMismatchError
+from saeserve.core.export.format import load_model
+from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.specs.jobs import EvaluateSpec
+from saeserve.core.specs.manifest import MASSIVE_NORM, SourceEntry
+from saeserve.core.specs.model import Lineage
+from saeserve.worker.runners.base import RunContext
+from saeserve.worker.runners.datasets import heldout, open_dataset
+from saeserve.worker.runners.devices import device_of, settle_torch
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the held-out rows that it is evaluated on."""
+
+    spec: EvaluateSpec
+    model: InferenceModel
+    dataset: ShardedDataset
+    source: SourceEntry
+    norm_cut: float
+    """Rows above this many median norms are left out of the headline (0: none)."""
+
+
+def open_subject(context: RunContext) -> Subject:
+    """Raises NotFound, FailedPrecondition, FormatError, DataError and DataMismatchError."""
+    spec = EvaluateSpec.parse(context.submission.resolved_spec["evaluate"], "evaluate")
+    settle_torch(context.order.torch_threads)
+    version = context.models.resolve(spec.model)
+    model = load_model(version.folder).to(device_of(context.submission.resource_class))
+    dataset = open_dataset(context, spec.dataset)
+    lineage = model.config.lineage
+    several = len(dataset.manifest.sources) > 1
+    source = dataset.source(spec.source or (lineage.source if several else None))
+    if source.d != model.config.d_in:
+        raise DataMismatchError(
+            f"{version.resource} takes rows of width {model.config.d_in}, and {source.name} of "
+            f"data set {spec.dataset} has {source.d}",
+            remedy="evaluate on the site that the model was trained on",
+        )
+    if not dataset.manifest.heldout_rows:
+        raise DataError(
+            f"data set {spec.dataset} holds no rows out",
+            remedy="make one with heldout_fraction above 0",
+        )
+    return Subject(spec, model, dataset, source, _norm_cut(lineage))
+
+
+def _norm_cut(lineage: Lineage) -> float:
+    """The cut that the model was trained under; of unknown models the usual one."""
+    preprocess = cast("dict[str, float]", lineage.spec.get("preprocess", {}))
+    return preprocess.get("norm_cut", MASSIVE_NORM)
+
+
+def mean_of(context: RunContext, subject: Subject) -> Tensor:
+    """Mean of the held-out rows of the headline, float32 [d]: what mean ablation puts."""
+    total_D = torch.zeros(subject.source.d, dtype=torch.float64)
+    count = 0
+    for rows in heldout(
+        context,
+        subject.dataset,
+        subject.source.name,
+        subject.norm_cut,
+        subject.spec.max_rows,
+    ):
+        total_D += rows.x_BD.double().sum(0)
+        count += len(rows.document)
+    return (total_D / count).float()

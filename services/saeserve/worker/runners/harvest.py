@@ -1,0 +1,32 @@
+"""Runs a harvest job: from a language model and text to a READY data set."""
+
+from __future__ import annotations
+
+from saeserve.core.specs.jobs import HarvestSpec
+from saeserve.harvest.events import HarvestFinished, HarvestProgress, HarvestStopped
+from saeserve.harvest.run import run_harvest
+from saeserve.worker.report import Scale
+from saeserve.worker.runners.base import Completed, JobStopped, RunContext
+from saeserve.worker.runners.datasets import commit_dataset, committed_before
+from saeserve.worker.runners.devices import device_of, settle_torch
+
+
+def run(context: RunContext) -> Completed:
+    """Harvest into the data set's folder; an attempt goes on after the last whole shard."""
+    wanted = HarvestSpec.parse(context.submission.resolved_spec["harvest"], "harvest")
+    if (before := committed_before(context, wanted.dataset)) is not None:
+        return before
+    settle_torch(context.order.torch_threads)
+    device = device_of(context.submission.resource_class)
+    spec = wanted.model_copy(update={"device": device.type})
+    dataset = context.datasets.create(spec.dataset, context.submission.id)
+    for event in run_harvest(spec, context.roots.resolve, dataset.folder, context.stop):
+        match event:
+            case HarvestProgress(done, total, rate):
+                values = {"rows": float(done), "tokens_per_second": rate}
+                context.report.metrics(done, values, Scale("rows", total))
+            case HarvestFinished(manifest):
+                return commit_dataset(context, manifest)
+            case HarvestStopped():
+                break
+    raise JobStopped

@@ -1,0 +1,109 @@
+"""Runs a train job: from a READY data set to a published model version."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from saeserve.core.architectures.contract import Dimensions
+from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
+from saeserve.core.data.source import ShardSource
+from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.core.training.events import (
+    CheckpointCommitted,
+    Finished,
+    MetricsReported,
+    Stopped,
+    TrainingEvent,
+    Warned,
+)
+from saeserve.core.training.trainer import Trainer, TrainingSetup
+from saeserve.worker.report import Report, Scale
+from saeserve.worker.runners.base import Completed, JobStopped, RunContext
+from saeserve.worker.runners.datasets import open_dataset
+from saeserve.worker.runners.devices import device_of, settle_torch
+from saeserve.worker.runners.train_checkpoints import (
+    CompleteSink,
+    load_preprocessing,
+    recorded_threads,
+)
+from saeserve.worker.runners.train_export import Trained, publish
+
+
+def run(context: RunContext) -> Completed:
+    """Train, evaluate on held-out rows, export, publish."""
+    claim = context.order.claim
+    resume = context.store.path(claim.resume) if claim.resume else None
+    settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
+    dataset, spec = _resolved(context)
+    source = _source(dataset, spec)
+    preprocessing = _preprocessing(context, source, spec, resume)
+    setup = _setup(context, spec, source, preprocessing)
+    trainer = Trainer.resume(setup, resume) if resume else Trainer.start(setup)
+    trained = Trained(spec, dataset, preprocessing, trainer, _train(context, trainer, setup))
+    return Completed(outputs=(publish(context, trained),), steps=trainer.step)
+
+
+def _resolved(context: RunContext) -> tuple[ShardedDataset, TrainSpec]:
+    wanted = TrainSpec.parse(context.submission.resolved_spec["train"], "train")
+    dataset = open_dataset(context, wanted.dataset)
+    entry = dataset.source(wanted.source)
+    return dataset, resolve(wanted, entry.d, entry.name)
+
+
+def _source(dataset: ShardedDataset, spec: TrainSpec) -> ShardSource:
+    return ShardSource(
+        dataset,
+        dataset.source(spec.source).name,
+        norm_cut=spec.preprocess.norm_cut,
+        seed=spec.seed,
+        window_shards=spec.preprocess.window_shards,
+    )
+
+
+def _preprocessing(
+    context: RunContext, source: ShardSource, spec: TrainSpec, resume: Path | None
+) -> Preprocessing:
+    if resume is not None:
+        return load_preprocessing(resume)
+    context.report.log(f"reading {source.rows} rows for their mean and scale")
+    return fit_preprocessing(source, spec.preprocess)
+
+
+def _setup(
+    context: RunContext, spec: TrainSpec, source: ShardSource, preprocessing: Preprocessing
+) -> TrainingSetup:
+    return TrainingSetup(
+        spec=spec,
+        dims=Dimensions(d_in=source.d, d_out=source.d, d_sae=spec.d_sae),
+        source=source,
+        preprocessing=preprocessing,
+        device=device_of(context.submission.resource_class),
+    )
+
+
+def _train(context: RunContext, trainer: Trainer, setup: TrainingSetup) -> float:
+    """Run to the end; rows a second of this attempt, checkpoints included (0: nothing was left)."""
+    first, began = trainer.step, time.monotonic()
+    sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), setup.preprocessing)
+    for event in trainer.run(sink, context.stop):
+        _tell(context.report, event, trainer.steps)
+        if isinstance(event, Stopped):
+            raise JobStopped
+    rows = (trainer.step - first) * setup.spec.batch_size
+    return rows / max(time.monotonic() - began, 1e-9)
+
+
+def _tell(report: Report, event: TrainingEvent, steps: int) -> None:
+    match event:
+        case MetricsReported(step, tokens, values):
+            report.metrics(step, {**values, "tokens": tokens}, Scale("steps", steps))
+        case CheckpointCommitted(step, size_bytes):
+            report.checkpoint(step, size_bytes)
+        case Warned(step, code, message):
+            report.warning(step, code, message)
+        case Stopped(step):
+            report.log(f"stopped at step {step}")
+        case Finished(step):
+            report.log(f"trained {step} steps")

@@ -1,0 +1,99 @@
+"""From a trained SAE to a published version: closing evaluation, fold, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import Tensor
+
+from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.data.preprocess import Preprocessing
+from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
+from saeserve.core.export.fold import fold, with_statistics
+from saeserve.core.export.format import save_model
+from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.specs.model import Lineage
+from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.trainer import Trainer
+from saeserve.jobs.record import Output
+from saeserve.worker.report import finite
+from saeserve.worker.runners.base import RunContext
+from saeserve.worker.runners.datasets import heldout
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run and what it stood on."""
+
+    spec: TrainSpec
+    dataset: ShardedDataset
+    preprocessing: Preprocessing
+    trainer: Trainer
+    rows_per_second: float
+
+
+def publish(context: RunContext, trained: Trained) -> Output:
+    """Evaluate, export and publish; the same job publishes the same version however often."""
+    context.check_stop()
+    model = _evaluated(context, trained, _folded(context, trained))
+    folder = _scratch(context)
+    save_model(model, folder)
+    context.check_fence()
+    resource = context.models.publish(trained.spec.model, context.submission.id, 0, folder)
+    context.report.log(f"published {resource}")
+    metrics = {**model.config.lineage.metrics, **_speed(trained)}
+    return Output(model=resource, metrics=metrics)
+
+
+def _folded(context: RunContext, trained: Trained) -> InferenceModel:
+    return fold(
+        trained.trainer.form(),
+        trained.preprocessing,
+        architecture=trained.spec.architecture.name,
+        source=trained.dataset.source(trained.spec.source).name,
+        lineage=_lineage(context, trained),
+    )
+
+
+def _lineage(context: RunContext, trained: Trained) -> Lineage:
+    manifest = trained.dataset.manifest
+    return Lineage(
+        spec=trained.spec.to_json(),
+        dataset=manifest.name,
+        dataset_sha256=manifest.sha256,
+        source=trained.dataset.source(trained.spec.source).name,
+        job=context.submission.id,
+        code_version=version("saeserve"),
+        metrics=finite({"dead_fraction": trained.trainer.dead_fraction()}),
+    )
+
+
+def _evaluated(context: RunContext, trained: Trained, model: InferenceModel) -> InferenceModel:
+    if not trained.spec.eval_rows or not trained.dataset.manifest.heldout_rows:
+        return model
+    context.report.log("evaluating on held-out rows")
+    report = evaluate_reconstruction(model, _heldout(context, trained))
+    return with_statistics(model, report.frequency_F, report.maximum_F, report.metrics())
+
+
+def _heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
+    spec, dataset = trained.spec, trained.dataset
+    source = dataset.source(spec.source).name
+    rows = heldout(context, dataset, source, spec.preprocess.norm_cut, spec.eval_rows)
+    return (block.x_BD for block in rows)
+
+
+def _speed(trained: Trained) -> dict[str, float]:
+    # Not part of the model: two runs of one spec shall publish the same bytes.
+    return finite({"train_tokens_per_second": trained.rows_per_second})
+
+
+def _scratch(context: RunContext) -> Path:
+    key = f"{context.attempt_key}/export"
+    context.store.remove(key)
+    folder = context.store.path(key)
+    folder.mkdir(parents=True)
+    return folder

@@ -1,0 +1,29 @@
+"""What a worker can be told by its environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from saeserve.platform.settings import ServiceSettings
+
+
+class WorkerSettings(ServiceSettings):
+    """Settings of a worker; one worker runs one job at a time."""
+
+    worker_metrics_address: str = "127.0.0.1:9471"
+    """Where /metrics is served."""
+
+    worker_classes: tuple[str, ...] = Field(default=("cpu",), min_length=1)
+    """Resource classes whose jobs this worker takes, as JSON, e.g. ["gpu"]."""
+
+    lease_seconds: float = Field(default=60.0, gt=0)
+    """A job whose worker was silent for this long is given to another."""
+
+    stop_grace_seconds: float = Field(default=60.0, gt=0)
+    """How long a job may take to checkpoint when asked to stop, before it is killed."""
+
+    retry_seconds: float = Field(default=5.0, ge=0)
+    """Pause before a failed job goes back to the queue, times its attempts so far."""
+
+    torch_threads: int = Field(default=0, ge=0)
+    """Threads of a job; 0 leaves the choice to torch. A resumed job keeps what it began with."""

@@ -1,0 +1,99 @@
+"""Commits how an attempt ended: to the store, which decides, then to the index."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
+from saeserve.jobs.record import Failure, Lease, Result, Submission
+from saeserve.jobs.states import JobState
+from saeserve.registry.datasets import DatasetRegistry
+
+_log = logging.getLogger("saeserve.worker")
+
+
+class Ending(StrEnum):
+    """How an attempt ended; the label of `saeserve_attempts_total`."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RETRIED = "retried"
+    DRAINED = "drained"
+    FENCED = "fenced"
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What every attempt ends with, whatever became of its process."""
+
+    ledger: Ledger
+    index: JobIndex
+    doorbell: Doorbell
+    datasets: DatasetRegistry
+
+    def settled(self, job: str) -> Ending | None:
+        """Tell the index of the result that the store already holds; None when it holds none."""
+        result = self.ledger.result(job)
+        return None if result is None else self._tell(result)
+
+    def cancel(self, job: Submission, epoch: int, steps: int) -> Ending:
+        """Make the job CANCELLED, unless it had a result already."""
+        if job.kind == "harvest":
+            self._fail_dataset(job, f"job {job.id} was cancelled")
+        return self._commit(job.id, epoch, JobState.CANCELLED, None, steps)
+
+    def fail(self, job: Submission, epoch: int, failure: Failure) -> Ending:
+        """Make the job FAILED, unless it had a result already."""
+        if job.kind in ("harvest", "ingest"):
+            self._fail_dataset(job, failure.message)
+        return self._commit(job.id, epoch, JobState.FAILED, failure, failure.step)
+
+    def retry(self, job: Submission, lease: Lease, failure: Failure) -> Ending:
+        """Give the job back to the queue; the attempt stays charged."""
+        _log.warning("%s: attempt %d: %s", job.id, lease.epoch, failure.message)
+        self._release(lease, failure.code)
+        return Ending.RETRIED
+
+    def drain(self, job: Submission, lease: Lease) -> Ending:
+        """Give the job back because this worker ends; that costs the job no attempt."""
+        self.ledger.mark_released(lease)
+        self._release(lease, "DRAINED")
+        try:
+            self.doorbell.ring(job.resource_class)
+        except IndexUnavailable as error:
+            _log.warning("%s: no worker was rung: %s; the reconciler will", job.id, error)
+        return Ending.DRAINED
+
+    def _commit(
+        self, job: str, epoch: int, state: JobState, failure: Failure | None, steps: int
+    ) -> Ending:
+        result = Result(
+            job=job, epoch=epoch, state=state, failure=failure, steps=steps, time=time.time()
+        )
+        return self._tell(self.ledger.finish(result))
+
+    def _tell(self, result: Result) -> Ending:
+        try:
+            self.index.finish(
+                result.job, result.epoch, result.state, result.outputs, result.failure
+            )
+        except IndexUnavailable as error:
+            _log.warning("%s: %s, untold to the index: %s", result.job, result.state, error)
+        return Ending(result.state.lower())
+
+    def _release(self, lease: Lease, reason: str) -> None:
+        try:
+            self.index.release(lease, reason)
+        except IndexUnavailable as error:
+            _log.warning("%s: not given back (%s); its lease runs out instead", lease.job, error)
+
+    def _fail_dataset(self, job: Submission, message: str) -> None:
+        # Before the result: a crash between the two is repaired by the attempt that follows.
+        name: str = job.resolved_spec[job.kind]["dataset"]
+        if self.datasets.exists(name):
+            self.datasets.fail(name, message)

@@ -1,0 +1,163 @@
+"""Runs one attempt of a job: claims it, starts its process, watches, and settles how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
+from saeserve.jobs.record import Claim, Failure, JobRecord, Lease, Submission
+from saeserve.worker.child import Child
+from saeserve.worker.event_relay import EventRelay
+from saeserve.worker.failures import crash, failure_of, interrupted, worker_lost
+from saeserve.worker.lease_keeper import LeaseKeeper, held
+from saeserve.worker.metrics import WorkerMetrics
+from saeserve.worker.order import ExitCode, JobOrder, command
+from saeserve.worker.settings import WorkerSettings
+from saeserve.worker.settlement import Ending, Settlement
+
+_log = logging.getLogger("saeserve.worker")
+_POLL_S = 0.1
+_DRAIN_MAY_FOLLOW_S = 1.0
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the supervisor saw of an attempt's process."""
+
+    code: int | None
+    """None when the attempt was fenced and its process killed."""
+    asked_to_stop: bool
+    cancelled: bool
+    step: int
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """One at a time; `drain` is set when the worker shall end."""
+
+    settings: WorkerSettings
+    settlement: Settlement
+    metrics: WorkerMetrics
+    drain: threading.Event
+    command: Callable[[JobOrder], Sequence[str]] = command
+
+    def run(self, record: JobRecord, owner: str) -> Ending:
+        """Run the job that `owner` leased until it ends or this attempt does.
+
+        Raises ServiceError or OSError when the store cannot be read or written; then nothing was
+        committed and the lease is still held.
+        """
+        ending = self._run(record, owner)
+        _log.info("%s: %s", record.id, ending)
+        self.metrics.ended(ending)
+        return ending
+
+    def _run(self, record: JobRecord, owner: str) -> Ending:
+        job, ledger = record.submission, self.settlement.ledger
+        if (settled := self.settlement.settled(job.id)) is not None:
+            return settled
+        if ledger.cancel_requested(job.id):
+            return self.settlement.cancel(job, ledger.highest_epoch(job.id), 0)
+        try:
+            with held(self.settlement.index, Lease(job=job.id, epoch=0, owner=owner), self._ttl_s):
+                claim = ledger.claim(job.id, owner, time.time())
+        except AttemptsExhausted:
+            return self._exhausted(job)
+        except JobFinished:
+            return self._run(record, owner)
+        except RecordUnreadable as error:
+            return self.settlement.fail(job, record.epoch, failure_of(error, 0))
+        _log.info("%s: attempt %d from step %d", job.id, claim.epoch, claim.resume_step)
+        return self._attempt(job, claim)
+
+    @property
+    def _ttl_s(self) -> float:
+        return self.settings.lease_seconds
+
+    def _exhausted(self, job: Submission) -> Ending:
+        epoch = self.settlement.ledger.highest_epoch(job.id)
+        last = self.settlement.ledger.failure(job.id, epoch)
+        return self.settlement.fail(job, epoch, last or worker_lost(job.max_attempts))
+
+    def _attempt(self, job: Submission, claim: Claim) -> Ending:
+        lease = Lease(job=claim.job, epoch=claim.epoch, owner=claim.owner)
+        relay = self._relay(job, claim)
+        ledger, index = self.settlement.ledger, self.settlement.index
+        with LeaseKeeper(claim, ledger, index, relay, self._ttl_s) as keeper:
+            seen = self._watch(self._order(claim), keeper, relay)
+            failure = self._failure(lease, seen)
+            if failure is not None and failure.retryable and not seen.cancelled:
+                self._pause(keeper, claim.epoch)
+        return self._settle(job, lease, seen, failure)
+
+    def _relay(self, job: Submission, claim: Claim) -> EventRelay:
+        folder = self.settlement.ledger.attempt_key(claim.job, claim.epoch)
+        path = self.settlement.ledger.store.path(f"{folder}/events.jsonl")
+        return EventRelay(path, job.id, job.kind, self.settlement.index, self.metrics)
+
+    def _order(self, claim: Claim) -> JobOrder:
+        return JobOrder(
+            claim=claim,
+            store=self.settlement.ledger.store.root,
+            roots=self.settings.roots,
+            parent=os.getpid(),
+            stop_grace_s=self.settings.stop_grace_seconds,
+            torch_threads=self.settings.torch_threads,
+            log_level=self.settings.log_level,
+        )
+
+    def _watch(self, order: JobOrder, keeper: LeaseKeeper, relay: EventRelay) -> Watched:
+        child = Child(self.command(order), order.stop_grace_s)
+        code = None
+        try:
+            while (code := child.poll(_POLL_S)) is None and not keeper.lost.is_set():
+                if keeper.cancelled.is_set() or self.drain.is_set():
+                    child.stop()
+        finally:
+            child.kill()
+        step = relay.progress.step if relay.progress else order.claim.resume_step
+        return Watched(code, child.stopping, keeper.cancelled.is_set(), step)
+
+    def _failure(self, lease: Lease, seen: Watched) -> Failure | None:
+        """Why the attempt failed; None when it did not, or only stopped when asked to."""
+        if seen.code in (None, ExitCode.FENCED) or self.settlement.ledger.result(lease.job):
+            return None
+        if (told := self.settlement.ledger.failure(lease.job, lease.epoch)) is not None:
+            return told
+        if seen.asked_to_stop or self._drained_from_outside(seen):
+            return None
+        code = seen.code or 0
+        failure = interrupted(seen.step) if code == ExitCode.STOPPED else crash(code, seen.step)
+        self.settlement.ledger.write_failure(lease, failure)
+        return failure
+
+    def _drained_from_outside(self, seen: Watched) -> bool:
+        """Whether something stopped this worker and its job process at the same time."""
+        return seen.code == ExitCode.STOPPED and self.drain.wait(_DRAIN_MAY_FOLLOW_S)
+
+    def _settle(
+        self, job: Submission, lease: Lease, seen: Watched, failure: Failure | None
+    ) -> Ending:
+        if (settled := self.settlement.settled(job.id)) is not None:
+            return settled
+        if seen.code in (None, ExitCode.FENCED):
+            return Ending.FENCED
+        if seen.cancelled:
+            return self.settlement.cancel(job, lease.epoch, seen.step)
+        if failure is None:
+            return self.settlement.drain(job, lease)
+        if failure.retryable and not self.settlement.ledger.exhausted(job.id):
+            return self.settlement.retry(job, lease, failure)
+        return self.settlement.fail(job, lease.epoch, failure)
+
+    def _pause(self, keeper: LeaseKeeper, attempts: int) -> None:
+        """Let what failed recover (a disk, a device) while the lease is kept."""
+        until = time.monotonic() + self.settings.retry_seconds * attempts
+        while time.monotonic() < until and not keeper.lost.is_set():
+            if keeper.cancelled.is_set() or self.drain.wait(_POLL_S):
+                return

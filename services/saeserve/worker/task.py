@@ -1,0 +1,71 @@
+"""The Celery task: a ring means that there may be jobs; the worker takes them one by one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from celery import Celery
+
+from saeserve.jobs.doorbell import TASK
+from saeserve.jobs.ports import IndexUnavailable, JobIndex
+from saeserve.jobs.record import JobRecord, Lease
+from saeserve.platform.errors import ServiceError
+from saeserve.worker.supervisor import Supervisor
+
+_log = logging.getLogger("saeserve.worker")
+
+
+@dataclass(frozen=True)
+class JobTaker:
+    """Leases and runs jobs while there are any and the worker is not draining."""
+
+    index: JobIndex
+    supervisor: Supervisor
+    classes: Sequence[str]
+    lease_seconds: float
+    drain: threading.Event
+
+    def take_all(self) -> int:
+        """Run every runnable job, of the first class that has one; how many attempts were run."""
+        ran = 0
+        while not self.drain.is_set() and any(self._take_one(each) for each in self.classes):
+            ran += 1
+        return ran
+
+    def _take_one(self, resource_class: str) -> bool:
+        owner = uuid.uuid4().hex
+        try:
+            record = self.index.acquire(resource_class, owner, self.lease_seconds)
+        except IndexUnavailable as error:
+            _log.warning("no job taken: %s; the reconciler rings again", error)
+            return False
+        return record is not None and self._run(record, owner)
+
+    def _run(self, record: JobRecord, owner: str) -> bool:
+        """False when the store failed: then this ring is over, so that no job spins."""
+        try:
+            self.supervisor.run(record, owner)
+        except (OSError, ServiceError):
+            _log.exception("%s: given back, because the store failed", record.id)
+            self._give_back(record.id, owner)
+            return False
+        return True
+
+    def _give_back(self, job: str, owner: str) -> None:
+        try:
+            self.index.release(Lease(job=job, epoch=0, owner=owner), "STORE_UNAVAILABLE")
+        except IndexUnavailable as error:
+            _log.warning("%s: not given back (%s); its lease runs out instead", job, error)
+
+
+def register(app: Celery, taker: JobTaker) -> None:
+    """Make `app` answer rings by `taker`."""
+
+    def ring() -> None:
+        taker.take_all()
+
+    app.task(name=TASK, ignore_result=True)(ring)
