@@ -115,7 +115,7 @@ class Job(_message.Message):
     """Attempts begun so far."""
     max_attempts: _builtins.int
     etag: _builtins.str
-    """Changes with every change of the record."""
+    """Changes with every change of the record, progress aside."""
     @_builtins.property
     def spec(self) -> _spec_pb2.JobSpec:
         """As submitted."""
@@ -711,6 +711,7 @@ class Gap(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     events: _builtins.int
+    """How many are gone; 0 when the index was rebuilt meanwhile, and what follows may repeat events."""
     def __init__(
         self,
         *,
