@@ -1,0 +1,1 @@
+"""Language models: text in, activations out, and reconstructions spliced in."""

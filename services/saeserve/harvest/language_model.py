@@ -1,0 +1,134 @@
+"""A causal language model: activations out (`capture`), reconstructions in (`splice`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.jobs import SiteSpec
+from saeserve.harvest.layout import decoder_layers, hidden_of, site_module
+from saeserve.harvest.loading import load_model, load_tokenizer
+from saeserve.harvest.precision import ComputeType, resolve_compute_dtype, use_bfloat16_gemms
+from saeserve.harvest.splice import Splice, make_splice
+from saeserve.harvest.tokenizer import Tokenizer
+
+Hook = Callable[[nn.Module, Any, Any], Any]
+
+
+class _AllCaptured(Exception):
+    """Ends a forward pass once nothing that follows is needed; never leaves `capture`."""
+
+
+class LanguageModel:
+    """A model in evaluation mode on one device.
+
+    Token batches are int64 [S, T], padded on the right with `PAD` (-1). The models are causal,
+    so what stands to the right of a token, padding included, cannot change it.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.tokenizer = tokenizer
+        self.device = device
+        self.layers = len(decoder_layers(model))
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        gguf_file: str | None,
+        device: torch.device,
+        compute_dtype: ComputeType = "auto",
+    ) -> LanguageModel:
+        """Load safetensors or GGUF weights from a local folder; no remote code, no pickles.
+
+        `auto` multiplies in bfloat16 where the hardware does so natively, with the residual
+        stream in float32. Raises SpecError naming the folder or file that cannot be used.
+        """
+        tokenizer = load_tokenizer(folder, gguf_file)
+        model = load_model(folder, gguf_file)
+        if resolve_compute_dtype(compute_dtype, device) is torch.bfloat16:
+            use_bfloat16_gemms(model)
+        return cls(model, tokenizer, device)
+
+    @property
+    def d(self) -> int:
+        """Width of the residual stream, and of all three kinds of site."""
+        return cast("int", self._config("hidden_size"))
+
+    def check_site(self, site: SiteSpec) -> nn.Module:
+        """The module at `site`. Raises SpecError naming the number of layers."""
+        return site_module(self.model, str(self._config("model_type")), site)
+
+    def check_context(self, length: int) -> None:
+        """Raise SpecError where sequences of `length` tokens exceed the model's positions."""
+        limit: object = self._config("max_position_embeddings")
+        if isinstance(limit, int) and length > limit:
+            raise SpecError(
+                "harvest.context_length",
+                f"{length} exceeds the model's {limit} positions",
+                remedy=f"choose at most {limit}",
+            )
+
+    def capture(self, tokens_ST: Tensor, sites: Sequence[SiteSpec]) -> dict[str, Tensor]:
+        """Activations by source name, float32 [S, T, d] on the model's device.
+
+        The forward pass ends at the last site. Values at padded positions mean nothing.
+        """
+        captured: dict[str, Tensor] = {}
+
+        def keep(source: str) -> Hook:
+            def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+                captured[source] = hidden_of(output).float()
+                if len(captured) == len(sites):
+                    raise _AllCaptured
+
+            return hook
+
+        hooks = [(self.check_site(site), keep(site.source)) for site in sites]
+        with hooked(hooks):
+            try:
+                self.forward(tokens_ST)
+            except _AllCaptured:
+                return captured
+        missing = [site.source for site in sites if site.source not in captured]
+        raise SpecError(
+            "sites", f"the forward pass did not reach {missing}", remedy="use resid_post"
+        )
+
+    @torch.no_grad()
+    def forward(self, tokens_ST: Tensor) -> Tensor:
+        """Logits [S, T, vocabulary]."""
+        tokens = tokens_ST.to(self.device).clamp(min=0)
+        return self.model(input_ids=tokens, use_cache=False).logits
+
+    def splice(self, site: SiteSpec, bos: bool) -> Splice:
+        """See `harvest.splice.make_splice`; `bos` says that sequences begin with a BOS token."""
+        module = self.check_site(site)
+
+        def run(tokens_ST: Tensor, hook: Hook | None) -> Tensor:
+            with hooked([] if hook is None else [(module, hook)]):
+                return self.forward(tokens_ST)
+
+        return make_splice(run, bos)
+
+    def _config(self, name: str) -> object:
+        config = cast("Any", self.model.config)
+        return getattr(config.get_text_config(), name, None)
+
+
+@contextmanager
+def hooked(hooks: Sequence[tuple[nn.Module, Hook]]) -> Generator[None]:
+    """Forward hooks that are gone afterwards, however the pass ended."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

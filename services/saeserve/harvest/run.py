@@ -1,0 +1,164 @@
+"""A harvest: language model and text in, a data set of activations out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from saeserve.core.data.finishing import SourceOrigin, finish_manifest
+from saeserve.core.data.writer import DatasetWriter
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.jobs import HarvestSpec
+from saeserve.core.specs.manifest import DatasetManifest, TokenizationEntry
+from saeserve.core.specs.training import Device
+from saeserve.harvest.documents import Resolve
+from saeserve.harvest.events import (
+    HarvestEvent,
+    HarvestFinished,
+    HarvestProgress,
+    HarvestStopped,
+)
+from saeserve.harvest.language_model import LanguageModel
+from saeserve.harvest.plan import (
+    Plan,
+    bind_plan,
+    check_space,
+    estimate_bytes,
+    planned_sequences,
+    survey,
+)
+from saeserve.harvest.rows import check_storable, drop_first, forward_rows
+from saeserve.harvest.sequences import Tokenization, batches
+
+PROGRESS_SECONDS = 1.0
+"""Least time between two progress events."""
+Stop = Callable[[], bool]
+
+
+def run_harvest(
+    spec: HarvestSpec, resolve: Resolve, folder: Path, stop: Stop
+) -> Iterator[HarvestEvent]:
+    """Harvest `spec` into `folder`, all sites in one pass over the text.
+
+    Memory stays bounded by a shard and a batch. What whole shards hold already is not computed
+    again, and a harvest that went on after an interruption holds the same bytes as one that was
+    never interrupted. Ends with HarvestFinished, or with HarvestStopped once `stop()` is true.
+    `resolve` turns root:relative into a path. Raises SpecError, DataError, NoSpaceError.
+    """
+    run = _prepare(spec, resolve, folder)
+    plan = survey(spec, run.tokenization, resolve, stop)
+    if plan is None:
+        yield HarvestStopped(0, 0)
+        return
+    writer = _open_writer(run, folder, plan)
+    total = plan.rows
+    yield HarvestProgress(writer.rows_done, total, 0.0)
+    for event in _forward_all(run, resolve, plan, writer, stop):
+        yield event
+        if isinstance(event, HarvestStopped):
+            return
+    writer.close()
+    yield HarvestFinished(_manifest(run, folder, plan, writer))
+
+
+@dataclass(frozen=True)
+class _Run:
+    spec: HarvestSpec
+    model: LanguageModel
+    tokenization: Tokenization
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {site.source: self.model.d for site in self.spec.sites}
+
+
+def resolve_device(wanted: Device) -> torch.device:
+    """`auto` takes CUDA where there is a device. Raises SpecError for cuda without one."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise SpecError("device", "this worker has no CUDA device", remedy="set device = cpu")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def _prepare(spec: HarvestSpec, resolve: Resolve, folder: Path) -> _Run:
+    folder.mkdir(parents=True, exist_ok=True)
+    source = spec.language_model
+    model = LanguageModel.load(
+        resolve(source.path), source.gguf_file, resolve_device(spec.device), spec.compute_dtype
+    )
+    for site in spec.sites:
+        model.check_site(site)
+    model.check_context(spec.context_length)
+    bos = model.tokenizer.bos(spec.bos)
+    return _Run(spec, model, Tokenization(model.tokenizer, spec.context_length, bos))
+
+
+def _open_writer(run: _Run, folder: Path, plan: Plan) -> DatasetWriter:
+    spec = run.spec
+    writer = DatasetWriter(folder, run.widths, spec.dtype, spec.shard_rows)
+    bind_plan(folder, spec, plan, writer.rows_done)
+    check_space(folder, estimate_bytes(spec, run.widths, plan.rows - writer.rows_done))
+    return writer
+
+
+def _forward_all(
+    run: _Run, resolve: Resolve, plan: Plan, writer: DatasetWriter, stop: Stop
+) -> Iterator[HarvestProgress | HarvestStopped]:
+    """Forward every batch that is not on disk yet; the row stream is the same in every run."""
+    spec = run.spec
+    origins = [document.origin for document in plan.documents]
+    present, position = writer.rows_done, 0
+    meter = _Meter(plan.rows)
+    sequences = planned_sequences(spec, run.tokenization, resolve, plan)
+    for batch in batches(sequences, spec.batch_sequences):
+        start, position = position, position + sum(sequence.rows for sequence in batch)
+        if position <= present:
+            continue
+        if stop():
+            yield HarvestStopped(writer.rows_done, plan.rows)
+            return
+        block = drop_first(forward_rows(run.model, batch, spec.sites), present - start)
+        check_storable(block, spec.dtype, origins)
+        writer.add(block)
+        if meter.add(block.rows) or position == plan.rows:
+            yield meter.event(position)
+
+
+class _Meter:
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._rows = 0
+        self._began = self._told = time.monotonic()
+
+    def add(self, rows: int) -> bool:
+        """Count rows; True when it is time to tell."""
+        self._rows += rows
+        return time.monotonic() - self._told >= PROGRESS_SECONDS
+
+    def event(self, rows_done: int) -> HarvestProgress:
+        self._told = time.monotonic()
+        rate = self._rows / max(self._told - self._began, 1e-9)
+        return HarvestProgress(rows_done, self._total, rate)
+
+
+def _manifest(run: _Run, folder: Path, plan: Plan, writer: DatasetWriter) -> DatasetManifest:
+    spec, model = run.spec, run.model
+    return finish_manifest(
+        folder,
+        name=spec.dataset,
+        sources=[SourceOrigin(s.source, model.d, s.hook, s.layer) for s in spec.sites],
+        dtype=spec.dtype,
+        shards=writer.shards,
+        documents=plan.documents,
+        heldout_fraction=spec.heldout_fraction,
+        language_model=spec.language_model,
+        tokenization=TokenizationEntry(
+            context_length=spec.context_length,
+            bos=spec.bos,
+            bos_token_id=run.tokenization.bos_token_id,
+        ),
+    )

@@ -1,0 +1,72 @@
+"""Replaces a site's activations during a forward pass and measures what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from saeserve.core.errors import DataError
+from saeserve.harvest.layout import hidden_of, with_hidden
+from saeserve.harvest.sequences import PAD
+
+Replace = Callable[[Tensor], Tensor]
+Splice = Callable[[Tensor, Replace | None], Tensor]
+Run = Callable[[Tensor, Callable[[nn.Module, Any, Any], Any] | None], Tensor]
+
+
+def make_splice(run: Run, bos: bool) -> Splice:
+    """A function (tokens_ST, replace) -> cross-entropy in nats of each predicted token, [P].
+
+    `replace` gets the site's rows at all positions but BOS and padding, float32 [N, d] in
+    sequence order, and returns what stands there instead; None leaves the model as it is. Every
+    token but a sequence's first is predicted; the result is float32 on the CPU, in order.
+    `run` makes a forward pass with a hook on the site.
+    """
+
+    def splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
+        rows_ST = row_mask(tokens_ST, bos)
+        hook = None if replace is None else _replacing(rows_ST, replace)
+        return _cross_entropy(run(tokens_ST, hook), tokens_ST)
+
+    return splice
+
+
+def row_mask(tokens_ST: Tensor, bos: bool) -> Tensor:
+    """bool [S, T]: positions that are rows of a data set, neither BOS nor padding."""
+    rows_ST = tokens_ST != PAD
+    if bos:
+        rows_ST[:, 0] = False
+    return rows_ST
+
+
+def _replacing(rows_ST: Tensor, replace: Replace) -> Callable[[nn.Module, Any, Any], object]:
+    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
+        hidden_STD = hidden_of(output).clone()
+        mask_ST = rows_ST.to(hidden_STD.device)
+        old_ND = hidden_STD[mask_ST]
+        new_ND = replace(old_ND.float())
+        if new_ND.shape != old_ND.shape:
+            raise DataError(
+                f"the replacement has shape {list(new_ND.shape)}, the site {list(old_ND.shape)}",
+                remedy="evaluate a model whose output width is the site's",
+            )
+        hidden_STD[mask_ST] = new_ND.to(hidden_STD)
+        return with_hidden(output, hidden_STD)
+
+    return hook
+
+
+def _cross_entropy(logits_STV: Tensor, tokens_ST: Tensor) -> Tensor:
+    """One sequence at a time: float32 log-probabilities of a whole batch would not fit."""
+    parts: list[Tensor] = []
+    for logits_TV, tokens_T in zip(logits_STV, tokens_ST.to(logits_STV.device), strict=True):
+        targets_P = tokens_T[1:][tokens_T[1:] != PAD]
+        nats_P = functional.cross_entropy(
+            logits_TV[: len(targets_P)].float(), targets_P, reduction="none"
+        )
+        parts.append(nats_P.cpu())
+    return torch.cat(parts)

@@ -1,0 +1,49 @@
+"""The few things that a harvest asks of a tokenizer, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from saeserve.core.errors import SpecError
+
+Tokens = npt.NDArray[np.int32]
+
+
+class Tokenizer:
+    """Text to token ids and back."""
+
+    def __init__(self, inner: PreTrainedTokenizerBase) -> None:
+        self._inner = cast("Any", inner)
+
+    def ids(self, text: str) -> Tokens:
+        """The text's tokens alone; names of special tokens in it are read as plain text."""
+        encoded = self._inner(
+            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
+        return np.asarray(encoded["input_ids"], dtype=np.int32)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The tokens' text, special tokens by name."""
+        ids = [int(token) for token in tokens]
+        return str(self._inner.decode(ids, clean_up_tokenization_spaces=False))
+
+    def bos(self, policy: str) -> int | None:
+        """The token put before every sequence under `policy` (prepend or none).
+
+        Raises SpecError where one is to be put but the tokenizer has none.
+        """
+        if policy == "none":
+            return None
+        token: object = self._inner.bos_token_id
+        if not isinstance(token, int):
+            raise SpecError(
+                "harvest.bos",
+                "the model's tokenizer has no beginning-of-sequence token",
+                remedy="set bos = none",
+            )
+        return token

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from saeserve.core.errors import DataError
+from saeserve.core.specs.jobs import SiteSpec
+from saeserve.harvest.language_model import LanguageModel
+from saeserve.harvest.sequences import PAD
+
+TOKENS = torch.tensor([[0, 5, 9, 3, 20], [0, 7, 8, PAD, PAD], [0, PAD, PAD, PAD, PAD]])
+SITES = [SiteSpec(layer=1), SiteSpec(hook="mlp_out", layer=0), SiteSpec(hook="attn_out", layer=2)]
+
+
+def test_clean_cross_entropy_is_of_every_predicted_token(language_model: LanguageModel) -> None:
+    nats = language_model.splice(SITES[0], bos=True)(TOKENS, None)
+    expected: list[Tensor] = []
+    for row, length in ((0, 5), (1, 3)):
+        logits = language_model.forward(TOKENS[row : row + 1, :length])[0]
+        log_p = functional.log_softmax(logits, dim=-1)
+        expected += [-log_p[t, int(TOKENS[row, t + 1])] for t in range(length - 1)]
+    assert nats.shape == (6,)
+    torch.testing.assert_close(nats, torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("site", SITES, ids=lambda site: site.source)
+def test_identity_reproduces_and_zeros_change_it(
+    language_model: LanguageModel, site: SiteSpec
+) -> None:
+    splice = language_model.splice(site, bos=True)
+    clean = splice(TOKENS, None)
+    assert torch.equal(splice(TOKENS, lambda x: x), clean)
+    assert not torch.allclose(splice(TOKENS, torch.zeros_like), clean, atol=1e-3)
+    assert torch.equal(splice(TOKENS, None), clean)
+
+
+@pytest.mark.parametrize(("bos", "rows"), [(True, 6), (False, 9)])
+def test_replace_sees_the_sites_rows_without_bos_and_padding(
+    language_model: LanguageModel, bos: bool, rows: int
+) -> None:
+    seen: list[Tensor] = []
+
+    def replace(x_ND: Tensor) -> Tensor:
+        seen.append(x_ND.clone())
+        return x_ND
+
+    site = SITES[0]
+    language_model.splice(site, bos)(TOKENS, replace)
+    captured = language_model.capture(TOKENS, [site])[site.source]
+    mask = TOKENS != PAD
+    mask[:, 0] &= not bos
+    assert seen[0].shape == (rows, 16)
+    assert torch.equal(seen[0], captured[mask])
+
+
+def test_bos_is_left_as_it_is(language_model: LanguageModel) -> None:
+    """What predicts the first token is the BOS position alone, so its loss cannot move."""
+    splice = language_model.splice(SiteSpec(layer=2), bos=True)
+    clean, zeros = splice(TOKENS[:1], None), splice(TOKENS[:1], torch.zeros_like)
+    assert clean[0] == zeros[0]
+    assert not torch.isclose(clean[1:], zeros[1:]).any()
+
+
+def test_replacement_of_another_width_is_refused(language_model: LanguageModel) -> None:
+    splice = language_model.splice(SITES[0], bos=True)
+    with pytest.raises(DataError, match=r"shape \[6, 4\], the site \[6, 16\]"):
+        splice(TOKENS, lambda x: x[:, :4])
+    assert torch.isfinite(splice(TOKENS, None)).all()
