@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.record import (
@@ -320,16 +319,17 @@ class MemoryIndex:
             self._move(entry, _S.QUEUED, reason)
 
     def _move(self, entry: _Entry, to: JobState, reason: str = "") -> None:
-        changes: dict[str, Any] = {"state": to, "reason": reason}
+        changes: dict[str, object] = {"state": to, "reason": reason}
         if to not in LEASED:
             entry.lease_epoch = 0
             changes.update(owner_id="", lease_expires=0.0)
         if to in TERMINAL:
             changes["ended"] = self._clock()
-        self._change(entry, revision=entry.record.revision + 1, **changes)
+        changes["revision"] = entry.record.revision + 1
+        self._change(entry, **changes)
         self._note(entry)
 
-    def _change(self, entry: _Entry, **changes: Any) -> None:
+    def _change(self, entry: _Entry, **changes: object) -> None:
         entry.record = entry.record.model_copy(update=changes)
 
     def _note(self, entry: _Entry) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,7 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from saeserve.jobs.record import Event
+
+_log = logging.getLogger("saeserve.jobs.events")
 
 
 class EventLog:
@@ -72,12 +76,22 @@ class EventTail:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [Event.model_validate_json(line) for line in whole.splitlines()]
+        events = (_parse(self._path, line) for line in whole.splitlines())
+        return [event for event in events if event is not None]
 
 
 def tail(path: Path, from_op: int = 0) -> list[Event]:
     """Events of the log with `op >= from_op`; empty when there is no log yet."""
     return [event for event in EventTail(path).read() if event.op >= from_op]
+
+
+def _parse(path: Path, line: bytes) -> Event | None:
+    """The event of a line; one that a power loss damaged is told and passed over."""
+    try:
+        return Event.model_validate_json(line)
+    except ValidationError:
+        _log.warning("%s: a damaged line of %d bytes is passed over", path, len(line))
+        return None
 
 
 def _mend(path: Path) -> int:
@@ -88,5 +102,4 @@ def _mend(path: Path) -> int:
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         os.truncate(path, whole)
-    lines = data[:whole].splitlines()
-    return int(json.loads(lines[-1])["op"]) + 1 if lines else 0
+    return max((event.op + 1 for event in EventTail(path).read()), default=0)

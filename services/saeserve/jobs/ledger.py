@@ -7,7 +7,17 @@ Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown
 from __future__ import annotations
 
 from saeserve.jobs import attempts, checkpoints, claims, documents, layout
-from saeserve.jobs.record import Claim, Failure, JobRecord, Lease, Progress, Result, Submission
+from saeserve.jobs.events import tail
+from saeserve.jobs.record import (
+    Claim,
+    Event,
+    Failure,
+    JobRecord,
+    Lease,
+    Progress,
+    Result,
+    Submission,
+)
 from saeserve.jobs.sink import StoreCheckpointSink
 from saeserve.jobs.states import JobState
 from saeserve.jobs.submitting import commit_submission
@@ -35,10 +45,14 @@ class Ledger:
             raise NotFound(f"there is no job {job}", reason="JOB_NOT_FOUND", remedy="list the jobs")
         return found
 
+    def exists(self, job: str) -> bool:
+        """Whether the job was committed."""
+        return self.store.exists(layout.job_key(job, "job.json"))
+
     def jobs(self) -> list[str]:
         """Ids of all committed jobs, oldest first."""
         names = self.store.names("jobs")
-        return [job for job in names if self.store.exists(layout.job_key(job, "job.json"))]
+        return [job for job in names if self.exists(job)]
 
     def claim(self, job: str, owner: str, now: float) -> Claim:
         """Begin the next attempt; `now` in seconds since the epoch.
@@ -70,6 +84,12 @@ class Ledger:
     def write_failure(self, lease: Lease, failure: Failure) -> bool:
         """Leave `error.json`; False when one stands."""
         return attempts.write_failure(self.store, lease, failure)
+
+    def events(self, job: str) -> list[Event]:
+        """All events that the attempts of a job wrote, attempt by attempt."""
+        folders = [self.attempt_key(job, epoch) for epoch in attempts.epochs(self.store, job)]
+        logs = [self.store.path(f"{folder}/events.jsonl") for folder in folders]
+        return [event for log in logs for event in tail(log)]
 
     def checkpoint_sink(self, lease: Lease) -> StoreCheckpointSink:
         """Where the job process of this attempt commits its checkpoints."""

@@ -1,0 +1,164 @@
+"""The reconciler: brings the index to what the store says, and rings while jobs wait.
+
+The only part that must run for no job to be lost: messages, workers and the whole index may be.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from saeserve.jobs.decisions import Decision, Decisions
+from saeserve.jobs.errors import RecordUnreadable
+from saeserve.jobs.ids import new_owner
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import Doorbell, JobIndex
+from saeserve.jobs.record import JobFilter, JobRecord
+from saeserve.jobs.states import TERMINAL, JobState
+
+_log = logging.getLogger("saeserve.jobs.reconciler")
+
+LEADERSHIP = "reconciler"
+_PAGE = 200
+_LIVE = frozenset(JobState) - TERMINAL
+
+
+@dataclass(frozen=True)
+class TickReport:
+    """What one tick did; all zero when another reconciler leads."""
+
+    leading: bool = False
+    rebuilt: bool = False
+    indexed: int = 0
+    """Jobs that the store held and the index did not."""
+    expired: int = 0
+    applied: int = 0
+    cancelled: int = 0
+    promoted: int = 0
+    failed: int = 0
+    rung: int = 0
+    unreadable: int = 0
+    jobs: dict[JobState, int] = field(default_factory=dict[JobState, int])
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How patient a reconciler is, in seconds; `burst` bounds the rings of a class in one tick."""
+
+    lease_ttl_s: float = 60.0
+    """As the workers' own: what an owner may need to be heard again."""
+    scan_every_s: float = 30.0
+    lead_ttl_s: float = 20.0
+    burst: int = 8
+
+
+class Reconciler:
+    """Call `tick` every second or so. Any number may run: one leads, and doubles do no harm."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: JobIndex,
+        doorbell: Doorbell,
+        *,
+        owner: str = "",
+        pace: Pace | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._doorbell = doorbell
+        self._decisions = Decisions(ledger, index, now)
+        self._owner = owner or new_owner()
+        self._pace = pace or Pace()
+        self._monotonic = monotonic
+        self._heard = -math.inf
+        self._patient_until = -math.inf
+        self._next_scan = -math.inf
+
+    def tick(self) -> TickReport:
+        """One round. Raises IndexUnavailable when the index is away: then just tick again."""
+        leading = self._index.lead(LEADERSHIP, self._owner, self._pace.lead_ttl_s)
+        self._note_contact()
+        if not leading:
+            return TickReport()
+        done: Counter[str] = Counter()
+        rebuilt = self._index.generation() is None
+        if rebuilt or self._monotonic() >= self._next_scan:
+            self._scan(done, rebuilt=rebuilt)
+        self._advance(done)
+        self._ring(done)
+        return TickReport(leading=True, rebuilt=rebuilt, jobs=self._index.counts(), **done)
+
+    def _note_contact(self) -> None:
+        """After a silence, leases may have run out only because nobody could renew them."""
+        now = self._monotonic()
+        if now - self._heard > self._pace.lease_ttl_s / 2:
+            self._patient_until = now + self._pace.lease_ttl_s
+        self._heard = now
+
+    def _scan(self, done: Counter[str], *, rebuilt: bool) -> None:
+        """Compare all unfinished jobs with the store; slow, so only now and then."""
+        known = set(self._index.ids())
+        for job in self._ledger.jobs():
+            if job not in known:
+                self._put(job, done)
+        if rebuilt:
+            _log.warning("the index was empty; it was rebuilt with %d jobs", done["indexed"])
+            self._index.set_generation(new_owner())
+        self._decide(self._jobs(_LIVE), done)
+        self._next_scan = self._monotonic() + self._pace.scan_every_s
+
+    def _put(self, job: str, done: Counter[str]) -> None:
+        """Index a job from the store; whoever runs it now keeps it by a fresh lease."""
+        try:
+            record = self._ledger.record(job)
+            history = () if record.state in TERMINAL else self._ledger.events(job)
+        except RecordUnreadable as error:
+            _log.error("%s is left out: %s", job, error.text())
+            done["unreadable"] += 1
+            return
+        done["indexed"] += self._index.put(record, history, self._pace.lease_ttl_s)
+
+    def _advance(self, done: Counter[str]) -> None:
+        """What must not wait for a scan."""
+        if self._monotonic() >= self._patient_until:
+            lost = self._index.expire(0.0)
+            done["expired"] += len(lost)
+            self._decide(lost, done)
+        self._decide(self._jobs(frozenset({JobState.BLOCKED})), done)
+        for job in self._index.unsettled():
+            _count(done, self._decisions.settle(job))
+
+    def _decide(self, records: Iterable[JobRecord], done: Counter[str]) -> None:
+        for record in records:
+            try:
+                _count(done, self._decisions.decide(record))
+            except RecordUnreadable as error:
+                _log.error("%s stays as it is: %s", record.id, error.text())
+                done["unreadable"] += 1
+
+    def _jobs(self, states: frozenset[JobState]) -> Iterator[JobRecord]:
+        after = ""
+        while True:
+            records, after = self._index.page(JobFilter(states=states), _PAGE, after)
+            yield from records
+            if not after:
+                return
+
+    def _ring(self, done: Counter[str]) -> None:
+        for resource_class, waiting in self._index.runnable().items():
+            if self._doorbell.waiting(resource_class) == 0:
+                for _ in range(min(waiting, self._pace.burst)):
+                    self._doorbell.ring(resource_class)
+                    done["rung"] += 1
+
+
+def _count(done: Counter[str], decision: Decision) -> None:
+    if decision is not Decision.NOTHING:
+        done[decision.value] += 1
