@@ -29,7 +29,7 @@ class SourceEntry(Spec):
 
 
 class ShardEntry(Spec):
-    """One safetensors file beside the manifest.
+    """One safetensors file; `file` is relative to the manifest's folder.
 
     Tensors: each source by name [rows, d]; `norm.<source>` float32 [rows]; int32 [rows]
     `document`, `sequence`, `position`, `token_id` (all -1 where unknown, `document` never).
@@ -96,8 +96,14 @@ class DatasetManifest(Spec):
 
     @staticmethod
     def from_bytes(data: bytes) -> DatasetManifest:
-        """Read a manifest; raises FormatError for another format version."""
-        value: dict[str, Any] = json.loads(data)
+        """Read a manifest; raises FormatError for another format version or damaged JSON."""
+        try:
+            value: dict[str, Any] = dict(json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise FormatError(
+                f"data set manifest is no JSON object: {error}",
+                remedy="restore the file, or write the data set again",
+            ) from error
         version = value.get("format_version")
         if version != MANIFEST_FORMAT:
             raise FormatError(
