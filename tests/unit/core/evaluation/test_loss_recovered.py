@@ -1,0 +1,123 @@
+"""Loss recovered through a toy language model whose loss in each arm is known in closed form.
+
+The toy reads one site: its cross-entropy at a position is 1 + |row - clean row|^2, so an arm's
+loss tells exactly what stood in for each row.
+"""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from tests.fakes.sae import generator, random_model
+from torch import Tensor
+
+from saeserve.core.errors import DataError, DataMismatchError, SpecError
+from saeserve.core.evaluation.loss_recovered import LossRecovered, Replace, loss_recovered
+
+D = 12
+EMBEDDING = torch.randn(50, D, generator=generator(8))
+EMBEDDING[49] *= 1000  # a massive activation
+TOKENS = torch.randint(0, 49, (3, 6), generator=generator(9))
+MEAN = EMBEDDING[:49].mean(0)
+MODEL = random_model("threshold")
+
+
+def _splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
+    """Position 0 is BOS: neither replaced nor predicted."""
+    clean_ND = EMBEDDING[tokens_ST[:, 1:]].reshape(-1, D)
+    rows_ND = clean_ND if replace is None else replace(clean_ND)
+    return 1 + (rows_ND - clean_ND).square().sum(dim=1)
+
+
+def _mean_square(rows_ND: Tensor) -> float:
+    return float(rows_ND.double().square().sum(1).mean())
+
+
+def _run(
+    batches: list[Tensor], mean_D: Tensor = MEAN, massive_above: float = math.inf
+) -> LossRecovered:
+    return loss_recovered(MODEL, _splice, batches, mean_D=mean_D, massive_above=massive_above)
+
+
+def test_every_arm_has_its_known_loss() -> None:
+    result = _run([TOKENS[:2], TOKENS[2:]])
+    x_ND = EMBEDDING[TOKENS[:, 1:]].reshape(-1, D)
+    sae = _mean_square(x_ND - MODEL.reconstruct(x_ND))
+    mean, zero = _mean_square(x_ND - MEAN), _mean_square(x_ND)
+    assert result.positions == 15
+    assert result.ce_clean == 1
+    assert result.ce_sae == pytest.approx(1 + sae, rel=1e-5)
+    assert result.ce_mean == pytest.approx(1 + mean, rel=1e-5)
+    assert result.ce_zero == pytest.approx(1 + zero, rel=1e-5)
+    assert result.ce_delta_nats == pytest.approx(sae, rel=1e-5)
+    assert result.loss_recovered_mean == pytest.approx((mean - sae) / mean, rel=1e-4)
+    assert result.loss_recovered_zero == pytest.approx((zero - sae) / zero, rel=1e-4)
+    assert result.metrics()["ce_delta_nats"] == result.ce_delta_nats
+
+
+def test_massive_rows_stay_as_they_are_in_every_arm() -> None:
+    ordinary = _run([TOKENS], massive_above=500.0)
+    tokens_ST = TOKENS.clone()
+    tokens_ST[1, 3] = 49
+    with_massive = _run([tokens_ST], massive_above=500.0)
+    replaced = EMBEDDING[TOKENS[1, 3]]
+    assert (ordinary.massive_rows, with_massive.massive_rows) == (0, 1)
+    for arm, stands_in in (
+        ("ce_sae", MODEL.reconstruct(replaced[None])[0]),
+        ("ce_mean", MEAN),
+        ("ce_zero", torch.zeros(D)),
+    ):
+        gone = float((replaced - stands_in).square().sum()) / 15
+        assert getattr(with_massive, arm) == pytest.approx(getattr(ordinary, arm) - gone, rel=1e-4)
+
+
+def test_rows_keep_the_type_of_the_language_model() -> None:
+    seen: list[torch.dtype] = []
+
+    def splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
+        rows_ND = EMBEDDING[tokens_ST].reshape(-1, D).bfloat16()
+        seen.append(rows_ND.dtype if replace is None else replace(rows_ND).dtype)
+        return torch.ones(tokens_ST.numel())
+
+    loss_recovered(MODEL, splice, [TOKENS], mean_D=MEAN, massive_above=math.inf)
+    assert seen == [torch.bfloat16] * 4
+
+
+def test_an_ablation_that_changes_nothing_gives_no_ratio() -> None:
+    result = loss_recovered(
+        MODEL, lambda tokens, _: torch.ones(3), [TOKENS], mean_D=MEAN, massive_above=math.inf
+    )
+    assert math.isnan(result.loss_recovered_mean)
+    assert math.isnan(result.loss_recovered_zero)
+    assert result.ce_delta_nats == 0
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.nan])
+def test_a_bound_that_replaces_nothing_is_refused(bound: float) -> None:
+    with pytest.raises(SpecError, match="massive_above: must be positive"):
+        _run([TOKENS], massive_above=bound)
+
+
+def test_a_mean_of_another_width_is_refused() -> None:
+    with pytest.raises(DataMismatchError, match=r"\(12, 12, 13\) wide"):
+        _run([TOKENS], mean_D=torch.zeros(13))
+
+
+@pytest.mark.parametrize("batches", [[], [TOKENS[:, :1]]])
+def test_nothing_predicted_is_refused(batches: list[Tensor]) -> None:
+    with pytest.raises(DataError, match="no position was predicted"):
+        _run(batches)
+
+
+def test_a_perfect_model_recovers_everything() -> None:
+    identity = dataclasses.replace(
+        random_model("topk", d_sae=24, k=24),
+        W_enc=torch.cat([torch.eye(D), -torch.eye(D)], dim=1),
+        b_enc=torch.zeros(24),
+        W_dec=torch.cat([torch.eye(D), -torch.eye(D)]),
+        b_dec=torch.zeros(D),
+    )
+    result = loss_recovered(identity, _splice, [TOKENS], mean_D=MEAN, massive_above=math.inf)
+    assert result.ce_delta_nats == pytest.approx(0, abs=1e-9)
+    assert result.loss_recovered_mean == pytest.approx(1)
