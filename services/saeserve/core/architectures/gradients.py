@@ -23,7 +23,7 @@ def by_autograd(loss: Callable[[Tensors], LossOutput], params: Tensors) -> StepO
     return StepOutput(
         loss=output.loss.detach(),
         terms={name: term.detach() for name, term in output.terms.items()},
-        grads=dict(zip(leaves, values, strict=True)),
+        grads={name: value.contiguous() for name, value in zip(leaves, values, strict=True)},
         state={name: value.detach() for name, value in output.state.items()},
         stats=output.stats,
     )

@@ -60,8 +60,10 @@ def take_step(
     sums = _sum_gradients(architecture, spec, state, batches, ctx)
     for name in architecture.unit_rows:
         norms.project_rows_(sums.gradients[name], state.params[name])
-    norm = norms.global_norm(sums.gradients.values())
-    norms.clip_(sums.gradients.values(), norm, optimizer.clip_norm)
+    # Sorted, because sums depend on their order and a loaded state has another one.
+    gradients = [sums.gradients[name] for name in sorted(sums.gradients)]
+    norm = norms.global_norm(gradients)
+    norms.clip_(gradients, norm, optimizer.clip_norm)
     adam_step_(
         state.params,
         sums.gradients,

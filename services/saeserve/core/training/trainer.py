@@ -103,8 +103,8 @@ class Trainer:
             spec.architecture, dims, sample_ND, sample_ND, spec.seed
         )
         state = TrainerState.initial(
-            {name: value.to(setup.device) for name, value in params.items()},
-            {name: value.to(setup.device) for name, value in carried.items()},
+            {name: value.to(setup.device).contiguous() for name, value in params.items()},
+            {name: value.to(setup.device).contiguous() for name, value in carried.items()},
             dims.d_sae,
         )
         return cls(setup, state, _start_warnings(spec))
