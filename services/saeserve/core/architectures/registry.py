@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from saeserve.core.architectures.contract import Architecture
+from saeserve.core.architectures.jumprelu import JumpRelu
 from saeserve.core.architectures.topk import TopK
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ArchitectureSpec
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "topk": TopK(),
+    "jumprelu": JumpRelu(),
 }
 
 

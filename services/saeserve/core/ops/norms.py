@@ -9,6 +9,13 @@ from torch import Tensor
 
 SMALLEST_NORM = 1e-30
 """Keeps a zero row zero instead of NaN."""
+SMALLEST_SQUARE = 1e-37
+"""A normal float32, below every squared norm that matters."""
+
+
+def row_norms(rows_FO: Tensor) -> Tensor:
+    """Norm of each row [F], differentiable; the derivative of a zero row is zero, not NaN."""
+    return rows_FO.square().sum(dim=1).clamp_min(SMALLEST_SQUARE).sqrt()
 
 
 def project_rows_(gradient_FO: Tensor, unit_FO: Tensor) -> Tensor:

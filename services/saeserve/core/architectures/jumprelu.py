@@ -1,0 +1,145 @@
+"""JumpReLU with tanh penalty and pre-act loss (Anthropic, Circuits Updates, January 2025).
+
+h = W_enc x + b_enc, f = h where h > theta = exp(t), reconstruction = f W_dec + b_dec. Parameters:
+W_enc [F, D], b_enc [F], t [F], W_dec [F, O], b_dec [O]. No state. The input is not centred by
+b_dec; centring is the data's (PreprocessSpec).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures import gradients
+from saeserve.core.architectures.contract import (
+    Batch,
+    Context,
+    Dimensions,
+    EvaluationForm,
+    LossOutput,
+    Stats,
+    StepOutput,
+    Tensors,
+)
+from saeserve.core.errors import SpecError
+from saeserve.core.ops.draws import generator
+from saeserve.core.ops.norms import row_norms
+from saeserve.core.ops.straight_through import jump_relu, linear
+from saeserve.core.specs.architectures import JumpReluSpec
+
+LEAST_SAMPLE_ROWS = 4_096
+ROWS_PER_FIRING = 10
+"""Sample rows in which each latent shall fire at the start, so that quantiles mean something."""
+QUANTILE_BLOCK = 1_024
+"""Latents whose quantiles are taken at a time: bounds the [rows, block] temporary."""
+
+
+class JumpRelu:
+    """The JumpReLU architecture; see the module's formulas."""
+
+    unit_rows: frozenset[str] = frozenset()
+
+    def sample_rows(self, spec: JumpReluSpec, dims: Dimensions) -> int:
+        """max(4096, 10 d_sae / initial_l0) rows, for the quantiles of b_enc."""
+        return max(LEAST_SAMPLE_ROWS, math.ceil(ROWS_PER_FIRING * dims.d_sae / _initial_l0(spec)))
+
+    def scheduled(self, spec: JumpReluSpec, step: int, steps: int) -> dict[str, float]:
+        """lambda_S, from 0 at the first step linearly to its full value at the last."""
+        return {"sparsity_coefficient": spec.sparsity_coefficient * step / max(steps - 1, 1)}
+
+    def initialise(
+        self, spec: JumpReluSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
+    ) -> tuple[Tensors, Tensors]:
+        """W_dec ~ U(-1/sqrt(n), 1/sqrt(n)); W_enc = (n/m) W_dec^T for an autoencoder, else
+        U(-1/sqrt(m), 1/sqrt(m)); b_dec = 0; b_enc so that each latent fires on initial_l0 / d_sae
+        of the sample."""
+        W_dec = _uniform(dims.d_sae, dims.d_out, dims.d_in, seed, "W_dec").to(sample_ND)
+        if sample_ND.shape == target_NO.shape and torch.equal(sample_ND, target_NO):
+            W_enc = W_dec * (dims.d_in / dims.d_sae)
+        else:
+            W_enc = _uniform(dims.d_sae, dims.d_in, dims.d_sae, seed, "W_enc").to(sample_ND)
+        t = W_dec.new_full((dims.d_sae,), spec.initial_log_threshold)
+        params = {
+            "W_enc": W_enc,
+            "b_enc": t.exp() - _firing_levels(sample_ND, W_enc, _initial_l0(spec)),
+            "t": t,
+            "W_dec": W_dec,
+            "b_dec": W_dec.new_zeros(dims.d_out),
+        }
+        return params, {}
+
+    def loss(
+        self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> LossOutput:
+        """Mean over rows of |y - y^|^2 + lambda_S sum tanh(c f n) + lambda_P sum ReLU(theta - h) n,
+        n the norms of W_dec's rows.
+
+        f >= 0, so |f| = f with derivative 1 at 0: silent latents in the band move t (RECIPES).
+        """
+        W_dec, t = params["W_dec"], params["t"]
+        h_BF = linear(batch.x_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
+        f_BF = jump_relu(h_BF, t, spec.bandwidth, to_input=spec.ste_to_input)
+        squared_error = (batch.target_BO - (f_BF @ W_dec + params["b_dec"])).square().sum()
+        norms_F = row_norms(W_dec)
+        penalty = torch.tanh(spec.tanh_scale * f_BF * norms_F).sum()
+        below_BF = f_BF if spec.literal_pre_act else h_BF
+        pre_act = ((t.exp() - below_BF).relu() * norms_F).sum()
+        rows = batch.x_BD.shape[0]
+        terms = {
+            "reconstruction": squared_error / rows,
+            "sparsity": ctx.scheduled["sparsity_coefficient"] * penalty / rows,
+            "pre_act": spec.pre_act_coefficient * pre_act / rows,
+        }
+        stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
+        return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
+
+    def gradients(
+        self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """Autograd of `loss`."""
+        return gradients.by_autograd(
+            lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
+        )
+
+    def evaluation_form(
+        self,
+        spec: JumpReluSpec,  # noqa: ARG002 - the contract's signature
+        params: Tensors,
+        state: Tensors,  # noqa: ARG002 - the contract's signature
+    ) -> EvaluationForm:
+        """The training form is per row already; theta = exp(t)."""
+        return EvaluationForm(
+            W_enc_FD=params["W_enc"].clone(),
+            b_enc_F=params["b_enc"].clone(),
+            W_dec_FO=params["W_dec"].clone(),
+            b_dec_O=params["b_dec"].clone(),
+            threshold_F=params["t"].exp(),
+        )
+
+
+def _initial_l0(spec: JumpReluSpec) -> float:
+    if spec.initial_l0 is None:
+        raise SpecError("train.jumprelu.initial_l0", "is not resolved", remedy="resolve the spec")
+    return spec.initial_l0
+
+
+def _uniform(rows: int, columns: int, width: int, seed: int, name: str) -> Tensor:
+    """[rows, columns] ~ U(-1/sqrt(width), 1/sqrt(width))."""
+    draws = generator(seed, 0, f"jumprelu.{name}")
+    bound = 1 / math.sqrt(width)
+    return torch.empty(rows, columns, dtype=torch.float32).uniform_(-bound, bound, generator=draws)
+
+
+def _firing_levels(sample_ND: Tensor, W_enc_FD: Tensor, initial_l0: float) -> Tensor:
+    """For each latent the level that W_enc x exceeds on initial_l0 / d_sae of the sample:
+    half-way between the last row that shall fire and the first that shall not."""
+    rows, latents = sample_ND.shape[0], W_enc_FD.shape[0]
+    firing = min(max(round(rows * initial_l0 / latents), 1), rows - 1)
+    levels: list[Tensor] = []
+    for start in range(0, latents, QUANTILE_BLOCK):
+        block_ND = sample_ND @ W_enc_FD[start : start + QUANTILE_BLOCK].T
+        top, _rows = block_ND.topk(firing + 1, dim=0)
+        levels.append((top[firing - 1] + top[firing]) / 2)
+    return torch.cat(levels)
