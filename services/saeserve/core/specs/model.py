@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
@@ -16,8 +14,6 @@ from saeserve.core.specs.base import Spec
 MODEL_FORMAT = 1
 CONFIG_FILE = "config.json"
 TENSOR_FILE = "model.safetensors"
-MODEL_FILES = (CONFIG_FILE, TENSOR_FILE)
-"""The files of an exported model, in the order in which `content_sha256` hashes them."""
 
 
 class TensorSource(Spec):
@@ -124,16 +120,6 @@ class ModelConfig(Spec):
             return ModelConfig.parse(value, "model")
         except SpecError as error:
             raise FormatError(f"{CONFIG_FILE}: {error.message}", remedy=error.remedy) from error
-
-
-def content_sha256(folder: Path) -> str:
-    """Content hash of the exported model in `folder`: over the names and hashes of its files."""
-    total = hashlib.sha256()
-    for name in MODEL_FILES:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{digest}  {name}\n".encode())
-    return total.hexdigest()
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
