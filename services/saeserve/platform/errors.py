@@ -14,6 +14,7 @@ class Kind(StrEnum):
     FAILED_PRECONDITION = "failed_precondition"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
+    DEADLINE_PASSED = "deadline_passed"
     INTERNAL = "internal"
 
 
@@ -85,6 +86,12 @@ class Unavailable(ServiceError):
     """Something this service needs is out of reach; the same call may succeed later."""
 
     kind = Kind.UNAVAILABLE
+
+
+class DeadlinePassed(ServiceError):
+    """The caller's deadline passed before the work was begun."""
+
+    kind = Kind.DEADLINE_PASSED
 
 
 class StartupError(ServiceError):

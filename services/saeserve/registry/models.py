@@ -50,6 +50,17 @@ class ModelRegistry:
         wanted = parse_reference(reference, field)
         return self.load(wanted.name, self._number(wanted, field), field)
 
+    def locate(self, reference: str, field: str = "model") -> str:
+        """Resource name of the version that `reference` means now; reads no manifest.
+
+        Cheap enough for every request. Raises InvalidInput and NotFound as `resolve` does.
+        """
+        wanted = parse_reference(reference, field)
+        number = self._number(wanted, field)
+        if not self._store.exists(version_key(wanted.name, number, MANIFEST)):
+            raise self._missing(wanted.name, number, field)
+        return resource_of(wanted.name, number)
+
     def publish(self, name: str, job: str, index: int, folder: Path) -> str:
         """Copy `folder` (config.json, model.safetensors) in as a new version; its resource name.
 

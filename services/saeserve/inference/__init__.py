@@ -1,0 +1,1 @@
+"""Serves exported models: raw activations in, sparse features out, and back."""

@@ -1,0 +1,32 @@
+"""`python -m saeserve.inference`: run the service until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from saeserve.inference.server import running
+from saeserve.inference.settings import InferenceSettings
+from saeserve.platform import logging, service
+
+
+async def _serve(settings: InferenceSettings) -> None:
+    async with running(settings) as parts:
+        logging.ready(
+            "inference",
+            address=parts.server.bound,
+            metrics=parts.metrics.address,
+            device=parts.device,
+            store=settings.store,
+        )
+        await parts.server.run_until_stopped()
+
+
+def main() -> None:
+    """Read settings and serve. Raises StartupError."""
+    settings = InferenceSettings.load()
+    logging.configure(settings.log_level)
+    asyncio.run(_serve(settings))
+
+
+if __name__ == "__main__":
+    service.run("inference", main)

@@ -1,0 +1,115 @@
+"""Between the API's messages and the arrays that handlers know."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+
+from saeserve.inference.features import feature_rows, sparse_features
+from saeserve.inference.handlers import Decoded, Encoded
+from saeserve.inference.rows import DenseRows, FeatureRows
+from saeserve.inference.tensors import BF16, F16, F32, checked_type, dense_rows, dense_tensor
+from saeserve.inference.work import Served, too_large
+from saeserve.platform.errors import InvalidInput
+from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
+from saeserve.v1 import inference_service_pb2 as pb
+from saeserve.v1 import tensor_pb2
+
+RowsT = TypeVar("RowsT", DenseRows, FeatureRows)
+ResponseT = TypeVar("ResponseT", pb.EncodeResponse, pb.DecodeResponse, pb.ReconstructResponse)
+
+
+@dataclass(frozen=True)
+class Query(Generic[RowsT]):
+    """What a request asks: rows, the axes they came in, and the type of the answer."""
+
+    model: str
+    rows: RowsT
+    leading: tuple[int, ...]
+    dtype: tensor_pb2.DataType.ValueType
+
+
+def encode_query(request: pb.EncodeRequest) -> Query[DenseRows]:
+    """Read an EncodeRequest. Raises InvalidInput."""
+    dtype = checked_type(request.values_dtype, "values_dtype", F32, F16)
+    return _dense_query(request.model, request.activations, dtype)
+
+
+def reconstruct_query(request: pb.ReconstructRequest) -> Query[DenseRows]:
+    """Read a ReconstructRequest. Raises InvalidInput."""
+    dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
+    return _dense_query(request.model, request.activations, dtype)
+
+
+def decode_query(request: pb.DecodeRequest) -> Query[FeatureRows]:
+    """Read a DecodeRequest. Raises InvalidInput."""
+    dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
+    rows = feature_rows(request.features, "features")
+    return Query(_model(request.model), rows, tuple(request.features.shape[:-1]), dtype)
+
+
+def encode_response(query: Query[DenseRows], answer: Encoded) -> pb.EncodeResponse:
+    """Write an EncodeResponse. Raises InvalidInput for an answer that does not fit."""
+    features = sparse_features(answer.features, query.leading, query.dtype)
+    execution = _execution(answer.model, answer.served)
+    return _fitting(pb.EncodeResponse(features=features, execution=execution))
+
+
+def decode_response(query: Query[FeatureRows], answer: Decoded) -> pb.DecodeResponse:
+    """Write a DecodeResponse. Raises InvalidInput for an answer that does not fit."""
+    tensor = dense_tensor(answer.activations, query.leading, query.dtype, "output_dtype")
+    execution = _execution(answer.model, answer.served)
+    return _fitting(pb.DecodeResponse(activations=tensor, execution=execution))
+
+
+def reconstruct_response(query: Query[DenseRows], answer: Decoded) -> pb.ReconstructResponse:
+    """Write a ReconstructResponse. Raises InvalidInput for an answer that does not fit."""
+    tensor = dense_tensor(answer.activations, query.leading, query.dtype, "output_dtype")
+    return _fitting(
+        pb.ReconstructResponse(
+            activations=tensor,
+            explained_variance=answer.explained_variance,
+            execution=_execution(answer.model, answer.served),
+        )
+    )
+
+
+def _dense_query(
+    model: str, tensor: tensor_pb2.Tensor, dtype: tensor_pb2.DataType.ValueType
+) -> Query[DenseRows]:
+    rows = dense_rows(tensor, "activations")
+    return Query(_model(model), rows, tuple(tensor.shape[:-1]), dtype)
+
+
+def _model(reference: str) -> str:
+    if not reference:
+        raise InvalidInput(
+            "no model is named",
+            reason="NO_MODEL",
+            field="model",
+            remedy="name one: name, name@version, name@alias or models/<name>/versions/<n>",
+        )
+    return reference
+
+
+def _execution(model: str, served: Served) -> pb.ExecutionInfo:
+    return pb.ExecutionInfo(
+        resolved_model=model,
+        queue_time=_duration(served.queue_seconds),
+        compute_time=_duration(served.compute_seconds),
+        batch_rows=served.batch_rows,
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    fraction, whole = math.modf(seconds)
+    return Duration(seconds=int(whole), nanos=int(fraction * 1e9))
+
+
+def _fitting(response: ResponseT) -> ResponseT:
+    if response.ByteSize() > MAX_MESSAGE_BYTES:
+        raise too_large()
+    return response

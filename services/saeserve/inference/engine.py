@@ -1,0 +1,86 @@
+"""The only place of this service that computes: torch on one device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saeserve.core.export.inference_model import InferenceModel, SparseRows
+from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows, index_type
+from saeserve.inference.work import Operation
+from saeserve.platform.errors import InvalidInput, Overloaded, StartupError
+
+
+class TorchEngine:
+    """Runs InferenceModels that lie on its device; for use by one thread."""
+
+    def run(self, model: InferenceModel, operation: Operation, rows: Rows) -> Rows:
+        """One row of answer for each of `rows`, which must own writable memory.
+
+        Raises InvalidInput when finite rows leave float32 on the way, Overloaded when the device
+        has no memory for the batch.
+        """
+        try:
+            with torch.inference_mode():
+                return _run(model, operation, rows)
+        except torch.OutOfMemoryError as error:
+            raise Overloaded(
+                f"the device has no memory for {rows.rows} rows now",
+                retry_after_s=1.0,
+                reason="OUT_OF_MEMORY",
+                remedy="retry, or lower SAESERVE_INFERENCE_MAX_BATCH_ROWS",
+            ) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means here. Raises StartupError."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise StartupError(
+            "torch finds no CUDA device",
+            reason="NO_DEVICE",
+            remedy="set SAESERVE_INFERENCE_DEVICE=cpu, or install a CUDA build of torch",
+        )
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def _run(model: InferenceModel, operation: Operation, rows: Rows) -> Rows:
+    match operation, rows:
+        case Operation.ENCODE, DenseRows(x):
+            return _to_features(model.encode(torch.as_tensor(x)))
+        case Operation.RECONSTRUCT, DenseRows(x):
+            return DenseRows(_to_numpy(model.reconstruct(torch.as_tensor(x))))
+        case Operation.DECODE, FeatureRows():
+            return DenseRows(_to_numpy(model.decode(_from_features(rows))))
+        case _:
+            raise TypeError(f"{operation} does not take {type(rows).__name__}; this is a bug")
+
+
+def _from_features(rows: FeatureRows) -> SparseRows:
+    return SparseRows(
+        offsets=torch.as_tensor(rows.offsets),
+        indices=torch.as_tensor(rows.indices.astype(np.int64)),
+        values=torch.as_tensor(rows.values),
+        d_sae=rows.d_sae,
+    )
+
+
+def _to_features(features: SparseRows) -> FeatureRows:
+    return FeatureRows(
+        offsets=features.offsets.cpu().numpy(),
+        indices=features.indices.cpu().numpy().astype(index_type(features.d_sae)),
+        values=_to_numpy(features.values),
+        d_sae=features.d_sae,
+    )
+
+
+def _to_numpy(values: Tensor) -> FloatArray:
+    if not bool(values.isfinite().all()):
+        raise InvalidInput(
+            "the activations are so large that the result leaves float32",
+            reason="OVERFLOW",
+            field="activations.data",
+            remedy="send raw activations of the site that the model was trained on",
+        )
+    return values.cpu().numpy()

@@ -1,0 +1,141 @@
+"""The use cases, free of gRPC: find the model, check the width, compute, measure."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from saeserve.core.export.inference_model import InferenceModel
+from saeserve.inference.batcher import Batcher
+from saeserve.inference.metrics import InferenceMetrics
+from saeserve.inference.model_cache import Loaded, ModelCache
+from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows
+from saeserve.inference.work import Operation, Served, too_large
+from saeserve.platform.errors import InvalidInput
+from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
+
+MAX_RESULT_BYTES = 2 * MAX_MESSAGE_BYTES
+"""Of an answer in float32, which may travel in half of that."""
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features, the version that made them, and how."""
+
+    features: FeatureRows
+    model: str
+    served: Served
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Reconstructions; explained_variance is NaN where it means nothing."""
+
+    activations: DenseRows
+    model: str
+    served: Served
+    explained_variance: float = float("nan")
+
+
+class Handlers:
+    """Encode, decode and reconstruct with published models."""
+
+    def __init__(
+        self,
+        models: ModelCache[InferenceModel],
+        batcher: Batcher[InferenceModel],
+        metrics: InferenceMetrics,
+    ) -> None:
+        self._models = models
+        self._batcher = batcher
+        self._metrics = metrics
+
+    async def encode(self, model: str, rows: DenseRows, deadline: float | None) -> Encoded:
+        """Features of raw rows [rows, d_in]."""
+        async with self._models.use(model) as loaded:
+            _check_width(rows, loaded)
+            served, features = await self._compute(loaded, Operation.ENCODE, rows, deadline)
+        if not isinstance(features, FeatureRows):
+            raise TypeError("encode gave no features; this is a bug")
+        self._metrics.encode_rows.inc(rows.rows)
+        return Encoded(features, loaded.resource, served)
+
+    async def decode(self, model: str, rows: FeatureRows, deadline: float | None) -> Decoded:
+        """Reconstructions of features [rows, d_sae]."""
+        async with self._models.use(model) as loaded:
+            config = loaded.model.config
+            if rows.d_sae != config.d_sae:
+                raise _mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
+            _check_result(rows.rows, config.d_out)
+            served, dense = await self._compute(loaded, Operation.DECODE, rows, deadline)
+        return Decoded(_dense(dense), loaded.resource, served)
+
+    async def reconstruct(self, model: str, rows: DenseRows, deadline: float | None) -> Decoded:
+        """Reconstructions of raw rows, and how much of their variance they explain."""
+        async with self._models.use(model) as loaded:
+            config = loaded.model.config
+            _check_width(rows, loaded)
+            _check_result(rows.rows, config.d_out)
+            served, dense = await self._compute(loaded, Operation.RECONSTRUCT, rows, deadline)
+        y = _dense(dense)
+        # A transcoder's target was not sent, so nothing can be said about it.
+        if config.inputs != config.outputs:
+            return Decoded(y, loaded.resource, served)
+        share = await asyncio.to_thread(explained_variance, rows.x, y.x)
+        return Decoded(y, loaded.resource, served, share)
+
+    async def _compute(
+        self,
+        loaded: Loaded[InferenceModel],
+        operation: Operation,
+        rows: Rows,
+        deadline: float | None,
+    ) -> tuple[Served, Rows]:
+        served = await self._batcher.submit(
+            loaded.resource, loaded.model, operation, rows, deadline
+        )
+        return served, served.rows
+
+
+def explained_variance(x: FloatArray, y: FloatArray) -> float:
+    """1 - sum|x - y|^2 / sum|x - mean(x)|^2 over rows [rows, d]; NaN when x does not vary."""
+    if len(x) == 0:
+        return float("nan")
+    mean = x.mean(axis=0, dtype=np.float64)
+    error = total = 0.0
+    for start in range(0, len(x), _BLOCK_ROWS):
+        block = x[start : start + _BLOCK_ROWS].astype(np.float64)
+        error += float(np.square(block - y[start : start + _BLOCK_ROWS]).sum())
+        total += float(np.square(block - mean).sum())
+    return 1.0 - error / total if total > 0 else float("nan")
+
+
+def _dense(rows: Rows) -> DenseRows:
+    if not isinstance(rows, DenseRows):
+        raise TypeError("decoding gave no activations; this is a bug")
+    return rows
+
+
+def _check_width(rows: DenseRows, loaded: Loaded[InferenceModel]) -> None:
+    d_in = loaded.model.config.d_in
+    if rows.x.shape[1] != d_in:
+        raise _mismatch(loaded, "d_in", d_in, rows.x.shape[1], "activations.shape")
+
+
+def _check_result(rows: int, d_out: int) -> None:
+    if rows * d_out * 4 > MAX_RESULT_BYTES:
+        raise too_large()
+
+
+def _mismatch(
+    loaded: Loaded[InferenceModel], name: str, wanted: int, given: int, field: str
+) -> InvalidInput:
+    return InvalidInput(
+        f"{loaded.resource} has {name} = {wanted}, the request {given}",
+        reason="WIDTH_MISMATCH",
+        field=field,
+        remedy=f"send rows of width {wanted}, or name another model",
+    )

@@ -1,0 +1,57 @@
+"""Figures of the inference service."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from saeserve.platform.metrics import LATENCY_BUCKETS
+
+BATCH_BUCKETS = tuple(2**n for n in range(14))
+"""1 to 8192 rows, doubling."""
+
+
+class InferenceMetrics:
+    """Every family is made once, in the registry of the process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.encode_rows = Counter("saeserve_encode_rows_total", "Rows encoded.", registry=registry)
+        self.batch_rows = Histogram(
+            "saeserve_batch_rows",
+            "Rows of a device batch.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.queue_rows = Gauge(
+            "saeserve_queue_rows", "Rows that wait for the device.", registry=registry
+        )
+        self.queue_wait = Histogram(
+            "saeserve_queue_wait_seconds",
+            "Seconds that a request waited before its first batch.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.stage = Histogram(
+            "saeserve_stage_seconds",
+            "Seconds spent on a request (parse, build) or batch (compute).",
+            ("stage",),
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "saeserve_rejected_total",
+            "Requests not computed: queue_full, cancelled, deadline, cache_full.",
+            ("reason",),
+            registry=registry,
+        )
+        self.models_resident = Gauge(
+            "saeserve_models_resident", "Models in memory.", registry=registry
+        )
+        self.models_resident_bytes = Gauge(
+            "saeserve_models_resident_bytes", "Memory of loaded models.", registry=registry
+        )
+        self.model_loads = Counter(
+            "saeserve_model_loads_total",
+            "Model loads: ok, error; and evicted.",
+            ("result",),
+            registry=registry,
+        )

@@ -1,0 +1,177 @@
+"""Loaded models: found by reference, loaded once off the loop, kept within a budget of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from saeserve.inference.metrics import InferenceMetrics
+from saeserve.platform.errors import FailedPrecondition, Overloaded
+
+
+class Sized(Protocol):
+    """What a cache must know of a model."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
+
+class Version(Protocol):
+    """What the registry says of a model version."""
+
+    @property
+    def resource(self) -> str:
+        """models/<name>/versions/<n>"""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its files."""
+        ...
+
+
+class Registry(Protocol):
+    """The part of registry.models.ModelRegistry used here; called off the loop."""
+
+    def locate(self, reference: str, field: str = "model") -> str:
+        """Resource name of the version that `reference` means now. Raises NotFound."""
+        ...
+
+    def resolve(self, reference: str, field: str = "model") -> Version:
+        """The version itself."""
+        ...
+
+
+ModelT = TypeVar("ModelT", bound=Sized)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[ModelT]):
+    """A model in memory, and its resource name."""
+
+    resource: str
+    model: ModelT
+
+
+@dataclass(eq=False)
+class _Slot(Generic[ModelT]):
+    loading: asyncio.Task[ModelT]
+    size: int = 0
+    users: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return self.users == 0 and self.loading.done()
+
+
+class ModelCache(Generic[ModelT]):
+    """Least recently used models go first; one in use is never dropped."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        load: Callable[[Path], ModelT],
+        budget_bytes: int,
+        metrics: InferenceMetrics,
+    ) -> None:
+        self._registry = registry
+        self._load_files = load
+        self._budget = budget_bytes
+        self._metrics = metrics
+        self._slots: OrderedDict[str, _Slot[ModelT]] = OrderedDict()
+
+    @asynccontextmanager
+    async def use(self, reference: str) -> AsyncGenerator[Loaded[ModelT]]:
+        """The model that `reference` means now, kept in memory for the length of the block.
+
+        Raises what the registry and the loader raise, FailedPrecondition for a model larger than
+        the budget, Overloaded when all of it is in use.
+        """
+        # Asked every time, so that a moved alias or a new version is seen.
+        resource = await asyncio.to_thread(self._registry.locate, reference)
+        slot = self._slots.get(resource) or self._begin(resource)
+        slot.users += 1
+        try:
+            # Shielded: others may wait for the same load.
+            model = await asyncio.shield(slot.loading)
+            yield Loaded(resource, model)
+        finally:
+            slot.users -= 1
+            if resource in self._slots:
+                self._slots.move_to_end(resource)
+
+    async def close(self) -> None:
+        """Drop every model."""
+        slots = list(self._slots.values())
+        await asyncio.gather(*(slot.loading for slot in slots), return_exceptions=True)
+        self._slots.clear()
+        self._report()
+
+    def _begin(self, resource: str) -> _Slot[ModelT]:
+        task = asyncio.create_task(self._load(resource))
+        # When every caller has left, nobody else asks a failed load for its error.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        slot = self._slots[resource] = _Slot(task)
+        return slot
+
+    async def _load(self, resource: str) -> ModelT:
+        slot = self._slots[resource]
+        try:
+            version = await asyncio.to_thread(self._registry.resolve, resource)
+            self._make_room(resource, version.size_bytes)
+            slot.size = version.size_bytes
+            model = await asyncio.to_thread(self._load_files, version.folder)
+        except BaseException:
+            del self._slots[resource]
+            self._metrics.model_loads.labels("error").inc()
+            self._report()
+            raise
+        slot.size = model.size_bytes
+        self._metrics.model_loads.labels("ok").inc()
+        self._report()
+        return model
+
+    def _make_room(self, resource: str, size: int) -> None:
+        if size > self._budget:
+            raise FailedPrecondition(
+                f"{resource} takes {size} bytes, the cache has {self._budget}",
+                reason="MODEL_TOO_LARGE",
+                field="model",
+                remedy="the operator raises SAESERVE_INFERENCE_MODEL_CACHE_BYTES",
+            )
+        while self._resident_bytes() + size > self._budget:
+            self._evict_one(resource)
+
+    def _evict_one(self, wanted: str) -> None:
+        idle = (resource for resource, slot in self._slots.items() if slot.idle)
+        victim = next(idle, None)
+        if victim is None:
+            self._metrics.rejected.labels("cache_full").inc()
+            raise Overloaded(
+                f"models in use leave no room for {wanted} in {self._budget} bytes",
+                retry_after_s=1.0,
+                reason="CACHE_FULL",
+                field="model",
+                remedy="retry, or raise SAESERVE_INFERENCE_MODEL_CACHE_BYTES",
+            )
+        del self._slots[victim]
+        self._metrics.model_loads.labels("evicted").inc()
+
+    def _resident_bytes(self) -> int:
+        return sum(slot.size for slot in self._slots.values())
+
+    def _report(self) -> None:
+        self._metrics.models_resident.set(len(self._slots))
+        self._metrics.models_resident_bytes.set(self._resident_bytes())

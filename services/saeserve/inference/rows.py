@@ -1,0 +1,95 @@
+"""What travels between wire and device: rows of activations and rows of features, as numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.uint16 | np.uint32]
+OffsetArray = npt.NDArray[np.int64]
+NARROW_LATENTS = 2**16
+"""Up to this many latents an index fits u16."""
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """Activations, float32 [rows, d]."""
+
+    x: FloatArray
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.x)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.x.nbytes
+
+    def part(self, start: int, stop: int) -> DenseRows:
+        """Rows start .. stop, as a view."""
+        return DenseRows(self.x[start:stop])
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Features in CSR form: offsets [rows + 1], indices ascending in a row, values float32."""
+
+    offsets: OffsetArray
+    indices: IndexArray
+    values: FloatArray
+    d_sae: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.offsets.nbytes + self.indices.nbytes + self.values.nbytes
+
+    def part(self, start: int, stop: int) -> FeatureRows:
+        """Rows start .. stop; indices and values are views."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return FeatureRows(
+            self.offsets[start : stop + 1] - first,
+            self.indices[first:last],
+            self.values[first:last],
+            self.d_sae,
+        )
+
+
+Rows = DenseRows | FeatureRows
+
+
+def index_type(d_sae: int) -> type[np.uint16] | type[np.uint32]:
+    """The narrowest type that holds every index below `d_sae`."""
+    return np.uint16 if d_sae <= NARROW_LATENTS else np.uint32
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """All rows of `parts` (at least one, all of one kind and width), in order, in fresh memory."""
+    dense = [part for part in parts if isinstance(part, DenseRows)]
+    if dense:
+        return DenseRows(np.concatenate([part.x for part in dense]))
+    return join_features([part for part in parts if isinstance(part, FeatureRows)])
+
+
+def join_features(parts: Sequence[FeatureRows]) -> FeatureRows:
+    """`join` for features."""
+    counts = np.concatenate([np.diff(part.offsets) for part in parts])
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return FeatureRows(
+        offsets,
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        parts[0].d_sae,
+    )

@@ -1,0 +1,86 @@
+"""Puts the inference service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from saeserve.core.export.format import load_model
+from saeserve.core.export.inference_model import InferenceModel
+from saeserve.inference.batcher import Batcher
+from saeserve.inference.engine import TorchEngine, choose_device
+from saeserve.inference.handlers import MAX_RESULT_BYTES, Handlers
+from saeserve.inference.metrics import InferenceMetrics
+from saeserve.inference.model_cache import ModelCache, Registry
+from saeserve.inference.servicer import inference_service
+from saeserve.inference.settings import InferenceSettings
+from saeserve.platform.grpc_server import GrpcServer
+from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.models import ModelRegistry
+
+
+@dataclass(frozen=True)
+class Running:
+    """The parts that a caller may want to talk to."""
+
+    server: GrpcServer
+    metrics: MetricsEndpoint
+    device: torch.device
+
+
+@asynccontextmanager
+async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
+    """The service, answering; stopped in order when the block ends. Raises StartupError."""
+    device = choose_device(settings.inference_device)
+    if settings.inference_threads:
+        torch.set_num_threads(settings.inference_threads)
+    metrics = Metrics("inference")
+    figures = InferenceMetrics(metrics.registry)
+    async with AsyncExitStack() as stack:
+        cache = _cache(settings, device, figures)
+        stack.push_async_callback(cache.close)
+        batcher = _batcher(settings, figures)
+        stack.push_async_callback(batcher.close)
+        service = inference_service(Handlers(cache, batcher, figures), figures)
+        server = GrpcServer(
+            settings.inference_address,
+            [service],
+            metrics,
+            insecure=settings.insecure,
+            grace_seconds=settings.grace_seconds,
+        )
+        stack.push_async_callback(server.stop)
+        endpoint = serve_metrics(
+            metrics.registry, settings.inference_metrics_address, insecure=settings.insecure
+        )
+        stack.callback(endpoint.close)
+        await server.start()
+        yield Running(server, endpoint, device)
+
+
+def _cache(
+    settings: InferenceSettings, device: torch.device, figures: InferenceMetrics
+) -> ModelCache[InferenceModel]:
+    registry: Registry = ModelRegistry(ArtifactStore(settings.store))
+    budget = settings.inference_model_cache_bytes
+    return ModelCache(registry, partial(_load, device), budget, figures)
+
+
+def _batcher(settings: InferenceSettings, figures: InferenceMetrics) -> Batcher[InferenceModel]:
+    return Batcher(
+        TorchEngine(),
+        figures,
+        queue_rows=settings.inference_queue_rows,
+        max_batch_rows=settings.inference_max_batch_rows,
+        max_result_bytes=MAX_RESULT_BYTES,
+    )
+
+
+def _load(device: torch.device, folder: Path) -> InferenceModel:
+    return load_model(folder).to(device)

@@ -1,0 +1,34 @@
+"""Settings of the inference service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from saeserve.platform.settings import ServiceSettings
+
+
+class InferenceSettings(ServiceSettings):
+    """What the inference service can be told, beside what every service can."""
+
+    inference_address: str = "127.0.0.1:7071"
+    """Where gRPC is answered: host:port or unix:/path."""
+
+    inference_metrics_address: str = "127.0.0.1:9472"
+    """Where /metrics is answered."""
+
+    inference_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto takes CUDA when there is one."""
+
+    inference_threads: int = Field(default=0, ge=0)
+    """Threads of torch on the CPU; 0 leaves torch's own choice."""
+
+    inference_queue_rows: int = Field(default=65_536, ge=1)
+    """Rows that may wait; more are refused with RESOURCE_EXHAUSTED, unless nothing waits."""
+
+    inference_max_batch_rows: int = Field(default=4096, ge=1)
+    """Rows of one device batch; larger requests take turns of this size."""
+
+    inference_model_cache_bytes: int = Field(default=4 * 2**30, ge=1)
+    """Memory that loaded models may take together; the least recently used go first."""

@@ -1,0 +1,92 @@
+"""What the batcher handles: operations, requests that wait, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from saeserve.inference.queue import Entry
+from saeserve.inference.rows import Rows, join
+from saeserve.platform.errors import InvalidInput
+
+ModelT = TypeVar("ModelT")
+ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
+
+
+class Operation(StrEnum):
+    """What is done with rows."""
+
+    ENCODE = "encode"
+    DECODE = "decode"
+    RECONSTRUCT = "reconstruct"
+
+
+class Engine(Protocol[ModelT_contra]):
+    """Computes on one device; called by one thread."""
+
+    def run(self, model: ModelT_contra, operation: Operation, rows: Rows) -> Rows:
+        """One row of answer for each of `rows`, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Served:
+    """An answer, and how it came about."""
+
+    rows: Rows
+    queue_seconds: float
+    compute_seconds: float
+    batch_rows: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Request(Entry, Generic[ModelT]):
+    """Rows that a caller waits for, and what is done of them."""
+
+    model: ModelT
+    operation: Operation
+    payload: Rows
+    deadline: float | None
+    answer: asyncio.Future[Served]
+    queued: float = field(default_factory=time.monotonic)
+    done: list[Rows] = field(default_factory=list[Rows])
+    done_rows: int = 0
+    done_bytes: int = 0
+    compute_seconds: float = 0.0
+    batch_rows: int = 0
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error, if nothing was answered and the caller is still there."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def add(self, rows: Rows, batch_rows: int, seconds: float, max_bytes: int) -> None:
+        """Take the next rows of the answer, and answer when they are the last."""
+        if self.answer.done():
+            return
+        self.done.append(rows)
+        self.done_rows += rows.rows
+        self.done_bytes += rows.nbytes
+        self.compute_seconds += seconds
+        self.batch_rows = max(self.batch_rows, batch_rows)
+        if self.done_bytes > max_bytes:
+            self.fail(too_large())
+        elif self.done_rows == self.rows:
+            self.answer.set_result(self._served())
+
+    def _served(self) -> Served:
+        rows = self.done[0] if len(self.done) == 1 else join(self.done)
+        waited = time.monotonic() - self.queued - self.compute_seconds
+        return Served(rows, max(waited, 0.0), self.compute_seconds, self.batch_rows)
+
+
+def too_large() -> InvalidInput:
+    """The refusal of an answer that no message can hold."""
+    return InvalidInput(
+        "the answer is larger than a message may be",
+        reason="TOO_LARGE",
+        remedy="send fewer rows a request",
+    )
