@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 import zlib
 from io import FileIO
 from pathlib import Path
@@ -31,6 +32,8 @@ class UploadWriter:
         self._file: FileIO | None = None
         self.received_bytes = header.size_bytes if self._complete else 0
         self._unsynced = 0
+        # A call that was cancelled leaves its thread at work while the writer is closed.
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         if not self._complete:
@@ -43,22 +46,24 @@ class UploadWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._sync(self._file)
-            self._file.close()
-            self._file = None
+        with self._lock:
+            if self._file is not None:
+                self._sync(self._file)
+                self._file.close()
+                self._file = None
 
     def add(self, offset: int, data: bytes, crc32: int) -> None:
         """Append one chunk. Raises FailedPrecondition for another offset than expected and
         InvalidInput for a chunk that is damaged or exceeds the size announced."""
-        self._check(offset, data, crc32)
-        if self._file is None:
-            return
-        self._append(self._file, data)
-        self.received_bytes += len(data)
-        self._unsynced += len(data)
-        if self._unsynced >= _SYNC_EVERY_BYTES:
-            self._sync(self._file)
+        with self._lock:
+            self._check(offset, data, crc32)
+            if self._file is None:
+                return
+            self._append(self._file, data)
+            self.received_bytes += len(data)
+            self._unsynced += len(data)
+            if self._unsynced >= _SYNC_EVERY_BYTES:
+                self._sync(self._file)
 
     def finish(self) -> None:
         """Verify the whole file and give it its name. Raises FailedPrecondition while bytes are

@@ -1,0 +1,1 @@
+"""Between messages of the API and values of the rooms below."""

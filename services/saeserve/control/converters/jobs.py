@@ -1,0 +1,109 @@
+"""Job records and plans as messages."""
+
+from __future__ import annotations
+
+import hashlib
+
+from google.protobuf.json_format import ParseDict
+
+from saeserve.control.converters.specs import spec_message
+from saeserve.control.converters.times import timestamp
+from saeserve.core.specs.memory import Plan
+from saeserve.jobs.record import Failure, JobRecord, Output, Progress
+from saeserve.jobs.states import JobState
+from saeserve.platform.errors import InvalidInput
+from saeserve.v1 import job_pb2
+
+_UNTAGGED = {"progress", "revision", "lease_expires", "owner_id"}
+"""Parts of a record that change without the job changing for its submitter."""
+
+
+def job_message(record: JobRecord) -> job_pb2.Job:
+    """The job as the API tells it."""
+    submission = record.submission
+    return job_pb2.Job(
+        id=record.id,
+        state=state_message(record.state),
+        spec=spec_message(submission.spec),
+        resolved_spec=spec_message(submission.resolved_spec),
+        owner=submission.owner,
+        labels=submission.labels,
+        priority=submission.priority,
+        resource_class=submission.resource_class,
+        waits_for=submission.waits_for,
+        attempt=record.attempt,
+        max_attempts=submission.max_attempts,
+        progress=_progress_message(record.progress),
+        outputs=[_output_message(output) for output in record.outputs],
+        error=_error_message(record.failure) if record.state is JobState.FAILED else None,
+        create_time=timestamp(submission.created),
+        start_time=timestamp(record.started),
+        end_time=timestamp(record.ended),
+        etag=etag(record),
+    )
+
+
+def etag(record: JobRecord) -> str:
+    """Changes with every change of the record, progress aside."""
+    told = record.model_dump_json(exclude=_UNTAGGED)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def plan_message(plan: Plan) -> job_pb2.Plan:
+    """The plan as the API tells it."""
+    return job_pb2.Plan(
+        parameters=plan.parameters,
+        memory_bytes=plan.memory_bytes,
+        disk_bytes=plan.disk_bytes,
+        steps=plan.steps,
+        notes=plan.notes,
+    )
+
+
+def state_message(state: JobState) -> job_pb2.JobState.ValueType:
+    """The API's value of a state."""
+    return job_pb2.JobState.Value(f"JOB_STATE_{state.value}")
+
+
+def state_of(value: job_pb2.JobState.ValueType, field: str) -> JobState:
+    """The state of an API's value. Raises InvalidInput for one that is none."""
+    for state in JobState:
+        if state_message(state) == value:
+            return state
+    raise InvalidInput(
+        f"{value} is no job state", field=field, remedy="use a JobState other than UNSPECIFIED"
+    )
+
+
+def _progress_message(progress: Progress) -> job_pb2.Progress:
+    return job_pb2.Progress(
+        step=progress.step,
+        total_steps=progress.total_steps,
+        unit=progress.unit,
+        units_per_second=progress.units_per_second,
+        metrics=progress.metrics,
+    )
+
+
+def _output_message(output: Output) -> job_pb2.JobOutput:
+    if output.evaluation is not None:
+        report = ParseDict(
+            output.evaluation, job_pb2.EvaluationReport(), ignore_unknown_fields=True
+        )
+        return job_pb2.JobOutput(evaluation=report, metrics=output.metrics)
+    if output.dataset:
+        return job_pb2.JobOutput(dataset=output.dataset, metrics=output.metrics)
+    return job_pb2.JobOutput(model=output.model, metrics=output.metrics)
+
+
+def _error_message(failure: Failure | None) -> job_pb2.JobError | None:
+    if failure is None:
+        return None
+    return job_pb2.JobError(
+        code=failure.code,
+        message=failure.message,
+        cause=failure.cause,
+        remedy=failure.remedy,
+        retryable=failure.retryable,
+        step=failure.step,
+    )

@@ -1,0 +1,33 @@
+"""Model versions as messages."""
+
+from __future__ import annotations
+
+from saeserve.control.converters.times import timestamp
+from saeserve.core.specs.model import TopKActivation
+from saeserve.registry.version import ModelVersion
+from saeserve.v1 import model_pb2
+
+
+def model_message(found: ModelVersion) -> model_pb2.Model:
+    """The version as the API tells it."""
+    config, lineage = found.config, found.config.lineage
+    activation = config.activation
+    return model_pb2.Model(
+        resource=found.resource,
+        name=found.name,
+        version=found.version,
+        aliases=found.aliases,
+        architecture=config.architecture,
+        activation=activation.kind,
+        d_in=config.d_in,
+        d_out=config.d_out,
+        d_sae=config.d_sae,
+        k=activation.k if isinstance(activation, TopKActivation) else 0,
+        size_bytes=found.size_bytes,
+        content_sha256=found.content_sha256,
+        dataset=lineage.dataset,
+        source=lineage.source,
+        job=lineage.job or found.job,
+        metrics=lineage.metrics,
+        create_time=timestamp(found.created),
+    )

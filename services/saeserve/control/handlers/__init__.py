@@ -1,0 +1,1 @@
+"""What each call does; synchronous, run in threads, and free of messages."""

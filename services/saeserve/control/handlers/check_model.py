@@ -1,0 +1,99 @@
+"""Checks of the jobs that make and judge models: train and evaluate."""
+
+from __future__ import annotations
+
+from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
+from saeserve.core.specs.jobs import EvaluateSpec
+from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.specs.memory import Plan, TrainingData, plan_training
+from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.platform.errors import FailedPrecondition, InvalidInput
+from saeserve.registry.references import parse_reference
+from saeserve.registry.version import ModelVersion
+
+_FIELD = "spec.evaluate"
+
+
+def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[TrainSpec, Plan]:
+    """The resolved spec and the plan; while the data set is PENDING, the worker resolves."""
+    manifest = inputs.manifest(spec.dataset, upstream, "spec.train.dataset")
+    if manifest is None:
+        return spec, plan_training(spec, spec, None)
+    source = source_of(manifest, spec.source, "spec.train.source")
+    resolved = resolve(spec, source.d, source.name)
+    data = TrainingData(
+        d=source.d,
+        train_rows=manifest.rows - manifest.heldout_rows,
+        heldout_rows=manifest.heldout_rows,
+        shard_rows=max(shard.rows for shard in manifest.shards),
+    )
+    if not data.train_rows:
+        raise FailedPrecondition(
+            f"all {manifest.rows} rows of data set {spec.dataset} are held out",
+            reason="NO_TRAINING_ROWS",
+            field="spec.train.dataset",
+            remedy="make the data set again with a lower heldout_fraction",
+        )
+    return resolved, plan_training(spec, resolved, data)
+
+
+def check_evaluate(
+    spec: EvaluateSpec, inputs: Inputs, upstream: Upstream
+) -> tuple[EvaluateSpec, Plan]:
+    """The resolved spec, its model pinned to one version where it is there already."""
+    manifest = inputs.manifest(spec.dataset, upstream, f"{_FIELD}.dataset")
+    version = _version(spec, inputs, upstream)
+    if manifest is not None:
+        _check_rows(spec, manifest)
+        spec = _with_source(spec, manifest, version)
+    if version is None:
+        return spec, Plan(notes=("the model is published by a job that this one waits for",))
+    return spec.model_copy(update={"model": version.resource}), Plan(
+        parameters=version.size_bytes // 4, memory_bytes=version.size_bytes
+    )
+
+
+def _version(spec: EvaluateSpec, inputs: Inputs, upstream: Upstream) -> ModelVersion | None:
+    """The version to evaluate; None when it is the newest and a job waited for makes that."""
+    wanted = parse_reference(spec.model, f"{_FIELD}.model")
+    newest = not wanted.version and not wanted.alias
+    if newest and upstream.makes_model(wanted.name):
+        return None
+    return inputs.models.resolve(spec.model, f"{_FIELD}.model")
+
+
+def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
+    if not manifest.heldout_rows:
+        raise FailedPrecondition(
+            f"data set {spec.dataset} holds no rows out",
+            reason="NO_HELDOUT_ROWS",
+            field=f"{_FIELD}.dataset",
+            remedy="evaluate on a data set made with heldout_fraction above 0",
+        )
+    needs_model = spec.loss_recovered is not None
+    if needs_model and (manifest.language_model is None or manifest.tokenization is None):
+        raise FailedPrecondition(
+            f"data set {spec.dataset} names no language model to splice into",
+            reason="NO_LANGUAGE_MODEL",
+            field=f"{_FIELD}.loss_recovered",
+            remedy="leave loss_recovered out, or evaluate on a harvested data set",
+        )
+
+
+def _with_source(
+    spec: EvaluateSpec, manifest: DatasetManifest, version: ModelVersion | None
+) -> EvaluateSpec:
+    """The spec with its source named: as asked, else as the model was trained, else the only."""
+    names = {entry.name for entry in manifest.sources}
+    trained = version.config.lineage.source if version else ""
+    name = spec.source or (trained if trained in names else None)
+    source = source_of(manifest, name, f"{_FIELD}.source")
+    if version is not None and source.d != version.config.d_in:
+        raise InvalidInput(
+            f"{version.resource} takes rows of {version.config.d_in}, and source {source.name} "
+            f"has {source.d}",
+            reason="DATA_MISMATCH",
+            field=f"{_FIELD}.source",
+            remedy="name the source that the model was trained on",
+        )
+    return spec.model_copy(update={"source": source.name})

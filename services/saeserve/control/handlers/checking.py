@@ -1,0 +1,46 @@
+"""From a spec as it came to a spec that can run, and the plan of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from saeserve.control.handlers.check_data import check_harvest, check_ingest
+from saeserve.control.handlers.check_model import check_evaluate, check_train
+from saeserve.control.handlers.inputs import Inputs, Upstream
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.jobs import JobSpec
+from saeserve.core.specs.memory import Plan
+from saeserve.platform.errors import InvalidInput
+
+
+def parse_spec(spec: Mapping[str, object]) -> JobSpec:
+    """Read a spec. Raises InvalidInput; the field is a path from the request."""
+    try:
+        return JobSpec.parse(spec, "")
+    except SpecError as error:
+        field = error.field if error.field == "spec" else f"spec.{error.field}"
+        raise InvalidInput(
+            error.message, reason=error.code, field=field, remedy=error.remedy
+        ) from None
+
+
+def checked(spec: JobSpec, inputs: Inputs, upstream: Upstream) -> tuple[JobSpec, Plan]:
+    """The resolved spec and its plan. Raises ServiceErrors naming the field that cannot be."""
+    if spec.train is not None:
+        train, plan = check_train(spec.train, inputs, upstream)
+        return JobSpec(train=train), plan
+    if spec.evaluate is not None:
+        evaluate, plan = check_evaluate(spec.evaluate, inputs, upstream)
+        return JobSpec(evaluate=evaluate), plan
+    if spec.harvest is not None:
+        return spec, check_harvest(spec.harvest, inputs)
+    if spec.ingest is not None:
+        return spec, check_ingest(spec.ingest, inputs)
+    raise InvalidInput("no job kind is set", field="spec", remedy="set one kind")
+
+
+def device_class(spec: JobSpec, auto: str) -> str:
+    """The resource class that the spec's device asks for; `auto` is the server's choice."""
+    job = spec.train or spec.harvest or spec.evaluate
+    device = job.device if job else "cpu"
+    return {"cpu": "cpu", "cuda": "gpu"}.get(device, auto)

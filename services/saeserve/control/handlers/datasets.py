@@ -1,0 +1,64 @@
+"""Data sets: looking, uploading, registering, deleting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saeserve.control.handlers.usage import LiveUse
+from saeserve.platform.errors import FailedPrecondition, NotFound
+from saeserve.registry.dataset import Dataset, DatasetFile, UploadHeader
+from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.upload import UploadWriter
+
+
+class DatasetHandlers:
+    """What the calls of DatasetService do."""
+
+    def __init__(self, datasets: DatasetRegistry, use: LiveUse) -> None:
+        self._datasets = datasets
+        self._use = use
+
+    def get(self, name: str) -> Dataset:
+        """The data set. Raises InvalidInput, NotFound."""
+        return self._datasets.get(name, "name")
+
+    def page(self, size: int, after: str) -> tuple[list[Dataset], str]:
+        """Data sets by name, and the name that the next page comes after."""
+        names = [name for name in self._datasets.names() if name > after]
+        found = [each for name in names[:size] if (each := self._find(name))]
+        return found, names[size - 1] if len(names) > size else ""
+
+    def register(self, name: str, files: Sequence[str]) -> Dataset:
+        """Make a PENDING data set of files below roots."""
+        return self._datasets.register(name, files)
+
+    def delete(self, name: str, *, force: bool) -> None:
+        """Delete, unless a live job uses it and `force` is not set."""
+        self._datasets.get(name, "name")
+        users = [] if force else self._use.of_dataset(name)
+        self._datasets.delete(name, users, force=force)
+
+    def begin_upload(self, header: UploadHeader) -> UploadWriter:
+        """A writer for one file. Raises as the registry, and FailedPrecondition while a job
+        ingests the data set."""
+        writer = self._datasets.begin_upload(header)
+        busy = self._use.ingesting(header.dataset)
+        if busy:
+            raise FailedPrecondition(
+                f"job {busy[0]} ingests data set {header.dataset}",
+                reason="IN_USE",
+                field="header.dataset",
+                remedy="wait for that job; it takes the files that were there at its start",
+            )
+        return writer
+
+    def upload(self, name: str, file_name: str) -> DatasetFile:
+        """How far an upload is. Raises InvalidInput, NotFound."""
+        return self._datasets.upload(name, file_name)
+
+    def _find(self, name: str) -> Dataset | None:
+        """None when it was deleted since its name was read."""
+        try:
+            return self._datasets.get(name)
+        except NotFound:
+            return None

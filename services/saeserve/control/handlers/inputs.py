@@ -1,0 +1,77 @@
+"""What a job reads: data sets and models that are there, or that the jobs it waits for make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saeserve.control.handlers.usage import LiveUse, dataset_of, spec_of
+from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
+from saeserve.jobs.record import JobRecord
+from saeserve.platform.errors import FailedPrecondition, InvalidInput
+from saeserve.registry.dataset import DatasetState
+from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.models import ModelRegistry
+from saeserve.registry.roots import Roots
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The jobs that a new job waits for."""
+
+    records: Sequence[JobRecord]
+
+    def makes_dataset(self, name: str) -> bool:
+        """Whether one of them harvests or ingests the data set."""
+        specs = [spec_of(record.submission) for record in self.records]
+        return any((spec.harvest or spec.ingest) and dataset_of(spec) == name for spec in specs)
+
+    def makes_model(self, name: str) -> bool:
+        """Whether one of them publishes a version of the model."""
+        specs = [spec_of(record.submission) for record in self.records]
+        return any(spec.train is not None and spec.train.model == name for spec in specs)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where checks look things up."""
+
+    datasets: DatasetRegistry
+    models: ModelRegistry
+    roots: Roots
+    use: LiveUse
+
+    def manifest(self, name: str, upstream: Upstream, field: str) -> DatasetManifest | None:
+        """Manifest of a READY data set, or None for a PENDING one that `upstream` makes.
+
+        Raises NotFound, and FailedPrecondition for one that nobody makes READY before this job.
+        """
+        found = self.datasets.get(name, field)
+        if found.manifest is not None:
+            return found.manifest
+        if found.state is DatasetState.PENDING and upstream.makes_dataset(name):
+            return None
+        why = f": {found.failure}" if found.failure else ""
+        waits = f"put job {found.job} into waits_for" if found.job else "ingest it first"
+        pending = found.state is DatasetState.PENDING
+        raise FailedPrecondition(
+            f"data set {name} is {found.state.value}{why}",
+            reason="DATASET_NOT_READY",
+            field=field,
+            remedy=f"{waits}, or wait until it is READY" if pending else "delete and remake it",
+        )
+
+
+def source_of(manifest: DatasetManifest, name: str | None, field: str) -> SourceEntry:
+    """The source that a spec names, or the only one. Raises InvalidInput naming what there is."""
+    try:
+        return manifest.source(name)
+    except KeyError:
+        names = ", ".join(entry.name for entry in manifest.sources)
+        what = "several sources" if name is None else f"no source {name!r}"
+        raise InvalidInput(
+            f"data set {manifest.name} has {what}",
+            reason="UNKNOWN_SOURCE",
+            field=field,
+            remedy=f"name one of: {names}",
+        ) from None

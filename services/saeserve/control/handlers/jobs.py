@@ -1,0 +1,85 @@
+"""Looking at jobs and cancelling them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from saeserve.control.handlers.catalog import JobCatalog
+from saeserve.control.handlers.usage import spec_of
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import IndexUnavailable, JobIndex
+from saeserve.jobs.record import JobRecord, Result
+from saeserve.jobs.states import TERMINAL, JobState
+from saeserve.platform.errors import FailedPrecondition
+from saeserve.registry.datasets import DatasetRegistry
+
+log = logging.getLogger(__name__)
+
+
+class Canceller:
+    """Stops jobs; the wish is in the store before anybody is told."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: JobIndex,
+        datasets: DatasetRegistry,
+        etag: Callable[[JobRecord], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._datasets = datasets
+        self._catalog = JobCatalog(ledger, index)
+        self._etag = etag
+        self._clock = clock
+
+    def cancel(self, job: str, etag: str = "") -> JobRecord:
+        """Ask a job to stop; the job as it is then.
+
+        Raises NotFound, and FailedPrecondition for a job that ended otherwise or has changed
+        since `etag`.
+        """
+        record = self._catalog.get(job)
+        if record.state is JobState.CANCELLED:
+            return record
+        self._check(record, etag)
+        self._ledger.request_cancel(job)
+        return self._tell(record)
+
+    def _check(self, record: JobRecord, etag: str) -> None:
+        if record.state in TERMINAL:
+            raise FailedPrecondition(
+                f"job {record.id} is {record.state.value}",
+                reason="JOB_ENDED",
+                field="id",
+                remedy="there is nothing to cancel",
+            )
+        if etag and etag != self._etag(record):
+            raise FailedPrecondition(
+                f"job {record.id} has changed since it had the etag {etag}",
+                reason="ETAG_MISMATCH",
+                field="etag",
+                remedy="look at the job again, then cancel with its new etag or with none",
+            )
+
+    def _tell(self, record: JobRecord) -> JobRecord:
+        try:
+            told = self._index.request_cancel(record.id)
+        except IndexUnavailable as error:
+            log.warning("the cancellation of %s waits for the reconciler: %s", record.id, error)
+            return self._ledger.record(record.id)
+        if told is not None and told.state is JobState.CANCELLED:
+            self._settle(told)
+        return told or self._ledger.record(record.id)
+
+    def _settle(self, record: JobRecord) -> None:
+        """Nobody runs it: commit the result here, and give up what was reserved for it."""
+        result = self._ledger.finish(
+            Result(job=record.id, epoch=record.epoch, state=JobState.CANCELLED, time=self._clock())
+        )
+        harvest = spec_of(record.submission).harvest
+        if harvest is not None and result.state is JobState.CANCELLED:
+            self._datasets.fail(harvest.dataset, f"job {record.id} was cancelled")

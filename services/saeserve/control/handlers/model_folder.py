@@ -1,0 +1,93 @@
+"""What a language model's folder says by its headers alone; weights are never read here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from saeserve.core.specs.jobs import LanguageModelSpec
+from saeserve.platform.errors import InvalidInput, NotFound
+from saeserve.registry.roots import Roots
+
+_FIELD = "spec.harvest.language_model"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Width of the residual stream and number of layers; 0 when not known."""
+
+    width: int = 0
+    layers: int = 0
+
+
+class _TextConfig(BaseModel):
+    """The part of a config.json that a plan needs, under the names that are in use."""
+
+    hidden_size: int = 0
+    n_embd: int = 0
+    num_hidden_layers: int = 0
+    n_layer: int = 0
+
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts(self.hidden_size or self.n_embd, self.num_hidden_layers or self.n_layer)
+
+
+class _Config(_TextConfig):
+    text_config: _TextConfig | None = None
+    """The text part of a model of several parts."""
+
+
+def language_model_facts(spec: LanguageModelSpec, roots: Roots) -> ModelFacts:
+    """Width and layers, as far as they can be known here.
+
+    Roots that are not mounted on this machine are left to the worker. Raises InvalidInput and
+    NotFound for a reference, folder or file that cannot be.
+    """
+    roots.check(spec.path, f"{_FIELD}.path")
+    if not roots.present(spec.path):
+        return ModelFacts()
+    folder = roots.resolve(spec.path, f"{_FIELD}.path")
+    if spec.gguf_file is not None:
+        _check_gguf(folder, spec.gguf_file)
+        return ModelFacts()
+    if not any(folder.glob("*.safetensors")):
+        raise _bad_folder(spec.path, "is no folder with safetensors files")
+    return _read_config(folder / "config.json", spec.path)
+
+
+def _check_gguf(folder: Path, name: str) -> None:
+    if "/" in name or "\\" in name or not name.endswith(".gguf"):
+        raise InvalidInput(
+            f"{name!r} is no name of a GGUF file",
+            field=f"{_FIELD}.gguf_file",
+            remedy="name a file in the folder that ends in .gguf",
+        )
+    if not (folder / name).is_file():
+        raise NotFound(
+            f"there is no {name} in {folder.name}",
+            reason="FILE_NOT_FOUND",
+            field=f"{_FIELD}.gguf_file",
+            remedy="correct the name",
+        )
+
+
+def _read_config(path: Path, reference: str) -> ModelFacts:
+    try:
+        config = _Config.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise _bad_folder(reference, "has no config.json") from None
+    except ValidationError:
+        raise _bad_folder(reference, "has a config.json that cannot be read") from None
+    return (config.text_config or config).facts
+
+
+def _bad_folder(reference: str, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"{reference} {why}",
+        reason="BAD_LANGUAGE_MODEL",
+        field=f"{_FIELD}.path",
+        remedy="name the folder of a Hugging Face causal language model, or set gguf_file",
+    )

@@ -1,0 +1,164 @@
+"""Submitting: check, plan, commit to the store, then tell the index and ring."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from saeserve.control.handlers.catalog import JobCatalog
+from saeserve.control.handlers.checking import checked, device_class, parse_spec
+from saeserve.control.handlers.inputs import Inputs, Upstream
+from saeserve.control.handlers.order import JobOrder
+from saeserve.core.specs.jobs import JobSpec
+from saeserve.core.specs.memory import Plan
+from saeserve.jobs import documents
+from saeserve.jobs.ids import new_job_id
+from saeserve.jobs.layout import job_key, request_key
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
+from saeserve.jobs.record import Failure, JobRecord, Result, Submission
+from saeserve.jobs.states import TERMINAL, JobState
+from saeserve.jobs.submitting import Request
+from saeserve.platform.errors import Conflict, FailedPrecondition
+
+log = logging.getLogger(__name__)
+_REPEATED = "this request id was submitted before; the first answer holds the plan"
+
+
+@dataclass(frozen=True)
+class SubmitPolicy:
+    """The server's defaults for what an order leaves open."""
+
+    auto_class: str = "cpu"
+    max_attempts: int = 3
+
+
+class Submitter:
+    """Takes orders; an order that returns is safe in the store."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: JobIndex,
+        doorbell: Doorbell,
+        inputs: Inputs,
+        policy: SubmitPolicy,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._doorbell = doorbell
+        self._inputs = inputs
+        self._policy = policy
+        self._clock = clock
+        self._catalog = JobCatalog(ledger, index)
+
+    def submit(self, order: JobOrder) -> tuple[JobRecord, Plan]:
+        """Record the job, unless only validating, and return it with its plan.
+
+        Raises InvalidInput, NotFound, FailedPrecondition and Conflict, naming the field.
+        """
+        order.check()
+        spec = parse_spec(order.spec)
+        standing = self._standing(order)
+        if standing is not None:
+            return self._catalog.get(standing), Plan(notes=(_REPEATED,))
+        upstream = self._upstream(order)
+        resolved, plan = checked(spec, self._inputs, upstream)
+        submission = self._submission(order, resolved)
+        if order.validate_only:
+            return self._record(submission.model_copy(update={"id": ""})), plan
+        return self._commit(submission, resolved), plan
+
+    def _standing(self, order: JobOrder) -> str | None:
+        """The job that an earlier call with this request id made; checks would fail by it.
+
+        Raises Conflict when that call had another body. A call that crashed before the job was
+        recorded left an id without a job, and is done anew.
+        """
+        if not order.request_id or order.validate_only:
+            return None
+        key = request_key(order.owner, order.request_id)
+        request = documents.read(self._ledger.store, key, Request)
+        if request is None:
+            return None
+        if request.body_sha256 != order.body_sha256:
+            raise Conflict(
+                f"request id {order.request_id!r} was used for job {request.job} with another body",
+                reason="REQUEST_ID_REUSED",
+                field="request_id",
+                remedy="take a new request id, or repeat the first request unchanged",
+            )
+        recorded = self._ledger.store.exists(job_key(request.job, "job.json"))
+        return request.job if recorded else None
+
+    def _upstream(self, order: JobOrder) -> Upstream:
+        """The jobs waited for. Raises NotFound, FailedPrecondition for one that did not succeed."""
+        records: list[JobRecord] = []
+        for index, job in enumerate(order.waits_for):
+            record = self._catalog.get(job, f"waits_for[{index}]")
+            if record.state in TERMINAL and record.state is not JobState.SUCCEEDED:
+                raise FailedPrecondition(
+                    f"job {job} is {record.state.value}, so waiting for it would never end",
+                    reason="WAITS_FOR_ENDED",
+                    field=f"waits_for[{index}]",
+                    remedy="submit that job anew and wait for the new one",
+                )
+            records.append(record)
+        return Upstream(records)
+
+    def _submission(self, order: JobOrder, resolved: JobSpec) -> Submission:
+        now = self._clock()
+        return Submission(
+            id=new_job_id(now),
+            kind=resolved.kind,
+            spec=dict(order.spec),
+            resolved_spec=resolved.to_json(),
+            resource_class=device_class(resolved, self._policy.auto_class),
+            request_id=order.request_id,
+            body_sha256=order.body_sha256,
+            owner=order.owner,
+            labels=dict(order.labels),
+            priority=order.priority,
+            waits_for=order.waits_for,
+            max_attempts=order.max_attempts or self._policy.max_attempts,
+            created=now,
+        )
+
+    def _record(self, submission: Submission) -> JobRecord:
+        waits = bool(self._ledger.unmet(submission))
+        return JobRecord(
+            submission=submission, state=JobState.BLOCKED if waits else JobState.QUEUED
+        )
+
+    def _commit(self, submission: Submission, resolved: JobSpec) -> JobRecord:
+        submission = self._ledger.submit(submission)
+        self._reserve_dataset(submission, resolved)
+        record = self._record(submission)
+        self._tell(record)
+        return record
+
+    def _reserve_dataset(self, submission: Submission, resolved: JobSpec) -> None:
+        """Make a harvest's PENDING data set; whoever lost a race for the name has failed."""
+        if resolved.harvest is None:
+            return
+        try:
+            self._inputs.datasets.create(resolved.harvest.dataset, submission.id)
+        except Conflict as error:
+            failure = Failure(code=error.reason, message=error.message, remedy=error.remedy)
+            now = self._clock()
+            self._ledger.finish(
+                Result(job=submission.id, epoch=0, state=JobState.FAILED, failure=failure, time=now)
+            )
+            raise
+
+    def _tell(self, record: JobRecord) -> None:
+        """Index and ring. The job is safe already: what fails here, the reconciler makes good."""
+        try:
+            self._index.put(record)
+            if record.state is JobState.QUEUED:
+                self._doorbell.ring(record.submission.resource_class)
+        except IndexUnavailable as error:
+            log.warning("job %s waits for the reconciler: %s", record.id, error)

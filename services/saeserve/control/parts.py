@@ -1,0 +1,61 @@
+"""The rooms below, and the handlers made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saeserve.control.converters.jobs import etag
+from saeserve.control.handlers.catalog import JobCatalog
+from saeserve.control.handlers.datasets import DatasetHandlers
+from saeserve.control.handlers.inputs import Inputs
+from saeserve.control.handlers.jobs import Canceller
+from saeserve.control.handlers.models import ModelHandlers
+from saeserve.control.handlers.submit import SubmitPolicy, Submitter
+from saeserve.control.handlers.usage import LiveUse
+from saeserve.control.handlers.watch import Watcher
+from saeserve.control.servicers.jobs import JobHandlers
+from saeserve.control.settings import ControlSettings
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import Doorbell, JobIndex
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.models import ModelRegistry
+from saeserve.registry.roots import Roots
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the services call, and what the reconciler works on."""
+
+    ledger: Ledger
+    index: JobIndex
+    doorbell: Doorbell
+    jobs: JobHandlers
+    datasets: DatasetHandlers
+    models: ModelHandlers
+
+
+def make_parts(
+    settings: ControlSettings, store: ArtifactStore, index: JobIndex, doorbell: Doorbell
+) -> Parts:
+    """Put the handlers together over any index and doorbell."""
+    ledger, roots = Ledger(store), Roots(settings.roots)
+    datasets, models = DatasetRegistry(store, roots), ModelRegistry(store)
+    catalog = JobCatalog(ledger, index)
+    use = LiveUse(catalog, models)
+    inputs = Inputs(datasets, models, roots, use)
+    policy = SubmitPolicy(settings.auto_class, settings.max_attempts)
+    jobs = JobHandlers(
+        catalog=catalog,
+        submitter=Submitter(ledger, index, doorbell, inputs, policy),
+        canceller=Canceller(ledger, index, datasets, etag),
+        watcher=Watcher(catalog, index),
+    )
+    return Parts(
+        ledger=ledger,
+        index=index,
+        doorbell=doorbell,
+        jobs=jobs,
+        datasets=DatasetHandlers(datasets, use),
+        models=ModelHandlers(models, use),
+    )

@@ -1,0 +1,76 @@
+"""The reconciler's thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from saeserve.control.metrics import ControlMetrics
+from saeserve.control.observer import JobObserver
+from saeserve.jobs.ports import IndexUnavailable
+from saeserve.jobs.reconciler import Reconciler, TickReport
+from saeserve.jobs.states import JobState
+
+log = logging.getLogger(__name__)
+
+
+class ReconcileLoop:
+    """Ticks the reconciler until closed. Whatever a tick raises, the next one comes."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        observer: JobObserver,
+        metrics: ControlMetrics,
+        seconds: float,
+    ) -> None:
+        self._reconciler = reconciler
+        self._observer = observer
+        self._metrics = metrics
+        self._seconds = seconds
+        self._closed = threading.Event()
+        self._reachable = True
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the tick that runs."""
+        self._closed.set()
+        self._thread.join()
+
+    def once(self) -> None:
+        """One round; errors are logged, an outage of the index once."""
+        try:
+            self._publish(self._reconciler.tick())
+        except IndexUnavailable as error:
+            self._note(reachable=False, why=str(error))
+        except Exception:
+            log.exception("a round of the reconciler failed; the next one comes")
+        else:
+            self._note(reachable=True)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self.once()
+            self._closed.wait(self._seconds)
+
+    def _publish(self, report: TickReport) -> None:
+        if not report.leading:
+            self._metrics.jobs.clear()
+            return
+        for state in JobState:
+            self._metrics.jobs.labels(state.value).set(report.jobs.get(state, 0))
+        self._metrics.rung.inc(report.rung)
+        self._metrics.expired.inc(report.expired)
+        self._metrics.rebuilds.inc(report.rebuilt)
+        self._observer.observe()
+
+    def _note(self, *, reachable: bool, why: str = "") -> None:
+        if reachable and not self._reachable:
+            log.info("the job index is back")
+        if not reachable and self._reachable:
+            log.warning("the job index is out of reach; jobs are recorded in the store: %s", why)
+        self._reachable = reachable

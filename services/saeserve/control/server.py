@@ -1,0 +1,108 @@
+"""Puts the control service together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from saeserve.control.metrics import ControlMetrics
+from saeserve.control.observer import JobObserver
+from saeserve.control.parts import Parts, make_parts
+from saeserve.control.reconcile import ReconcileLoop
+from saeserve.control.servicers.datasets import DatasetServicer, dataset_service
+from saeserve.control.servicers.jobs import JobServicer, job_service
+from saeserve.control.servicers.models import ModelServicer, model_service
+from saeserve.control.settings import ControlSettings
+from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
+from saeserve.jobs.reconciler import Pace, Reconciler
+from saeserve.jobs.redis_index import RedisIndex
+from saeserve.platform.grpc_server import GrpcServer, Service
+from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
+from saeserve.platform.redis import connect
+from saeserve.platform.store import ArtifactStore
+
+# Handlers wait for disk and Redis; a broker that hangs must not hold up those that need neither.
+_THREADS = 32
+
+
+class ControlServer(GrpcServer):
+    """A server whose `stopping` is set before it waits for running calls."""
+
+    stopping: asyncio.Event
+
+    async def stop(self) -> None:
+        """End watches, then stop as every server does."""
+        self.stopping.set()
+        await super().stop()
+
+
+@dataclass(frozen=True)
+class Running:
+    """The parts that a caller may want to talk to."""
+
+    server: GrpcServer
+    metrics: MetricsEndpoint
+
+
+@asynccontextmanager
+async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
+    """The service, answering; stopped in order when the block ends. Raises ServiceError."""
+    store = ArtifactStore(settings.store)
+    store.check()
+    metrics = Metrics("control")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "handler"))
+    async with AsyncExitStack() as stack:
+        client = connect(settings.broker_url)
+        stack.callback(client.close)
+        parts = make_parts(
+            settings,
+            store,
+            RedisIndex(client),
+            CeleryDoorbell(celery_app(settings.broker_url), client),
+        )
+        endpoint = serve_metrics(
+            metrics.registry, settings.control_metrics_address, insecure=settings.insecure
+        )
+        stack.callback(endpoint.close)
+        server = make_server(settings, parts, metrics)
+        stack.push_async_callback(server.stop)
+        await server.start()
+        loop = _reconcile_loop(settings, parts, ControlMetrics(metrics.registry))
+        loop.start()
+        stack.push_async_callback(asyncio.to_thread, loop.close)
+        yield Running(server, endpoint)
+
+
+def make_server(settings: ControlSettings, parts: Parts, metrics: Metrics) -> GrpcServer:
+    """The server with all services; make it in a running event loop. Raises StartupError."""
+    stopping = asyncio.Event()
+    server = ControlServer(
+        settings.control_address,
+        _services(settings, parts, stopping),
+        metrics,
+        insecure=settings.insecure,
+        grace_seconds=settings.grace_seconds,
+    )
+    server.stopping = stopping
+    return server
+
+
+def _services(settings: ControlSettings, parts: Parts, stopping: asyncio.Event) -> list[Service]:
+    return [
+        job_service(JobServicer(parts.jobs, stopping, settings.watch_seconds)),
+        dataset_service(DatasetServicer(parts.datasets)),
+        model_service(ModelServicer(parts.models)),
+    ]
+
+
+def _reconcile_loop(
+    settings: ControlSettings, parts: Parts, figures: ControlMetrics
+) -> ReconcileLoop:
+    reconciler = Reconciler(
+        parts.ledger, parts.index, parts.doorbell, pace=Pace(lease_ttl_s=settings.lease_seconds)
+    )
+    observer = JobObserver(parts.index, figures)
+    return ReconcileLoop(reconciler, observer, figures, settings.reconcile_seconds)

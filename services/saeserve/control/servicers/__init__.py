@@ -1,0 +1,1 @@
+"""The gRPC services: convert, call a handler in a thread, convert back."""

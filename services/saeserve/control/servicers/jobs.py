@@ -1,0 +1,173 @@
+"""saeserve.v1.JobService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from saeserve.control.converters.events import event_message, gap_message
+from saeserve.control.converters.jobs import job_message, plan_message, state_of
+from saeserve.control.converters.specs import to_plain
+from saeserve.control.converters.tokens import (
+    Cursor,
+    page_after,
+    page_size,
+    page_token,
+    resume_cursor,
+)
+from saeserve.control.handlers.catalog import JobCatalog
+from saeserve.control.handlers.jobs import Canceller
+from saeserve.control.handlers.order import JobOrder
+from saeserve.control.handlers.submit import Submitter
+from saeserve.control.handlers.watch import News, Watcher
+from saeserve.control.servicers.context import Context
+from saeserve.core.specs.jobs import JOB_KINDS
+from saeserve.jobs.record import JobFilter
+from saeserve.platform.errors import InvalidInput, Unavailable
+from saeserve.platform.grpc_server import Service
+from saeserve.v1 import job_service_pb2 as pb
+from saeserve.v1 import job_service_pb2_grpc as pb_grpc
+
+NAME = "saeserve.v1.JobService"
+
+
+@dataclass(frozen=True)
+class JobHandlers:
+    """What the calls of JobService do."""
+
+    catalog: JobCatalog
+    submitter: Submitter
+    canceller: Canceller
+    watcher: Watcher
+
+
+class JobServicer(pb_grpc.JobServiceServicer):
+    """Converts, calls a handler in a thread, converts back."""
+
+    def __init__(
+        self, handlers: JobHandlers, stopping: asyncio.Event, watch_seconds: float
+    ) -> None:
+        """`stopping` ends watches, which would hold up a stop; they look each `watch_seconds`."""
+        self._handlers = handlers
+        self._stopping = stopping
+        self._watch_seconds = watch_seconds
+
+    @override
+    async def SubmitJob(
+        self, request: pb.SubmitJobRequest, context: Context
+    ) -> pb.SubmitJobResponse:
+        """Record a job and queue it."""
+        order = order_of(request)
+        record, plan = await asyncio.to_thread(self._handlers.submitter.submit, order)
+        return pb.SubmitJobResponse(job=job_message(record), plan=plan_message(plan))
+
+    @override
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        """The job as it is."""
+        record = await asyncio.to_thread(self._handlers.catalog.get, request.id)
+        return pb.GetJobResponse(job=job_message(record))
+
+    @override
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """Jobs that match, newest first."""
+        return await asyncio.to_thread(self._list, request)
+
+    @override
+    async def CancelJob(
+        self, request: pb.CancelJobRequest, context: Context
+    ) -> pb.CancelJobResponse:
+        """Ask a job to stop."""
+        cancel = self._handlers.canceller.cancel
+        record = await asyncio.to_thread(cancel, request.id, request.etag)
+        return pb.CancelJobResponse(job=job_message(record))
+
+    @override
+    async def WatchJob(
+        self, request: pb.WatchJobRequest, context: Context
+    ) -> AsyncIterator[pb.WatchJobResponse]:
+        """The job, its events, and the job again once it has ended."""
+        job, watcher = request.id, self._handlers.watcher
+        record = await asyncio.to_thread(watcher.job, job)
+        cursor = resume_cursor(request.resume_token, job)
+        yield pb.WatchJobResponse(job=job_message(record))
+        while True:
+            news = await asyncio.to_thread(watcher.look, job, cursor)
+            for update in _updates(job, cursor, news):
+                yield update
+            if news.ended is not None:
+                return
+            cursor = news.cursor
+            if not news.events:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait for the next look. Raises Unavailable when the server stops."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), self._watch_seconds)
+        except TimeoutError:
+            return
+        raise Unavailable(
+            "the server is stopping",
+            reason="STOPPING",
+            remedy="watch again with the token of the last event",
+        )
+
+    def _list(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        wanted = _filter_of(request.filter)
+        scope = f"jobs:{request.filter.SerializeToString(deterministic=True).hex()}"
+        after = page_after(request.page_token, scope)
+        records, last = self._handlers.catalog.page(wanted, page_size(request.page_size), after)
+        return pb.ListJobsResponse(
+            jobs=[job_message(record) for record in records],
+            next_page_token=page_token(scope, last),
+        )
+
+
+def order_of(request: pb.SubmitJobRequest) -> JobOrder:
+    """What is submitted, in plain data."""
+    return JobOrder(
+        spec=to_plain(request.spec),
+        request_id=request.request_id,
+        validate_only=request.validate_only,
+        labels=dict(request.labels),
+        owner=request.owner,
+        priority=request.priority,
+        waits_for=tuple(request.waits_for),
+        max_attempts=request.max_attempts,
+    )
+
+
+def job_service(servicer: JobServicer) -> Service:
+    """The service, to be added to a server."""
+    return Service(NAME, lambda server: pb_grpc.add_JobServiceServicer_to_server(servicer, server))
+
+
+def _filter_of(message: pb.JobFilter) -> JobFilter:
+    for index, kind in enumerate(message.kinds):
+        if kind not in JOB_KINDS:
+            raise InvalidInput(
+                f"{kind!r} is no kind of job",
+                field=f"filter.kinds[{index}]",
+                remedy=f"use {', '.join(JOB_KINDS)}",
+            )
+    states = [state_of(value, f"filter.states[{i}]") for i, value in enumerate(message.states)]
+    return JobFilter(
+        states=frozenset(states),
+        kinds=frozenset(message.kinds),
+        owner=message.owner,
+        labels=dict(message.labels),
+    )
+
+
+def _updates(job: str, cursor: Cursor, news: News) -> Iterator[pb.WatchJobResponse]:
+    if news.lost is not None:
+        yield pb.WatchJobResponse(event=gap_message(job, cursor, news.lost))
+    for seen in news.events:
+        event = event_message(job, seen.cursor, seen.event)
+        if event is not None:
+            yield pb.WatchJobResponse(event=event)
+    if news.ended is not None:
+        yield pb.WatchJobResponse(job=job_message(news.ended))

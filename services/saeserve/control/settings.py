@@ -1,0 +1,34 @@
+"""Settings of the control service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from saeserve.platform.settings import ServiceSettings
+
+
+class ControlSettings(ServiceSettings):
+    """What the control service can be told, beside what every service can."""
+
+    control_address: str = "127.0.0.1:7070"
+    """Where gRPC is answered: host:port or unix:/path."""
+
+    control_metrics_address: str = "127.0.0.1:9470"
+    """Where /metrics is answered."""
+
+    auto_class: Literal["cpu", "gpu"] = "cpu"
+    """Resource class of jobs whose device is "auto"."""
+
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """Attempts of a job that names no number."""
+
+    lease_seconds: float = Field(default=60.0, gt=0)
+    """As the workers': a job whose worker was silent for this long is given to another."""
+
+    reconcile_seconds: float = Field(default=1.0, gt=0)
+    """Pause between two rounds of the reconciler."""
+
+    watch_seconds: float = Field(default=0.2, gt=0)
+    """Pause between two looks of a WatchJob call."""
