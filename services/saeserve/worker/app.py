@@ -42,7 +42,7 @@ def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[
     settlement = Settlement(Ledger(store), index, doorbell, datasets)
     supervisor = Supervisor(settings, settlement, metrics, drain)
     classes = settings.worker_classes
-    register(app, JobTaker(index, supervisor, classes, settings.lease_seconds, drain))
+    register(app, JobTaker(index, supervisor, settings.lease_seconds, drain))
 
     def ready(**_: object) -> None:
         _ring_myself(doorbell, classes)

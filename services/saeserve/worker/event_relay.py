@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,10 @@ _log = logging.getLogger("saeserve.worker.events")
 
 
 class EventRelay:
-    """Reads `events.jsonl` as it grows. What the index could not take waits, in order."""
+    """Reads `events.jsonl` as it grows. What the index could not take waits, in order.
+
+    Lease keeper and supervisor share it.
+    """
 
     def __init__(
         self, path: Path, job: str, kind: str, index: JobIndex, metrics: WorkerMetrics
@@ -29,27 +33,36 @@ class EventRelay:
         self._waiting: deque[Event] = deque()
         self._values: dict[str, float] = {}
         self._seen = -1
+        self._lock = threading.Lock()
         self.progress: Progress | None = None
         """How far the attempt is, by its latest metrics event."""
 
     def forward(self) -> None:
         """Take in what is new and hand it to the index, as far as that answers."""
+        with self._lock:
+            self._take_in()
+            self._hand_over()
+
+    def rewind(self) -> None:
+        """Hand everything to the index again: it has lost its data; appending is idempotent."""
+        with self._lock:
+            self._tail = EventTail(self._path)
+            self._waiting.clear()
+
+    def _take_in(self) -> None:
         for event in self._tail.read():
             self._waiting.append(event)
             if event.op > self._seen:
                 self._seen = event.op
                 self._observe(event)
+
+    def _hand_over(self) -> None:
         try:
             while self._waiting:
                 self._index.append(self._job, self._waiting[0])
                 self._waiting.popleft()
         except IndexUnavailable:
             _log.debug("%s: %d events wait for the index", self._job, len(self._waiting))
-
-    def rewind(self) -> None:
-        """Hand everything to the index again: it has lost its data; appending is idempotent."""
-        self._tail = EventTail(self._path)
-        self._waiting.clear()
 
     def _observe(self, event: Event) -> None:
         if event.type != "metrics":

@@ -56,15 +56,16 @@ def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:
 def run(order: JobOrder, stop: threading.Event) -> ExitCode:
     """Run the attempt until it has ended; leave its result or its error in the store."""
     context = make_context(order, stop)
-    try:
-        return _run(context)
-    except JobStopped:
-        return ExitCode.STOPPED
-    except Fenced as error:
-        _log.warning("%s", error.message)
-        return ExitCode.FENCED
-    except Exception as error:
-        return _failed(context, error)
+    with context.report:
+        try:
+            return _run(context)
+        except JobStopped:
+            return ExitCode.STOPPED
+        except Fenced as error:
+            _log.warning("%s", error.message)
+            return ExitCode.FENCED
+        except Exception as error:
+            return _failed(context, error)
 
 
 def make_context(order: JobOrder, stop: threading.Event) -> RunContext:

@@ -53,6 +53,7 @@ class LeaseKeeper:
         self._ttl_s = ttl_s
         self._started = False
         self._alone = False
+        self._forgotten = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
         self.lost = threading.Event()
@@ -95,9 +96,11 @@ class LeaseKeeper:
             return self._by_store()
         if answer is Beat.UNKNOWN:
             self._note_alone("it has lost this job")
-            self._relay.rewind()
+            self._forgotten = True
             return self._by_store()
-        self._alone = False
+        if self._forgotten:
+            self._relay.rewind()
+        self._alone = self._forgotten = False
         return answer
 
     def _by_store(self) -> Beat:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.ledger import Ledger
@@ -34,6 +35,12 @@ class Report:
         """The report of the attempt that `claim` began."""
         folder = store.path(ledger.attempt_key(claim.job, claim.epoch))
         return Report(EventLog(folder / "events.jsonl", claim.epoch))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
 
     def attempt_started(self, resume_step: int) -> None:
         """Later steps of older attempts are superseded from here on."""

@@ -120,6 +120,7 @@ class Supervisor:
                     child.stop()
         finally:
             child.kill()
+        relay.forward()
         step = relay.progress.step if relay.progress else order.claim.resume_step
         return Watched(code, child.stopping, keeper.cancelled.is_set(), step)
 

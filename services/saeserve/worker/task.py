@@ -1,16 +1,15 @@
-"""The Celery task: a ring means that there may be jobs; the worker takes them one by one."""
+"""The Celery task: a ring says that a class may have jobs; the worker takes them one by one."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celery import Celery
 
-from saeserve.jobs.doorbell import TASK
+from saeserve.jobs.doorbell import RING
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Lease
 from saeserve.platform.errors import ServiceError
@@ -25,14 +24,13 @@ class JobTaker:
 
     index: JobIndex
     supervisor: Supervisor
-    classes: Sequence[str]
     lease_seconds: float
     drain: threading.Event
 
-    def take_all(self) -> int:
-        """Run every runnable job, of the first class that has one; how many attempts were run."""
+    def take(self, resource_class: str) -> int:
+        """Run every runnable job of the class; how many attempts were run."""
         ran = 0
-        while not self.drain.is_set() and any(self._take_one(each) for each in self.classes):
+        while not self.drain.is_set() and self._take_one(resource_class):
             ran += 1
         return ran
 
@@ -65,7 +63,7 @@ class JobTaker:
 def register(app: Celery, taker: JobTaker) -> None:
     """Make `app` answer rings by `taker`."""
 
-    def ring() -> None:
-        taker.take_all()
+    def ring(resource_class: str) -> None:
+        taker.take(resource_class)
 
-    app.task(name=TASK, ignore_result=True)(ring)
+    app.task(name=RING, ignore_result=True)(ring)

@@ -1,0 +1,62 @@
+"""Failures as their submitter reads them."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from saeserve.core.errors import DataError, DivergedError, NoSpaceError, SaeError
+from saeserve.platform.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from saeserve.worker.failures import crash, failure_of, interrupted, worker_lost
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's is called."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retryable"),
+    [
+        (DataError("is NaN", shard="a.npy", row=3), "BAD_DATA", False),
+        (NoSpaceError("full"), "DISK_FULL", True),
+        (NotFound("no data set", reason="DATASET_NOT_FOUND"), "DATASET_NOT_FOUND", False),
+        (FailedPrecondition("not READY"), "FAILED_PRECONDITION", False),
+        (Unavailable("full", reason="DISK_FULL"), "DISK_FULL", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "DISK_FULL", True),
+        (OSError(errno.EIO, "Input/output error"), "INTERNAL", True),
+        (MemoryError(), "OOM_HOST", True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "OOM_HOST", True),
+        (OutOfMemoryError("CUDA out of memory"), "OOM_GPU", True),
+        (ValueError("secret text"), "INTERNAL", False),
+    ],
+)
+def test_codes_and_whether_another_attempt_may_help(
+    error: Exception, code: str, retryable: bool
+) -> None:
+    failure = failure_of(error, 4)
+    assert (failure.code, failure.retryable, failure.step) == (code, retryable, 4)
+    assert failure.remedy or isinstance(error, SaeError | ServiceError)
+
+
+def test_what_was_wrong_and_what_to_do_reach_the_submitter() -> None:
+    error = DivergedError(7, "the loss is nan", remedy="lower lr")
+    failure = failure_of(error, 4)
+    assert (failure.step, failure.remedy) == (7, "lower lr")
+    assert "the loss is nan" in failure.message
+
+
+def test_the_text_of_an_unknown_error_stays_inside() -> None:
+    first, second = (failure_of(ValueError("secret text"), 0) for _ in range(2))
+    assert "secret" not in first.model_dump_json()
+    assert first.cause == "ValueError"
+    assert first.message != second.message
+
+
+def test_crashes_are_told_by_signal_or_code() -> None:
+    assert crash(-9, 3).cause == "SIGKILL"
+    assert crash(-99, 3).cause == "signal 99"
+    assert "exit code 1" in crash(1, 3).message
+    assert crash(1, 3).retryable
+    assert interrupted(3).retryable
+    assert worker_lost(3).code == "WORKER_LOST"

@@ -1,0 +1,224 @@
+"""One attempt, whatever becomes of its process."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from tests.fakes.worker_bench import Bench, until
+
+from saeserve.jobs.record import Failure, Lease
+from saeserve.jobs.states import JobState
+from saeserve.worker.settlement import Ending
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_committed_result_reaches_the_index(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "report"
+    assert bench.run() is Ending.SUCCEEDED
+    record = bench.index.get("j-1")
+    assert record is not None
+    assert record.state is JobState.SUCCEEDED
+    assert record.outputs[0].model == "models/m/versions/1"
+    events = [entry.event for entry in bench.index.events("j-1", 0, 100)]
+    assert [event.step for event in events if event.type == "metrics"] == [1, 2]
+    assert events[-1].data["state"] == "SUCCEEDED"
+    assert bench.registry.get_sample_value("saeserve_attempts_total", {"outcome": "succeeded"}) == 1
+
+
+def test_a_failure_that_would_repeat_ends_the_job(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "fail"
+    assert bench.run() is Ending.FAILED
+    result = bench.ledger.result("j-1")
+    assert result is not None
+    assert result.failure is not None
+    assert (result.failure.code, result.failure.step) == ("BAD_DATA", 3)
+    assert bench.state() == "FAILED"
+
+
+def test_a_retryable_failure_gives_the_job_back_until_attempts_are_used(bench: Bench) -> None:
+    bench.submit(max_attempts=2)
+    bench.part = "fail-retryable"
+    assert bench.run() is Ending.RETRIED
+    assert bench.state() == "QUEUED"
+    assert bench.run() is Ending.FAILED
+    assert bench.started == [1, 2]
+    result = bench.ledger.result("j-1")
+    assert result is not None
+    assert result.failure is not None
+    assert result.failure.code == "BAD_DATA"
+
+
+def test_a_crash_is_told_with_its_signal_and_step(bench: Bench) -> None:
+    bench.submit(max_attempts=1)
+    bench.part = "crash"
+    assert bench.run() is Ending.FAILED
+    result = bench.ledger.result("j-1")
+    assert result is not None
+    failure = result.failure
+    assert failure is not None
+    assert (failure.code, failure.cause, failure.step) == ("CHILD_CRASHED", "SIGSEGV", 4)
+    assert bench.ledger.failure("j-1", 1) == failure
+
+
+def test_an_end_without_result_is_a_crash(bench: Bench) -> None:
+    bench.submit(max_attempts=1)
+    bench.part = "mute"
+    assert bench.run() is Ending.FAILED
+    failure = bench.ledger.failure("j-1", 1)
+    assert failure is not None
+    assert failure.code == "CHILD_CRASHED"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_used_up_attempts_fail_the_job_with_the_last_word(bench: Bench, lost: bool) -> None:
+    bench.submit(max_attempts=1)
+    claim = bench.ledger.claim("j-1", "gone", 0.0)
+    if not lost:
+        lease = Lease(job="j-1", epoch=claim.epoch, owner="gone")
+        bench.ledger.write_failure(lease, Failure(code="OOM_GPU", message="no memory"))
+    assert bench.run() is Ending.FAILED
+    assert bench.started == []
+    result = bench.ledger.result("j-1")
+    assert result is not None
+    assert result.failure is not None
+    assert result.failure.code == ("WORKER_LOST" if lost else "OOM_GPU")
+
+
+def test_cancel_stops_the_process_and_commits_cancelled(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "wait"
+    running = bench.begin(bench.supervisor)
+    bench.ledger.request_cancel("j-1")
+    bench.index.request_cancel("j-1")
+    assert running.ending() is Ending.CANCELLED
+    result = bench.ledger.result("j-1")
+    assert result is not None
+    assert result.state is JobState.CANCELLED
+    assert bench.state() == "CANCELLED"
+
+
+def test_a_wish_of_before_the_start_needs_no_process(bench: Bench) -> None:
+    bench.submit()
+    bench.ledger.request_cancel("j-1")
+    assert bench.run() is Ending.CANCELLED
+    assert bench.started == []
+    assert bench.state() == "CANCELLED"
+
+
+def test_drain_gives_the_job_back_without_charge_and_rings(bench: Bench) -> None:
+    bench.submit(max_attempts=1)
+    bench.part = "wait"
+    running = bench.begin(bench.supervisor)
+    bench.drain.set()
+    assert running.ending() is Ending.DRAINED
+    assert bench.doorbell.rung == ["cpu"]
+    assert bench.state() == "QUEUED"
+    bench.drain.clear()
+    bench.part = "finish"
+    assert bench.run("other") is Ending.SUCCEEDED
+    assert bench.started == [1, 2]
+
+
+def test_drain_without_a_broker_leaves_the_ring_to_the_reconciler(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "wait"
+    bench.doorbell.down = True
+    running = bench.begin(bench.supervisor)
+    bench.drain.set()
+    assert running.ending() is Ending.DRAINED
+    assert bench.ledger.record("j-1").state is JobState.QUEUED
+
+
+def test_a_process_that_will_not_stop_is_killed_with_its_children(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "stubborn"
+    running = bench.begin(bench.supervisor)
+    grandchild = int((bench.folder("j-1", 1) / "grandchild").read_text())
+    assert alive(grandchild)
+    bench.drain.set()
+    assert running.ending() is Ending.DRAINED
+    until(lambda: not alive(grandchild))
+
+
+def test_a_superseded_attempt_is_killed_and_commits_nothing(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "wait"
+    running = bench.begin(bench.supervisor)
+    bench.index.down = True
+    bench.ledger.claim("j-1", "other", 0.0)
+    assert running.ending() is Ending.FENCED
+    assert bench.ledger.result("j-1") is None
+    assert bench.ledger.failure("j-1", 1) is None
+    assert bench.registry.get_sample_value("saeserve_fenced_total") == 1
+
+
+def test_a_process_that_finds_itself_superseded_ends_quietly(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "fenced"
+    assert bench.run() is Ending.FENCED
+    assert bench.ledger.result("j-1") is None
+
+
+def test_without_the_index_an_attempt_goes_on_to_its_result(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "wait-for-go"
+    running = bench.begin(bench.supervisor)
+    bench.index.down = True
+    bench.ledger.store.path("jobs/j-1/go").touch()
+    assert running.ending() is Ending.SUCCEEDED
+    bench.index.down = False
+    assert bench.state() == "RUNNING"
+    bench.index.expire(-60)
+    assert bench.run("other") is Ending.SUCCEEDED
+    assert bench.started == [1]
+    assert bench.state() == "SUCCEEDED"
+
+
+def test_a_stop_from_outside_is_a_charged_attempt(bench: Bench) -> None:
+    bench.submit()
+    bench.part = "stopped"
+    assert bench.run() is Ending.RETRIED
+    failure = bench.ledger.failure("j-1", 1)
+    assert failure is not None
+    assert failure.code == "INTERRUPTED"
+
+
+def test_a_failed_ingest_fails_its_data_set(bench: Bench) -> None:
+    bench.datasets.create("rows")
+    bench.submit(kind="ingest", resolved_spec={"ingest": {"dataset": "rows"}})
+    bench.part = "fail"
+    assert bench.run() is Ending.FAILED
+    found = bench.datasets.get("rows")
+    assert (found.state, found.failure) == ("FAILED", "row 3 is NaN")
+
+
+def test_a_cancelled_harvest_leaves_no_pending_data_set(bench: Bench) -> None:
+    bench.datasets.create("rows", "j-1")
+    bench.submit(kind="harvest", resolved_spec={"harvest": {"dataset": "rows"}})
+    bench.ledger.request_cancel("j-1")
+    assert bench.run() is Ending.CANCELLED
+    assert bench.datasets.get("rows").state == "FAILED"
+
+
+def test_an_unreadable_job_fails_and_does_not_block_the_queue(bench: Bench) -> None:
+    bench.submit()
+    bench.ledger.store.path("jobs/j-1/job.json").write_text("{")
+    assert bench.run() is Ending.FAILED
+    assert bench.state() == "FAILED"
+
+
+def test_the_worker_keeps_no_child(bench: Bench) -> None:
+    bench.submit()
+    bench.run()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

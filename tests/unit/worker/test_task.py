@@ -1,0 +1,61 @@
+"""Rings, and what the worker takes on one."""
+
+from __future__ import annotations
+
+from tests.fakes.worker_bench import Bench
+
+from saeserve.jobs.doorbell import RING, celery_app
+from saeserve.worker.task import JobTaker, register
+
+
+def taker(bench: Bench) -> JobTaker:
+    return JobTaker(bench.index, bench.supervisor, 60, bench.drain)
+
+
+def test_one_ring_takes_every_job_of_its_class(bench: Bench) -> None:
+    for job, resource_class in (("j-1", "cpu"), ("j-2", "gpu"), ("j-3", "cpu")):
+        bench.submit(job, resource_class=resource_class)
+    assert taker(bench).take("cpu") == 2
+    states = [bench.state(job) for job in ("j-1", "j-2", "j-3")]
+    assert states == ["SUCCEEDED", "QUEUED", "SUCCEEDED"]
+
+
+def test_a_draining_worker_takes_nothing(bench: Bench) -> None:
+    bench.submit()
+    bench.drain.set()
+    assert taker(bench).take("cpu") == 0
+    assert bench.state() == "QUEUED"
+
+
+def test_without_the_index_a_ring_ends_quietly(bench: Bench) -> None:
+    bench.submit()
+    bench.index.down = True
+    assert taker(bench).take("cpu") == 0
+
+
+def test_a_failing_store_ends_the_ring_and_gives_the_job_back(bench: Bench) -> None:
+    bench.submit()
+    folder = bench.ledger.store.path("jobs/j-1")
+    folder.joinpath("attempts").write_text("in the way")
+    assert taker(bench).take("cpu") == 0
+    assert bench.state() == "QUEUED"
+    assert bench.started == []
+
+
+def test_the_worker_lives_on_after_a_job_that_fails(bench: Bench) -> None:
+    bench.part = "crash"
+    bench.submit("j-1", max_attempts=2)
+    assert taker(bench).take("cpu") == 2
+    assert bench.state() == "FAILED"
+    bench.part = "finish"
+    bench.submit("j-2")
+    assert taker(bench).take("cpu") == 1
+    assert bench.state("j-2") == "SUCCEEDED"
+
+
+def test_the_celery_task_takes_jobs(bench: Bench) -> None:
+    bench.submit()
+    app = celery_app("redis://nowhere")
+    register(app, taker(bench))
+    app.tasks[RING].apply(("cpu",))
+    assert bench.state() == "SUCCEEDED"
