@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,6 +29,17 @@ def numbered_rows(rows: int, d: int = 4) -> Tensor:
     x_ND = torch.full((rows, d), 1000.0)
     x_ND[:, 0] = torch.arange(rows)
     return x_ND
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Path:
+    """A .safetensors file."""
+    path.write_bytes(safetensors.torch.save(tensors))
+    return path
+
+
+def norms(x_ND: Tensor) -> Tensor:
+    """Row norms, float64 [N]."""
+    return x_ND.double().square().sum(1).sqrt()
 
 
 def row_block(x_ND: Tensor, first: int = 0, document_rows: int = 5) -> RowBlock:

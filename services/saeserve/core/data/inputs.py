@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +19,17 @@ from saeserve.core.specs.jobs import StorageType
 
 MAX_NPY_HEADER = 4096
 T = TypeVar("T")
+# What a malformed header raises depends on where numpy's literal parser gives up on it.
+_MALFORMED = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    TokenError,
+    RecursionError,
+    MemoryError,
+)
 _NPY_TYPES: dict[str, StorageType] = {"float16": "float16", "float32": "float32"}
 
 
@@ -125,8 +137,7 @@ def _npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]
         with path.open("rb") as file:
             head = io.BytesIO(file.read(MAX_NPY_HEADER))
         shape, fortran, dtype = _parse_npy_header(head)
-    # What a malformed header raises depends on where numpy's literal parser gives up on it.
-    except (OSError, ValueError, TypeError, IndexError, RecursionError, MemoryError) as error:
+    except _MALFORMED as error:
         raise DataError(
             f"cannot be read as .npy: {error}",
             shard=path.name,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.fakes.datasets import SOURCE, heldout_mask, numbered_rows, write_dataset
+from tests.fakes.datasets import SOURCE, heldout_mask, numbered_rows, save_tensors, write_dataset
 
 from saeserve.core.data.dataset import HeldoutRows, ShardedDataset
 from saeserve.core.errors import DataError, DataMismatchError
@@ -96,11 +96,11 @@ def test_a_shard_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -
     write_dataset(tmp_path, numbered_rows(40))
     dataset = ShardedDataset.open(tmp_path)
     shard = tmp_path / "shards" / "00001.safetensors"
-    tensors = safetensors.torch.load_file(shard)
-    safetensors.torch.save_file({**tensors, SOURCE: tensors[SOURCE].half()}, shard)
+    tensors = safetensors.torch.load(shard.read_bytes())
+    save_tensors(shard, {**tensors, SOURCE: tensors[SOURCE].half()})
     with pytest.raises(DataError, match=f"{SOURCE} is .*F16"), dataset.shard(1):
         pass
-    safetensors.torch.save_file({SOURCE: tensors[SOURCE]}, shard)
+    save_tensors(shard, {SOURCE: tensors[SOURCE]})
     with pytest.raises(DataError, match="no column document"), dataset.shard(1):
         pass
     shard.write_bytes(b"")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes.datasets import SOURCE, documents, numbered_rows, row_block, write_dataset
+from tests.fakes.datasets import SOURCE, documents, norms, numbered_rows, row_block, write_dataset
 
 from saeserve.core.data.finishing import (
     MANIFEST_FILE,
@@ -46,8 +46,7 @@ def test_the_median_is_exact(norms: list[float], cut: int) -> None:
 def test_the_manifest_describes_what_was_written(tmp_path: Path) -> None:
     x_ND = numbered_rows(33)
     manifest = write_dataset(tmp_path, x_ND, shard_rows=16, heldout_fraction=0.3)
-    norms = x_ND.double().norm(dim=1).float()
-    assert manifest.source(SOURCE).median_norm == float(norms.median())
+    assert manifest.source(SOURCE).median_norm == float(norms(x_ND).float().median())
     assert (manifest.source(None).hook, manifest.source(None).layer) == ("resid_post", 3)
     assert [entry.rows for entry in manifest.shards] == [16, 16, 1]
     assert [entry.rows for entry in manifest.documents] == [5] * 6 + [3]

@@ -21,7 +21,7 @@ def stream(order: RowOrder, epoch: int) -> list[tuple[int, int]]:
     """(shard, row of the shard) of every position of an epoch, read from the definition."""
     rows: list[tuple[int, int]] = []
     for window, shards in enumerate(order.windows(epoch)):
-        inside = [(int(s), row) for s in shards for row in range(order.counts[s])]
+        inside = [(s, row) for s in map(int, shards) for row in range(order.counts[s])]
         shuffle = order.shuffle(epoch, window, len(inside))
         rows += [inside[i] for i in shuffle]
     return rows
