@@ -34,7 +34,7 @@ from saeserve.core.specs.manifest import ShardEntry
 class RowBlock:
     """N rows of every source, and where each row comes from.
 
-    `tensors`: each source float32 [N, d]. The rest int32 [N]: the document's index in the
+    `tensors`: each source [N, d], float32 or the stored type. The rest int32 [N]: the document's index in the
     document table, its sequence, the position in the sequence and the token id; -1 where unknown.
     """
 
