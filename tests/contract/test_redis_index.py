@@ -1,0 +1,107 @@
+"""What only one of the indexes can show: clocks, outages, and that both tell the same story."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.fakes.job_moves import MOVES, Move, play, whole
+from tests.fakes.jobs import TTL, Clock, record, run
+from tests.fakes.memory_index import MemoryIndex
+from tests.fakes.valkey import Valkey
+
+from saeserve.jobs.ports import IndexUnavailable, JobIndex
+from saeserve.jobs.record import JobFilter
+from saeserve.jobs.redis_index import RedisIndex
+from saeserve.jobs.states import JobState
+
+
+@pytest.fixture
+def redis_index(valkey: Valkey) -> Iterator[RedisIndex]:
+    with valkey.client() as client:
+        yield RedisIndex(client)
+
+
+def test_leadership_and_leases_end_by_the_clock() -> None:
+    clock = Clock()
+    index = MemoryIndex(clock)
+    run(index)
+    index.lead("x", "A", TTL)
+    clock.advance(TTL - 1)
+    assert index.expire(0.0) == []
+    assert not index.lead("x", "B", TTL)
+    clock.advance(2)
+    assert index.expire(5.0) == []
+    assert [r.id for r in index.expire(0.0)] == ["j-1"]
+    assert index.lead("x", "B", TTL)
+
+
+def test_leadership_and_leases_end_by_the_servers_clock(redis_index: RedisIndex) -> None:
+    redis_index.put(record())
+    redis_index.acquire("cpu", "A", 0.001)
+    redis_index.lead("x", "A", 0.001)
+    limit = time.monotonic() + 20
+    while not redis_index.lead("x", "B", TTL) and time.monotonic() < limit:
+        time.sleep(0.005)
+    assert not redis_index.lead("x", "A", TTL)
+    assert [r.id for r in redis_index.expire(0.0)] == ["j-1"]
+
+
+def test_flushed_scripts_are_loaded_again(redis_index: RedisIndex, valkey: Valkey) -> None:
+    redis_index.put(record("j-1"))
+    valkey.forget_scripts()
+    assert redis_index.put(record("j-2"))
+
+
+CALLS: dict[str, Callable[[JobIndex], object]] = {
+    "put": lambda index: index.put(record("j-2")),
+    "get": lambda index: index.get("j-1"),
+    "ids": lambda index: index.ids(),
+    "page": lambda index: index.page(JobFilter(states=frozenset({JobState.QUEUED})), 5, ""),
+    "events": lambda index: index.events("j-1", 0, 5),
+    "counts": lambda index: index.counts(),
+    "generation": lambda index: index.generation(),
+    "set_generation": lambda index: index.set_generation("x"),
+}
+
+
+@pytest.mark.parametrize("call", sorted(CALLS))
+def test_an_unreachable_server_is_index_unavailable(call: str, tmp_path: Path) -> None:
+    server = Valkey(tmp_path)
+    with server.client() as nowhere, pytest.raises(IndexUnavailable, match="out of reach"):
+        CALLS[call](RedisIndex(nowhere))
+
+
+def test_a_server_that_refuses_writes_is_index_unavailable(
+    redis_index: RedisIndex, valkey: Valkey
+) -> None:
+    redis_index.put(record("j-1"))
+    valkey.configure("maxmemory", "1")
+    try:
+        with pytest.raises(IndexUnavailable, match="takes no writes"):
+            redis_index.put(record("j-2"))
+        assert redis_index.get("j-1") is not None
+    finally:
+        valkey.configure("maxmemory", "0")
+    assert redis_index.ids() == ["j-1"]
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(MOVES, max_size=40))
+def test_redis_and_memory_tell_the_same_story(valkey: Valkey, moves: list[Move]) -> None:
+    """Any sequence of moves gets the same answers, and leaves the same records and events."""
+    valkey.flush()
+    memory = MemoryIndex()
+    with valkey.client() as client:
+        index = RedisIndex(client)
+        for move in moves:
+            assert play(index, move) == play(memory, move), move
+        assert whole(index) == whole(memory)

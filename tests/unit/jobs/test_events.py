@@ -1,0 +1,78 @@
+"""The log of an attempt: dense ops, whole lines, nothing read twice."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from saeserve.jobs.events import EventLog, EventTail, tail
+
+
+def write(path: Path, *steps: int) -> None:
+    with EventLog(path, 2, clock=lambda: 7.5) as log:
+        for step in steps:
+            log.append("metrics", step=step, data={"loss": float("nan")})
+
+
+def test_events_are_read_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "attempt" / "events.jsonl"
+    write(path, 10, 20)
+    first, second = tail(path)
+    assert (first.epoch, first.op, first.time, first.step, first.type) == (2, 0, 7.5, 10, "metrics")
+    assert first.data == {"loss": "NaN"}
+    assert (second.op, second.step) == (1, 20)
+    assert tail(path, from_op=1) == [second]
+    assert tail(tmp_path / "none.jsonl") == []
+
+
+def test_every_event_is_there_before_append_returns(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventLog(path, 1) as log:
+        told = log.append("log", data={"message": "hello"})
+        assert tail(path) == [told]
+
+
+def test_a_torn_last_line_waits(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write(path, 10, 20)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    follower = EventTail(path)
+    assert [e.step for e in follower.read()] == [10]
+    assert follower.read() == []
+    path.write_bytes(whole)
+    assert [e.step for e in follower.read()] == [20]
+
+
+def test_reopening_cuts_the_torn_line_and_counts_on(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    write(path, 10, 20)
+    path.write_bytes(path.read_bytes()[:-5])
+    write(path, 30)
+    assert [(e.op, e.step) for e in tail(path)] == [(0, 10), (1, 30)]
+
+
+def test_a_damaged_line_is_told_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events.jsonl"
+    write(path, 10)
+    with path.open("ab") as file:
+        file.write(b"\0\0\0\n")
+    write(path, 20)
+    with caplog.at_level(logging.WARNING):
+        assert [(e.op, e.step) for e in tail(path)] == [(0, 10), (1, 20)]
+    assert "damaged line of 3 bytes" in caplog.text
+
+
+def test_a_follower_reads_each_event_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    follower = EventTail(path)
+    assert follower.read() == []
+    write(path, 10)
+    assert [e.step for e in follower.read()] == [10]
+    write(path, 20, 30)
+    assert [e.step for e in follower.read()] == [20, 30]
+    assert follower.read() == []
