@@ -34,8 +34,9 @@ from saeserve.core.specs.manifest import ShardEntry
 class RowBlock:
     """N rows of every source, and where each row comes from.
 
-    `tensors`: each source [N, d], float32 or the stored type. The rest int32 [N]: the document's index in the
-    document table, its sequence, the position in the sequence and the token id; -1 where unknown.
+    `tensors`: each source [N, d], float32 or the stored type. The rest int32 [N]: the document's
+    index in the document table, its sequence, the position in the sequence and the token id;
+    -1 where unknown.
     """
 
     tensors: Mapping[str, Tensor]
