@@ -135,7 +135,10 @@ class Batcher(Generic[ModelT]):
     def _compute(self, slices: Sequence[Slice[Request[ModelT]]]) -> Rows:
         first = slices[0].entry
         rows = join([part.entry.payload.part(part.start, part.stop) for part in slices])
-        return self._engine.run(first.model, first.operation, rows)
+        result = self._engine.run(first.model, first.operation, rows)
+        if result.rows != rows.rows:
+            raise RuntimeError(f"{rows.rows} rows in, {result.rows} out; this is a bug")
+        return result
 
     async def _after_failure(
         self, slices: Sequence[Slice[Request[ModelT]]], error: Exception

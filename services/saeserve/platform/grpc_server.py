@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -70,12 +71,17 @@ class GrpcServer:
         # The stubs lack the asyncio half of grpc_health.
         self._health = cast(Any, health).aio.HealthServicer()
         self._stopping = asyncio.Event()
+        self._heeded: list[signal.Signals] = []
         self._add_services()
 
     async def start(self) -> None:
-        """Bind and answer. Raises StartupError when the address is taken."""
+        """Bind and answer. Raises StartupError when the address is taken.
+
+        In the main thread SIGTERM and SIGINT are `request_stop` from here on.
+        """
         self._bind()
         await self._server.start()
+        self._heed_signals()
         for name in self._names():
             await self.set_serving(name, True)
 
@@ -86,15 +92,9 @@ class GrpcServer:
 
     async def run_until_stopped(self) -> None:
         """Serve until SIGTERM, SIGINT or `request_stop`, then stop in order."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
-            loop.add_signal_handler(number, self.request_stop)
         try:
             await self._stopping.wait()
         finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
             await self.stop()
 
     def request_stop(self) -> None:
@@ -105,6 +105,16 @@ class GrpcServer:
         """Tell health checks, refuse new calls, and give running ones the grace period."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._grace)
+        loop = asyncio.get_running_loop()
+        while self._heeded:
+            loop.remove_signal_handler(self._heeded.pop())
+
+    def _heed_signals(self) -> None:
+        # Python takes signals in the main thread alone.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.request_stop)
+                self._heeded.append(number)
 
     def _names(self) -> list[str]:
         return ["", *(service.name for service in self._services)]
