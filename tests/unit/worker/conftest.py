@@ -1,4 +1,4 @@
-"""A bench a test."""
+"""A bench or a workshop for each test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import torch
 from tests.fakes.worker_bench import Bench, make_bench
+from tests.fakes.workshop import Workshop
 
 
 @pytest.fixture
@@ -14,3 +16,11 @@ def bench(tmp_path: Path) -> Generator[Bench]:
     made = make_bench(tmp_path)
     yield made
     made.drain.set()
+
+
+@pytest.fixture
+def shop(bench: Bench) -> Generator[Workshop]:
+    """Jobs set torch's threads and determinism for their process; here that is the tests' own."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield Workshop(bench)
+    torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,167 @@
+"""Harvest, ingest and evaluate runners on small data and a tiny language model."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.fakes.tiny_models import WORDS, save_model, tiny_llama
+from tests.fakes.workshop import Workshop
+
+from saeserve.registry.dataset import DatasetState, UploadHeader
+from saeserve.worker.order import ExitCode
+
+SITE = {"hook": "resid_post", "layer": 1}
+
+
+def upload(shop: Workshop, name: str, rows: np.ndarray[Any, Any]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    data = buffer.getvalue()
+    sha256 = hashlib.sha256(data).hexdigest()
+    header = UploadHeader(dataset=name, file_name="x.npy", size_bytes=len(data), sha256=sha256)
+    with shop.bench.datasets.begin_upload(header) as writer:
+        writer.add(0, data, zlib.crc32(data))
+        writer.finish()
+
+
+def rows_of(count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(0).standard_normal((count, 8)).astype(np.float32)
+
+
+def test_ingest_makes_an_upload_ready(shop: Workshop) -> None:
+    upload(shop, "rows", rows_of(3000))
+    assert shop.submit("j-1", "ingest", {"dataset": "rows"}) is ExitCode.FINISHED
+    output = shop.output("j-1")
+    assert (output.dataset, output.metrics["rows"]) == ("rows", 3000)
+    manifest = shop.bench.datasets.get("rows").manifest
+    assert manifest is not None
+    assert (manifest.job, manifest.rows, manifest.sources[0].d) == ("j-1", 3000, 8)
+
+
+def test_ingest_names_the_row_that_is_not_finite(shop: Workshop) -> None:
+    rows = rows_of(600)
+    rows[417, 3] = np.nan
+    upload(shop, "rows", rows)
+    assert shop.submit("j-1", "ingest", {"dataset": "rows"}) is ExitCode.FAILED
+    failure = shop.failure("j-1")
+    assert (failure.code, failure.retryable) == ("BAD_DATA", False)
+    assert "x.npy, row 417" in failure.message
+
+
+def test_an_attempt_after_the_commit_answers_the_same(shop: Workshop) -> None:
+    upload(shop, "rows", rows_of(600))
+    shop.submit("j-1", "ingest", {"dataset": "rows"})
+    first = shop.output("j-1")
+    shop.bench.ledger.store.remove("jobs/j-1/result.json")
+    shards = shop.bench.datasets.get("rows").folder / "shards"
+    before = {path: path.stat().st_mtime_ns for path in shards.iterdir()}
+    assert shop.run("j-1") is ExitCode.FINISHED
+    assert shop.output("j-1") == first
+    assert {path: path.stat().st_mtime_ns for path in shards.iterdir()} == before
+
+
+def test_a_stopped_ingest_goes_on(shop: Workshop) -> None:
+    upload(shop, "rows", rows_of(600))
+    shop.stop.set()
+    assert shop.submit("j-1", "ingest", {"dataset": "rows"}) is ExitCode.STOPPED
+    assert shop.bench.datasets.get("rows").state is DatasetState.PENDING
+    shop.stop.clear()
+    assert shop.run("j-1") is ExitCode.FINISHED
+
+
+@pytest.fixture
+def harvested(shop: Workshop, tmp_path: Path) -> Workshop:
+    root = tmp_path / "root"
+    (root / "lm").mkdir(parents=True)
+    save_model(tiny_llama(), root / "lm")
+    rng = np.random.default_rng(0)
+    lines = [" ".join(rng.choice(WORDS, 20)) for _ in range(120)]
+    (root / "text.txt").write_text("\n".join(lines))
+    shop.roots = {"r": root}
+    spec = {
+        "dataset": "acts",
+        "language_model": {"path": "r:lm"},
+        "texts": [{"path": "r:text.txt", "format": "lines"}],
+        "sites": [SITE],
+        "context_length": 16,
+        "dtype": "float32",
+        "heldout_fraction": 0.3,
+    }
+    assert shop.submit("h-1", "harvest", spec) is ExitCode.FINISHED
+    return shop
+
+
+def test_harvest_then_train_then_evaluate(harvested: Workshop) -> None:
+    assert harvested.output("h-1").dataset == "acts"
+    progress = [e.data for e in harvested.events("h-1") if e.type == "metrics"]
+    assert progress[-1]["metrics"]["rows"] == progress[-1]["total_steps"] == 2400
+    assert progress[-1]["unit"] == "rows"
+    assert harvested.train("j-1", dataset="acts", topk={"k": 1}, d_sae=256) is ExitCode.FINISHED
+    spec = {
+        "model": "m",
+        "dataset": "acts",
+        "loss_recovered": {"max_tokens": 300, "batch_sequences": 4},
+        "context_features": 3,
+        "contexts_per_feature": 2,
+    }
+    assert harvested.submit("e-1", "evaluate", spec) is ExitCode.FINISHED
+    report = harvested.output("e-1").evaluation
+    assert report is not None
+    check_figures(report["metrics"])
+    assert sum(entry["latents"] for entry in report["density"]) <= 256
+    check_features(report["features"])
+
+
+def check_figures(metrics: dict[str, float]) -> None:
+    expected = {"fvu", "l0", "silent_on_heldout", "dead_fraction", "fvu_with_massive"}
+    expected |= {"ce_clean", "ce_sae", "ce_delta_nats", "loss_recovered_mean"}
+    expected |= {"loss_recovered_zero"}
+    assert expected <= set(metrics)
+    assert all(math.isfinite(value) for value in metrics.values())
+    difference = metrics["ce_sae"] - metrics["ce_clean"]
+    assert metrics["ce_delta_nats"] == pytest.approx(difference)
+
+
+def check_features(features: list[dict[str, Any]]) -> None:
+    assert 0 < len(features) <= 3
+    for feature in features:
+        contexts = feature["contexts"]
+        assert len(contexts) == 2
+        assert contexts[0]["activation"] >= contexts[1]["activation"] > 0
+        assert all(context["token"] in WORDS for context in contexts)
+        assert all("text.txt" in context["document"] for context in contexts)
+
+
+def test_massive_rows_stand_beside_the_headline(shop: Workshop) -> None:
+    shop.planted(massive_rows=20)
+    shop.train("j-1")
+    shop.submit("e-1", "evaluate", {"model": "m", "dataset": "planted"})
+    report = shop.output("e-1").evaluation
+    assert report is not None
+    metrics = report["metrics"]
+    assert metrics["fvu"] == pytest.approx(shop.output("j-1").metrics["fvu"], rel=0.2)
+    assert metrics["fvu_with_massive"] != metrics["fvu"]
+
+
+def test_a_model_of_another_width_is_refused(shop: Workshop) -> None:
+    shop.planted()
+    shop.planted("narrow", d=8)
+    shop.train("j-1")
+    spec = {"model": "m", "dataset": "narrow"}
+    assert shop.submit("e-1", "evaluate", spec) is ExitCode.FAILED
+    assert shop.failure("e-1").code == "DATA_MISMATCH"
+
+
+def test_splicing_needs_a_language_model(shop: Workshop) -> None:
+    shop.planted()
+    shop.train("j-1")
+    spec: dict[str, Any] = {"model": "m", "dataset": "planted", "loss_recovered": {}}
+    assert shop.submit("e-1", "evaluate", spec) is ExitCode.FAILED
+    assert "names no language model" in shop.failure("e-1").message

@@ -1,0 +1,137 @@
+"""The train runner on planted features, with real trainer, export and registry."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tests.fakes.workshop import BATCH, STEPS, Workshop
+
+from saeserve.core.export.format import load_model
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.record import Result
+from saeserve.registry.version import ModelVersion
+from saeserve.worker.order import ExitCode
+from saeserve.worker.report import Report, Scale
+
+
+@pytest.fixture(autouse=True)
+def data(shop: Workshop) -> None:
+    shop.planted()
+
+
+def weights(version: ModelVersion) -> bytes:
+    return (version.folder / "model.safetensors").read_bytes()
+
+
+def stop_at(shop: Workshop, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the run to stop once it reports `step`."""
+    report = Report.metrics
+
+    def reporting(self: Report, at: int, values: dict[str, float], scale: Scale) -> None:
+        report(self, at, values, scale)
+        if at == step:
+            shop.stop.set()
+
+    monkeypatch.setattr(Report, "metrics", reporting)
+
+
+def test_a_run_publishes_a_model_with_its_figures(shop: Workshop) -> None:
+    assert shop.train("j-1") is ExitCode.FINISHED
+    output = shop.output("j-1")
+    assert output.model == "models/m/versions/1"
+    expected = {"fvu", "l0", "dead_fraction", "silent_on_heldout", "train_tokens_per_second"}
+    assert expected <= set(output.metrics)
+    assert all(math.isfinite(value) for value in output.metrics.values())
+    version = shop.model("m")
+    lineage = version.config.lineage
+    assert (lineage.dataset, lineage.job, lineage.source) == ("planted", "j-1", "activations")
+    assert lineage.metrics["fvu"] == output.metrics["fvu"] < 1
+    model = load_model(version.folder)
+    assert float(model.frequency.sum()) == pytest.approx(output.metrics["l0"], rel=1e-4)
+
+
+def test_its_events_tell_steps_checkpoints_and_progress(shop: Workshop) -> None:
+    shop.train("j-1")
+    events = shop.events("j-1")
+    assert [e.step for e in events if e.type == "checkpoint"] == [10, 20, 30, 40]
+    metrics = [e for e in events if e.type == "metrics"]
+    assert [e.step for e in metrics] == list(range(5, STEPS + 1, 5))
+    assert metrics[-1].data["total_steps"] == STEPS
+    assert metrics[-1].data["metrics"]["tokens"] == STEPS * BATCH
+
+
+def test_a_stopped_run_is_resumed_to_the_same_bits(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.train("j-1", model="undisturbed")
+    with monkeypatch.context() as patch:
+        stop_at(shop, 15, patch)
+        assert shop.train("j-2", model="disturbed") is ExitCode.STOPPED
+    shop.stop.clear()
+    assert shop.run("j-2") is ExitCode.FINISHED
+    started = shop.events("j-2", 2)[0]
+    assert (started.type, started.data) == ("attempt_started", {"resume_step": 15})
+    assert weights(shop.model("disturbed")) == weights(shop.model("undisturbed"))
+
+
+def test_an_attempt_that_published_and_died_publishes_no_second_version(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: Ledger, result: Result) -> Result:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "finish", die)
+        assert shop.train("j-1") is ExitCode.FAILED
+    assert shop.run("j-1") is ExitCode.FINISHED
+    assert shop.models.keys("m") == [("m", 1)]
+
+
+def test_without_held_out_rows_the_model_comes_without_figures(shop: Workshop) -> None:
+    assert shop.train("j-1", eval_rows=0) is ExitCode.FINISHED
+    assert "fvu" not in shop.output("j-1").metrics
+    assert float(load_model(shop.model("m").folder).frequency.sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"dataset": "nowhere"}, "DATASET_NOT_FOUND"),
+        ({"source": "resid_post.3"}, "DATA_MISMATCH"),
+        ({"topk": {"k": 99}}, "INVALID_SPEC"),
+    ],
+)
+def test_what_cannot_run_fails_with_a_reason(
+    shop: Workshop, fields: dict[str, object], code: str
+) -> None:
+    assert shop.train("j-1", **fields) is ExitCode.FAILED
+    failure = shop.failure("j-1")
+    assert (failure.code, failure.retryable) == (code, False)
+
+
+def test_a_gpu_job_on_a_worker_without_one_says_so(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    spec = {"dataset": "planted", "model": "m", "topk": {"k": 4}, "d_sae": 32, "tokens": 4096}
+    shop.bench.submit("j-1", resource_class="gpu", resolved_spec={"train": spec})
+    assert shop.run("j-1") is ExitCode.FAILED
+    assert shop.failure("j-1").code == "NO_DEVICE"
+
+
+def test_a_checkpoint_without_its_preprocessing_is_told(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(shop, 15, patch)
+        shop.train("j-1")
+    shop.stop.clear()
+    checkpoint = shop.bench.folder("j-1", 1) / "checkpoints" / "15"
+    # Damage that the manifest does not show: the checkpoint was written so.
+    manifest = checkpoint / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("preprocessing.", "elsewhere."))
+    (checkpoint / "preprocessing.safetensors").rename(checkpoint / "elsewhere.safetensors")
+    assert shop.run("j-1") is ExitCode.FAILED
+    assert shop.failure("j-1", 2).code == "CKPT_CORRUPT"
