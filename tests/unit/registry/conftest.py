@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.fakes.registry import manifest_of, write_export
 
-from saeserve.core.specs.manifest import DatasetManifest, DocumentEntry, ShardEntry, SourceEntry
-from saeserve.core.specs.model import ModelConfig, TensorSource, TopKActivation
+from saeserve.core.specs.manifest import DatasetManifest
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry
@@ -43,32 +42,11 @@ def export(tmp_path: Path) -> Callable[[str], Path]:
     """Writes an exported model whose tensors hold the given text."""
 
     def write(tensors: str = "tensors") -> Path:
-        folder = tmp_path / f"export-{tensors}"
-        folder.mkdir(exist_ok=True)
-        config = ModelConfig(
-            architecture="topk",
-            d_in=4,
-            d_out=4,
-            d_sae=8,
-            inputs=(TensorSource(name="x", offset=0, d=4),),
-            outputs=(TensorSource(name="x", offset=0, d=4),),
-            activation=TopKActivation(k=2),
-        )
-        (folder / "config.json").write_text(json.dumps(config.to_json()))
-        (folder / "model.safetensors").write_text(tensors)
-        return folder
+        return write_export(tmp_path / f"export-{tensors}", tensors)
 
     return write
 
 
 @pytest.fixture
 def manifest() -> DatasetManifest:
-    return DatasetManifest(
-        name="acts",
-        sources=(SourceEntry(name="x", d=4, median_norm=2.0, massive_rows=0),),
-        shards=(ShardEntry(file="shards/00000.safetensors", rows=3, size_bytes=48, sha256="0"),),
-        documents=(DocumentEntry(origin="a", sha256="0", split="train", rows=3),),
-        dtype="float32",
-        rows=3,
-        heldout_rows=0,
-    )
+    return manifest_of(rows=3, heldout_rows=0)

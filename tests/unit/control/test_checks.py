@@ -1,0 +1,189 @@
+"""What ingest, harvest and evaluate jobs are checked against."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests.fakes.control import TRAIN, Bench
+
+from saeserve.jobs.states import JobState
+from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
+
+
+def refused(bench: Bench, spec: dict[str, Any]) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        bench.submit(spec)
+    return caught.value
+
+
+def harvest(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
+    spec: dict[str, Any] = {
+        "dataset": "acts",
+        "language_model": {"path": "files:smol"},
+        "texts": [{"path": "files:a.txt"}],
+        "sites": [{"layer": 3}],
+    }
+    return {"harvest": spec | changes}
+
+
+@pytest.fixture
+def sources(bench: Bench) -> Bench:
+    """A language model of four layers and a text below the root."""
+    folder = bench.root / "smol"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "smol.gguf").write_bytes(b"")
+    (folder / "config.json").write_text(
+        json.dumps({"hidden_size": 64, "num_hidden_layers": 4, "model_type": "llama"})
+    )
+    (bench.root / "a.txt").write_text("text")
+    return bench
+
+
+def test_a_harvest_is_planned_by_the_models_header(sources: Bench) -> None:
+    sites = [{"layer": 3}, {"layer": 1}]
+    _, plan = sources.plan(harvest(max_tokens=1000, sites=sites))
+    assert plan.disk_bytes == 1000 * 64 * 2 * 2
+    assert plan.steps == 1000
+
+
+def test_a_harvest_without_a_limit_has_no_known_size(sources: Bench) -> None:
+    _, plan = sources.plan(harvest())
+    assert plan.disk_bytes == 0
+    assert "max_tokens" in plan.notes[0]
+
+
+def test_the_text_part_of_a_larger_model_counts(sources: Bench) -> None:
+    config = {"text_config": {"hidden_size": 32, "num_hidden_layers": 2}, "hidden_size": 7}
+    (sources.root / "smol" / "config.json").write_text(json.dumps(config))
+    error = refused(sources, harvest(sites=[{"layer": 2}]))
+    assert "2 layers" in error.message
+
+
+def test_a_gguf_file_is_taken_as_it_is(sources: Bench) -> None:
+    model = {"path": "files:smol", "gguf_file": "smol.gguf"}
+    assert sources.submit(harvest(language_model=model)).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "field"),
+    [
+        ({"sites": [{"layer": 1}, {"layer": 4}]}, InvalidInput, "sites[1].layer"),
+        ({"language_model": {"path": "smol"}}, InvalidInput, "language_model.path"),
+        ({"language_model": {"path": "files:../x"}}, InvalidInput, "language_model.path"),
+        ({"language_model": {"path": "other:x"}}, InvalidInput, "language_model.path"),
+        ({"language_model": {"path": "files:gone"}}, NotFound, "language_model.path"),
+        ({"language_model": {"path": "files:a.txt"}}, InvalidInput, "language_model.path"),
+        (
+            {"language_model": {"path": "files:smol", "gguf_file": "../a.gguf"}},
+            InvalidInput,
+            "language_model.gguf_file",
+        ),
+        (
+            {"language_model": {"path": "files:smol", "gguf_file": "gone.gguf"}},
+            NotFound,
+            "language_model.gguf_file",
+        ),
+        ({"texts": [{"path": "files:gone.txt"}]}, NotFound, "texts[0].path"),
+        ({"texts": [{"path": "files:a.txt"}, {"path": "a"}]}, InvalidInput, "texts[1].path"),
+    ],
+)
+def test_a_harvest_that_cannot_run_is_refused(
+    sources: Bench, changes: dict[str, Any], kind: type[ServiceError], field: str
+) -> None:
+    error = refused(sources, harvest(**changes))
+    assert isinstance(error, kind)
+    assert error.field == f"spec.harvest.{field}"
+    assert not sources.datasets.exists("acts")
+
+
+@pytest.mark.parametrize("config", [None, "{", '{"hidden_size": "wide"}'])
+def test_a_folder_that_is_no_language_model(sources: Bench, config: str | None) -> None:
+    path = sources.root / "smol" / "config.json"
+    path.unlink()
+    if config is not None:
+        path.write_text(config)
+    assert refused(sources, harvest()).reason == "BAD_LANGUAGE_MODEL"
+
+
+def test_an_ingest_takes_registered_files(bench: Bench) -> None:
+    (bench.root / "a.npy").write_bytes(b"12345")
+    bench.datasets.register("acts", ["files:a.npy"])
+    record, plan = bench.plan({"ingest": {"dataset": "acts"}})
+    assert record.state is JobState.QUEUED
+    assert plan.disk_bytes == 5
+    error = refused(bench, {"ingest": {"dataset": "acts"}})
+    assert isinstance(error, FailedPrecondition)
+    assert record.id in error.message
+
+
+def test_an_ingest_needs_whole_files_of_a_pending_data_set(bench: Bench) -> None:
+    bench.datasets.create("empty")
+    bench.datasets.create("made", "j-1")
+    bench.ready("done")
+    for name, reason in (
+        ("empty", "NO_FILES"),
+        ("made", "DATASET_NOT_PENDING"),
+        ("done", "DATASET_NOT_PENDING"),
+        ("gone", "DATASET_NOT_FOUND"),
+    ):
+        error = refused(bench, {"ingest": {"dataset": name}})
+        assert error.reason == reason
+        assert error.field == "spec.ingest.dataset" or reason == "NO_FILES"
+
+
+def test_an_evaluation_is_pinned_to_a_version_and_a_source(bench: Bench) -> None:
+    bench.ready(sources=("x", "y"))
+    bench.publish()
+    record, plan = bench.plan({"evaluate": {"model": "sae", "dataset": "acts"}})
+    resolved = record.submission.resolved_spec["evaluate"]
+    assert resolved["model"] == "models/sae/versions/1"
+    assert resolved["source"] == "x"
+    assert plan.memory_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "field"),
+    [
+        ({"model": "gone"}, NotFound, "model"),
+        ({"model": "sae@7"}, NotFound, "model"),
+        ({"model": "sae@prod"}, NotFound, "model"),
+        ({"model": "a/b"}, InvalidInput, "model"),
+        ({"dataset": "gone"}, NotFound, "dataset"),
+        ({"dataset": "none-held-out"}, FailedPrecondition, "dataset"),
+        ({"source": "y"}, InvalidInput, "source"),
+        ({"dataset": "wide"}, InvalidInput, "source"),
+        ({"loss_recovered": {}}, FailedPrecondition, "loss_recovered"),
+    ],
+)
+def test_an_evaluation_that_cannot_run_is_refused(
+    bench: Bench, changes: dict[str, Any], kind: type[ServiceError], field: str
+) -> None:
+    bench.ready()
+    bench.ready("none-held-out", heldout_rows=0)
+    bench.ready("wide", d=16)
+    bench.publish()
+    error = refused(bench, {"evaluate": {"model": "sae", "dataset": "acts"} | changes})
+    assert isinstance(error, kind)
+    assert error.field == f"spec.evaluate.{field}"
+
+
+def test_loss_recovered_needs_the_language_model_named(bench: Bench) -> None:
+    bench.ready(language_model="files:smol")
+    bench.publish()
+    spec: dict[str, Any] = {"model": "sae", "dataset": "acts", "loss_recovered": {}}
+    assert bench.submit({"evaluate": spec}).state is JobState.QUEUED
+
+
+def test_an_old_version_is_evaluated_although_a_new_one_is_made(bench: Bench) -> None:
+    bench.ready()
+    bench.publish()
+    train = bench.submit({"train": TRAIN})
+    spec = {"model": "sae@1", "dataset": "acts"}
+    old, _ = bench.plan({"evaluate": spec}, waits_for=(train.id,))
+    new, plan = bench.plan({"evaluate": spec | {"model": "sae"}}, waits_for=(train.id,))
+    assert old.submission.resolved_spec["evaluate"]["model"] == "models/sae/versions/1"
+    assert new.submission.resolved_spec["evaluate"]["model"] == "sae"
+    assert "waits for" in plan.notes[0]
