@@ -61,7 +61,10 @@ protos-check: $(STAMP)
 	diff -r --exclude=__pycache__ build/protos/saeserve/v1 services/saeserve/v1 || { echo "services/saeserve/v1 is out of date: run make protos"; exit 1; }
 
 deploy-check: $(STAMP)
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/*.yml
+	$(BIN)/hadolint deploy/docker/Dockerfile
+	@if command -v promtool > /dev/null; then promtool check config deploy/prometheus/*.yml; \
+	else echo "promtool is not on PATH: deploy/prometheus/*.yml were not checked (Debian: apt install prometheus)"; fi
 
 clean: ## Remove the environment and what runs left behind
 	rm -rf $(VENV) .saeserve build .pytest_cache .ruff_cache .hypothesis
