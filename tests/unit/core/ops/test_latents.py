@@ -1,0 +1,62 @@
+"""Products with few active latents, against dense ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saeserve.core.ops import latents
+
+
+@given(
+    rows=st.integers(1, 40),
+    active=st.integers(1, 5),
+    width=st.integers(1, 4),
+    many=st.sampled_from([8, 2000]),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=40, deadline=None)
+def test_products_are_the_dense_ones(
+    rows: int, active: int, width: int, many: int, seed: int
+) -> None:
+    """Indices may repeat in a row; 8 latents take the dense path, 2000 the scattered one."""
+    draws = torch.Generator().manual_seed(seed)
+    indices = torch.randint(0, many, (rows, active), generator=draws)
+    values = torch.randn(rows, active, generator=draws, dtype=torch.float64)
+    x = torch.randn(rows, width, generator=draws, dtype=torch.float64)
+    W = torch.randn(many, width, generator=draws, dtype=torch.float64)
+    dense = torch.zeros(rows, many, dtype=torch.float64).scatter_add(1, indices, values)
+    torch.testing.assert_close(latents.combine_rows(values, indices, W), dense @ W)
+    torch.testing.assert_close(latents.row_dots(x, indices, W), (x @ W.T).gather(1, indices))
+    torch.testing.assert_close(latents.scatter_outer(values, indices, x, many), dense.T @ x)
+
+
+def test_scattering_crosses_block_boundaries() -> None:
+    indices = torch.randint(0, 1000, (700, 7))
+    values, x = torch.randn(700, 7).double(), torch.randn(700, 2).double()
+    dense = torch.zeros(700, 1000).double().scatter_add(1, indices, values)
+    assert indices.numel() > 2 * latents.ENTRIES_A_BLOCK
+    torch.testing.assert_close(latents.scatter_outer(values, indices, x, 1000), dense.T @ x)
+
+
+@pytest.mark.parametrize("many", [8, 2000])
+def test_gradients_are_those_of_plain_autograd(many: int) -> None:
+    draws = torch.Generator().manual_seed(0)
+
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draws, dtype=torch.float64, requires_grad=True)
+
+    indices = torch.stack([torch.randperm(many, generator=draws)[:3] for _ in range(6)])
+    x, W, V, b, b_pre = leaf(6, 4), leaf(many, 4), leaf(many, 5), leaf(many), leaf(4)
+    weight = torch.randn(6, 5, generator=draws, dtype=torch.float64)
+    plain = ((x.detach() - b_pre) @ W.T + b).gather(1, indices)
+    codes = torch.zeros(6, many, dtype=torch.float64).scatter(1, indices, plain)
+    inputs = (W, V, b, b_pre)
+    expected = torch.autograd.grad(((codes @ V) * weight).sum(), inputs)
+    fast = latents.active_values(plain.detach(), indices, x.detach(), W, b, b_pre)
+    assert torch.equal(fast, plain)
+    found = torch.autograd.grad((latents.decode(fast, indices, V) * weight).sum(), inputs)
+    for left, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,127 @@
+"""Checkpoints are bit-exact, and what cannot be resumed is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spec
+
+from saeserve.core.architectures.contract import Dimensions
+from saeserve.core.errors import CheckpointError
+from saeserve.core.training import checkpoint
+from saeserve.core.training.checkpoint import HEADER_FILE, TENSORS_FILE
+from saeserve.core.training.state import TrainerState
+from saeserve.core.training.trainer import Trainer
+
+SPEC = tiny_spec("topk", tokens=3 * 64, log_every_steps=2)
+DIMS = Dimensions(D, D, F)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[TrainerState, Path]:
+    trainer = Trainer.start(tiny_setup(SPEC))
+    run_all(trainer, FolderSink(tmp_path))
+    trainer.state.meter.add({"loss": torch.tensor(1.0), "rows": 64})
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    checkpoint.save(folder, trainer.state, SPEC, DIMS)
+    return trainer.state, folder
+
+
+def test_what_is_loaded_is_what_was_saved(trained: tuple[TrainerState, Path]) -> None:
+    state, folder = trained
+    loaded = checkpoint.load(folder, SPEC, DIMS, CPU)
+    assert (loaded.state.step, loaded.state.tokens) == (3, 192)
+    assert loaded.environment == checkpoint.Environment.current()
+    before, after = state.tensors(), loaded.state.tensors()
+    assert before.keys() == after.keys()
+    assert {"meter.loss", "architecture.variance", "second.W_enc"} < before.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+        assert value.dtype == after[name].dtype, name
+
+
+def test_the_header_says_where_it_was_made(trained: tuple[TrainerState, Path]) -> None:
+    header = json.loads((trained[1] / HEADER_FILE).read_text())
+    assert header["format_version"] == 1
+    assert header["environment"]["threads"] == torch.get_num_threads()
+    assert header["environment"]["instruction_set"] == torch.backends.cpu.get_cpu_capability()
+    assert header["environment"]["code_version"]
+
+
+def test_changing_what_was_loaded_leaves_the_file_alone(
+    trained: tuple[TrainerState, Path],
+) -> None:
+    folder = trained[1]
+    before = (folder / TENSORS_FILE).read_bytes()
+    checkpoint.load(folder, SPEC, DIMS, CPU).state.params["W_enc"].zero_()
+    assert (folder / TENSORS_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [HEADER_FILE, TENSORS_FILE])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage"])
+def test_a_damaged_file_is_named(
+    trained: tuple[TrainerState, Path], name: str, damage: str
+) -> None:
+    path = trained[1] / name
+    whole = path.read_bytes()
+    contents = {"empty": b"", "cut": whole[: len(whole) // 2], "garbage": b"\xff" * 64}
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(contents[damage])
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.load(trained[1], SPEC, DIMS, CPU)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / HEADER_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, "has format 2; this release reads 1"),
+        ({"step": "three"}, "step"),
+        ({"surplus": 1}, "surplus: there is no such field"),
+        ({"tensors": {}}, "differ in .*params.W_enc"),
+        ({"d_in": 5}, r"was \(5, 16\) and the data now has \(16, 16\)"),
+    ],
+    ids=["format", "type", "field", "tensors", "width"],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    trained: tuple[TrainerState, Path], changes: dict[str, object], message: str
+) -> None:
+    edit(trained[1], **changes)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(trained[1], SPEC, DIMS, CPU)
+
+
+def test_a_header_that_is_no_object_is_refused(trained: tuple[TrainerState, Path]) -> None:
+    (trained[1] / HEADER_FILE).write_text("[]")
+    with pytest.raises(CheckpointError, match="not a JSON object"):
+        checkpoint.load(trained[1], SPEC, DIMS, CPU)
+
+
+def test_another_spec_is_refused_saying_what_differs(
+    trained: tuple[TrainerState, Path],
+) -> None:
+    other = tiny_spec("topk", tokens=3 * 64, log_every_steps=2, seed=9)
+    with pytest.raises(CheckpointError, match="another spec: seed was 0 and is 9"):
+        checkpoint.load(trained[1], other, DIMS, CPU)
+
+
+def test_a_state_without_counters_is_refused(trained: tuple[TrainerState, Path]) -> None:
+    state, folder = trained
+    tensors = state.tensors()
+    del tensors["counters.tokens_since_fired"]
+    empty = folder / "other"
+    empty.mkdir()
+    state.tensors = lambda: tensors
+    checkpoint.save(empty, state, SPEC, DIMS)
+    with pytest.raises(CheckpointError, match="holds no counters"):
+        checkpoint.load(empty, SPEC, DIMS, CPU)
