@@ -154,15 +154,17 @@ def test_an_attempt_superseded_while_it_writes_commits_nothing(ledger: Ledger, j
     assert steps(ledger, 1) == ["100"]
 
 
-def test_what_slips_past_the_fence_is_outside_the_chain(ledger: Ledger, job: str) -> None:
-    first = claim(ledger, job)
-    save(ledger, first, 100)
-    held = ledger.store.path(key(1, 100)).rename(ledger.store.root / "held")
-    claim(ledger, job, "B")
+@pytest.mark.parametrize("before", [(), (100,)])
+def test_what_slips_past_the_fence_is_outside_the_chain(
+    ledger: Ledger, job: str, before: tuple[int, ...]
+) -> None:
+    save(ledger, claim(ledger, job), *before, 200)
+    held = ledger.store.path(key(1, 200)).rename(ledger.store.root / "held")
+    second = claim(ledger, job, "B")
     # The directory of a POSIX store cannot refuse it: as if it had landed just after the claim.
-    held.rename(ledger.store.path(key(1, 100)))
-    assert ledger.checkpoint_valid(key(1, 100))
-    assert claim(ledger, job, "C").resume == ""
+    held.rename(ledger.store.path(key(1, 200)))
+    assert ledger.checkpoint_valid(key(1, 200))
+    assert claim(ledger, job, "C").resume == second.resume == "".join(key(1, s) for s in before)
 
 
 def test_the_last_two_stay(ledger: Ledger, job: str) -> None:
