@@ -27,8 +27,6 @@ from saeserve.jobs.redis_fields import failure_json, from_fields, outputs_json, 
 from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
 from saeserve.jobs.states import JobState
 
-_PAGE_READ = 100
-
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
@@ -65,7 +63,9 @@ class RedisIndex:
 
     def page(self, wanted: JobFilter, size: int, after: str) -> tuple[list[JobRecord], str]:
         """Jobs that match, newest first; the token is the last id of the page."""
-        matching = (record for record in self._records(wanted, after) if wanted.matches(record))
+        matching = (
+            record for record in self._records(wanted, after, size + 1) if wanted.matches(record)
+        )
         found = list(islice(matching, size + 1))
         more = len(found) > size
         return found[:size], found[size - 1].id if more else ""
@@ -170,16 +170,16 @@ class RedisIndex:
             found = self._client.smembers(f"{PREFIX}{name}")
         return sorted(text(job) for job in found)
 
-    def _records(self, wanted: JobFilter, after: str) -> Iterator[JobRecord]:
-        """Candidates older than `after`, newest first, read some at a time."""
+    def _records(self, wanted: JobFilter, after: str, step: int) -> Iterator[JobRecord]:
+        """Candidates older than `after`, newest first, read `step` at a time."""
         if wanted.states:
             members = [self._members(f"state:{state.value}") for state in wanted.states]
             ids = sorted((job for some in members for job in some), reverse=True)
         else:
             ids = self.ids()
         older = [job for job in ids if not after or job < after]
-        for at in range(0, len(older), _PAGE_READ):
-            yield from self._read(older[at : at + _PAGE_READ])
+        for at in range(0, len(older), step):
+            yield from self._read(older[at : at + step])
 
     def _read(self, jobs: Sequence[str]) -> Iterator[JobRecord]:
         found = self._scripts.lists("read", *jobs)
