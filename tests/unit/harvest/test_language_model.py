@@ -9,12 +9,13 @@ import torch
 from tests.fakes.tiny_models import CPU, save_model, tiny_gpt2, tiny_llama, tiny_neox
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers.pytorch_utils import Conv1D
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.jobs import Hook, SiteSpec
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.layout import decoder_layers
-from saeserve.harvest.precision import Bfloat16Linear, resolve_compute_dtype
+from saeserve.harvest.precision import BFLOAT16_ATTENTION, Bfloat16Linear, resolve_compute_dtype
 from saeserve.harvest.sequences import PAD
 
 TOKENS = torch.tensor([[0, 5, 9, 3, 20], [0, 7, 7, PAD, PAD]])
@@ -28,7 +29,7 @@ def own_hooks(language_model: LanguageModel, tokens: Tensor) -> dict[str, Tensor
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, module: nn.Module) -> RemovableHandle:
-        def hook(_module: nn.Module, _inputs: object, output: Any) -> None:  # noqa: ANN401 torch's
+        def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
             seen[name] = output[0] if isinstance(output, tuple) else output
 
         return module.register_forward_hook(hook)
@@ -111,14 +112,17 @@ def test_context_longer_than_the_models_positions(language_model: LanguageModel)
         language_model.check_context(65)
 
 
-@pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2])
-def test_bfloat16_gemms_keep_the_residual_stream_in_float32(build: Build, tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2, tiny_neox])
+def test_bfloat16_keeps_the_residual_stream_in_float32(build: Build, tmp_path: Path) -> None:
     save_model(build(), tmp_path)
     exact = LanguageModel.load(tmp_path, None, CPU, "float32")
     fast = LanguageModel.load(tmp_path, None, CPU, "bfloat16")
     site = SiteSpec(layer=1)
     x, y = (m.capture(TOKENS[:1], [site])[site.source] for m in (exact, fast))
-    assert any(isinstance(module, Bfloat16Linear) for module in fast.model.modules())
+    kinds = {type(module) for module in fast.model.modules()}
+    assert Bfloat16Linear in kinds
+    assert not kinds & {nn.Linear, Conv1D}
+    assert cast("Any", fast.model).config._attn_implementation == BFLOAT16_ATTENTION
     assert y.dtype == torch.float32
     assert not torch.equal(y, y.bfloat16().float())
     error = float((x - y).square().sum() / x.square().sum())
