@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from saeserve.core.ops.rows import RowGradient, Tensors
 from saeserve.core.specs.architectures import ArchitectureSpec
 
-Tensors = dict[str, Tensor]
 SpecT_contra = TypeVar("SpecT_contra", bound=ArchitectureSpec, contravariant=True)
 
 
@@ -81,16 +81,6 @@ class LossOutput:
     terms: Tensors
     state: Tensors
     stats: Stats
-
-
-@dataclass(frozen=True)
-class RowGradient:
-    """Gradient of a [F, ...] parameter that touches only `rows`; absent rows are zero."""
-
-    rows: Tensor
-    """int64, ascending, unique."""
-    values: Tensor
-    """[rows, ...]"""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from saeserve.core.architectures.contract import RowGradient, Tensors
-from saeserve.core.ops.rows import dense
+from saeserve.core.ops.rows import RowGradient, Tensors, dense
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures.contract import RowGradient, Tensors
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class RowGradient:
+    """Gradient of a [F, ...] parameter that touches only `rows`; absent rows are zero."""
+
+    rows: Tensor
+    """int64, ascending, unique."""
+    values: Tensor
+    """[rows, ...]"""
 
 
 def dense(gradient: Tensor | RowGradient, like: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures.contract import RowGradient
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
+from saeserve.core.ops.rows import RowGradient
 
 SETTINGS = AdamSettings(beta1=0.9, beta2=0.99, eps=1e-6)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from saeserve.core.architectures.contract import RowGradient, Tensors
-from saeserve.core.ops.rows import accumulate
+from saeserve.core.ops.rows import RowGradient, Tensors, accumulate
 
 
 def test_rows_and_whole_gradients_add_up_in_any_order() -> None:
