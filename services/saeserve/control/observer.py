@@ -1,8 +1,8 @@
-"""Sees jobs start and end, for the figures that counts of states cannot give."""
+"""Sees jobs start and end, for what counts of states cannot tell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from saeserve.control.handlers.catalog import LIVE
 from saeserve.control.metrics import ControlMetrics
@@ -16,9 +16,13 @@ _PAGE = 100
 class JobObserver:
     """Call `observe` after every round; what ended before the first one is not counted."""
 
-    def __init__(self, index: JobIndex, metrics: ControlMetrics) -> None:
+    def __init__(
+        self, index: JobIndex, metrics: ControlMetrics, ended: Callable[[JobRecord], None]
+    ) -> None:
+        """`ended` is told each job that was seen to end."""
         self._index = index
         self._metrics = metrics
+        self._ended = ended
         self._newest: str | None = None
         self._live: dict[str, JobRecord] = {}
 
@@ -39,6 +43,7 @@ class JobObserver:
             self._metrics.queue_wait.observe(max(0.0, record.started - record.submission.created))
         if record.state in TERMINAL:
             kind, outcome = record.submission.kind, record.state.value
+            self._ended(record)
             self._metrics.finished.labels(kind, outcome).inc()
             if record.started:
                 seconds = max(0.0, record.ended - record.started)

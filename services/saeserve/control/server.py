@@ -104,5 +104,5 @@ def _reconcile_loop(
     reconciler = Reconciler(
         parts.ledger, parts.index, parts.doorbell, pace=Pace(lease_ttl_s=settings.lease_seconds)
     )
-    observer = JobObserver(parts.index, figures)
+    observer = JobObserver(parts.index, figures, parts.jobs.canceller.give_up)
     return ReconcileLoop(reconciler, observer, figures, settings.reconcile_seconds)

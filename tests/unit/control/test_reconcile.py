@@ -13,6 +13,7 @@ from saeserve.control.observer import JobObserver
 from saeserve.control.reconcile import ReconcileLoop
 from saeserve.jobs.reconciler import Reconciler
 from saeserve.jobs.states import JobState
+from saeserve.registry.dataset import DatasetState
 
 DONE = {"kind": "train", "state": "SUCCEEDED"}
 
@@ -22,7 +23,8 @@ class Rig:
         self.registry = CollectorRegistry()
         figures = ControlMetrics(self.registry)
         reconciler = Reconciler(bench.ledger, bench.index, bench.doorbell)
-        self.loop = ReconcileLoop(reconciler, JobObserver(bench.index, figures), figures, 0.01)
+        observer = JobObserver(bench.index, figures, bench.parts.jobs.canceller.give_up)
+        self.loop = ReconcileLoop(reconciler, observer, figures, 0.01)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -61,6 +63,23 @@ def test_an_end_is_counted_once_however_it_was_seen(bench: Bench, rig: Rig) -> N
     assert rig.value("saeserve_job_queue_wait_seconds_count") == 2
     seconds = "saeserve_job_duration_seconds_count"
     assert rig.value(seconds, kind="train", outcome="SUCCEEDED") == 2
+
+
+def test_a_harvest_that_failed_gives_its_data_set_up(bench: Bench, rig: Rig) -> None:
+    train = bench.train().id
+    spec = {
+        "dataset": "made",
+        "language_model": {"path": "far:smol"},
+        "texts": [{"path": "far:a.txt"}],
+        "sites": [{"layer": 3}],
+    }
+    bench.submit({"harvest": spec}, waits_for=(train,))
+    rig.loop.once()
+    bench.start(train)
+    bench.end(train, JobState.FAILED)
+    for _ in range(2):
+        rig.loop.once()
+    assert bench.datasets.get("made").state is DatasetState.FAILED
 
 
 def test_a_rebuild_and_a_ring_are_counted(bench: Bench, rig: Rig) -> None:

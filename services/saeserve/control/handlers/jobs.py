@@ -80,6 +80,17 @@ class Canceller:
         result = self._ledger.finish(
             Result(job=record.id, epoch=record.epoch, state=JobState.CANCELLED, time=self._clock())
         )
-        harvest = spec_of(record.submission).harvest
-        if harvest is not None and result.state is JobState.CANCELLED:
-            self._datasets.fail(harvest.dataset, f"job {record.id} was cancelled")
+        if result.state is JobState.CANCELLED:
+            self.give_up(record)
+
+    def give_up(self, ended: JobRecord) -> None:
+        """Make the data set of a harvest that ended without filling it FAILED: nobody else will."""
+        harvest = spec_of(ended.submission).harvest
+        if harvest is None or ended.state is JobState.SUCCEEDED:
+            return
+        if not self._datasets.exists(harvest.dataset):
+            return
+        if self._datasets.get(harvest.dataset).job == ended.id:
+            why = f": {ended.failure.message}" if ended.failure else ""
+            message = f"job {ended.id} is {ended.state.value}{why}"
+            self._datasets.fail(harvest.dataset, message)
