@@ -98,9 +98,7 @@ class LeaseKeeper:
             self._note_alone("it has lost this job")
             self._forgotten = True
             return self._by_store()
-        if self._forgotten:
-            self._relay.rewind()
-        self._alone = self._forgotten = False
+        self._note_back()
         return answer
 
     def _by_store(self) -> Beat:
@@ -112,6 +110,13 @@ class LeaseKeeper:
             _log.exception("%s: index and store are out of reach; stopping", self._claim.job)
             return Beat.FENCED
         return Beat.CANCEL if wished else Beat.OK
+
+    def _note_back(self) -> None:
+        if self._forgotten:
+            self._relay.rewind()
+        if self._alone:
+            _log.info("%s: the index answers again", self._claim.job)
+        self._alone = self._forgotten = False
 
     def _note_alone(self, why: str) -> None:
         if not self._alone:

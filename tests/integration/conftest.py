@@ -1,0 +1,56 @@
+"""Real processes: an embedded Valkey, and whole stacks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import pytest
+from tests.fakes.real_stack import RealStack
+
+from saeserve.platform.broker import Broker
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failing test shows the logs of the stacks that it used."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        stacks = [value for value in item.funcargs.values() if isinstance(value, RealStack)]
+        report.sections += [("logs of the stack", stack.logs()) for stack in stacks]
+    return report
+
+
+@pytest.fixture
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Generator[Broker]:
+    """A Valkey of the test's own. Short names: a unix socket's path has little room."""
+    with Broker(tmp_path_factory.mktemp("b")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def make_stack(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Generator[Callable[[], RealStack]]:
+    """Stacks of which nothing runs yet; all are closed after the module's tests."""
+    made: list[RealStack] = []
+
+    def make() -> RealStack:
+        made.append(RealStack(tmp_path_factory.mktemp("s") / "x"))
+        return made[-1]
+
+    yield make
+    for stack in made:
+        stack.close()
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable[[], RealStack]) -> RealStack:
+    """Broker, control and one worker, shared by the tests of a module; `stack.inference()`
+    adds inference."""
+    made = make_stack()
+    made.start_broker()
+    made.control()
+    made.worker()
+    return made
