@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from saeserve.client.errors import UnavailableError, translated
+from saeserve.client.errors import NotFoundError, UnavailableError, translated
 from saeserve.client.values import Dataset, dataset_value
 from saeserve.v1 import dataset_service_pb2, dataset_service_pb2_grpc
 
@@ -44,10 +44,13 @@ class Datasets:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def received(self, dataset: str, file_name: str) -> int:
-        """Bytes of an upload that are safely stored."""
+        """Bytes of an upload that are safely stored; 0 when it has not begun."""
         request = dataset_service_pb2.GetUploadRequest(dataset=dataset, file_name=file_name)
-        with translated(self._address):
-            return self._stub.GetUpload(request, timeout=self._timeout).received_bytes
+        try:
+            with translated(self._address):
+                return self._stub.GetUpload(request, timeout=self._timeout).received_bytes
+        except NotFoundError:
+            return 0
 
     def register(self, dataset: str, files: Sequence[str]) -> Dataset:
         """Make a PENDING data set of files under the server's roots, each as root:relative."""
