@@ -101,7 +101,8 @@ def test_a_busy_worker_holds_no_ring(
         taken.release()
         assert go_on.acquire(timeout=60)
 
-    app.task(name=RING)(answer)
+    app.set_default()
+    app.task(name=RING, shared=False)(answer)
     worker = cast("Any", WorkController)(app=app, queues=[queue_name("cpu")], **WORKER_OPTIONS)
     thread = threading.Thread(target=worker.start)
     thread.start()

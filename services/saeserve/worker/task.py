@@ -66,4 +66,6 @@ def register(app: Celery, taker: JobTaker) -> None:
     def ring(resource_class: str) -> None:
         taker.take(resource_class)
 
-    app.task(name=RING, ignore_result=True)(ring)
+    # A pool thread looks tasks up in the default app; `shared` would add ours to every app.
+    app.set_default()
+    app.task(name=RING, ignore_result=True, shared=False)(ring)

@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from saeserve.core.ops.rows import RowGradient, Tensors
+from saeserve.core.ops.rows import RowGradient as RowGradient
+from saeserve.core.ops.rows import Tensors as Tensors
 from saeserve.core.specs.architectures import ArchitectureSpec
 
 SpecT_contra = TypeVar("SpecT_contra", bound=ArchitectureSpec, contravariant=True)

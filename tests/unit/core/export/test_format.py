@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tests.fakes.sae import Kind, random_model
 from torch import Tensor
@@ -176,7 +177,7 @@ def test_a_row_norm_is_refused_when_saving_too(tmp_path: Path) -> None:
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
-        model_format.SafetensorError("I/O error: No space left on device (os error 28)"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
     ],
 )
 def test_a_full_disk_leaves_nothing_behind(
