@@ -35,7 +35,9 @@ def print_json(value: Any) -> None:  # noqa: ANN401 — any plain data or value 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """A table; empty cells where a value is None."""
-    table = Table(*columns, title=title or None, header_style="bold", title_justify="left")
+    table = Table(title=title or None, header_style="bold", title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0)  # the first is what one copies: never cut
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     console.print(table)

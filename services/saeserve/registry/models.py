@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
+from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.aliases import Aliases
+from saeserve.registry.announcements import Announcements
 from saeserve.registry.layout import existing_numbers, version_key
 from saeserve.registry.names import checked_name
 from saeserve.registry.publishing import publish_version
@@ -40,12 +41,14 @@ class ModelRegistry:
         self._store = store
         self._clock = clock
         self._aliases = Aliases(store)
+        self._announcements = Announcements(store)
 
     def resolve(self, reference: str, field: str = "model") -> ModelVersion:
         """The version that `reference` means now.
 
-        Raises InvalidInput for a text that is no reference, NotFound for what does not exist and
-        FormatError for a version that this release cannot read.
+        Raises InvalidInput for a text that is no reference, NotFound for what does not exist,
+        FailedPrecondition for a model whose first version a job is making and FormatError for a
+        version that this release cannot read.
         """
         wanted = parse_reference(reference, field)
         return self.load(wanted.name, self._number(wanted, field), field)
@@ -53,13 +56,17 @@ class ModelRegistry:
     def locate(self, reference: str, field: str = "model") -> str:
         """Resource name of the version that `reference` means now; reads no manifest.
 
-        Cheap enough for every request. Raises InvalidInput and NotFound as `resolve` does.
+        Cheap enough for every request. Raises as `resolve` does, but for FormatError.
         """
         wanted = parse_reference(reference, field)
         number = self._number(wanted, field)
         if not self._store.exists(version_key(wanted.name, number, MANIFEST)):
             raise self._missing(wanted.name, number, field)
         return resource_of(wanted.name, number)
+
+    def announce(self, name: str, job: str) -> None:
+        """Say that `job` will publish a version of `name`, for whoever asks before it has."""
+        self._announcements.add(checked_name(name, "model"), job)
 
     def publish(self, name: str, job: str, index: int, folder: Path) -> str:
         """Copy `folder` (config.json, model.safetensors) in as a new version; its resource name.
@@ -142,10 +149,18 @@ class ModelRegistry:
             raise self._missing(wanted.name, 0, field)
         return numbers[-1]
 
-    def _missing(self, name: str, version: int, field: str) -> NotFound:
+    def _missing(self, name: str, version: int, field: str) -> ServiceError:
         there = ", ".join(str(n) for n in existing_numbers(self._store, name))
+        training = self._announcements.live(name)
         if there:
             message, remedy = f"model {name} has no version {version}", f"there are: {there}"
+        elif training:
+            return FailedPrecondition(
+                f"model {name} is still being made by job {training[0]}",
+                reason="MODEL_IN_TRAINING",
+                field=field,
+                remedy="wait for that job",
+            )
         else:
             message, remedy = f"there is no model {name}", "a train job publishes it"
         return NotFound(message, reason="MODEL_NOT_FOUND", field=field, remedy=remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from saeserve.jobs.ledger import Ledger
@@ -68,6 +68,8 @@ class LeaseKeeper:
         self._closed.set()
         self._thread.join()
         self._relay.forward()
+        with suppress(IndexUnavailable):  # the last progress; the store has what matters
+            self._index.beat(self._lease, self._ttl_s, self._relay.progress)
 
     def tick(self) -> None:
         """Beat once, act on the answer, and pass events on."""

@@ -181,3 +181,19 @@ def test_a_damaged_version_can_be_deleted(models: ModelRegistry, export: Export)
     (models.resolve("sae").folder / "config.json").write_text("{")
     models.delete_version("sae@1", nobody)
     assert models.list() == []
+
+
+def test_a_model_that_a_job_is_making_says_so(
+    store: ArtifactStore, models: ModelRegistry, export: Export
+) -> None:
+    models.announce("sae", "j-1")
+    with pytest.raises(FailedPrecondition, match="still being made by job j-1") as caught:
+        models.resolve("sae")
+    assert caught.value.reason == "MODEL_IN_TRAINING"
+    assert models.list() == []
+    store.put_if_absent("jobs/j-1/result.json", b"{}")
+    with pytest.raises(NotFound, match="there is no model sae"):
+        models.locate("sae")
+    models.announce("sae", "j-2")
+    models.publish("sae", "j-2", 0, export("a"))
+    assert models.locate("sae") == "models/sae/versions/1"

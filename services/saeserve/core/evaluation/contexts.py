@@ -50,7 +50,8 @@ def top_contexts(
 
     `features` are the latents to show, or how many to choose: then those that fire in 1e-4 to
     2e-2 of the rows and in at least `per_feature` sequences, ranked by their mean activation where
-    they fire (largest first, then lower index); fewer come back where fewer qualify. Equal
+    they fire (largest first, then lower index), no two of which share a hit, for features that
+    fire on the same rows show the same thing; fewer come back where fewer qualify. Equal
     activations keep the order of the rows. Keeps d_sae · per_feature hits at most.
     Raises SpecError for numbers out of range, DataError without rows.
     """
@@ -105,6 +106,19 @@ class _Collected:
         self.rows += features.rows
 
     def interesting(self, count: int) -> list[int]:
+        """Latents that are neither rare nor dense, strongest first, without shared hits."""
+        chosen: list[int] = []
+        shown: set[int] = set()
+        for feature in self._ranked():
+            rows = set(self._best["row"][self._best["feature"] == feature].tolist())
+            if shown.isdisjoint(rows):
+                chosen.append(feature)
+                shown |= rows
+            if len(chosen) == count:
+                break
+        return chosen
+
+    def _ranked(self) -> list[int]:
         """Latents that are neither rare nor dense, strongest first."""
         frequency_F = self._fired_F.double() / self.rows
         low, high = FREQUENCY_RANGE
@@ -113,7 +127,7 @@ class _Collected:
         mean_F = self._total_F / self._fired_F.clamp_min(1)
         candidates = qualifies_F.nonzero().squeeze(1)
         order = torch.argsort(mean_F[candidates], descending=True, stable=True)
-        return [int(feature) for feature in candidates[order[:count]]]
+        return [int(feature) for feature in candidates[order]]
 
     def of(self, feature: int) -> FeatureHits:
         """What was collected for one feature."""

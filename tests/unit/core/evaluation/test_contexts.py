@@ -83,7 +83,7 @@ def _rare(strengths: list[float], firings: list[int]) -> Tensor:
     """1000 rows in which latent i fires with strengths[i] in firings[i] different sequences."""
     x_BD = torch.zeros(1000, D)
     for feature, (strength, count) in enumerate(zip(strengths, firings, strict=True)):
-        x_BD[torch.arange(count) * PER_SEQUENCE, feature] = strength
+        x_BD[torch.arange(count) * PER_SEQUENCE + feature, feature] = strength
     return x_BD
 
 
@@ -98,6 +98,13 @@ def test_equally_strong_features_come_in_order_and_only_as_many_as_asked() -> No
     x_BD = _rare([1.0, 3.0, 3.0, 3.0], [5, 5, 6, 5])
     found = top_contexts(_identity(), _blocks(x_BD, 1000), 2, 2)
     assert [each.feature for each in found] == [1, 2]
+
+
+def test_a_feature_that_shares_a_hit_with_a_chosen_one_is_passed_over() -> None:
+    x_BD = _rare([3.0, 0.0, 1.0, 0.0], [5, 0, 5, 0])
+    x_BD[:, 1] = x_BD[:, 0] * 0.5
+    found = top_contexts(_identity(), _blocks(x_BD, 1000), 2, 2)
+    assert [each.feature for each in found] == [0, 2]
 
 
 def test_a_latent_that_never_fires_has_no_hits() -> None:
