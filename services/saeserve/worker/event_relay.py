@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from saeserve.jobs.events import EventTail
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
-from saeserve.jobs.record import Event, Progress
+from saeserve.jobs.record import Event, Progress, Submission
 from saeserve.worker.metrics import WorkerMetrics
 
 _log = logging.getLogger("saeserve.worker.events")
@@ -24,9 +24,15 @@ class EventRelay:
     """
 
     def __init__(
-        self, path: Path, job: str, kind: str, index: JobIndex, metrics: WorkerMetrics
+        self,
+        path: Path,
+        job: Submission,
+        resume_step: int,
+        index: JobIndex,
+        metrics: WorkerMetrics,
     ) -> None:
-        self._path, self._job, self._kind = path, job, kind
+        self._path, self._job, self._kind = path, job.id, job.kind
+        self._resume_step = resume_step
         self._index = index
         self._metrics = metrics
         self._tail = EventTail(path)
@@ -67,7 +73,7 @@ class EventRelay:
     def _observe(self, event: Event) -> None:
         if event.type != "metrics":
             return
-        self._metrics.observe(self._kind, event, self._values)
+        self._metrics.observe(self._kind, event, self._values, self._resume_step)
         self._values = dict(cast("Mapping[str, float]", event.data["metrics"]))
         self.progress = _progress(event.step, event.data)
 

@@ -58,11 +58,16 @@ class WorkerMetrics:
         if outcome == "fenced":
             self._fenced.inc()
 
-    def observe(self, kind: str, event: Event, before: Mapping[str, float]) -> None:
+    def observe(
+        self, kind: str, event: Event, before: Mapping[str, float], resume_step: int
+    ) -> None:
         """Take in a metrics event of a job of `kind`; `before` has the last one's values."""
         self._progress.set(time.time())
         values = cast("dict[str, float]", event.data.get("metrics", {}))
         if kind == "train":
+            if not before:
+                self._loss.clear()  # another architecture may have had other terms
+                before = _at_start(event.step, values, resume_step)
             self._training(values)
             self._tokens.inc(_advance("tokens", values, before))
         elif kind == "harvest":
@@ -75,6 +80,11 @@ class WorkerMetrics:
         for key, value in values.items():
             if key == "loss" or key.startswith("loss_"):
                 self._loss.labels("total" if key == "loss" else key[5:]).set(value)
+
+
+def _at_start(step: int, values: Mapping[str, float], resume_step: int) -> Mapping[str, float]:
+    """Tokens at the attempt's start: steps are of equal size."""
+    return {"tokens": values.get("tokens", 0.0) * resume_step / max(step, 1)}
 
 
 def _advance(key: str, values: Mapping[str, float], before: Mapping[str, float]) -> float:

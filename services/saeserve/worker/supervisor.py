@@ -98,7 +98,7 @@ class Supervisor:
     def _relay(self, job: Submission, claim: Claim) -> EventRelay:
         folder = self.settlement.ledger.attempt_key(claim.job, claim.epoch)
         path = self.settlement.ledger.store.path(f"{folder}/events.jsonl")
-        return EventRelay(path, job.id, job.kind, self.settlement.index, self.metrics)
+        return EventRelay(path, job, claim.resume_step, self.settlement.index, self.metrics)
 
     def _order(self, claim: Claim) -> JobOrder:
         return JobOrder(

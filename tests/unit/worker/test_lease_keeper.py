@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.fakes.jobs import submission
 from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.events import EventLog
@@ -17,7 +18,7 @@ def claimed(bench: Bench) -> tuple[Claim, EventRelay]:
     assert bench.index.acquire("cpu", "w", 60) is not None
     claim = bench.ledger.claim("j-1", "w", 0.0)
     path = bench.folder("j-1", claim.epoch) / "events.jsonl"
-    return claim, EventRelay(path, "j-1", "train", bench.index, bench.metrics)
+    return claim, EventRelay(path, submission(), claim.resume_step, bench.index, bench.metrics)
 
 
 @pytest.fixture

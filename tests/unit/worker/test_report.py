@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from tests.fakes.jobs import submission
 from tests.fakes.worker_bench import Bench
 
 from saeserve.jobs.events import EventLog, tail
@@ -42,25 +43,26 @@ def test_events_carry_what_the_api_shows_of_them(tmp_path: Path) -> None:
 
 def test_metrics_follow_the_events_once(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    relay = EventRelay(path, "j-1", "train", bench.index, bench.metrics)
+    relay = EventRelay(path, submission(kind="train"), 1, bench.index, bench.metrics)
     relay.forward()
     assert relay.progress is None
     figures = {"loss": 2.0, "loss_aux": 0.5, "fvu": 0.25, "dead": 3.0}
     with Report(EventLog(path, 1)) as report:
-        for step in (1, 2, 3):
+        for step in (2, 3, 4):
             report.metrics(step, {**figures, "tokens": 100.0 * step}, Scale("steps", 4))
     relay.forward()
     relay.rewind()
     relay.forward()
     value = bench.registry.get_sample_value
-    assert value("saeserve_train_tokens_total") == 200
+    # Steps 2 to 4 are this attempt's; step 1 was the last one's.
+    assert value("saeserve_train_tokens_total") == 300
     assert value("saeserve_train_loss", {"term": "total"}) == 2.0
     assert value("saeserve_train_loss", {"term": "aux"}) == 0.5
     assert value("saeserve_train_fvu") == 0.25
     assert value("saeserve_train_dead_latents") == 3
     assert (value("saeserve_last_progress_timestamp_seconds") or 0) > 1.7e9
     assert relay.progress is not None
-    assert (relay.progress.step, relay.progress.total_steps) == (3, 4)
+    assert (relay.progress.step, relay.progress.total_steps) == (4, 4)
     assert relay.progress.metrics["fvu"] == 0.25
 
 
@@ -72,7 +74,7 @@ def test_harvested_rows_are_counted_from_the_second_report_on(tmp_path: Path) ->
         for rows in (1000, 1600):
             report.metrics(rows, {"rows": rows}, Scale("rows", 2000))
     first, second = tail(path)
-    metrics.observe("harvest", first, {})
-    metrics.observe("harvest", second, first.data["metrics"])
+    metrics.observe("harvest", first, {}, 0)
+    metrics.observe("harvest", second, first.data["metrics"], 0)
     assert registry.get_sample_value("saeserve_harvest_tokens_total") == 600
     assert registry.get_sample_value("saeserve_train_tokens_total") == 0
