@@ -9,17 +9,17 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from saeserve.cli.output import console, errors, print_table
+from saeserve.cli.output import console, errors
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
 from saeserve.client import Client
 from saeserve.client.errors import ClientError
-from saeserve.client.features import FloatArray
 from saeserve.client.values import Job
-from saeserve.demo import presets, report, run, sentence, texts
+from saeserve.demo import presets, run, sentence, show, texts
 from saeserve.platform.errors import ServiceError, StartupError
 
 FOLDER = Path(".saeserve/demo")
@@ -67,16 +67,21 @@ def _demo(stay: bool) -> None:
 
 
 def _main_job(client: Client, model: LanguageModelFiles) -> None:
+    since = datetime.now(UTC)
     jobs = _submit(client, model.gguf_file)
     done = run.follow_all(client, jobs)
     words, rows = sentence.activations(sentence.load(model.folder, model.gguf_file))
-    _show_sentence(client, words, rows)
+    show.strongest_features(client, words, rows)
     saes = [_figures(client, preset, done) for preset in presets.SAES]
+    encoded = len(rows) * len(saes)
     for sae, preset in zip(saes, presets.SAES, strict=True):
-        sae["encode_rows_per_second"] = sentence.encode_rate(client, preset.model, rows)
-    _show_figures(saes)
-    _show_features(done)
-    _write(client, saes, done)
+        rate, count = sentence.encode_rate(client, preset.model, rows)
+        sae["encode_rows_per_second"] = rate
+        encoded += count
+    show.figures(saes)
+    show.contexts(done)
+    show.metrics(client, encoded, since)
+    show.write(FOLDER, client, saes, done)
 
 
 def _submit(client: Client, gguf_file: str) -> dict[str, Job]:
@@ -92,18 +97,9 @@ def _submit(client: Client, gguf_file: str) -> dict[str, Job]:
     return jobs
 
 
-def _show_sentence(client: Client, words: list[str], rows: FloatArray) -> None:
-    """Encode one sentence's activations through the service."""
-    for preset in presets.SAES:
-        features = client.encode(preset.model, rows)
-        title = f"{preset.title}: strongest features of a sentence, encoded by {features.model}"
-        found = zip(words, sentence.strongest(features), strict=True)
-        print_table(("token", "feature=value"), found, title)
-
-
 def _figures(client: Client, preset: presets.SaePreset, done: Mapping[str, Job]) -> dict[str, Any]:
     trained = done[f"train {preset.title}"].outputs[0].metrics
-    measured = _evaluation(done[f"evaluate {preset.title}"])["metrics"]
+    measured = show.evaluation(done[f"evaluate {preset.title}"])["metrics"]
     names = ("fvu", "l0", "dead_fraction", "silent_on_heldout", "ce_delta_nats")
     ratios = ("loss_recovered_mean", "loss_recovered_zero")
     model = client.models.get(preset.model)
@@ -113,37 +109,6 @@ def _figures(client: Client, preset: presets.SaePreset, done: Mapping[str, Job])
         **{name: measured[name] for name in (*names, *ratios)},
         "train_tokens_per_second": trained["train_tokens_per_second"],
     }
-
-
-def _show_figures(saes: list[dict[str, Any]]) -> None:
-    names = [name for name in saes[0] if name != "architecture"]
-    rows = [(name, *(_cell(sae[name]) for sae in saes)) for name in names]
-    columns = ("held-out documents", *(str(sae["architecture"]) for sae in saes))
-    print_table(columns, rows, "Figures")
-
-
-def _show_features(done: Mapping[str, Job]) -> None:
-    preset = presets.SAES[0]
-    console.print(f"\n[bold]{preset.title}: five features and where they fire most[/bold]")
-    for feature in _evaluation(done[f"evaluate {preset.title}"])["features"]:
-        console.print(f"feature {feature['feature']}, on {feature['frequency']:.2%} of tokens")
-        for context in feature["contexts"]:
-            before, after = _flat(context["before"])[-50:], _flat(context["after"])[:40]
-            console.print(
-                f"  {context['activation']:6.1f}  {before}[reverse]{_flat(context['token'])}"
-                f"[/reverse]{after}",
-                highlight=False,
-            )
-
-
-def _write(client: Client, saes: list[dict[str, Any]], done: Mapping[str, Job]) -> None:
-    (FOLDER / "summary.json").write_text(json.dumps({"saes": saes}, indent=2) + "\n")
-    sections = [report.figures_table(saes)]
-    for preset in presets.SAES:
-        curves = run.curves(client, done[f"train {preset.title}"])
-        evaluation = _evaluation(done[f"evaluate {preset.title}"])
-        sections.append(report.sae_section(preset.title, curves, evaluation))
-    (FOLDER / "report.html").write_text(report.page(sections))
 
 
 def _where_next() -> None:
@@ -190,23 +155,8 @@ def _language_model() -> LanguageModelFiles:
     return LanguageModelFiles(folder, next(folder.glob("*.gguf")).name)
 
 
-def _evaluation(job: Job) -> Mapping[str, Any]:
-    report = job.outputs[0].evaluation
-    if report is None:
-        raise run.DemoFailedError(f"job {job.id} has no evaluation among its outputs")
-    return report
-
-
 def _say(name: str, facts: str) -> None:
     console.print(f"[green]●[/green] {name:<10} {facts}", highlight=False)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split(" ")).replace("\n", "⏎").replace("[", "\\[")
-
-
-def _cell(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 if __name__ == "__main__":

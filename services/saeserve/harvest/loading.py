@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +44,9 @@ def load_model(folder: Path, gguf_file: str | None) -> nn.Module:
         options["use_safetensors"] = True
     transformers_logging.disable_progress_bar()
     try:
-        model: nn.Module = _MODELS.from_pretrained(str(folder), **options)
+        # The GGUF reader draws its bar whatever that setting says.
+        with redirect_stderr(io.StringIO()):
+            model: nn.Module = _MODELS.from_pretrained(str(folder), **options)
     except UNREADABLE as error:
         raise _unreadable("the model", folder, error) from error
     return model.eval().requires_grad_(False)

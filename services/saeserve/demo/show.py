@@ -1,0 +1,93 @@
+"""What the demo shows and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from saeserve.cli.output import console, print_table
+from saeserve.client import Client
+from saeserve.client.features import FloatArray
+from saeserve.client.values import Job
+from saeserve.demo import counts, presets, report, run, sentence
+
+METRICS = ("127.0.0.1:9470", "127.0.0.1:9471", "127.0.0.1:9472")
+"""Of control, worker and inference; the services' defaults."""
+SCRAPE_SECONDS = 6.0
+"""Longer than the interval of deploy/prometheus/local.yml, so that it sees the last counts."""
+
+
+def strongest_features(client: Client, words: list[str], rows: FloatArray) -> None:
+    """Encode one sentence's activations through the service."""
+    for preset in presets.SAES:
+        features = client.encode(preset.model, rows)
+        title = f"{preset.title}: strongest features of a sentence, encoded by {features.model}"
+        found = zip(words, sentence.strongest(features), strict=True)
+        print_table(("token", "feature=value"), found, title)
+
+
+def figures(saes: list[dict[str, Any]]) -> None:
+    """One column an SAE."""
+    names = [name for name in saes[0] if name != "architecture"]
+    rows = [(name, *(_cell(sae[name]) for sae in saes)) for name in names]
+    columns = ("held-out documents", *(str(sae["architecture"]) for sae in saes))
+    print_table(columns, rows, "Figures")
+
+
+def metrics(client: Client, encoded_rows: int, since: datetime) -> None:
+    """What /metrics says beside what the jobs say. The gauges of jobs follow within a second."""
+    time.sleep(SCRAPE_SECONDS)
+    control, worker, inference = (counts.scrape(address) for address in METRICS)
+    own = client.jobs.list()
+    found = counts.compare(control, worker, inference, own, encoded_rows, since)
+    title = "Prometheus metrics beside the jobs' own counts"
+    rows = ((what, f"{metric:,.0f}", f"{count:,.0f}") for what, metric, count in found)
+    print_table(("", "metrics", "own count"), rows, title)
+
+
+def contexts(done: Mapping[str, Job]) -> None:
+    """Five features of the first SAE with their top-activating contexts."""
+    preset = presets.SAES[0]
+    console.print(f"\n[bold]{preset.title}: five features and where they fire most[/bold]")
+    for feature in evaluation(done[f"evaluate {preset.title}"])["features"]:
+        console.print(f"feature {feature['feature']}, on {feature['frequency']:.2%} of tokens")
+        for context in feature["contexts"]:
+            before, after = _flat(context["before"])[-50:], _flat(context["after"])[:40]
+            console.print(
+                f"  {context['activation']:6.1f}  {before}[reverse]{_flat(context['token'])}"
+                f"[/reverse]{after}",
+                highlight=False,
+            )
+
+
+def write(
+    folder: Path, client: Client, saes: list[dict[str, Any]], done: Mapping[str, Job]
+) -> None:
+    """`summary.json` and `report.html`."""
+    (folder / "summary.json").write_text(json.dumps({"saes": saes}, indent=2) + "\n")
+    sections = [report.figures_table(saes)]
+    for preset in presets.SAES:
+        curves = run.curves(client, done[f"train {preset.title}"])
+        evaluated = evaluation(done[f"evaluate {preset.title}"])
+        sections.append(report.sae_section(preset.title, curves, evaluated))
+    (folder / "report.html").write_text(report.page(sections))
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split(" ")).replace("\n", "⏎").replace("[", "\\[")
+
+
+def _cell(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def evaluation(job: Job) -> Mapping[str, Any]:
+    """The report of an evaluate job."""
+    found = job.outputs[0].evaluation
+    if found is None:
+        raise run.DemoFailedError(f"job {job.id} has no evaluation among its outputs")
+    return found
