@@ -105,6 +105,10 @@ def test_a_finished_job_shows_its_last_step(journey: Journey) -> None:
     assert job["progress"]["step"] == job["progress"]["total_steps"] == 40_000 // 256
 
 
+def test_an_upload_is_gone_once_it_is_adopted(journey: Journey) -> None:
+    assert not (journey.stack.folder / "store/datasets/acts/incoming").exists()
+
+
 def test_doctor_finds_everything_well(journey: Journey) -> None:
     found = {each["subject"]: each["verdict"] for each in journey.json("doctor")}
     assert found["broker"] == found["control"] == found["inference"] == "ok"

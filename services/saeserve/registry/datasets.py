@@ -94,7 +94,7 @@ class DatasetRegistry:
         return found
 
     def commit(self, name: str, manifest: bytes) -> None:
-        """Make a data set READY; the same bytes may come again.
+        """Make a data set READY; the same bytes may come again. Uploads, adopted now, go.
 
         Raises FormatError for bytes that are no manifest, Conflict when it is READY with another
         manifest, FailedPrecondition when it has FAILED.
@@ -112,6 +112,7 @@ class DatasetRegistry:
             raise Conflict(
                 f"data set {name} is READY with another manifest", reason="DATASET_EXISTS"
             )
+        self._store.remove(dataset_key(name, "incoming"))
 
     def fail(self, name: str, message: str) -> None:
         """Make a PENDING data set FAILED, for good; one that is READY or FAILED stays so."""

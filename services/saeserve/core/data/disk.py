@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import uuid
 from pathlib import Path
 
-from saeserve.core.errors import NoSpaceError
+from saeserve.core.disk import space_needed
 
 _READ_BYTES = 2**20
 
@@ -20,19 +19,13 @@ def create(path: Path, data: bytes) -> bool:
     """
     staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(staged, data)
-        os.link(staged, path)
-        _sync_folder(path.parent)
+        with space_needed(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(staged, data)
+            os.link(staged, path)
+            _sync_folder(path.parent)
     except FileExistsError:
         return False
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpaceError(
-                f"the disk that holds {path.parent} is full",
-                remedy="free space or move the store, then submit again",
-            ) from error
-        raise
     finally:
         staged.unlink(missing_ok=True)
     return True

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
 from saeserve.core.architectures.contract import Dimensions, Tensors
+from saeserve.core.disk import space_needed
 from saeserve.core.errors import CheckpointError, SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
@@ -85,7 +86,8 @@ def save(folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions) -
         environment=Environment.current(),
         tensors=_entries(tensors),
     )
-    save_file(tensors, folder / TENSORS_FILE)
+    with space_needed(folder):
+        save_file(tensors, folder / TENSORS_FILE)
     text = json.dumps(header.to_json(), indent=1, sort_keys=True)
     (folder / HEADER_FILE).write_text(text, encoding="utf-8")
 

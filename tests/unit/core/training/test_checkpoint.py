@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spec
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.errors import CheckpointError
+from saeserve.core.errors import CheckpointError, NoSpaceError
 from saeserve.core.training import checkpoint
 from saeserve.core.training.checkpoint import HEADER_FILE, TENSORS_FILE
 from saeserve.core.training.state import TrainerState
@@ -125,3 +126,16 @@ def test_a_state_without_counters_is_refused(trained: tuple[TrainerState, Path])
     checkpoint.save(empty, state, SPEC, DIMS)
     with pytest.raises(CheckpointError, match="holds no counters"):
         checkpoint.load(empty, SPEC, DIMS, CPU)
+
+
+def test_a_full_disk_is_told_as_such(
+    trained: tuple[TrainerState, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(tensors: object, path: Path) -> None:
+        assert tensors
+        raise SafetensorError(f"I/O error: No space left on device (os error 28) {path.name}")
+
+    monkeypatch.setattr(checkpoint, "save_file", no_room)
+    with pytest.raises(NoSpaceError, match="is full") as caught:
+        checkpoint.save(tmp_path, trained[0], SPEC, DIMS)
+    assert caught.value.retryable
