@@ -152,9 +152,10 @@ def test_a_row_alone_evaluates_as_in_a_batch(prepared: Prepared) -> None:
 
 @EVERY
 def test_constrained_rows_stay_at_unit_norm(name: str, tmp_path: Path) -> None:
-    trainer = Trainer.start(tiny_setup(tiny_spec(name, tokens=5 * 64)))
+    spec = tiny_spec(name, tokens=5 * 64)
+    trainer = Trainer.start(tiny_setup(spec))
     run_all(trainer, FolderSink(tmp_path))
-    for key in ARCHITECTURES[name].unit_rows:
+    for key in ARCHITECTURES[name].unit_rows(spec.architecture):
         norms = trainer.state.params[key].double().square().sum(dim=1).sqrt()
         assert float((norms - 1).abs().max()) < 1e-6
 

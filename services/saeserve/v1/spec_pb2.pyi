@@ -277,6 +277,8 @@ class JumpReluSpec(_message.Message):
     INITIAL_L0_FIELD_NUMBER: _builtins.int
     STE_TO_INPUT_FIELD_NUMBER: _builtins.int
     LITERAL_PRE_ACT_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
     sparsity_coefficient: _builtins.float
     """Final weight of the sparsity penalty (lambda_S), ramped linearly over the whole run."""
     pre_act_coefficient: _builtins.float
@@ -293,6 +295,10 @@ class JumpReluSpec(_message.Message):
     """Adds theta / epsilon in the band to the gradient that reaches pre-activations (SAELens's reading)."""
     literal_pre_act: _builtins.bool
     """Writes the pre-act loss with f, as the source literally does, in place of the pre-activation."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss; 0 leaves it out."""
     def __init__(
         self,
         *,
@@ -304,17 +310,23 @@ class JumpReluSpec(_message.Message):
         initial_l0: _builtins.float | None = ...,
         ste_to_input: _builtins.bool | None = ...,
         literal_pre_act: _builtins.bool | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
     _WhichOneofReturnType__bandwidth: _TypeAlias = _typing.Literal["bandwidth"]  # noqa: Y015
     _WhichOneofArgType__bandwidth: _TypeAlias = _typing.Literal["_bandwidth", b"_bandwidth"]  # noqa: Y015
     _WhichOneofReturnType__initial_l0: _TypeAlias = _typing.Literal["initial_l0"]  # noqa: Y015
     _WhichOneofArgType__initial_l0: _TypeAlias = _typing.Literal["_initial_l0", b"_initial_l0"]  # noqa: Y015
     _WhichOneofReturnType__initial_log_threshold: _TypeAlias = _typing.Literal["initial_log_threshold"]  # noqa: Y015
     _WhichOneofArgType__initial_log_threshold: _TypeAlias = _typing.Literal["_initial_log_threshold", b"_initial_log_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
     _WhichOneofReturnType__literal_pre_act: _TypeAlias = _typing.Literal["literal_pre_act"]  # noqa: Y015
     _WhichOneofArgType__literal_pre_act: _TypeAlias = _typing.Literal["_literal_pre_act", b"_literal_pre_act"]  # noqa: Y015
     _WhichOneofReturnType__pre_act_coefficient: _TypeAlias = _typing.Literal["pre_act_coefficient"]  # noqa: Y015
@@ -326,11 +338,15 @@ class JumpReluSpec(_message.Message):
     _WhichOneofReturnType__tanh_scale: _TypeAlias = _typing.Literal["tanh_scale"]  # noqa: Y015
     _WhichOneofArgType__tanh_scale: _TypeAlias = _typing.Literal["_tanh_scale", b"_tanh_scale"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bandwidth) -> _WhichOneofReturnType__bandwidth | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_l0) -> _WhichOneofReturnType__initial_l0 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_log_threshold) -> _WhichOneofReturnType__initial_log_threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__literal_pre_act) -> _WhichOneofReturnType__literal_pre_act | None: ...
     @_typing.overload

@@ -113,8 +113,9 @@ class EvaluationForm:
 class Architecture(Protocol[SpecT_contra]):
     """One architecture: stateless, registered by its spec's name in `registry`."""
 
-    unit_rows: frozenset[str]
-    """Parameters whose rows the trainer keeps at unit norm (projects gradients, renormalises)."""
+    def unit_rows(self, spec: SpecT_contra) -> frozenset[str]:
+        """Parameters whose rows stay at unit norm: the trainer projects and renormalises."""
+        ...
 
     def initialise(
         self, spec: SpecT_contra, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int

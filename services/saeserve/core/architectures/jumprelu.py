@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import gradients
+from saeserve.core.architectures import auxk, gradients
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -39,7 +39,9 @@ QUANTILE_BLOCK = 1_024
 class JumpRelu:
     """The JumpReLU architecture; see the module's formulas."""
 
-    unit_rows: frozenset[str] = frozenset()
+    def unit_rows(self, spec: JumpReluSpec) -> frozenset[str]:  # noqa: ARG002 - the contract's signature
+        """None: the penalty is weighted by the norms."""
+        return frozenset()
 
     def sample_rows(self, spec: JumpReluSpec, dims: Dimensions) -> int:
         """max(4096, 10 d_sae / initial_l0) rows, for the quantiles of b_enc."""
@@ -81,7 +83,8 @@ class JumpRelu:
         W_dec, t = params["W_dec"], params["t"]
         h_BF = linear(batch.x_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
         f_BF = jump_relu(h_BF, t, spec.bandwidth, to_input=spec.ste_to_input)
-        squared_error = (batch.target_BO - (f_BF @ W_dec + params["b_dec"])).square().sum()
+        residual_BO = batch.target_BO - (f_BF @ W_dec + params["b_dec"])
+        squared_error = residual_BO.square().sum()
         norms_F = row_norms(W_dec)
         penalty = torch.tanh(spec.tanh_scale * f_BF * norms_F).sum()
         below_BF = f_BF if spec.literal_pre_act else h_BF
@@ -91,6 +94,7 @@ class JumpRelu:
             "reconstruction": squared_error / rows,
             "sparsity": ctx.scheduled["sparsity_coefficient"] * penalty / rows,
             "pre_act": spec.pre_act_coefficient * pre_act / rows,
+            **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
         }
         stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
         return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import gradients
+from saeserve.core.architectures import auxk, gradients
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -51,7 +51,9 @@ class _Choice:
 class TopK:
     """The TopK architecture; see the module's formulas."""
 
-    unit_rows = frozenset({"W_dec"})
+    def unit_rows(self, spec: TopKSpec) -> frozenset[str]:  # noqa: ARG002 - the contract's signature
+        """The decoder's."""
+        return frozenset({"W_dec"})
 
     def sample_rows(self, spec: TopKSpec, dims: Dimensions) -> int:  # noqa: ARG002 - the contract's signature
         """32,768, as the paper's for the geometric median."""
@@ -106,7 +108,7 @@ class TopK:
             wide = wide_BO.square().sum() / rows / state["variance"]
             terms["multi_topk"] = spec.multi_topk_coefficient * wide
         if spec.auxk_coefficient:
-            terms["auxk"] = spec.auxk_coefficient * _auxk(residual_BO.detach(), auxiliary, W_dec)
+            terms["auxk"] = _auxk(spec, residual_BO.detach(), auxiliary, W_dec)
         stats = Stats(_fired(main, W_dec.shape[0]), squared_error.detach())
         return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
 
@@ -156,7 +158,7 @@ def _choose(
     h = PreActivations.compute(centred_BD, W_enc, b_enc, ctx.encoder_dtype)
     wanted = spec.k * (4 if spec.multi_topk_coefficient else 1)
     picks = [h.top(min(wanted, W_enc.shape[0]))]
-    if spec.auxk_coefficient and (n_aux := _auxiliary_width(spec, ctx.dead_F)):
+    if spec.auxk_coefficient and (n_aux := auxk.width(spec, ctx.dead_F)):
         picks.append(h.top(n_aux, among_F=ctx.dead_F))
     values_BK = torch.cat([values for values, _ in picks], dim=1)
     indices_BK = torch.cat([indices for _, indices in picks], dim=1)
@@ -168,26 +170,13 @@ def _choose(
     return chosen, _Choice(live_BK[:, width:], indices_BK[:, width:])
 
 
-def _auxiliary_width(spec: TopKSpec, dead_F: Tensor) -> int:
-    """Latents that AuxK takes: at most k_aux, and no more than are dead.
-
-    On an accelerator the count would stall the step, so k_aux are taken; the surplus is -inf
-    before ReLU and adds exactly zero, hence both ways agree.
-    """
-    if spec.k_aux is None:
-        raise SpecError("train.topk.k_aux", "is not resolved", remedy="resolve the spec first")
-    limit = min(spec.k_aux, dead_F.shape[0])
-    return limit if dead_F.is_cuda else min(limit, int(dead_F.sum()))
-
-
-def _auxk(residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor) -> Tensor:
-    """|e - e_aux|^2 over the variance of e; zero where that is zero, NaN where e is NaN."""
+def _auxk(
+    spec: TopKSpec, residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor
+) -> Tensor:
     if auxiliary is None:
         return residual_BO.new_zeros(())
-    error = (residual_BO - auxiliary.decode(W_dec_FO)).square().sum()
-    variance = (residual_BO - residual_BO.mean(dim=0)).square().sum()
-    exact = variance == 0
-    return torch.where(exact, 0.0, error / torch.where(exact, 1.0, variance))
+    share = auxk.error_share(residual_BO, auxiliary.decode(W_dec_FO))
+    return spec.auxk_coefficient * share
 
 
 def _fired(main: _Choice, latents: int) -> Tensor:

@@ -18,19 +18,25 @@ class ArchitectureSpec(Spec):
     name: ClassVar[str]
 
 
-class TopKSpec(ArchitectureSpec):
+class AuxKSpec(ArchitectureSpec):
+    """Base of the specs that may add AuxK; off unless a subclass says otherwise."""
+
+    k_aux: int | None = Field(default=None, ge=1)
+    auxk_coefficient: float = Field(default=0.0, ge=0)
+
+
+class TopKSpec(AuxKSpec):
     """TopK with AuxK (Gao et al. 2024, arXiv 2406.04093, sections 2.3 and A.2)."""
 
     name: ClassVar[str] = "topk"
 
     k: int = Field(default=32, ge=1)
-    k_aux: int | None = Field(default=None, ge=1)
     auxk_coefficient: float = Field(default=1 / 32, ge=0)
     multi_topk_coefficient: float = Field(default=0.0, ge=0)
     b_dec_init: Literal["mean", "geometric_median"] = "geometric_median"
 
 
-class JumpReluSpec(ArchitectureSpec):
+class JumpReluSpec(AuxKSpec):
     """JumpReLU with tanh penalty (Anthropic, Circuits Updates, January 2025)."""
 
     name: ClassVar[str] = "jumprelu"

@@ -11,6 +11,7 @@ from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import (
     ARCHITECTURE_SPECS,
     ArchitectureSpec,
+    AuxKSpec,
     JumpReluSpec,
     TopKSpec,
 )
@@ -139,13 +140,14 @@ def resolve(spec: TrainSpec, d_in: int, source: str) -> TrainSpec:
 
 
 def _resolve_architecture(spec: ArchitectureSpec, d_in: int, d_sae: int) -> ArchitectureSpec:
-    if isinstance(spec, TopKSpec) and spec.k_aux is None:
+    changes: dict[str, object] = {}
+    if isinstance(spec, AuxKSpec) and spec.k_aux is None:
         near_half = 2 ** round(math.log2(max(d_in / 2, 1)))
-        return spec.model_copy(update={"k_aux": min(near_half, d_sae)})
+        changes["k_aux"] = min(near_half, d_sae)
     if isinstance(spec, JumpReluSpec):
         wanted = spec.initial_l0 or min(10_000, d_in)
-        return spec.model_copy(update={"initial_l0": min(float(wanted), d_sae / 2)})
-    return spec
+        changes["initial_l0"] = min(float(wanted), d_sae / 2)
+    return spec.model_copy(update=changes)
 
 
 def _adam_defaults(spec: ArchitectureSpec, d_sae: int) -> tuple[float, float]:

@@ -58,7 +58,8 @@ def take_step(
 ) -> None:
     """Update `state` in place by one step on `batches`, micro-batches of equal size."""
     sums = _sum_gradients(architecture, spec, state, batches, ctx)
-    for name in architecture.unit_rows:
+    unit_rows = architecture.unit_rows(spec)
+    for name in unit_rows:
         norms.project_rows_(sums.gradients[name], state.params[name])
     # Sorted, because sums depend on their order and a loaded state has another one.
     gradients = [sums.gradients[name] for name in sorted(sums.gradients)]
@@ -72,7 +73,7 @@ def take_step(
         lr=optimizer.lr,
         step=state.step,
     )
-    for name in architecture.unit_rows:
+    for name in unit_rows:
         norms.renormalise_rows_(state.params[name])
     dead.update_(state.tokens_since_fired_F, sums.fired_F, sums.rows)
     state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})

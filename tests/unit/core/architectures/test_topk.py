@@ -188,7 +188,7 @@ def test_surplus_auxiliary_latents_add_exactly_nothing(
     def uncounted(spec: TopKSpec, dead_F: Tensor) -> int:
         return min(spec.k_aux or 0, dead_F.shape[0])
 
-    monkeypatch.setattr("saeserve.core.architectures.topk._auxiliary_width", uncounted)
+    monkeypatch.setattr("saeserve.core.architectures.auxk.width", uncounted)
     surplus = case.step(MANY_DEAD_WANTED)
     torch.testing.assert_close(surplus.loss, exact.loss, rtol=1e-14, atol=0)
     for name in case.params:
