@@ -21,10 +21,12 @@ SpecT_contra = TypeVar("SpecT_contra", bound=ArchitectureSpec, contravariant=Tru
 
 @dataclass(frozen=True)
 class Batch:
-    """Preprocessed rows; an autoencoder's target is its input."""
+    """Preprocessed rows; the target of an autoencoder or crosscoder is its input."""
 
     x_BD: Tensor
     target_BO: Tensor
+    target_widths: tuple[int, ...] = ()
+    """Widths of a crosscoder's sources, side by side in the target; () stands for one source."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class Dimensions:
     d_in: int
     d_out: int
     d_sae: int
+    target_widths: tuple[int, ...] = ()
+    """As in Batch."""
+
+    def batch(self, rows_BC: Tensor) -> Batch:
+        """Rows of the data as a batch: C is d_in, or d_in + d_out where the target is another
+        source."""
+        if rows_BC.shape[1] == self.d_in:
+            return Batch(rows_BC, rows_BC, self.target_widths)
+        x_BD, target_BO = rows_BC.split_with_sizes([self.d_in, self.d_out], dim=1)
+        return Batch(x_BD.contiguous(), target_BO.contiguous(), self.target_widths)
 
 
 class Collective(Protocol):
@@ -100,6 +112,7 @@ class EvaluationForm:
 
     f = act(x' W_enc^T + b_enc), reconstruction = f W_dec + b_dec, with x' centred and scaled.
     `threshold_F` is set for threshold models; otherwise `k` is set for TopK, neither for ReLU.
+    `W_skip_OD` is set where a skip connection adds x' W_skip^T to the reconstruction.
     """
 
     W_enc_FD: Tensor
@@ -108,6 +121,7 @@ class EvaluationForm:
     b_dec_O: Tensor
     threshold_F: Tensor | None = None
     k: int | None = None
+    W_skip_OD: Tensor | None = None
 
 
 class Architecture(Protocol[SpecT_contra]):

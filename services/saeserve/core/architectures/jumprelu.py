@@ -23,9 +23,10 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
+from saeserve.core.architectures.ties import is_autoencoder
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.draws import generator
-from saeserve.core.ops.norms import row_norms
+from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import jump_relu, linear
 from saeserve.core.specs.architectures import JumpReluSpec
 
@@ -58,7 +59,7 @@ class JumpRelu:
         U(-1/sqrt(m), 1/sqrt(m)); b_dec = 0; b_enc so that each latent fires on initial_l0 / d_sae
         of the sample."""
         W_dec = _uniform(dims.d_sae, dims.d_out, dims.d_in, seed, "W_dec").to(sample_ND)
-        if sample_ND.shape == target_NO.shape and torch.equal(sample_ND, target_NO):
+        if is_autoencoder(sample_ND, target_NO):
             W_enc = W_dec * (dims.d_in / dims.d_sae)
         else:
             W_enc = _uniform(dims.d_sae, dims.d_in, dims.d_sae, seed, "W_enc").to(sample_ND)
@@ -76,7 +77,7 @@ class JumpRelu:
         self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
         """Mean over rows of |y - y^|^2 + lambda_S sum tanh(c f n) + lambda_P sum ReLU(theta - h) n,
-        n the norms of W_dec's rows.
+        n the norms of W_dec's rows; for a crosscoder the sums of their norms by source.
 
         f >= 0, so |f| = f with derivative 1 at 0: silent latents in the band move t (RECIPES).
         """
@@ -85,7 +86,7 @@ class JumpRelu:
         f_BF = jump_relu(h_BF, t, spec.bandwidth, to_input=spec.ste_to_input)
         residual_BO = batch.target_BO - (f_BF @ W_dec + params["b_dec"])
         squared_error = residual_BO.square().sum()
-        norms_F = row_norms(W_dec)
+        norms_F = source_norms(W_dec, batch.target_widths)
         penalty = torch.tanh(spec.tanh_scale * f_BF * norms_F).sum()
         below_BF = f_BF if spec.literal_pre_act else h_BF
         pre_act = ((t.exp() - below_BF).relu() * norms_F).sum()

@@ -273,10 +273,19 @@ def test_b_dec_may_start_at_the_mean() -> None:
     torch.testing.assert_close(params["b_dec"], sample.mean(dim=0))
 
 
+def test_a_transcoder_starts_untied_with_a_bias_for_its_input() -> None:
+    sample, target = draw(50, D, seed=8) + 3.0, draw(50, 7, seed=9) - 2.0
+    params, state = TopK().initialise(AUXK, Dimensions(D, 7, F), sample, target, seed=1)
+    assert (params["W_enc"].shape, params["W_dec"].shape) == ((F, D), (F, 7))
+    assert float((params["b_pre"] - sample.mean(dim=0)).abs().max()) < 0.5
+    assert float((params["b_dec"] - target.mean(dim=0)).abs().max()) < 0.5
+    expected = (target - target.mean(0)).square().sum(dim=1).mean()
+    torch.testing.assert_close(state["variance"], expected)
+    square, _ = TopK().initialise(AUXK, Dimensions(D, D, F), sample, -sample, seed=1)
+    assert not torch.equal(square["W_enc"], square["W_dec"])
+
+
 def test_what_cannot_be_initialised_is_refused() -> None:
-    sample = draw(50, D, seed=8)
-    with pytest.raises(SpecError, match="d_out = 7"):
-        TopK().initialise(AUXK, Dimensions(D, 7, F), sample, sample, seed=1)
     flat = torch.ones(50, D)
     with pytest.raises(DataError, match=r"variance of the initial sample is 0\.0"):
         TopK().initialise(AUXK, Dimensions(D, D, F), flat, flat, seed=1)
