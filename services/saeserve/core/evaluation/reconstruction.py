@@ -60,7 +60,7 @@ def evaluate_reconstruction(model: InferenceModel, rows: Iterable[Tensor]) -> Re
             f"the model maps {model.config.d_in} dimensions to {model.config.d_out}",
             remedy="reconstruction is evaluated for autoencoders only",
         )
-    variation, latents, squared_error = _Variation(), _Latents(model), 0.0
+    variation, latents, squared_error = Variation(), _Latents(model), 0.0
     for x_BD in rows:
         x_BD = x_BD.to(model.device, torch.float32)
         features = model.encode(x_BD)
@@ -73,7 +73,7 @@ def evaluate_reconstruction(model: InferenceModel, rows: Iterable[Tensor]) -> Re
     return _report(variation, latents, squared_error)
 
 
-def _report(variation: _Variation, latents: _Latents, squared_error: float) -> ReconstructionReport:
+def _report(variation: Variation, latents: _Latents, squared_error: float) -> ReconstructionReport:
     rows = variation.rows
     histogram: Density = density(latents.fired_F, rows)
     varies = variation.squares > 0
@@ -88,18 +88,20 @@ def _report(variation: _Variation, latents: _Latents, squared_error: float) -> R
     )
 
 
-class _Variation:
+class Variation:
     """Σ‖x − mean‖² of all rows so far, merged batch by batch (Chan, Golub, LeVeque 1979).
 
     Never the difference of two large sums: activations sit far from the origin.
     """
 
     def __init__(self) -> None:
+        """Nothing so far."""
         self.rows = 0
         self.squares = 0.0
         self._mean_D = torch.zeros(())
 
     def add(self, x_BD: Tensor) -> None:
+        """Take in float64 rows [B, D]."""
         count = x_BD.shape[0]
         if count == 0:
             return
