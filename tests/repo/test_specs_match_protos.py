@@ -21,6 +21,8 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (training.PreprocessSpec, spec_pb2.PreprocessSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["topk"], spec_pb2.TopKSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["jumprelu"], spec_pb2.JumpReluSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["relu"], spec_pb2.ReluSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["gated"], spec_pb2.GatedSpec.DESCRIPTOR),
     (jobs.HarvestSpec, spec_pb2.HarvestSpec.DESCRIPTOR),
     (jobs.LanguageModelSpec, spec_pb2.LanguageModelSpec.DESCRIPTOR),
     (jobs.TextSpec, spec_pb2.TextSpec.DESCRIPTOR),

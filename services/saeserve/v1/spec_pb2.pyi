@@ -68,6 +68,8 @@ class TrainSpec(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TOPK_FIELD_NUMBER: _builtins.int
     JUMPRELU_FIELD_NUMBER: _builtins.int
+    RELU_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
     D_SAE_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
@@ -114,6 +116,10 @@ class TrainSpec(_message.Message):
     @_builtins.property
     def jumprelu(self) -> Global___JumpReluSpec: ...
     @_builtins.property
+    def relu(self) -> Global___ReluSpec: ...
+    @_builtins.property
+    def gated(self) -> Global___GatedSpec: ...
+    @_builtins.property
     def optimizer(self) -> Global___OptimizerSpec: ...
     @_builtins.property
     def preprocess(self) -> Global___PreprocessSpec: ...
@@ -125,6 +131,8 @@ class TrainSpec(_message.Message):
         model: _builtins.str | None = ...,
         topk: Global___TopKSpec | None = ...,
         jumprelu: Global___JumpReluSpec | None = ...,
+        relu: Global___ReluSpec | None = ...,
+        gated: Global___GatedSpec | None = ...,
         d_sae: _builtins.int | None = ...,
         tokens: _builtins.int | None = ...,
         batch_size: _builtins.int | None = ...,
@@ -139,9 +147,9 @@ class TrainSpec(_message.Message):
         encoder_dtype: _builtins.str | None = ...,
         eval_rows: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -171,7 +179,7 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
     _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
     _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
-    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["topk", "jumprelu"]  # noqa: Y015
+    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["topk", "jumprelu", "relu", "gated"]  # noqa: Y015
     _WhichOneofArgType_architecture: _TypeAlias = _typing.Literal["architecture", b"architecture"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
@@ -359,6 +367,120 @@ class JumpReluSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tanh_scale) -> _WhichOneofReturnType__tanh_scale | None: ...
 
 Global___JumpReluSpec: _TypeAlias = JumpReluSpec  # noqa: Y015
+
+@_typing.final
+class ReluSpec(_message.Message):
+    """ReLU with an L1 penalty weighted by decoder norms (Anthropic, Circuits Updates, April 2024)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPARSITY_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    SPARSITY_WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
+    DECODER_NORM_FIELD_NUMBER: _builtins.int
+    UNIT_NORM_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    sparsity_coefficient: _builtins.float
+    """Weight of the penalty (lambda)."""
+    sparsity_warmup_fraction: _builtins.float
+    """Share of the run, at its start, in which the weight rises linearly from zero."""
+    decoder_norm: _builtins.float
+    """Norm of the decoder's rows at the start, 0.05 to 1."""
+    unit_norm: _builtins.bool
+    """Keeps the decoder's rows at norm 1, where the penalty is plain L1."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss; 0 leaves it out."""
+    def __init__(
+        self,
+        *,
+        sparsity_coefficient: _builtins.float | None = ...,
+        sparsity_warmup_fraction: _builtins.float | None = ...,
+        decoder_norm: _builtins.float | None = ...,
+        unit_norm: _builtins.bool | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_decoder_norm", b"_decoder_norm", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "decoder_norm", b"decoder_norm", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction", "unit_norm", b"unit_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_decoder_norm", b"_decoder_norm", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "decoder_norm", b"decoder_norm", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction", "unit_norm", b"unit_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__decoder_norm: _TypeAlias = _typing.Literal["decoder_norm"]  # noqa: Y015
+    _WhichOneofArgType__decoder_norm: _TypeAlias = _typing.Literal["_decoder_norm", b"_decoder_norm"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_coefficient: _TypeAlias = _typing.Literal["sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_coefficient: _TypeAlias = _typing.Literal["_sparsity_coefficient", b"_sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["sparsity_warmup_fraction"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["_sparsity_warmup_fraction", b"_sparsity_warmup_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__unit_norm: _TypeAlias = _typing.Literal["unit_norm"]  # noqa: Y015
+    _WhichOneofArgType__unit_norm: _TypeAlias = _typing.Literal["_unit_norm", b"_unit_norm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decoder_norm) -> _WhichOneofReturnType__decoder_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_coefficient) -> _WhichOneofReturnType__sparsity_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_warmup_fraction) -> _WhichOneofReturnType__sparsity_warmup_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unit_norm) -> _WhichOneofReturnType__unit_norm | None: ...
+
+Global___ReluSpec: _TypeAlias = ReluSpec  # noqa: Y015
+
+@_typing.final
+class GatedSpec(_message.Message):
+    """Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPARSITY_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    SPARSITY_WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    sparsity_coefficient: _builtins.float
+    """Weight of the L1 norm of the gates' positive parts (lambda)."""
+    sparsity_warmup_fraction: _builtins.float
+    """Share of the run, at its start, in which the weight rises linearly from zero."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss; 0 leaves it out."""
+    def __init__(
+        self,
+        *,
+        sparsity_coefficient: _builtins.float | None = ...,
+        sparsity_warmup_fraction: _builtins.float | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "auxk_coefficient", b"auxk_coefficient", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "auxk_coefficient", b"auxk_coefficient", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_coefficient: _TypeAlias = _typing.Literal["sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_coefficient: _TypeAlias = _typing.Literal["_sparsity_coefficient", b"_sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["sparsity_warmup_fraction"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["_sparsity_warmup_fraction", b"_sparsity_warmup_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_coefficient) -> _WhichOneofReturnType__sparsity_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_warmup_fraction) -> _WhichOneofReturnType__sparsity_warmup_fraction | None: ...
+
+Global___GatedSpec: _TypeAlias = GatedSpec  # noqa: Y015
 
 @_typing.final
 class OptimizerSpec(_message.Message):

@@ -48,6 +48,16 @@ class Dimensions:
         return Batch(x_BD.contiguous(), target_BO.contiguous(), self.target_widths)
 
 
+@dataclass(frozen=True)
+class Control:
+    """What `target_l0`'s controller asks of a penalty in this step; scalars on the device."""
+
+    factor: Tensor
+    """Multiplies the penalty's full weight; more means sparser."""
+    l0: Tensor
+    """The mean L0 that the path asks for now."""
+
+
 class Collective(Protocol):
     """Sums over ranks; the identity on one."""
 
@@ -73,6 +83,8 @@ class Context:
     collective: Collective
     encoder_dtype: torch.dtype = torch.float32
     """Type of the encoder GEMM; everything else is in the parameters' type."""
+    control: Control | None = None
+    """Set where a controller replaces the schedule of the penalty's weight."""
 
 
 @dataclass(frozen=True)

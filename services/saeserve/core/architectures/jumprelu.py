@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients
+from saeserve.core.architectures import auxk, gradients, penalty
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -50,7 +50,7 @@ class JumpRelu:
 
     def scheduled(self, spec: JumpReluSpec, step: int, steps: int) -> dict[str, float]:
         """lambda_S, from 0 at the first step linearly to its full value at the last."""
-        return {"sparsity_coefficient": spec.sparsity_coefficient * step / max(steps - 1, 1)}
+        return penalty.warmed(spec.sparsity_coefficient, 1.0, step, steps)
 
     def initialise(
         self, spec: JumpReluSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
@@ -87,13 +87,13 @@ class JumpRelu:
         residual_BO = batch.target_BO - (f_BF @ W_dec + params["b_dec"])
         squared_error = residual_BO.square().sum()
         norms_F = source_norms(W_dec, batch.target_widths)
-        penalty = torch.tanh(spec.tanh_scale * f_BF * norms_F).sum()
+        saturated = torch.tanh(spec.tanh_scale * f_BF * norms_F).sum()
         below_BF = f_BF if spec.literal_pre_act else h_BF
         pre_act = ((t.exp() - below_BF).relu() * norms_F).sum()
         rows = batch.x_BD.shape[0]
         terms = {
             "reconstruction": squared_error / rows,
-            "sparsity": ctx.scheduled["sparsity_coefficient"] * penalty / rows,
+            "sparsity": penalty.weight(spec, ctx) * saturated / rows,
             "pre_act": spec.pre_act_coefficient * pre_act / rows,
             **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
         }

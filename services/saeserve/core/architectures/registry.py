@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from saeserve.core.architectures.contract import Architecture
+from saeserve.core.architectures.gated import Gated
 from saeserve.core.architectures.jumprelu import JumpRelu
+from saeserve.core.architectures.relu import Relu
 from saeserve.core.architectures.topk import TopK
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ArchitectureSpec
@@ -13,6 +15,8 @@ from saeserve.core.specs.architectures import ArchitectureSpec
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "topk": TopK(),
     "jumprelu": JumpRelu(),
+    "relu": Relu(),
+    "gated": Gated(),
 }
 
 

@@ -81,8 +81,12 @@ class _LowPrecisionLinear(torch.autograd.Function):
         return to_x, to_W, grad_BF.sum(0), None
 
 
-def linear(x_BD: Tensor, W_FD: Tensor, b_F: Tensor, dtype: torch.dtype) -> Tensor:
-    """x W^T + b, its GEMMs in `dtype`; float32 stands for the parameters' own type."""
+def linear(x_BD: Tensor, W_FD: Tensor, b_F: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """x W^T + b, its GEMMs in `dtype`; float32 stands for the parameters' own type.
+
+    Without b a product alone.
+    """
     if dtype in (torch.float32, W_FD.dtype):
-        return torch.addmm(b_F, x_BD, W_FD.T)
+        return x_BD @ W_FD.T if b_F is None else torch.addmm(b_F, x_BD, W_FD.T)
+    b_F = W_FD.new_zeros(W_FD.shape[0]) if b_F is None else b_F
     return apply(_LowPrecisionLinear, x_BD, W_FD, b_F, dtype)

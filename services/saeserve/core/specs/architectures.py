@@ -36,7 +36,40 @@ class TopKSpec(AuxKSpec):
     b_dec_init: Literal["mean", "geometric_median"] = "geometric_median"
 
 
-class JumpReluSpec(AuxKSpec):
+class PenaltySpec(AuxKSpec):
+    """Base of the specs whose sparsity comes from a weighted penalty, which target_l0 controls."""
+
+    sparsity_coefficient: float = Field(ge=0)
+
+
+class ReluSpec(PenaltySpec):
+    """ReLU with L1 weighted by decoder norms (Anthropic, Circuits Updates, April 2024).
+
+    lambda = 5 warmed over the first 5 % of the run, decoder rows of norm 0.05 .. 1. `unit_norm`
+    keeps them at 1: the plain L1 of Bricken et al. 2023.
+    """
+
+    name: ClassVar[str] = "relu"
+
+    sparsity_coefficient: float = Field(default=5.0, ge=0)
+    sparsity_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+    decoder_norm: float = Field(default=0.1, ge=0.05, le=1)
+    unit_norm: bool = False
+
+
+class GatedSpec(PenaltySpec):
+    """Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014).
+
+    The paper sweeps lambda for each site; ours is for rows with E|x| = sqrt(d_in).
+    """
+
+    name: ClassVar[str] = "gated"
+
+    sparsity_coefficient: float = Field(default=5.0, ge=0)
+    sparsity_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+
+
+class JumpReluSpec(PenaltySpec):
     """JumpReLU with tanh penalty (Anthropic, Circuits Updates, January 2025)."""
 
     name: ClassVar[str] = "jumprelu"
@@ -52,5 +85,5 @@ class JumpReluSpec(AuxKSpec):
 
 
 ARCHITECTURE_SPECS: dict[str, type[ArchitectureSpec]] = {
-    spec.name: spec for spec in (TopKSpec, JumpReluSpec)
+    spec.name: spec for spec in (TopKSpec, JumpReluSpec, ReluSpec, GatedSpec)
 }

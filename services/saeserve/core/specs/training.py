@@ -12,7 +12,9 @@ from saeserve.core.specs.architectures import (
     ARCHITECTURE_SPECS,
     ArchitectureSpec,
     AuxKSpec,
+    GatedSpec,
     JumpReluSpec,
+    ReluSpec,
     TopKSpec,
 )
 from saeserve.core.specs.base import Spec
@@ -53,6 +55,8 @@ class TrainSpec(Spec):
     model: Name
     topk: TopKSpec | None = None
     jumprelu: JumpReluSpec | None = None
+    relu: ReluSpec | None = None
+    gated: GatedSpec | None = None
     d_sae: int = Field(ge=1, le=2**24)
     tokens: int = Field(ge=1)
     batch_size: int = Field(default=2048, ge=1)
@@ -70,10 +74,11 @@ class TrainSpec(Spec):
     @property
     def architecture(self) -> ArchitectureSpec:
         """The one architecture that is set."""
-        chosen = self.topk or self.jumprelu
-        if chosen is None:
-            raise SpecError("train", "no architecture is set")
-        return chosen
+        for name in ARCHITECTURE_SPECS:
+            chosen: ArchitectureSpec | None = getattr(self, name)
+            if chosen is not None:
+                return chosen
+        raise SpecError("train", "no architecture is set")
 
     @property
     def steps(self) -> int:
@@ -151,7 +156,10 @@ def _resolve_architecture(spec: ArchitectureSpec, d_in: int, d_sae: int) -> Arch
 
 
 def _adam_defaults(spec: ArchitectureSpec, d_sae: int) -> tuple[float, float]:
-    """(lr, eps): TopK from Gao et al. 2024 scaled by width; JumpReLU from Anthropic 2025."""
+    """(lr, eps): TopK from Gao et al. 2024 scaled by width; ReLU from Anthropic 2024, and so
+    gated; JumpReLU from Anthropic 2025."""
     if isinstance(spec, TopKSpec):
         return 2e-4 / math.sqrt(d_sae / 2**14), 6.25e-10
+    if isinstance(spec, ReluSpec | GatedSpec):
+        return 5e-5, 1e-8
     return 2e-4, 1e-8
