@@ -273,7 +273,9 @@ Global___TopKSpec: _TypeAlias = TopKSpec  # noqa: Y015
 
 @_typing.final
 class JumpReluSpec(_message.Message):
-    """JumpReLU with tanh penalty and pre-act loss (Anthropic, Circuits Updates, January 2025)."""
+    """JumpReLU with tanh penalty and pre-act loss (Anthropic, Circuits Updates, January 2025), or with
+    another penalty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -287,8 +289,13 @@ class JumpReluSpec(_message.Message):
     LITERAL_PRE_ACT_FIELD_NUMBER: _builtins.int
     K_AUX_FIELD_NUMBER: _builtins.int
     AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    PENALTY_FIELD_NUMBER: _builtins.int
+    FREQUENCY_SCALE_FIELD_NUMBER: _builtins.int
+    UNIT_NORM_FIELD_NUMBER: _builtins.int
     sparsity_coefficient: _builtins.float
-    """Final weight of the sparsity penalty (lambda_S), ramped linearly over the whole run."""
+    """Final weight of the sparsity penalty (lambda_S), ramped linearly over the whole run. That of
+    "quadratic" is constant.
+    """
     pre_act_coefficient: _builtins.float
     """Weight of the pre-act loss (lambda_P)."""
     tanh_scale: _builtins.float
@@ -307,6 +314,14 @@ class JumpReluSpec(_message.Message):
     """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
     auxk_coefficient: _builtins.float
     """Weight of the AuxK loss; 0 leaves it out."""
+    penalty: _builtins.str
+    """"tanh", "l0" (a step with straight-through gradient, arXiv 2407.14435) or "quadratic"
+    ((L0 / target_l0 - 1)^2 of that step).
+    """
+    frequency_scale: _builtins.float
+    """Adds lambda_S sum_i p_i^2 / frequency_scale, p_i the share of rows in which a latent fires."""
+    unit_norm: _builtins.bool
+    """Keeps the decoder's rows at norm 1 and starts the encoder as its transpose."""
     def __init__(
         self,
         *,
@@ -320,15 +335,20 @@ class JumpReluSpec(_message.Message):
         literal_pre_act: _builtins.bool | None = ...,
         k_aux: _builtins.int | None = ...,
         auxk_coefficient: _builtins.float | None = ...,
+        penalty: _builtins.str | None = ...,
+        frequency_scale: _builtins.float | None = ...,
+        unit_norm: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_frequency_scale", b"_frequency_scale", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_penalty", b"_penalty", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "frequency_scale", b"frequency_scale", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "penalty", b"penalty", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale", "unit_norm", b"unit_norm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_frequency_scale", b"_frequency_scale", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_penalty", b"_penalty", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "frequency_scale", b"frequency_scale", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "penalty", b"penalty", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale", "unit_norm", b"unit_norm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
     _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
     _WhichOneofReturnType__bandwidth: _TypeAlias = _typing.Literal["bandwidth"]  # noqa: Y015
     _WhichOneofArgType__bandwidth: _TypeAlias = _typing.Literal["_bandwidth", b"_bandwidth"]  # noqa: Y015
+    _WhichOneofReturnType__frequency_scale: _TypeAlias = _typing.Literal["frequency_scale"]  # noqa: Y015
+    _WhichOneofArgType__frequency_scale: _TypeAlias = _typing.Literal["_frequency_scale", b"_frequency_scale"]  # noqa: Y015
     _WhichOneofReturnType__initial_l0: _TypeAlias = _typing.Literal["initial_l0"]  # noqa: Y015
     _WhichOneofArgType__initial_l0: _TypeAlias = _typing.Literal["_initial_l0", b"_initial_l0"]  # noqa: Y015
     _WhichOneofReturnType__initial_log_threshold: _TypeAlias = _typing.Literal["initial_log_threshold"]  # noqa: Y015
@@ -337,6 +357,8 @@ class JumpReluSpec(_message.Message):
     _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
     _WhichOneofReturnType__literal_pre_act: _TypeAlias = _typing.Literal["literal_pre_act"]  # noqa: Y015
     _WhichOneofArgType__literal_pre_act: _TypeAlias = _typing.Literal["_literal_pre_act", b"_literal_pre_act"]  # noqa: Y015
+    _WhichOneofReturnType__penalty: _TypeAlias = _typing.Literal["penalty"]  # noqa: Y015
+    _WhichOneofArgType__penalty: _TypeAlias = _typing.Literal["_penalty", b"_penalty"]  # noqa: Y015
     _WhichOneofReturnType__pre_act_coefficient: _TypeAlias = _typing.Literal["pre_act_coefficient"]  # noqa: Y015
     _WhichOneofArgType__pre_act_coefficient: _TypeAlias = _typing.Literal["_pre_act_coefficient", b"_pre_act_coefficient"]  # noqa: Y015
     _WhichOneofReturnType__sparsity_coefficient: _TypeAlias = _typing.Literal["sparsity_coefficient"]  # noqa: Y015
@@ -345,10 +367,14 @@ class JumpReluSpec(_message.Message):
     _WhichOneofArgType__ste_to_input: _TypeAlias = _typing.Literal["_ste_to_input", b"_ste_to_input"]  # noqa: Y015
     _WhichOneofReturnType__tanh_scale: _TypeAlias = _typing.Literal["tanh_scale"]  # noqa: Y015
     _WhichOneofArgType__tanh_scale: _TypeAlias = _typing.Literal["_tanh_scale", b"_tanh_scale"]  # noqa: Y015
+    _WhichOneofReturnType__unit_norm: _TypeAlias = _typing.Literal["unit_norm"]  # noqa: Y015
+    _WhichOneofArgType__unit_norm: _TypeAlias = _typing.Literal["_unit_norm", b"_unit_norm"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bandwidth) -> _WhichOneofReturnType__bandwidth | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_scale) -> _WhichOneofReturnType__frequency_scale | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_l0) -> _WhichOneofReturnType__initial_l0 | None: ...
     @_typing.overload
@@ -358,6 +384,8 @@ class JumpReluSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__literal_pre_act) -> _WhichOneofReturnType__literal_pre_act | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__penalty) -> _WhichOneofReturnType__penalty | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pre_act_coefficient) -> _WhichOneofReturnType__pre_act_coefficient | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_coefficient) -> _WhichOneofReturnType__sparsity_coefficient | None: ...
@@ -365,6 +393,8 @@ class JumpReluSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ste_to_input) -> _WhichOneofReturnType__ste_to_input | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tanh_scale) -> _WhichOneofReturnType__tanh_scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unit_norm) -> _WhichOneofReturnType__unit_norm | None: ...
 
 Global___JumpReluSpec: _TypeAlias = JumpReluSpec  # noqa: Y015
 

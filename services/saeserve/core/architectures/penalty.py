@@ -1,10 +1,11 @@
-"""The weight of a sparsity penalty: a ramp, or what `target_l0`'s controller makes of it."""
+"""The weight or goal of a sparsity penalty: a ramp, or what `target_l0`'s controller asks."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Context
+from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import PenaltySpec
 
 WEIGHT = "sparsity_coefficient"
@@ -25,3 +26,15 @@ def weight(spec: PenaltySpec, ctx: Context) -> float | Tensor:
     if ctx.control is None:
         return ctx.scheduled[WEIGHT]
     return spec.sparsity_coefficient * ctx.control.factor
+
+
+def goal(ctx: Context) -> Tensor:
+    """The L0 that a quadratic penalty holds: the path's, over the controller's factor.
+
+    Raises SpecError without `target_l0`.
+    """
+    if ctx.control is None:
+        raise SpecError(
+            "train.target_l0", "is what a quadratic penalty needs", remedy="set target_l0"
+        )
+    return ctx.control.l0 / ctx.control.factor

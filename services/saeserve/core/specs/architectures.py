@@ -70,7 +70,12 @@ class GatedSpec(PenaltySpec):
 
 
 class JumpReluSpec(PenaltySpec):
-    """JumpReLU with tanh penalty (Anthropic, Circuits Updates, January 2025)."""
+    """JumpReLU with tanh penalty (Anthropic, Circuits Updates, January 2025), or another:
+
+    `l0` is the penalty of Rajamanoharan et al. 2024 (arXiv 2407.14435), whose own constants are
+    `published.rajamanoharan_2024`; `quadratic` holds L0 at train.target_l0. `frequency_scale`
+    adds a penalty on latents that fire more often than this share of rows.
+    """
 
     name: ClassVar[str] = "jumprelu"
 
@@ -82,6 +87,9 @@ class JumpReluSpec(PenaltySpec):
     initial_l0: float | None = Field(default=None, gt=0)
     ste_to_input: bool = False
     literal_pre_act: bool = False
+    penalty: Literal["tanh", "l0", "quadratic"] = "tanh"
+    frequency_scale: float | None = Field(default=None, gt=0)
+    unit_norm: bool = False
 
 
 ARCHITECTURE_SPECS: dict[str, type[ArchitectureSpec]] = {
