@@ -83,6 +83,9 @@ class TrainSpec(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     ENCODER_DTYPE_FIELD_NUMBER: _builtins.int
     EVAL_ROWS_FIELD_NUMBER: _builtins.int
+    TARGET_SOURCE_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Name of the data set."""
     source: _builtins.str
@@ -111,6 +114,10 @@ class TrainSpec(_message.Message):
     """Type of the encoder GEMM: "float32" or "bfloat16". Weights and moments are float32 always."""
     eval_rows: _builtins.int
     """Held-out rows for the closing evaluation; 0 leaves it out."""
+    target_source: _builtins.str
+    """Makes the SAE a transcoder: it reads `source` and predicts this source of the same rows."""
+    skip_connection: _builtins.bool
+    """Adds x W_skip^T to what a transcoder predicts; W_skip starts at zero."""
     @_builtins.property
     def topk(self) -> Global___TopKSpec: ...
     @_builtins.property
@@ -123,6 +130,12 @@ class TrainSpec(_message.Message):
     def optimizer(self) -> Global___OptimizerSpec: ...
     @_builtins.property
     def preprocess(self) -> Global___PreprocessSpec: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Makes the SAE a crosscoder: one dictionary for two or more sources of the same rows, side by
+        side in this order. Excludes source and target_source.
+        """
+
     def __init__(
         self,
         *,
@@ -146,10 +159,13 @@ class TrainSpec(_message.Message):
         device: _builtins.str | None = ...,
         encoder_dtype: _builtins.str | None = ...,
         eval_rows: _builtins.int | None = ...,
+        target_source: _builtins.str | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        skip_connection: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -175,8 +191,12 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__skip_connection: _TypeAlias = _typing.Literal["skip_connection"]  # noqa: Y015
+    _WhichOneofArgType__skip_connection: _TypeAlias = _typing.Literal["_skip_connection", b"_skip_connection"]  # noqa: Y015
     _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    _WhichOneofReturnType__target_source: _TypeAlias = _typing.Literal["target_source"]  # noqa: Y015
+    _WhichOneofArgType__target_source: _TypeAlias = _typing.Literal["_target_source", b"_target_source"]  # noqa: Y015
     _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
     _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
     _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["topk", "jumprelu", "relu", "gated"]  # noqa: Y015
@@ -206,7 +226,11 @@ class TrainSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__skip_connection) -> _WhichOneofReturnType__skip_connection | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_source) -> _WhichOneofReturnType__target_source | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
     @_typing.overload

@@ -91,6 +91,10 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     }
     if config.activation.kind == "threshold":
         shapes["threshold"] = (d_sae,)
+    if config.activation.kind == "topk" and config.activation.weighted:
+        shapes["selection"] = (d_sae,)
+    if config.skip_connection:
+        shapes["W_skip"] = (d_out, d_in)
     return shapes
 
 
@@ -144,6 +148,8 @@ def _check_values(name: str, value: Tensor) -> None:
             raise FormatError("tensor threshold holds NaN or negative values", remedy=_DAMAGED)
     elif not bool(torch.isfinite(value).all()):
         raise FormatError(f"tensor {name} holds NaN or infinite values", remedy=_DAMAGED)
+    elif name == "selection" and bool((value < 0).any()):
+        raise FormatError("tensor selection holds negative values", remedy=_DAMAGED)
 
 
 def _commit(path: Path, write: Callable[[Path], None]) -> None:

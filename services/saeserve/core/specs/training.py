@@ -18,6 +18,7 @@ from saeserve.core.specs.architectures import (
     TopKSpec,
 )
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.forms import check_form
 from saeserve.core.specs.names import check_name
 
 Name = Annotated[str, AfterValidator(check_name)]
@@ -48,10 +49,13 @@ class PreprocessSpec(Spec):
 
 
 class TrainSpec(Spec):
-    """Trains one SAE on a READY data set."""
+    """Trains an SAE, transcoder (`target_source`) or crosscoder (`sources`) on a READY data set."""
 
     dataset: Name
     source: str | None = None
+    target_source: str | None = None
+    sources: tuple[str, ...] = ()
+    skip_connection: bool = False
     model: Name
     topk: TopKSpec | None = None
     jumprelu: JumpReluSpec | None = None
@@ -99,6 +103,11 @@ class TrainSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        check_form(self.source, self.target_source, self.sources, skip=self.skip_connection)
+        return self
+
+    @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         if self.topk is not None and self.topk.k > self.d_sae:
             raise SpecError(
@@ -122,10 +131,11 @@ class TrainSpec(Spec):
         return self
 
 
-def resolve(spec: TrainSpec, d_in: int, source: str) -> TrainSpec:
+def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
     """Fill every field that depends on others. Sources: RECIPES in DECISIONS.md.
 
-    `d_in` is the width of `source`, the data set's source that is trained on.
+    `d_in` is the width of `source`, the data set's source that is trained on; of a crosscoder,
+    whose `source` is None, that of all its sources together.
     """
     architecture = _resolve_architecture(spec.architecture, d_in, spec.d_sae)
     lr, eps = _adam_defaults(architecture, spec.d_sae)
