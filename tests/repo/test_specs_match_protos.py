@@ -23,6 +23,8 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (ARCHITECTURE_SPECS["jumprelu"], spec_pb2.JumpReluSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["relu"], spec_pb2.ReluSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["gated"], spec_pb2.GatedSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["batchtopk"], spec_pb2.BatchTopKSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["matryoshka"], spec_pb2.MatryoshkaSpec.DESCRIPTOR),
     (jobs.HarvestSpec, spec_pb2.HarvestSpec.DESCRIPTOR),
     (jobs.LanguageModelSpec, spec_pb2.LanguageModelSpec.DESCRIPTOR),
     (jobs.TextSpec, spec_pb2.TextSpec.DESCRIPTOR),

@@ -70,6 +70,8 @@ class TrainSpec(_message.Message):
     JUMPRELU_FIELD_NUMBER: _builtins.int
     RELU_FIELD_NUMBER: _builtins.int
     GATED_FIELD_NUMBER: _builtins.int
+    BATCHTOPK_FIELD_NUMBER: _builtins.int
+    MATRYOSHKA_FIELD_NUMBER: _builtins.int
     D_SAE_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
@@ -127,6 +129,10 @@ class TrainSpec(_message.Message):
     @_builtins.property
     def gated(self) -> Global___GatedSpec: ...
     @_builtins.property
+    def batchtopk(self) -> Global___BatchTopKSpec: ...
+    @_builtins.property
+    def matryoshka(self) -> Global___MatryoshkaSpec: ...
+    @_builtins.property
     def optimizer(self) -> Global___OptimizerSpec: ...
     @_builtins.property
     def preprocess(self) -> Global___PreprocessSpec: ...
@@ -146,6 +152,8 @@ class TrainSpec(_message.Message):
         jumprelu: Global___JumpReluSpec | None = ...,
         relu: Global___ReluSpec | None = ...,
         gated: Global___GatedSpec | None = ...,
+        batchtopk: Global___BatchTopKSpec | None = ...,
+        matryoshka: Global___MatryoshkaSpec | None = ...,
         d_sae: _builtins.int | None = ...,
         tokens: _builtins.int | None = ...,
         batch_size: _builtins.int | None = ...,
@@ -163,9 +171,9 @@ class TrainSpec(_message.Message):
         sources: _abc.Iterable[_builtins.str] | None = ...,
         skip_connection: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -199,7 +207,7 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__target_source: _TypeAlias = _typing.Literal["_target_source", b"_target_source"]  # noqa: Y015
     _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
     _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
-    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["topk", "jumprelu", "relu", "gated"]  # noqa: Y015
+    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["topk", "jumprelu", "relu", "gated", "batchtopk", "matryoshka"]  # noqa: Y015
     _WhichOneofArgType_architecture: _TypeAlias = _typing.Literal["architecture", b"architecture"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
@@ -535,6 +543,168 @@ class GatedSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_warmup_fraction) -> _WhichOneofReturnType__sparsity_warmup_fraction | None: ...
 
 Global___GatedSpec: _TypeAlias = GatedSpec  # noqa: Y015
+
+@_typing.final
+class BatchTopKSpec(_message.Message):
+    """BatchTopK (Bussmann, Leask, Nanda 2024, arXiv 2412.06410) with AuxK."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    K_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    B_DEC_INIT_FIELD_NUMBER: _builtins.int
+    K_INITIAL_FIELD_NUMBER: _builtins.int
+    K_ANNEAL_FRACTION_FIELD_NUMBER: _builtins.int
+    k: _builtins.float
+    """Active latents a row, on average over a micro-batch."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss."""
+    b_dec_init: _builtins.str
+    """Start of b_dec: "mean" or "geometric_median" of a sample."""
+    k_initial: _builtins.float
+    """Where k starts, to be annealed linearly to k; not annealed when unset."""
+    k_anneal_fraction: _builtins.float
+    """Share of the run over which k is annealed."""
+    def __init__(
+        self,
+        *,
+        k: _builtins.float | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+        b_dec_init: _builtins.str | None = ...,
+        k_initial: _builtins.float | None = ...,
+        k_anneal_fraction: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__b_dec_init: _TypeAlias = _typing.Literal["b_dec_init"]  # noqa: Y015
+    _WhichOneofArgType__b_dec_init: _TypeAlias = _typing.Literal["_b_dec_init", b"_b_dec_init"]  # noqa: Y015
+    _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
+    _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType__k_anneal_fraction: _TypeAlias = _typing.Literal["k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofArgType__k_anneal_fraction: _TypeAlias = _typing.Literal["_k_anneal_fraction", b"_k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__k_initial: _TypeAlias = _typing.Literal["k_initial"]  # noqa: Y015
+    _WhichOneofArgType__k_initial: _TypeAlias = _typing.Literal["_k_initial", b"_k_initial"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__b_dec_init) -> _WhichOneofReturnType__b_dec_init | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_anneal_fraction) -> _WhichOneofReturnType__k_anneal_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_initial) -> _WhichOneofReturnType__k_initial | None: ...
+
+Global___BatchTopKSpec: _TypeAlias = BatchTopKSpec  # noqa: Y015
+
+@_typing.final
+class MatryoshkaSpec(_message.Message):
+    """Matryoshka on BatchTopK (Bussmann et al. 2025, arXiv 2503.17547)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    K_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    B_DEC_INIT_FIELD_NUMBER: _builtins.int
+    K_INITIAL_FIELD_NUMBER: _builtins.int
+    K_ANNEAL_FRACTION_FIELD_NUMBER: _builtins.int
+    WIDTHS_FIELD_NUMBER: _builtins.int
+    DETACH_INNER_FIELD_NUMBER: _builtins.int
+    SORT_BY_FREQUENCY_FIELD_NUMBER: _builtins.int
+    SORT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    k: _builtins.float
+    """Active latents a row, on average over a micro-batch."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss."""
+    b_dec_init: _builtins.str
+    """Start of b_dec: "mean" or "geometric_median" of a sample."""
+    k_initial: _builtins.float
+    """Where k starts, to be annealed linearly to k; not annealed when unset."""
+    k_anneal_fraction: _builtins.float
+    """Share of the run over which k is annealed."""
+    detach_inner: _builtins.bool
+    """Lets the loss of an inner prefix reach only the latents that it adds to the one before."""
+    sort_by_frequency: _builtins.bool
+    """Keeps latents in descending order of how often they fire."""
+    sort_every_steps: _builtins.int
+    """Steps between two sorts."""
+    @_builtins.property
+    def widths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Widths of the nested prefixes, ascending, the last one d_sae; d_sae over 128, 32, 8, 4, 2 and 1
+        when empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        k: _builtins.float | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+        b_dec_init: _builtins.str | None = ...,
+        k_initial: _builtins.float | None = ...,
+        k_anneal_fraction: _builtins.float | None = ...,
+        widths: _abc.Iterable[_builtins.int] | None = ...,
+        detach_inner: _builtins.bool | None = ...,
+        sort_by_frequency: _builtins.bool | None = ...,
+        sort_every_steps: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps", "widths", b"widths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__b_dec_init: _TypeAlias = _typing.Literal["b_dec_init"]  # noqa: Y015
+    _WhichOneofArgType__b_dec_init: _TypeAlias = _typing.Literal["_b_dec_init", b"_b_dec_init"]  # noqa: Y015
+    _WhichOneofReturnType__detach_inner: _TypeAlias = _typing.Literal["detach_inner"]  # noqa: Y015
+    _WhichOneofArgType__detach_inner: _TypeAlias = _typing.Literal["_detach_inner", b"_detach_inner"]  # noqa: Y015
+    _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
+    _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType__k_anneal_fraction: _TypeAlias = _typing.Literal["k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofArgType__k_anneal_fraction: _TypeAlias = _typing.Literal["_k_anneal_fraction", b"_k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__k_initial: _TypeAlias = _typing.Literal["k_initial"]  # noqa: Y015
+    _WhichOneofArgType__k_initial: _TypeAlias = _typing.Literal["_k_initial", b"_k_initial"]  # noqa: Y015
+    _WhichOneofReturnType__sort_by_frequency: _TypeAlias = _typing.Literal["sort_by_frequency"]  # noqa: Y015
+    _WhichOneofArgType__sort_by_frequency: _TypeAlias = _typing.Literal["_sort_by_frequency", b"_sort_by_frequency"]  # noqa: Y015
+    _WhichOneofReturnType__sort_every_steps: _TypeAlias = _typing.Literal["sort_every_steps"]  # noqa: Y015
+    _WhichOneofArgType__sort_every_steps: _TypeAlias = _typing.Literal["_sort_every_steps", b"_sort_every_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__b_dec_init) -> _WhichOneofReturnType__b_dec_init | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__detach_inner) -> _WhichOneofReturnType__detach_inner | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_anneal_fraction) -> _WhichOneofReturnType__k_anneal_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_initial) -> _WhichOneofReturnType__k_initial | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sort_by_frequency) -> _WhichOneofReturnType__sort_by_frequency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sort_every_steps) -> _WhichOneofReturnType__sort_every_steps | None: ...
+
+Global___MatryoshkaSpec: _TypeAlias = MatryoshkaSpec  # noqa: Y015
 
 @_typing.final
 class OptimizerSpec(_message.Message):

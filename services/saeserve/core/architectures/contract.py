@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -173,4 +173,26 @@ class Architecture(Protocol[SpecT_contra]):
         self, spec: SpecT_contra, params: Tensors, state: Tensors
     ) -> EvaluationForm:
         """The per-row form that evaluations and exports use."""
+        ...
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """A new order of the latents, applied to all that has a row for each of them."""
+
+    order_F: Tensor
+    """int64 [F]: the latent that takes each place."""
+    names: frozenset[str]
+    """Parameters, with their moments, and state that have a row for each latent."""
+
+
+@runtime_checkable
+class Permuting(Protocol):
+    """An architecture that reorders its latents while it trains."""
+
+    def permutation(
+        self, spec: ArchitectureSpec, state: Tensors, steps_done: int
+    ) -> Permutation | None:
+        """The order to take after `steps_done` steps, a pure function of its arguments; None
+        leaves it as it is. The trainer applies it to parameters, moments, state and counters."""
         ...

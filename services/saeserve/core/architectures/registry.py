@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from saeserve.core.architectures.batchtopk import BatchTopK
 from saeserve.core.architectures.contract import Architecture
 from saeserve.core.architectures.gated import Gated
 from saeserve.core.architectures.jumprelu import JumpRelu
+from saeserve.core.architectures.matryoshka import Matryoshka
 from saeserve.core.architectures.relu import Relu
 from saeserve.core.architectures.skip import WithSkip
 from saeserve.core.architectures.topk import TopK
@@ -19,6 +21,8 @@ ARCHITECTURES: dict[str, Architecture[Any]] = {
     "jumprelu": JumpRelu(),
     "relu": Relu(),
     "gated": Gated(),
+    "batchtopk": BatchTopK(),
+    "matryoshka": Matryoshka(),
 }
 
 

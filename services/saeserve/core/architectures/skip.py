@@ -21,6 +21,8 @@ from saeserve.core.architectures.contract import (
     Dimensions,
     EvaluationForm,
     LossOutput,
+    Permutation,
+    Permuting,
     StepOutput,
     Tensors,
 )
@@ -81,6 +83,14 @@ class WithSkip:
         """The inner form, and W_skip beside it."""
         form = self._inner.evaluation_form(spec, _inner(params), state)
         return dataclasses.replace(form, W_skip_OD=params[W_SKIP].clone())
+
+    def permutation(
+        self, spec: ArchitectureSpec, state: Tensors, steps_done: int
+    ) -> Permutation | None:
+        """That of the inner architecture; W_skip knows no latents."""
+        if isinstance(self._inner, Permuting):
+            return self._inner.permutation(spec, state, steps_done)
+        return None
 
 
 def _inner(params: Tensors) -> Tensors:

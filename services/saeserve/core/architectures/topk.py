@@ -75,7 +75,7 @@ class TopK:
             **centre_biases(sample_ND, target_NO, spec.b_dec_init),
             "b_enc": sample_ND.new_zeros(dims.d_sae),
         }
-        return params, {"variance": _sample_variance(target_NO)}
+        return params, {"variance": sample_variance(target_NO)}
 
     def loss(
         self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
@@ -116,17 +116,26 @@ class TopK:
         params: Tensors,
         state: Tensors,  # noqa: ARG002 - the contract's signature
     ) -> EvaluationForm:
-        """Fold the bias b subtracted from the input into b_enc: b_enc - W_enc b."""
-        return EvaluationForm(
-            W_enc_FD=params["W_enc"].clone(),
-            b_enc_F=params["b_enc"] - params["W_enc"] @ input_bias(params),
-            W_dec_FO=params["W_dec"].clone(),
-            b_dec_O=params["b_dec"].clone(),
-            k=spec.k,
-        )
+        """Per row already; see `folded`."""
+        return folded(params, k=spec.k)
 
 
-def _sample_variance(target_NO: Tensor) -> Tensor:
+def folded(
+    params: Tensors, *, k: int | None = None, threshold_F: Tensor | None = None
+) -> EvaluationForm:
+    """Fold the bias b subtracted from the input into b_enc: b_enc - W_enc b."""
+    return EvaluationForm(
+        W_enc_FD=params["W_enc"].clone(),
+        b_enc_F=params["b_enc"] - params["W_enc"] @ input_bias(params),
+        W_dec_FO=params["W_dec"].clone(),
+        b_dec_O=params["b_dec"].clone(),
+        threshold_F=threshold_F,
+        k=k,
+    )
+
+
+def sample_variance(target_NO: Tensor) -> Tensor:
+    """Mean over rows of |y - mean|^2. Raises DataError where that is zero or not finite."""
     variance = (target_NO - target_NO.mean(dim=0)).square().sum(dim=1).mean()
     if not bool(variance > 0) or not bool(torch.isfinite(variance)):
         raise DataError(

@@ -12,10 +12,13 @@ from saeserve.core.specs.architectures import (
     ARCHITECTURE_SPECS,
     ArchitectureSpec,
     AuxKSpec,
+    BatchTopKSpec,
     GatedSpec,
     JumpReluSpec,
+    MatryoshkaSpec,
     ReluSpec,
     TopKSpec,
+    prefix_widths,
 )
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.forms import check_form
@@ -61,6 +64,8 @@ class TrainSpec(Spec):
     jumprelu: JumpReluSpec | None = None
     relu: ReluSpec | None = None
     gated: GatedSpec | None = None
+    batchtopk: BatchTopKSpec | None = None
+    matryoshka: MatryoshkaSpec | None = None
     d_sae: int = Field(ge=1, le=2**24)
     tokens: int = Field(ge=1)
     batch_size: int = Field(default=2048, ge=1)
@@ -109,12 +114,7 @@ class TrainSpec(Spec):
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
-        if self.topk is not None and self.topk.k > self.d_sae:
-            raise SpecError(
-                "train.topk.k",
-                f"k = {self.topk.k} exceeds d_sae = {self.d_sae}",
-                remedy="lower k or raise d_sae",
-            )
+        self.architecture.check_width(self.d_sae)
         if self.steps < 1:
             raise SpecError(
                 "train.tokens",
@@ -162,13 +162,15 @@ def _resolve_architecture(spec: ArchitectureSpec, d_in: int, d_sae: int) -> Arch
     if isinstance(spec, JumpReluSpec):
         wanted = spec.initial_l0 or min(10_000, d_in)
         changes["initial_l0"] = min(float(wanted), d_sae / 2)
+    if isinstance(spec, MatryoshkaSpec):
+        changes["widths"] = spec.widths or prefix_widths(d_sae)
     return spec.model_copy(update=changes)
 
 
 def _adam_defaults(spec: ArchitectureSpec, d_sae: int) -> tuple[float, float]:
-    """(lr, eps): TopK from Gao et al. 2024 scaled by width; ReLU from Anthropic 2024, and so
-    gated; JumpReLU from Anthropic 2025."""
-    if isinstance(spec, TopKSpec):
+    """(lr, eps): the TopK family from Gao et al. 2024 scaled by width; ReLU from Anthropic 2024,
+    and so gated; JumpReLU from Anthropic 2025."""
+    if isinstance(spec, TopKSpec | BatchTopKSpec):
         return 2e-4 / math.sqrt(d_sae / 2**14), 6.25e-10
     if isinstance(spec, ReluSpec | GatedSpec):
         return 5e-5, 1e-8

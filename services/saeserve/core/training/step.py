@@ -1,7 +1,8 @@
 """One optimiser step, as pure as in-place updates allow; nothing here synchronises.
 
 Order (Gao et al. 2024, appendix A.1): gradients, summed over micro-batches; unit rows' gradients
-projected; global norm of what is left; clip; Adam; rows renormalised; dead counters.
+projected; global norm of what is left; clip; Adam; rows renormalised; dead counters; and last the
+order of the latents.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from saeserve.core.architectures.contract import (
     Architecture,
     Batch,
     Context,
+    Permuting,
     StepOutput,
     Tensors,
 )
@@ -79,6 +81,15 @@ def take_step(
     state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})
     state.step += 1
     state.tokens += sums.rows
+    _permute(architecture, spec, state)
+
+
+def _permute(architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState) -> None:
+    """Reorder the latents where the architecture asks for it after this many steps."""
+    if isinstance(architecture, Permuting):
+        permutation = architecture.permutation(spec, state.architecture, state.step)
+        if permutation is not None:
+            state.permute(permutation)
 
 
 def _sum_gradients(
