@@ -30,6 +30,7 @@ from saeserve.core.architectures.ties import (
     is_autoencoder,
     unit_dictionaries,
 )
+from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import linear
 from saeserve.core.specs.architectures import GatedSpec
 
@@ -83,7 +84,7 @@ class Gated:
         rows = batch.x_BD.shape[0]
         terms = {
             "reconstruction": squared_error / rows,
-            "sparsity": penalty.weight(spec, ctx) * open_BF.sum() / rows,
+            "sparsity": penalty.weight(spec, ctx) * _l1(open_BF, W_dec, batch) / rows,
             "auxiliary": frozen_BO.square().sum() / rows,
             **auxk.dense_term(spec, gate_BF, residual_BO, W_dec, ctx.dead_F),
         }
@@ -114,3 +115,11 @@ class Gated:
             b_dec_O=params["b_dec"].clone(),
             threshold_F=(params["b_mag"] - scale_F * params["b_gate"]).clamp_min(0),
         )
+
+
+def _l1(open_BF: Tensor, W_dec_FO: Tensor, batch: Batch) -> Tensor:
+    """The sum of ReLU(pi), weighed in a crosscoder by the norms of each latent's rows by source,
+    which unit rows over the concatenation leave open."""
+    if not batch.target_widths:
+        return open_BF.sum()
+    return open_BF.sum(dim=0) @ source_norms(W_dec_FO, batch.target_widths)

@@ -63,7 +63,8 @@ class Relu:
         """Mean over rows of |y - y^|^2 + lambda sum_i f_i n_i, n the norms of W_dec's rows; for a
         crosscoder the sums of their norms by source.
 
-        Under `unit_norm` n is 1 and not differentiated: the constraint holds it.
+        Under `unit_norm` n is 1 and not differentiated: the constraint holds it (not for a
+        crosscoder, whose sums the constraint leaves open).
         """
         W_dec = params["W_dec"]
         h_BF = linear(batch.x_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
@@ -72,9 +73,8 @@ class Relu:
         squared_error = residual_BO.square().sum()
         rows = batch.x_BD.shape[0]
         mean_F = f_BF.sum(dim=0) / rows
-        weighted = (
-            mean_F.sum() if spec.unit_norm else mean_F @ source_norms(W_dec, batch.target_widths)
-        )
+        plain = spec.unit_norm and not batch.target_widths
+        weighted = mean_F.sum() if plain else mean_F @ source_norms(W_dec, batch.target_widths)
         terms = {
             "reconstruction": squared_error / rows,
             "sparsity": penalty.weight(spec, ctx) * weighted,
