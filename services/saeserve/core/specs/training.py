@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -23,6 +24,7 @@ from saeserve.core.specs.architectures import (
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.forms import check_form
 from saeserve.core.specs.names import check_name
+from saeserve.core.specs.presets import overlaid
 
 Name = Annotated[str, AfterValidator(check_name)]
 Device = Literal["auto", "cpu", "cuda"]
@@ -79,6 +81,12 @@ class TrainSpec(Spec):
     device: Device = "auto"
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     eval_rows: int = Field(default=16_384, ge=0)
+    preset: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: object) -> object:
+        return overlaid(cast("Mapping[str, Any]", data)) if isinstance(data, Mapping) else data
 
     @property
     def architecture(self) -> ArchitectureSpec:
