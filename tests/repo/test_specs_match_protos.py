@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from saeserve.core.specs import jobs, training
+from saeserve.core.specs import interchange, jobs, training
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.memory import Plan
@@ -33,6 +33,9 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (jobs.IngestSourceSpec, spec_pb2.IngestSourceSpec.DESCRIPTOR),
     (jobs.EvaluateSpec, spec_pb2.EvaluateSpec.DESCRIPTOR),
     (jobs.LossRecoveredSpec, spec_pb2.LossRecoveredSpec.DESCRIPTOR),
+    (interchange.ImportModelSpec, spec_pb2.ImportModelSpec.DESCRIPTOR),
+    (interchange.ReferenceSpec, spec_pb2.ReferenceSpec.DESCRIPTOR),
+    (interchange.ExportModelSpec, spec_pb2.ExportModelSpec.DESCRIPTOR),
     (Plan, job_pb2.Plan.DESCRIPTOR),
 ]
 IDS = [spec.__name__ for spec, _ in PAIRS]

@@ -23,7 +23,7 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow the job to it
 Priority = Annotated[int, typer.Option(help="Higher runs first.")]
 
 
-def _send(
+def send(
     spec: dict[str, Any],
     waits_for: list[str] | None,
     request_id: str | None,
@@ -31,6 +31,7 @@ def _send(
     watch: bool,
     as_json: bool,
 ) -> None:
+    """Submit a spec and say how it goes on, or follow the job to its end."""
     with connect() as client:
         job = client.jobs.submit(
             spec, waits_for=waits_for or (), request_id=request_id, priority=priority
@@ -79,7 +80,7 @@ def train(
         "jumprelu": {} if jumprelu else None,
     }
     spec = specs.build("train", file, flags, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 @app.command()
@@ -109,7 +110,7 @@ def harvest(
         "max_tokens": specs.count(max_tokens),
     }
     spec = specs.build("harvest", file, flags, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 @app.command()
@@ -125,7 +126,7 @@ def ingest(
 ) -> None:
     """Verify uploaded or registered activations and adopt them."""
     spec = specs.build("ingest", file, {"dataset": dataset}, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 @app.command()
@@ -148,7 +149,7 @@ def evaluate(
         "loss_recovered": {} if loss_recovered else None,
     }
     spec = specs.build("evaluate", file, flags, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 def plan(

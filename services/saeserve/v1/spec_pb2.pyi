@@ -31,6 +31,8 @@ class JobSpec(_message.Message):
     HARVEST_FIELD_NUMBER: _builtins.int
     INGEST_FIELD_NUMBER: _builtins.int
     EVALUATE_FIELD_NUMBER: _builtins.int
+    IMPORT_MODEL_FIELD_NUMBER: _builtins.int
+    EXPORT_MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
     @_builtins.property
@@ -39,6 +41,10 @@ class JobSpec(_message.Message):
     def ingest(self) -> Global___IngestSpec: ...
     @_builtins.property
     def evaluate(self) -> Global___EvaluateSpec: ...
+    @_builtins.property
+    def import_model(self) -> Global___ImportModelSpec: ...
+    @_builtins.property
+    def export_model(self) -> Global___ExportModelSpec: ...
     def __init__(
         self,
         *,
@@ -46,12 +52,14 @@ class JobSpec(_message.Message):
         harvest: Global___HarvestSpec | None = ...,
         ingest: Global___IngestSpec | None = ...,
         evaluate: Global___EvaluateSpec | None = ...,
+        import_model: Global___ImportModelSpec | None = ...,
+        export_model: Global___ExportModelSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "harvest", b"harvest", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "harvest", b"harvest", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate", "import_model", "export_model"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1262,3 +1270,142 @@ class LossRecoveredSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
 
 Global___LossRecoveredSpec: _TypeAlias = LossRecoveredSpec  # noqa: Y015
+
+@_typing.final
+class ImportModelSpec(_message.Message):
+    """Reads a model from another library's files and publishes it as a new version of `model`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model to publish."""
+    format: _builtins.str
+    """"saelens", "dictionary_learning", "sparsify", "gemma_scope", "gemma_scope_2", "llama_scope"
+    or "openai".
+    """
+    path: _builtins.str
+    """root:relative path of the model's folder, or of its file where it is one."""
+    source: _builtins.str
+    """Name of the source that it reads; taken from the files when unset."""
+    @_builtins.property
+    def reference(self) -> Global___ReferenceSpec:
+        """Set to compare the import with what its library makes of some rows."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str | None = ...,
+        format: _builtins.str | None = ...,
+        path: _builtins.str | None = ...,
+        source: _builtins.str | None = ...,
+        reference: Global___ReferenceSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
+    _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+
+Global___ImportModelSpec: _TypeAlias = ImportModelSpec  # noqa: Y015
+
+@_typing.final
+class ReferenceSpec(_message.Message):
+    """What the foreign model makes of some rows: .npy files, root:relative."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    RECONSTRUCTION_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    activations: _builtins.str
+    """[rows, d_in]"""
+    features: _builtins.str
+    """[rows, d_sae], in the foreign model's units."""
+    reconstruction: _builtins.str
+    """[rows, d_out]"""
+    tolerance: _builtins.float
+    """Largest difference that passes, relative to the largest value of a row."""
+    def __init__(
+        self,
+        *,
+        activations: _builtins.str | None = ...,
+        features: _builtins.str | None = ...,
+        reconstruction: _builtins.str | None = ...,
+        tolerance: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_activations", b"_activations", "_features", b"_features", "_reconstruction", b"_reconstruction", "_tolerance", b"_tolerance", "activations", b"activations", "features", b"features", "reconstruction", b"reconstruction", "tolerance", b"tolerance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activations", b"_activations", "_features", b"_features", "_reconstruction", b"_reconstruction", "_tolerance", b"_tolerance", "activations", b"activations", "features", b"features", "reconstruction", b"reconstruction", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__activations: _TypeAlias = _typing.Literal["activations"]  # noqa: Y015
+    _WhichOneofArgType__activations: _TypeAlias = _typing.Literal["_activations", b"_activations"]  # noqa: Y015
+    _WhichOneofReturnType__features: _TypeAlias = _typing.Literal["features"]  # noqa: Y015
+    _WhichOneofArgType__features: _TypeAlias = _typing.Literal["_features", b"_features"]  # noqa: Y015
+    _WhichOneofReturnType__reconstruction: _TypeAlias = _typing.Literal["reconstruction"]  # noqa: Y015
+    _WhichOneofArgType__reconstruction: _TypeAlias = _typing.Literal["_reconstruction", b"_reconstruction"]  # noqa: Y015
+    _WhichOneofReturnType__tolerance: _TypeAlias = _typing.Literal["tolerance"]  # noqa: Y015
+    _WhichOneofArgType__tolerance: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__activations) -> _WhichOneofReturnType__activations | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__features) -> _WhichOneofReturnType__features | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reconstruction) -> _WhichOneofReturnType__reconstruction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tolerance) -> _WhichOneofReturnType__tolerance | None: ...
+
+Global___ReferenceSpec: _TypeAlias = ReferenceSpec  # noqa: Y015
+
+@_typing.final
+class ExportModelSpec(_message.Message):
+    """Writes a published model as another library's files, below exports/ in the store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model reference: name, name@alias or name@version."""
+    format: _builtins.str
+    """"saelens", "dictionary_learning" or "sparsify"."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str | None = ...,
+        format: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "format", b"format", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "format", b"format", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+
+Global___ExportModelSpec: _TypeAlias = ExportModelSpec  # noqa: Y015

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from saeserve.jobs.record import Output
 from saeserve.worker.report import finite
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.datasets import heldout
+from saeserve.worker.runners.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def publish(context: RunContext, trained: Trained) -> Output:
     """Evaluate, export and publish; the same job publishes the same version however often."""
     context.check_stop()
     model = _evaluated(context, trained, _folded(context, trained))
-    folder = _scratch(context)
+    folder = scratch_folder(context)
     save_model(model, folder)
     context.check_fence()
     resource = context.models.publish(trained.spec.model, context.submission.id, 0, folder)
@@ -98,11 +98,3 @@ def _heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
 def _speed(trained: Trained) -> dict[str, float]:
     # Not part of the model: two runs of one spec shall publish the same bytes.
     return finite({"train_tokens_per_second": trained.rows_per_second})
-
-
-def _scratch(context: RunContext) -> Path:
-    key = f"{context.attempt_key}/export"
-    context.store.remove(key)
-    folder = context.store.path(key)
-    folder.mkdir(parents=True)
-    return folder
