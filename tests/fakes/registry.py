@@ -38,16 +38,24 @@ def manifest_of(
     )
 
 
-def write_export(folder: Path, tensors: str = "tensors", source: str = "x", d: int = 4) -> Path:
-    """An exported model whose tensors hold the given text."""
+def write_export(
+    folder: Path,
+    tensors: str = "tensors",
+    source: str = "x",
+    d: int = 4,
+    sources: tuple[str, ...] = (),
+) -> Path:
+    """An exported model whose tensors hold the given text; of several sources if named."""
     folder.mkdir(exist_ok=True)
+    names = sources or (source,)
+    side = tuple(TensorSource(name=name, offset=i * d, d=d) for i, name in enumerate(names))
     config = ModelConfig(
         architecture="topk",
-        d_in=d,
-        d_out=d,
+        d_in=d * len(names),
+        d_out=d * len(names),
         d_sae=8,
-        inputs=(TensorSource(name=source, offset=0, d=d),),
-        outputs=(TensorSource(name=source, offset=0, d=d),),
+        inputs=side,
+        outputs=side,
         activation=TopKActivation(k=2),
         lineage=Lineage(source=source, dataset="acts", job="j-made", metrics={"fvu": 0.25}),
     )

@@ -18,7 +18,21 @@ from saeserve.core.training.events import MetricsReported, TrainingEvent
 from saeserve.core.training.trainer import OneRank, Trainer, TrainingSetup
 
 D, F = 16, 48
-TINY: dict[str, dict[str, Any]] = {"topk": {"k": 4, "k_aux": 8}}
+TINY: dict[str, dict[str, Any]] = {
+    "topk": {"k": 4, "k_aux": 8},
+    "relu": {"sparsity_coefficient": 0.5, "decoder_norm": 0.5, "auxk_coefficient": 1 / 32},
+    "gated": {"sparsity_coefficient": 0.5},
+    "batchtopk": {"k": 4, "k_aux": 8},
+    "matryoshka": {
+        "k": 4,
+        "k_aux": 8,
+        "k_initial": 6,
+        "widths": [8, 24, F],
+        "detach_inner": True,
+        "sort_by_frequency": True,
+        "sort_every_steps": 3,
+    },
+}
 """Settings of each architecture that suit the tiny size; the rest are its defaults."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from saeserve.core.specs import jobs, training
+from saeserve.core.specs import interchange, jobs, training
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.memory import Plan
@@ -21,6 +21,10 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (training.PreprocessSpec, spec_pb2.PreprocessSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["topk"], spec_pb2.TopKSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["jumprelu"], spec_pb2.JumpReluSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["relu"], spec_pb2.ReluSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["gated"], spec_pb2.GatedSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["batchtopk"], spec_pb2.BatchTopKSpec.DESCRIPTOR),
+    (ARCHITECTURE_SPECS["matryoshka"], spec_pb2.MatryoshkaSpec.DESCRIPTOR),
     (jobs.HarvestSpec, spec_pb2.HarvestSpec.DESCRIPTOR),
     (jobs.LanguageModelSpec, spec_pb2.LanguageModelSpec.DESCRIPTOR),
     (jobs.TextSpec, spec_pb2.TextSpec.DESCRIPTOR),
@@ -29,6 +33,9 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (jobs.IngestSourceSpec, spec_pb2.IngestSourceSpec.DESCRIPTOR),
     (jobs.EvaluateSpec, spec_pb2.EvaluateSpec.DESCRIPTOR),
     (jobs.LossRecoveredSpec, spec_pb2.LossRecoveredSpec.DESCRIPTOR),
+    (interchange.ImportModelSpec, spec_pb2.ImportModelSpec.DESCRIPTOR),
+    (interchange.ReferenceSpec, spec_pb2.ReferenceSpec.DESCRIPTOR),
+    (interchange.ExportModelSpec, spec_pb2.ExportModelSpec.DESCRIPTOR),
     (Plan, job_pb2.Plan.DESCRIPTOR),
 ]
 IDS = [spec.__name__ for spec, _ in PAIRS]

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from saeserve.cli import datasets, jobs, models, submit
+from saeserve.cli import datasets, interchange, jobs, models, submit
 from saeserve.cli.doctor import doctor
 from saeserve.cli.output import errors
 from saeserve.cli.up import up
@@ -23,6 +23,8 @@ app.add_typer(submit.app, name="submit")
 app.command()(submit.plan)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(datasets.app, name="datasets")
+models.app.command("import")(interchange.import_model)
+models.app.command("export")(interchange.export_model)
 app.add_typer(models.app, name="models")
 app.command()(models.encode)
 app.command()(doctor)

@@ -162,4 +162,5 @@ def _step(job: Job) -> str:
 
 
 def _made(job: Job) -> str:
-    return ", ".join(output.model or output.dataset or "evaluation" for output in job.outputs)
+    made = (output.model or output.dataset or output.exported for output in job.outputs)
+    return ", ".join(name or "evaluation" for name in made)

@@ -23,7 +23,7 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow the job to it
 Priority = Annotated[int, typer.Option(help="Higher runs first.")]
 
 
-def _send(
+def send(
     spec: dict[str, Any],
     waits_for: list[str] | None,
     request_id: str | None,
@@ -31,6 +31,7 @@ def _send(
     watch: bool,
     as_json: bool,
 ) -> None:
+    """Submit a spec and say how it goes on, or follow the job to its end."""
     with connect() as client:
         job = client.jobs.submit(
             spec, waits_for=waits_for or (), request_id=request_id, priority=priority
@@ -49,6 +50,7 @@ def train(
     dataset: Annotated[str | None, typer.Option(help="Data set to train on.")] = None,
     source: Annotated[str | None, typer.Option(help="Source in it, e.g. resid_post.15.")] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model to publish.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Documented config to start from.")] = None,
     topk: Annotated[int | None, typer.Option("--topk", help="TopK with this k.")] = None,
     jumprelu: Annotated[bool, typer.Option("--jumprelu", help="JumpReLU, January 2025.")] = False,
     d_sae: Annotated[int | None, typer.Option("--d-sae", help="Number of latents.")] = None,
@@ -68,6 +70,7 @@ def train(
         "dataset": dataset,
         "source": source,
         "model": model,
+        "preset": preset,
         "d_sae": d_sae,
         "tokens": specs.count(tokens),
         "batch_size": batch_size,
@@ -77,7 +80,7 @@ def train(
         "jumprelu": {} if jumprelu else None,
     }
     spec = specs.build("train", file, flags, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 @app.command()
@@ -107,7 +110,7 @@ def harvest(
         "max_tokens": specs.count(max_tokens),
     }
     spec = specs.build("harvest", file, flags, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 @app.command()
@@ -123,7 +126,7 @@ def ingest(
 ) -> None:
     """Verify uploaded or registered activations and adopt them."""
     spec = specs.build("ingest", file, {"dataset": dataset}, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 @app.command()
@@ -146,7 +149,7 @@ def evaluate(
         "loss_recovered": {} if loss_recovered else None,
     }
     spec = specs.build("evaluate", file, flags, set_ or [])
-    _send(spec, waits_for, request_id, priority, watch, as_json)
+    send(spec, waits_for, request_id, priority, watch, as_json)
 
 
 def plan(

@@ -48,11 +48,13 @@ class JobFailure:
 
 @dataclass(frozen=True)
 class JobOutput:
-    """One thing a job made: a model's resource, a data set's name, or an evaluation."""
+    """One thing a job made: a model's resource, a data set's name, an evaluation, or a folder of
+    the store in another library's format."""
 
     model: str
     dataset: str
     evaluation: Mapping[str, Any] | None
+    exported: str
     metrics: Mapping[str, float]
 
 
@@ -205,6 +207,7 @@ def _output(output: job_pb2.JobOutput) -> JobOutput:
         output.model,
         output.dataset,
         evaluation_value(evaluation) if evaluation is not None else None,
+        output.exported,
         dict(output.metrics),
     )
 

@@ -68,11 +68,13 @@ class Failure(Value):
 
 
 class Output(Value):
-    """One thing a job made: exactly one of the first three is set."""
+    """One thing a job made: exactly one of the first four is set."""
 
     model: str = ""
     dataset: str = ""
     evaluation: dict[str, Any] | None = None
+    exported: str = ""
+    """Store key of a folder in another library's format."""
     metrics: dict[str, float] = Field(default_factory=dict)
 
 

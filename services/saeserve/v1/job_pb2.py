@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from saeserve.v1 import spec_pb2 as saeserve_dot_v1_dot_spec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15saeserve/v1/job.proto\x12\x0bsaeserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16saeserve/v1/spec.proto\"\xed\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.saeserve.v1.JobState\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.saeserve.v1.JobSpec\x12+\n\rresolved_spec\x18\x04 \x01(\x0b\x32\x14.saeserve.v1.JobSpec\x12\r\n\x05owner\x18\x05 \x01(\t\x12,\n\x06labels\x18\x06 \x03(\x0b\x32\x1c.saeserve.v1.Job.LabelsEntry\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x16\n\x0eresource_class\x18\x08 \x01(\t\x12\x11\n\twaits_for\x18\t \x03(\t\x12\x0f\n\x07\x61ttempt\x18\n \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x0b \x01(\x05\x12\'\n\x08progress\x18\x0c \x01(\x0b\x32\x15.saeserve.v1.Progress\x12\'\n\x07outputs\x18\r \x03(\x0b\x32\x16.saeserve.v1.JobOutput\x12$\n\x05\x65rror\x18\x0e \x01(\x0b\x32\x15.saeserve.v1.JobError\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x12 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xba\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x03\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x18\n\x10units_per_second\x18\x04 \x01(\x01\x12\x33\n\x07metrics\x18\x05 \x03(\x0b\x32\".saeserve.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd2\x01\n\tJobOutput\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\x11\n\x07\x64\x61taset\x18\x02 \x01(\tH\x00\x12\x33\n\nevaluation\x18\x03 \x01(\x0b\x32\x1d.saeserve.v1.EvaluationReportH\x00\x12\x34\n\x07metrics\x18\x04 \x03(\x0b\x32#.saeserve.v1.JobOutput.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x06\n\x04kind\"\xd9\x01\n\x10\x45valuationReport\x12;\n\x07metrics\x18\x01 \x03(\x0b\x32*.saeserve.v1.EvaluationReport.MetricsEntry\x12(\n\x07\x64\x65nsity\x18\x02 \x03(\x0b\x32\x17.saeserve.v1.DensityBin\x12.\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x1c.saeserve.v1.FeatureContexts\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"G\n\nDensityBin\x12\x13\n\x0blog10_lower\x18\x01 \x01(\x01\x12\x13\n\x0blog10_upper\x18\x02 \x01(\x01\x12\x0f\n\x07latents\x18\x03 \x01(\x03\"]\n\x0f\x46\x65\x61tureContexts\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\x03\x12\x11\n\tfrequency\x18\x02 \x01(\x01\x12&\n\x08\x63ontexts\x18\x03 \x03(\x0b\x32\x14.saeserve.v1.Context\"]\n\x07\x43ontext\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x12\n\nactivation\x18\x04 \x01(\x01\x12\x10\n\x08\x64ocument\x18\x05 \x01(\t\"i\n\x08JobError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x11\n\tretryable\x18\x05 \x01(\x08\x12\x0c\n\x04step\x18\x06 \x01(\x03\"b\n\x04Plan\x12\x12\n\nparameters\x18\x01 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\r\n\x05steps\x18\x04 \x01(\x03\x12\r\n\x05notes\x18\x05 \x03(\t\"\xdc\x03\n\x08JobEvent\x12\r\n\x05token\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\x32\n\rstate_changed\x18\x05 \x01(\x0b\x32\x19.saeserve.v1.StateChangedH\x00\x12\x36\n\x0f\x61ttempt_started\x18\x06 \x01(\x0b\x32\x1b.saeserve.v1.AttemptStartedH\x00\x12\x38\n\x10metrics_reported\x18\x07 \x01(\x0b\x32\x1c.saeserve.v1.MetricsReportedH\x00\x12@\n\x14\x63heckpoint_committed\x18\x08 \x01(\x0b\x32 .saeserve.v1.CheckpointCommittedH\x00\x12\x34\n\x0ewarning_raised\x18\t \x01(\x0b\x32\x1a.saeserve.v1.WarningRaisedH\x00\x12.\n\x0blog_written\x18\n \x01(\x0b\x32\x17.saeserve.v1.LogWrittenH\x00\x12\x1f\n\x03gap\x18\x0b \x01(\x0b\x32\x10.saeserve.v1.GapH\x00\x42\t\n\x07payload\"D\n\x0cStateChanged\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.saeserve.v1.JobState\x12\x0e\n\x06reason\x18\x02 \x01(\t\"%\n\x0e\x41ttemptStarted\x12\x13\n\x0bresume_step\x18\x01 \x01(\x03\"}\n\x0fMetricsReported\x12:\n\x07metrics\x18\x01 \x03(\x0b\x32).saeserve.v1.MetricsReported.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"$\n\x13\x43heckpointCommitted\x12\r\n\x05\x62ytes\x18\x01 \x01(\x03\".\n\rWarningRaised\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1d\n\nLogWritten\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x15\n\x03Gap\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x03*\x90\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x01\x12\x14\n\x10JOB_STATE_QUEUED\x10\x02\x12\x16\n\x12JOB_STATE_STARTING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x15\n\x11JOB_STATE_PAUSING\x10\x05\x12\x14\n\x10JOB_STATE_PAUSED\x10\x06\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x07\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x08\x12\x14\n\x10JOB_STATE_FAILED\x10\t\x12\x17\n\x13JOB_STATE_CANCELLED\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15saeserve/v1/job.proto\x12\x0bsaeserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16saeserve/v1/spec.proto\"\xed\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.saeserve.v1.JobState\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.saeserve.v1.JobSpec\x12+\n\rresolved_spec\x18\x04 \x01(\x0b\x32\x14.saeserve.v1.JobSpec\x12\r\n\x05owner\x18\x05 \x01(\t\x12,\n\x06labels\x18\x06 \x03(\x0b\x32\x1c.saeserve.v1.Job.LabelsEntry\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12\x16\n\x0eresource_class\x18\x08 \x01(\t\x12\x11\n\twaits_for\x18\t \x03(\t\x12\x0f\n\x07\x61ttempt\x18\n \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x0b \x01(\x05\x12\'\n\x08progress\x18\x0c \x01(\x0b\x32\x15.saeserve.v1.Progress\x12\'\n\x07outputs\x18\r \x03(\x0b\x32\x16.saeserve.v1.JobOutput\x12$\n\x05\x65rror\x18\x0e \x01(\x0b\x32\x15.saeserve.v1.JobError\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x12 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xba\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x03\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x18\n\x10units_per_second\x18\x04 \x01(\x01\x12\x33\n\x07metrics\x18\x05 \x03(\x0b\x32\".saeserve.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xe6\x01\n\tJobOutput\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\x11\n\x07\x64\x61taset\x18\x02 \x01(\tH\x00\x12\x33\n\nevaluation\x18\x03 \x01(\x0b\x32\x1d.saeserve.v1.EvaluationReportH\x00\x12\x12\n\x08\x65xported\x18\x05 \x01(\tH\x00\x12\x34\n\x07metrics\x18\x04 \x03(\x0b\x32#.saeserve.v1.JobOutput.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x06\n\x04kind\"\xd9\x01\n\x10\x45valuationReport\x12;\n\x07metrics\x18\x01 \x03(\x0b\x32*.saeserve.v1.EvaluationReport.MetricsEntry\x12(\n\x07\x64\x65nsity\x18\x02 \x03(\x0b\x32\x17.saeserve.v1.DensityBin\x12.\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x1c.saeserve.v1.FeatureContexts\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"G\n\nDensityBin\x12\x13\n\x0blog10_lower\x18\x01 \x01(\x01\x12\x13\n\x0blog10_upper\x18\x02 \x01(\x01\x12\x0f\n\x07latents\x18\x03 \x01(\x03\"]\n\x0f\x46\x65\x61tureContexts\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\x03\x12\x11\n\tfrequency\x18\x02 \x01(\x01\x12&\n\x08\x63ontexts\x18\x03 \x03(\x0b\x32\x14.saeserve.v1.Context\"]\n\x07\x43ontext\x12\x0e\n\x06\x62\x65\x66ore\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x12\n\nactivation\x18\x04 \x01(\x01\x12\x10\n\x08\x64ocument\x18\x05 \x01(\t\"i\n\x08JobError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x11\n\tretryable\x18\x05 \x01(\x08\x12\x0c\n\x04step\x18\x06 \x01(\x03\"b\n\x04Plan\x12\x12\n\nparameters\x18\x01 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\r\n\x05steps\x18\x04 \x01(\x03\x12\r\n\x05notes\x18\x05 \x03(\t\"\xdc\x03\n\x08JobEvent\x12\r\n\x05token\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0c\n\x04step\x18\x04 \x01(\x03\x12\x32\n\rstate_changed\x18\x05 \x01(\x0b\x32\x19.saeserve.v1.StateChangedH\x00\x12\x36\n\x0f\x61ttempt_started\x18\x06 \x01(\x0b\x32\x1b.saeserve.v1.AttemptStartedH\x00\x12\x38\n\x10metrics_reported\x18\x07 \x01(\x0b\x32\x1c.saeserve.v1.MetricsReportedH\x00\x12@\n\x14\x63heckpoint_committed\x18\x08 \x01(\x0b\x32 .saeserve.v1.CheckpointCommittedH\x00\x12\x34\n\x0ewarning_raised\x18\t \x01(\x0b\x32\x1a.saeserve.v1.WarningRaisedH\x00\x12.\n\x0blog_written\x18\n \x01(\x0b\x32\x17.saeserve.v1.LogWrittenH\x00\x12\x1f\n\x03gap\x18\x0b \x01(\x0b\x32\x10.saeserve.v1.GapH\x00\x42\t\n\x07payload\"D\n\x0cStateChanged\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.saeserve.v1.JobState\x12\x0e\n\x06reason\x18\x02 \x01(\t\"%\n\x0e\x41ttemptStarted\x12\x13\n\x0bresume_step\x18\x01 \x01(\x03\"}\n\x0fMetricsReported\x12:\n\x07metrics\x18\x01 \x03(\x0b\x32).saeserve.v1.MetricsReported.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"$\n\x13\x43heckpointCommitted\x12\r\n\x05\x62ytes\x18\x01 \x01(\x03\".\n\rWarningRaised\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1d\n\nLogWritten\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x15\n\x03Gap\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x03*\x90\x02\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_BLOCKED\x10\x01\x12\x14\n\x10JOB_STATE_QUEUED\x10\x02\x12\x16\n\x12JOB_STATE_STARTING\x10\x03\x12\x15\n\x11JOB_STATE_RUNNING\x10\x04\x12\x15\n\x11JOB_STATE_PAUSING\x10\x05\x12\x14\n\x10JOB_STATE_PAUSED\x10\x06\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x07\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x08\x12\x14\n\x10JOB_STATE_FAILED\x10\t\x12\x17\n\x13JOB_STATE_CANCELLED\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,8 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONREPORT_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_METRICSREPORTED_METRICSENTRY']._loaded_options = None
   _globals['_METRICSREPORTED_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=2667
-  _globals['_JOBSTATE']._serialized_end=2939
+  _globals['_JOBSTATE']._serialized_start=2687
+  _globals['_JOBSTATE']._serialized_end=2959
   _globals['_JOB']._serialized_start=96
   _globals['_JOB']._serialized_end=717
   _globals['_JOB_LABELSENTRY']._serialized_start=672
@@ -54,39 +54,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS_METRICSENTRY']._serialized_start=860
   _globals['_PROGRESS_METRICSENTRY']._serialized_end=906
   _globals['_JOBOUTPUT']._serialized_start=909
-  _globals['_JOBOUTPUT']._serialized_end=1119
+  _globals['_JOBOUTPUT']._serialized_end=1139
   _globals['_JOBOUTPUT_METRICSENTRY']._serialized_start=860
   _globals['_JOBOUTPUT_METRICSENTRY']._serialized_end=906
-  _globals['_EVALUATIONREPORT']._serialized_start=1122
-  _globals['_EVALUATIONREPORT']._serialized_end=1339
+  _globals['_EVALUATIONREPORT']._serialized_start=1142
+  _globals['_EVALUATIONREPORT']._serialized_end=1359
   _globals['_EVALUATIONREPORT_METRICSENTRY']._serialized_start=860
   _globals['_EVALUATIONREPORT_METRICSENTRY']._serialized_end=906
-  _globals['_DENSITYBIN']._serialized_start=1341
-  _globals['_DENSITYBIN']._serialized_end=1412
-  _globals['_FEATURECONTEXTS']._serialized_start=1414
-  _globals['_FEATURECONTEXTS']._serialized_end=1507
-  _globals['_CONTEXT']._serialized_start=1509
-  _globals['_CONTEXT']._serialized_end=1602
-  _globals['_JOBERROR']._serialized_start=1604
-  _globals['_JOBERROR']._serialized_end=1709
-  _globals['_PLAN']._serialized_start=1711
-  _globals['_PLAN']._serialized_end=1809
-  _globals['_JOBEVENT']._serialized_start=1812
-  _globals['_JOBEVENT']._serialized_end=2288
-  _globals['_STATECHANGED']._serialized_start=2290
-  _globals['_STATECHANGED']._serialized_end=2358
-  _globals['_ATTEMPTSTARTED']._serialized_start=2360
-  _globals['_ATTEMPTSTARTED']._serialized_end=2397
-  _globals['_METRICSREPORTED']._serialized_start=2399
-  _globals['_METRICSREPORTED']._serialized_end=2524
+  _globals['_DENSITYBIN']._serialized_start=1361
+  _globals['_DENSITYBIN']._serialized_end=1432
+  _globals['_FEATURECONTEXTS']._serialized_start=1434
+  _globals['_FEATURECONTEXTS']._serialized_end=1527
+  _globals['_CONTEXT']._serialized_start=1529
+  _globals['_CONTEXT']._serialized_end=1622
+  _globals['_JOBERROR']._serialized_start=1624
+  _globals['_JOBERROR']._serialized_end=1729
+  _globals['_PLAN']._serialized_start=1731
+  _globals['_PLAN']._serialized_end=1829
+  _globals['_JOBEVENT']._serialized_start=1832
+  _globals['_JOBEVENT']._serialized_end=2308
+  _globals['_STATECHANGED']._serialized_start=2310
+  _globals['_STATECHANGED']._serialized_end=2378
+  _globals['_ATTEMPTSTARTED']._serialized_start=2380
+  _globals['_ATTEMPTSTARTED']._serialized_end=2417
+  _globals['_METRICSREPORTED']._serialized_start=2419
+  _globals['_METRICSREPORTED']._serialized_end=2544
   _globals['_METRICSREPORTED_METRICSENTRY']._serialized_start=860
   _globals['_METRICSREPORTED_METRICSENTRY']._serialized_end=906
-  _globals['_CHECKPOINTCOMMITTED']._serialized_start=2526
-  _globals['_CHECKPOINTCOMMITTED']._serialized_end=2562
-  _globals['_WARNINGRAISED']._serialized_start=2564
-  _globals['_WARNINGRAISED']._serialized_end=2610
-  _globals['_LOGWRITTEN']._serialized_start=2612
-  _globals['_LOGWRITTEN']._serialized_end=2641
-  _globals['_GAP']._serialized_start=2643
-  _globals['_GAP']._serialized_end=2664
+  _globals['_CHECKPOINTCOMMITTED']._serialized_start=2546
+  _globals['_CHECKPOINTCOMMITTED']._serialized_end=2582
+  _globals['_WARNINGRAISED']._serialized_start=2584
+  _globals['_WARNINGRAISED']._serialized_end=2630
+  _globals['_LOGWRITTEN']._serialized_start=2632
+  _globals['_LOGWRITTEN']._serialized_end=2661
+  _globals['_GAP']._serialized_start=2663
+  _globals['_GAP']._serialized_end=2684
 # @@protoc_insertion_point(module_scope)

@@ -260,11 +260,14 @@ class JobOutput(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     DATASET_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
+    EXPORTED_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """models/<name>/versions/<n>"""
     dataset: _builtins.str
     """Data set name."""
+    exported: _builtins.str
+    """Folder in the store, exports/<name>/<n>/<format>."""
     @_builtins.property
     def evaluation(self) -> Global___EvaluationReport: ...
     @_builtins.property
@@ -275,13 +278,14 @@ class JobOutput(_message.Message):
         model: _builtins.str = ...,
         dataset: _builtins.str = ...,
         evaluation: Global___EvaluationReport | None = ...,
+        exported: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "evaluation", b"evaluation", "kind", b"kind", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "evaluation", b"evaluation", "exported", b"exported", "kind", b"kind", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "evaluation", b"evaluation", "kind", b"kind", "metrics", b"metrics", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "evaluation", b"evaluation", "exported", b"exported", "kind", b"kind", "metrics", b"metrics", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["model", "dataset", "evaluation"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["model", "dataset", "evaluation", "exported"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

@@ -31,6 +31,8 @@ class JobSpec(_message.Message):
     HARVEST_FIELD_NUMBER: _builtins.int
     INGEST_FIELD_NUMBER: _builtins.int
     EVALUATE_FIELD_NUMBER: _builtins.int
+    IMPORT_MODEL_FIELD_NUMBER: _builtins.int
+    EXPORT_MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
     @_builtins.property
@@ -39,6 +41,10 @@ class JobSpec(_message.Message):
     def ingest(self) -> Global___IngestSpec: ...
     @_builtins.property
     def evaluate(self) -> Global___EvaluateSpec: ...
+    @_builtins.property
+    def import_model(self) -> Global___ImportModelSpec: ...
+    @_builtins.property
+    def export_model(self) -> Global___ExportModelSpec: ...
     def __init__(
         self,
         *,
@@ -46,12 +52,14 @@ class JobSpec(_message.Message):
         harvest: Global___HarvestSpec | None = ...,
         ingest: Global___IngestSpec | None = ...,
         evaluate: Global___EvaluateSpec | None = ...,
+        import_model: Global___ImportModelSpec | None = ...,
+        export_model: Global___ExportModelSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "harvest", b"harvest", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "harvest", b"harvest", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate", "import_model", "export_model"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -68,6 +76,10 @@ class TrainSpec(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TOPK_FIELD_NUMBER: _builtins.int
     JUMPRELU_FIELD_NUMBER: _builtins.int
+    RELU_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
+    BATCHTOPK_FIELD_NUMBER: _builtins.int
+    MATRYOSHKA_FIELD_NUMBER: _builtins.int
     D_SAE_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
@@ -81,6 +93,10 @@ class TrainSpec(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     ENCODER_DTYPE_FIELD_NUMBER: _builtins.int
     EVAL_ROWS_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    TARGET_SOURCE_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Name of the data set."""
     source: _builtins.str
@@ -109,14 +125,37 @@ class TrainSpec(_message.Message):
     """Type of the encoder GEMM: "float32" or "bfloat16". Weights and moments are float32 always."""
     eval_rows: _builtins.int
     """Held-out rows for the closing evaluation; 0 leaves it out."""
+    preset: _builtins.str
+    """Fills what is left unset: "openai-topk-2024", "anthropic-jan-2025", "anthropic-apr-2024",
+    "gemma-scope", "batchtopk" or "matryoshka-best". Then only dataset and d_sae must be set;
+    tokens are 100 M and model is <dataset>-<preset> unless set.
+    """
+    target_source: _builtins.str
+    """Makes the SAE a transcoder: it reads `source` and predicts this source of the same rows."""
+    skip_connection: _builtins.bool
+    """Adds x W_skip^T to what a transcoder predicts; W_skip starts at zero."""
     @_builtins.property
     def topk(self) -> Global___TopKSpec: ...
     @_builtins.property
     def jumprelu(self) -> Global___JumpReluSpec: ...
     @_builtins.property
+    def relu(self) -> Global___ReluSpec: ...
+    @_builtins.property
+    def gated(self) -> Global___GatedSpec: ...
+    @_builtins.property
+    def batchtopk(self) -> Global___BatchTopKSpec: ...
+    @_builtins.property
+    def matryoshka(self) -> Global___MatryoshkaSpec: ...
+    @_builtins.property
     def optimizer(self) -> Global___OptimizerSpec: ...
     @_builtins.property
     def preprocess(self) -> Global___PreprocessSpec: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Makes the SAE a crosscoder: one dictionary for two or more sources of the same rows, side by
+        side in this order. Excludes source and target_source.
+        """
+
     def __init__(
         self,
         *,
@@ -125,6 +164,10 @@ class TrainSpec(_message.Message):
         model: _builtins.str | None = ...,
         topk: Global___TopKSpec | None = ...,
         jumprelu: Global___JumpReluSpec | None = ...,
+        relu: Global___ReluSpec | None = ...,
+        gated: Global___GatedSpec | None = ...,
+        batchtopk: Global___BatchTopKSpec | None = ...,
+        matryoshka: Global___MatryoshkaSpec | None = ...,
         d_sae: _builtins.int | None = ...,
         tokens: _builtins.int | None = ...,
         batch_size: _builtins.int | None = ...,
@@ -138,10 +181,14 @@ class TrainSpec(_message.Message):
         device: _builtins.str | None = ...,
         encoder_dtype: _builtins.str | None = ...,
         eval_rows: _builtins.int | None = ...,
+        preset: _builtins.str | None = ...,
+        target_source: _builtins.str | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        skip_connection: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "seed", b"seed", "source", b"source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -165,13 +212,19 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__micro_batch_size: _TypeAlias = _typing.Literal["_micro_batch_size", b"_micro_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__preset: _TypeAlias = _typing.Literal["preset"]  # noqa: Y015
+    _WhichOneofArgType__preset: _TypeAlias = _typing.Literal["_preset", b"_preset"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__skip_connection: _TypeAlias = _typing.Literal["skip_connection"]  # noqa: Y015
+    _WhichOneofArgType__skip_connection: _TypeAlias = _typing.Literal["_skip_connection", b"_skip_connection"]  # noqa: Y015
     _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    _WhichOneofReturnType__target_source: _TypeAlias = _typing.Literal["target_source"]  # noqa: Y015
+    _WhichOneofArgType__target_source: _TypeAlias = _typing.Literal["_target_source", b"_target_source"]  # noqa: Y015
     _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
     _WhichOneofArgType__tokens: _TypeAlias = _typing.Literal["_tokens", b"_tokens"]  # noqa: Y015
-    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["topk", "jumprelu"]  # noqa: Y015
+    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["topk", "jumprelu", "relu", "gated", "batchtopk", "matryoshka"]  # noqa: Y015
     _WhichOneofArgType_architecture: _TypeAlias = _typing.Literal["architecture", b"architecture"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
@@ -196,9 +249,15 @@ class TrainSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__skip_connection) -> _WhichOneofReturnType__skip_connection | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_source) -> _WhichOneofReturnType__target_source | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
     @_typing.overload
@@ -265,7 +324,9 @@ Global___TopKSpec: _TypeAlias = TopKSpec  # noqa: Y015
 
 @_typing.final
 class JumpReluSpec(_message.Message):
-    """JumpReLU with tanh penalty and pre-act loss (Anthropic, Circuits Updates, January 2025)."""
+    """JumpReLU with tanh penalty and pre-act loss (Anthropic, Circuits Updates, January 2025), or with
+    another penalty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -277,8 +338,15 @@ class JumpReluSpec(_message.Message):
     INITIAL_L0_FIELD_NUMBER: _builtins.int
     STE_TO_INPUT_FIELD_NUMBER: _builtins.int
     LITERAL_PRE_ACT_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    PENALTY_FIELD_NUMBER: _builtins.int
+    FREQUENCY_SCALE_FIELD_NUMBER: _builtins.int
+    UNIT_NORM_FIELD_NUMBER: _builtins.int
     sparsity_coefficient: _builtins.float
-    """Final weight of the sparsity penalty (lambda_S), ramped linearly over the whole run."""
+    """Final weight of the sparsity penalty (lambda_S), ramped linearly over the whole run. That of
+    "quadratic" is constant.
+    """
     pre_act_coefficient: _builtins.float
     """Weight of the pre-act loss (lambda_P)."""
     tanh_scale: _builtins.float
@@ -293,6 +361,18 @@ class JumpReluSpec(_message.Message):
     """Adds theta / epsilon in the band to the gradient that reaches pre-activations (SAELens's reading)."""
     literal_pre_act: _builtins.bool
     """Writes the pre-act loss with f, as the source literally does, in place of the pre-activation."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss; 0 leaves it out."""
+    penalty: _builtins.str
+    """"tanh", "l0" (a step with straight-through gradient, arXiv 2407.14435) or "quadratic"
+    ((L0 / target_l0 - 1)^2 of that step).
+    """
+    frequency_scale: _builtins.float
+    """Adds lambda_S sum_i p_i^2 / frequency_scale, p_i the share of rows in which a latent fires."""
+    unit_norm: _builtins.bool
+    """Keeps the decoder's rows at norm 1 and starts the encoder as its transpose."""
     def __init__(
         self,
         *,
@@ -304,19 +384,32 @@ class JumpReluSpec(_message.Message):
         initial_l0: _builtins.float | None = ...,
         ste_to_input: _builtins.bool | None = ...,
         literal_pre_act: _builtins.bool | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+        penalty: _builtins.str | None = ...,
+        frequency_scale: _builtins.float | None = ...,
+        unit_norm: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_frequency_scale", b"_frequency_scale", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_penalty", b"_penalty", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "frequency_scale", b"frequency_scale", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "penalty", b"penalty", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale", "unit_norm", b"unit_norm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bandwidth", b"_bandwidth", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_literal_pre_act", b"_literal_pre_act", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "bandwidth", b"bandwidth", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "literal_pre_act", b"literal_pre_act", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_bandwidth", b"_bandwidth", "_frequency_scale", b"_frequency_scale", "_initial_l0", b"_initial_l0", "_initial_log_threshold", b"_initial_log_threshold", "_k_aux", b"_k_aux", "_literal_pre_act", b"_literal_pre_act", "_penalty", b"_penalty", "_pre_act_coefficient", b"_pre_act_coefficient", "_sparsity_coefficient", b"_sparsity_coefficient", "_ste_to_input", b"_ste_to_input", "_tanh_scale", b"_tanh_scale", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "bandwidth", b"bandwidth", "frequency_scale", b"frequency_scale", "initial_l0", b"initial_l0", "initial_log_threshold", b"initial_log_threshold", "k_aux", b"k_aux", "literal_pre_act", b"literal_pre_act", "penalty", b"penalty", "pre_act_coefficient", b"pre_act_coefficient", "sparsity_coefficient", b"sparsity_coefficient", "ste_to_input", b"ste_to_input", "tanh_scale", b"tanh_scale", "unit_norm", b"unit_norm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
     _WhichOneofReturnType__bandwidth: _TypeAlias = _typing.Literal["bandwidth"]  # noqa: Y015
     _WhichOneofArgType__bandwidth: _TypeAlias = _typing.Literal["_bandwidth", b"_bandwidth"]  # noqa: Y015
+    _WhichOneofReturnType__frequency_scale: _TypeAlias = _typing.Literal["frequency_scale"]  # noqa: Y015
+    _WhichOneofArgType__frequency_scale: _TypeAlias = _typing.Literal["_frequency_scale", b"_frequency_scale"]  # noqa: Y015
     _WhichOneofReturnType__initial_l0: _TypeAlias = _typing.Literal["initial_l0"]  # noqa: Y015
     _WhichOneofArgType__initial_l0: _TypeAlias = _typing.Literal["_initial_l0", b"_initial_l0"]  # noqa: Y015
     _WhichOneofReturnType__initial_log_threshold: _TypeAlias = _typing.Literal["initial_log_threshold"]  # noqa: Y015
     _WhichOneofArgType__initial_log_threshold: _TypeAlias = _typing.Literal["_initial_log_threshold", b"_initial_log_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
     _WhichOneofReturnType__literal_pre_act: _TypeAlias = _typing.Literal["literal_pre_act"]  # noqa: Y015
     _WhichOneofArgType__literal_pre_act: _TypeAlias = _typing.Literal["_literal_pre_act", b"_literal_pre_act"]  # noqa: Y015
+    _WhichOneofReturnType__penalty: _TypeAlias = _typing.Literal["penalty"]  # noqa: Y015
+    _WhichOneofArgType__penalty: _TypeAlias = _typing.Literal["_penalty", b"_penalty"]  # noqa: Y015
     _WhichOneofReturnType__pre_act_coefficient: _TypeAlias = _typing.Literal["pre_act_coefficient"]  # noqa: Y015
     _WhichOneofArgType__pre_act_coefficient: _TypeAlias = _typing.Literal["_pre_act_coefficient", b"_pre_act_coefficient"]  # noqa: Y015
     _WhichOneofReturnType__sparsity_coefficient: _TypeAlias = _typing.Literal["sparsity_coefficient"]  # noqa: Y015
@@ -325,14 +418,24 @@ class JumpReluSpec(_message.Message):
     _WhichOneofArgType__ste_to_input: _TypeAlias = _typing.Literal["_ste_to_input", b"_ste_to_input"]  # noqa: Y015
     _WhichOneofReturnType__tanh_scale: _TypeAlias = _typing.Literal["tanh_scale"]  # noqa: Y015
     _WhichOneofArgType__tanh_scale: _TypeAlias = _typing.Literal["_tanh_scale", b"_tanh_scale"]  # noqa: Y015
+    _WhichOneofReturnType__unit_norm: _TypeAlias = _typing.Literal["unit_norm"]  # noqa: Y015
+    _WhichOneofArgType__unit_norm: _TypeAlias = _typing.Literal["_unit_norm", b"_unit_norm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bandwidth) -> _WhichOneofReturnType__bandwidth | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_scale) -> _WhichOneofReturnType__frequency_scale | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_l0) -> _WhichOneofReturnType__initial_l0 | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_log_threshold) -> _WhichOneofReturnType__initial_log_threshold | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__literal_pre_act) -> _WhichOneofReturnType__literal_pre_act | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__penalty) -> _WhichOneofReturnType__penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pre_act_coefficient) -> _WhichOneofReturnType__pre_act_coefficient | None: ...
     @_typing.overload
@@ -341,8 +444,286 @@ class JumpReluSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ste_to_input) -> _WhichOneofReturnType__ste_to_input | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tanh_scale) -> _WhichOneofReturnType__tanh_scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unit_norm) -> _WhichOneofReturnType__unit_norm | None: ...
 
 Global___JumpReluSpec: _TypeAlias = JumpReluSpec  # noqa: Y015
+
+@_typing.final
+class ReluSpec(_message.Message):
+    """ReLU with an L1 penalty weighted by decoder norms (Anthropic, Circuits Updates, April 2024)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPARSITY_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    SPARSITY_WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
+    DECODER_NORM_FIELD_NUMBER: _builtins.int
+    UNIT_NORM_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    sparsity_coefficient: _builtins.float
+    """Weight of the penalty (lambda)."""
+    sparsity_warmup_fraction: _builtins.float
+    """Share of the run, at its start, in which the weight rises linearly from zero."""
+    decoder_norm: _builtins.float
+    """Norm of the decoder's rows at the start, 0.05 to 1."""
+    unit_norm: _builtins.bool
+    """Keeps the decoder's rows at norm 1, where the penalty is plain L1."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss; 0 leaves it out."""
+    def __init__(
+        self,
+        *,
+        sparsity_coefficient: _builtins.float | None = ...,
+        sparsity_warmup_fraction: _builtins.float | None = ...,
+        decoder_norm: _builtins.float | None = ...,
+        unit_norm: _builtins.bool | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_decoder_norm", b"_decoder_norm", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "decoder_norm", b"decoder_norm", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction", "unit_norm", b"unit_norm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_decoder_norm", b"_decoder_norm", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "_unit_norm", b"_unit_norm", "auxk_coefficient", b"auxk_coefficient", "decoder_norm", b"decoder_norm", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction", "unit_norm", b"unit_norm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__decoder_norm: _TypeAlias = _typing.Literal["decoder_norm"]  # noqa: Y015
+    _WhichOneofArgType__decoder_norm: _TypeAlias = _typing.Literal["_decoder_norm", b"_decoder_norm"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_coefficient: _TypeAlias = _typing.Literal["sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_coefficient: _TypeAlias = _typing.Literal["_sparsity_coefficient", b"_sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["sparsity_warmup_fraction"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["_sparsity_warmup_fraction", b"_sparsity_warmup_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__unit_norm: _TypeAlias = _typing.Literal["unit_norm"]  # noqa: Y015
+    _WhichOneofArgType__unit_norm: _TypeAlias = _typing.Literal["_unit_norm", b"_unit_norm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decoder_norm) -> _WhichOneofReturnType__decoder_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_coefficient) -> _WhichOneofReturnType__sparsity_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_warmup_fraction) -> _WhichOneofReturnType__sparsity_warmup_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unit_norm) -> _WhichOneofReturnType__unit_norm | None: ...
+
+Global___ReluSpec: _TypeAlias = ReluSpec  # noqa: Y015
+
+@_typing.final
+class GatedSpec(_message.Message):
+    """Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPARSITY_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    SPARSITY_WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    sparsity_coefficient: _builtins.float
+    """Weight of the L1 norm of the gates' positive parts (lambda)."""
+    sparsity_warmup_fraction: _builtins.float
+    """Share of the run, at its start, in which the weight rises linearly from zero."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss; 0 leaves it out."""
+    def __init__(
+        self,
+        *,
+        sparsity_coefficient: _builtins.float | None = ...,
+        sparsity_warmup_fraction: _builtins.float | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "auxk_coefficient", b"auxk_coefficient", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_k_aux", b"_k_aux", "_sparsity_coefficient", b"_sparsity_coefficient", "_sparsity_warmup_fraction", b"_sparsity_warmup_fraction", "auxk_coefficient", b"auxk_coefficient", "k_aux", b"k_aux", "sparsity_coefficient", b"sparsity_coefficient", "sparsity_warmup_fraction", b"sparsity_warmup_fraction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_coefficient: _TypeAlias = _typing.Literal["sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_coefficient: _TypeAlias = _typing.Literal["_sparsity_coefficient", b"_sparsity_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["sparsity_warmup_fraction"]  # noqa: Y015
+    _WhichOneofArgType__sparsity_warmup_fraction: _TypeAlias = _typing.Literal["_sparsity_warmup_fraction", b"_sparsity_warmup_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_coefficient) -> _WhichOneofReturnType__sparsity_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sparsity_warmup_fraction) -> _WhichOneofReturnType__sparsity_warmup_fraction | None: ...
+
+Global___GatedSpec: _TypeAlias = GatedSpec  # noqa: Y015
+
+@_typing.final
+class BatchTopKSpec(_message.Message):
+    """BatchTopK (Bussmann, Leask, Nanda 2024, arXiv 2412.06410) with AuxK."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    K_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    B_DEC_INIT_FIELD_NUMBER: _builtins.int
+    K_INITIAL_FIELD_NUMBER: _builtins.int
+    K_ANNEAL_FRACTION_FIELD_NUMBER: _builtins.int
+    k: _builtins.float
+    """Active latents a row, on average over a micro-batch."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss."""
+    b_dec_init: _builtins.str
+    """Start of b_dec: "mean" or "geometric_median" of a sample."""
+    k_initial: _builtins.float
+    """Where k starts, to be annealed linearly to k; not annealed when unset."""
+    k_anneal_fraction: _builtins.float
+    """Share of the run over which k is annealed."""
+    def __init__(
+        self,
+        *,
+        k: _builtins.float | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+        b_dec_init: _builtins.str | None = ...,
+        k_initial: _builtins.float | None = ...,
+        k_anneal_fraction: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__b_dec_init: _TypeAlias = _typing.Literal["b_dec_init"]  # noqa: Y015
+    _WhichOneofArgType__b_dec_init: _TypeAlias = _typing.Literal["_b_dec_init", b"_b_dec_init"]  # noqa: Y015
+    _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
+    _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType__k_anneal_fraction: _TypeAlias = _typing.Literal["k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofArgType__k_anneal_fraction: _TypeAlias = _typing.Literal["_k_anneal_fraction", b"_k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__k_initial: _TypeAlias = _typing.Literal["k_initial"]  # noqa: Y015
+    _WhichOneofArgType__k_initial: _TypeAlias = _typing.Literal["_k_initial", b"_k_initial"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__b_dec_init) -> _WhichOneofReturnType__b_dec_init | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_anneal_fraction) -> _WhichOneofReturnType__k_anneal_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_initial) -> _WhichOneofReturnType__k_initial | None: ...
+
+Global___BatchTopKSpec: _TypeAlias = BatchTopKSpec  # noqa: Y015
+
+@_typing.final
+class MatryoshkaSpec(_message.Message):
+    """Matryoshka on BatchTopK (Bussmann et al. 2025, arXiv 2503.17547)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    K_FIELD_NUMBER: _builtins.int
+    K_AUX_FIELD_NUMBER: _builtins.int
+    AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    B_DEC_INIT_FIELD_NUMBER: _builtins.int
+    K_INITIAL_FIELD_NUMBER: _builtins.int
+    K_ANNEAL_FRACTION_FIELD_NUMBER: _builtins.int
+    WIDTHS_FIELD_NUMBER: _builtins.int
+    DETACH_INNER_FIELD_NUMBER: _builtins.int
+    SORT_BY_FREQUENCY_FIELD_NUMBER: _builtins.int
+    SORT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    k: _builtins.float
+    """Active latents a row, on average over a micro-batch."""
+    k_aux: _builtins.int
+    """Dead latents used by AuxK; a power of two near d_in / 2 when unset."""
+    auxk_coefficient: _builtins.float
+    """Weight of the AuxK loss."""
+    b_dec_init: _builtins.str
+    """Start of b_dec: "mean" or "geometric_median" of a sample."""
+    k_initial: _builtins.float
+    """Where k starts, to be annealed linearly to k; not annealed when unset."""
+    k_anneal_fraction: _builtins.float
+    """Share of the run over which k is annealed."""
+    detach_inner: _builtins.bool
+    """Lets the loss of an inner prefix reach only the latents that it adds to the one before."""
+    sort_by_frequency: _builtins.bool
+    """Keeps latents in descending order of how often they fire."""
+    sort_every_steps: _builtins.int
+    """Steps between two sorts."""
+    @_builtins.property
+    def widths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Widths of the nested prefixes, ascending, the last one d_sae; d_sae over 128, 32, 8, 4, 2 and 1
+        when empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        k: _builtins.float | None = ...,
+        k_aux: _builtins.int | None = ...,
+        auxk_coefficient: _builtins.float | None = ...,
+        b_dec_init: _builtins.str | None = ...,
+        k_initial: _builtins.float | None = ...,
+        k_anneal_fraction: _builtins.float | None = ...,
+        widths: _abc.Iterable[_builtins.int] | None = ...,
+        detach_inner: _builtins.bool | None = ...,
+        sort_by_frequency: _builtins.bool | None = ...,
+        sort_every_steps: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps", "widths", b"widths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
+    _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
+    _WhichOneofReturnType__b_dec_init: _TypeAlias = _typing.Literal["b_dec_init"]  # noqa: Y015
+    _WhichOneofArgType__b_dec_init: _TypeAlias = _typing.Literal["_b_dec_init", b"_b_dec_init"]  # noqa: Y015
+    _WhichOneofReturnType__detach_inner: _TypeAlias = _typing.Literal["detach_inner"]  # noqa: Y015
+    _WhichOneofArgType__detach_inner: _TypeAlias = _typing.Literal["_detach_inner", b"_detach_inner"]  # noqa: Y015
+    _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
+    _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType__k_anneal_fraction: _TypeAlias = _typing.Literal["k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofArgType__k_anneal_fraction: _TypeAlias = _typing.Literal["_k_anneal_fraction", b"_k_anneal_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
+    _WhichOneofArgType__k_aux: _TypeAlias = _typing.Literal["_k_aux", b"_k_aux"]  # noqa: Y015
+    _WhichOneofReturnType__k_initial: _TypeAlias = _typing.Literal["k_initial"]  # noqa: Y015
+    _WhichOneofArgType__k_initial: _TypeAlias = _typing.Literal["_k_initial", b"_k_initial"]  # noqa: Y015
+    _WhichOneofReturnType__sort_by_frequency: _TypeAlias = _typing.Literal["sort_by_frequency"]  # noqa: Y015
+    _WhichOneofArgType__sort_by_frequency: _TypeAlias = _typing.Literal["_sort_by_frequency", b"_sort_by_frequency"]  # noqa: Y015
+    _WhichOneofReturnType__sort_every_steps: _TypeAlias = _typing.Literal["sort_every_steps"]  # noqa: Y015
+    _WhichOneofArgType__sort_every_steps: _TypeAlias = _typing.Literal["_sort_every_steps", b"_sort_every_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__b_dec_init) -> _WhichOneofReturnType__b_dec_init | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__detach_inner) -> _WhichOneofReturnType__detach_inner | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_anneal_fraction) -> _WhichOneofReturnType__k_anneal_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_aux) -> _WhichOneofReturnType__k_aux | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_initial) -> _WhichOneofReturnType__k_initial | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sort_by_frequency) -> _WhichOneofReturnType__sort_by_frequency | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sort_every_steps) -> _WhichOneofReturnType__sort_every_steps | None: ...
+
+Global___MatryoshkaSpec: _TypeAlias = MatryoshkaSpec  # noqa: Y015
 
 @_typing.final
 class OptimizerSpec(_message.Message):
@@ -889,3 +1270,142 @@ class LossRecoveredSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
 
 Global___LossRecoveredSpec: _TypeAlias = LossRecoveredSpec  # noqa: Y015
+
+@_typing.final
+class ImportModelSpec(_message.Message):
+    """Reads a model from another library's files and publishes it as a new version of `model`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model to publish."""
+    format: _builtins.str
+    """"saelens", "dictionary_learning", "sparsify", "gemma_scope", "gemma_scope_2", "llama_scope"
+    or "openai".
+    """
+    path: _builtins.str
+    """root:relative path of the model's folder, or of its file where it is one."""
+    source: _builtins.str
+    """Name of the source that it reads; taken from the files when unset."""
+    @_builtins.property
+    def reference(self) -> Global___ReferenceSpec:
+        """Set to compare the import with what its library makes of some rows."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str | None = ...,
+        format: _builtins.str | None = ...,
+        path: _builtins.str | None = ...,
+        source: _builtins.str | None = ...,
+        reference: Global___ReferenceSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
+    _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+
+Global___ImportModelSpec: _TypeAlias = ImportModelSpec  # noqa: Y015
+
+@_typing.final
+class ReferenceSpec(_message.Message):
+    """What the foreign model makes of some rows: .npy files, root:relative."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    RECONSTRUCTION_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    activations: _builtins.str
+    """[rows, d_in]"""
+    features: _builtins.str
+    """[rows, d_sae], in the foreign model's units."""
+    reconstruction: _builtins.str
+    """[rows, d_out]"""
+    tolerance: _builtins.float
+    """Largest difference that passes, relative to the largest value of a row."""
+    def __init__(
+        self,
+        *,
+        activations: _builtins.str | None = ...,
+        features: _builtins.str | None = ...,
+        reconstruction: _builtins.str | None = ...,
+        tolerance: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_activations", b"_activations", "_features", b"_features", "_reconstruction", b"_reconstruction", "_tolerance", b"_tolerance", "activations", b"activations", "features", b"features", "reconstruction", b"reconstruction", "tolerance", b"tolerance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_activations", b"_activations", "_features", b"_features", "_reconstruction", b"_reconstruction", "_tolerance", b"_tolerance", "activations", b"activations", "features", b"features", "reconstruction", b"reconstruction", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__activations: _TypeAlias = _typing.Literal["activations"]  # noqa: Y015
+    _WhichOneofArgType__activations: _TypeAlias = _typing.Literal["_activations", b"_activations"]  # noqa: Y015
+    _WhichOneofReturnType__features: _TypeAlias = _typing.Literal["features"]  # noqa: Y015
+    _WhichOneofArgType__features: _TypeAlias = _typing.Literal["_features", b"_features"]  # noqa: Y015
+    _WhichOneofReturnType__reconstruction: _TypeAlias = _typing.Literal["reconstruction"]  # noqa: Y015
+    _WhichOneofArgType__reconstruction: _TypeAlias = _typing.Literal["_reconstruction", b"_reconstruction"]  # noqa: Y015
+    _WhichOneofReturnType__tolerance: _TypeAlias = _typing.Literal["tolerance"]  # noqa: Y015
+    _WhichOneofArgType__tolerance: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__activations) -> _WhichOneofReturnType__activations | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__features) -> _WhichOneofReturnType__features | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reconstruction) -> _WhichOneofReturnType__reconstruction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tolerance) -> _WhichOneofReturnType__tolerance | None: ...
+
+Global___ReferenceSpec: _TypeAlias = ReferenceSpec  # noqa: Y015
+
+@_typing.final
+class ExportModelSpec(_message.Message):
+    """Writes a published model as another library's files, below exports/ in the store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model reference: name, name@alias or name@version."""
+    format: _builtins.str
+    """"saelens", "dictionary_learning" or "sparsify"."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str | None = ...,
+        format: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "format", b"format", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "format", b"format", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+
+Global___ExportModelSpec: _TypeAlias = ExportModelSpec  # noqa: Y015

@@ -35,7 +35,7 @@ def test_counts_bytes_by_hand() -> None:
     plan = plan_of(spec())
     assert plan.parameters == 2 * 64 * 512 + 512 + 64
     state = 16 * plan.parameters
-    step = 1000 * (2 * 512 + 4 * 64) * 4
+    step = 1000 * (3 * 512 + 4 * 64) * 4
     window = 50_000 * 64 * 4
     assert plan.memory_bytes == state + step + window
     assert plan.disk_bytes == plan.parameters * (3 * 12 + 2 * 4)

@@ -98,6 +98,41 @@ def test_resolve_keeps_what_is_set() -> None:
     assert resolve(spec, 64, "x") == spec
 
 
+@pytest.mark.parametrize(
+    ("fields", "field", "part"),
+    [
+        ({"widths": [4, 4, 512]}, "widths", "do not ascend"),
+        ({"widths": [8, 4, 512]}, "widths", "4 follows 8"),
+        ({"widths": [4, 513]}, "widths", "exceed d_sae = 512"),
+        ({"widths": [4, 8]}, "widths", "end before d_sae = 512"),
+        ({"widths": [0, 512]}, "widths", "is no width"),
+        ({"k": 513}, "k", "exceeds d_sae = 512"),
+        ({"k": 8, "k_initial": 600}, "k_initial", "exceeds d_sae = 512"),
+    ],
+)
+def test_bad_prefixes_are_named(fields: dict[str, Any], field: str, part: str) -> None:
+    asked: dict[str, Any] = {**TRAIN, "topk": None, "matryoshka": fields}
+    with pytest.raises(SpecError, match=part) as caught:
+        JobSpec.parse({"train": asked}, "")
+    assert caught.value.field == f"train.matryoshka.{field}"
+    assert caught.value.remedy
+
+
+def test_resolve_gives_matryoshka_its_widths_and_the_rate_of_its_family() -> None:
+    asked: dict[str, Any] = {**TRAIN, "topk": None, "matryoshka": {}}
+    spec = resolve(TrainSpec.parse(asked, "train"), 64, "x")
+    assert spec.matryoshka is not None
+    assert spec.matryoshka.widths == (4, 16, 64, 128, 256, 512)
+    assert spec.optimizer.lr == pytest.approx(2e-4 / (512 / 2**14) ** 0.5)
+    tiny = resolve(TrainSpec.parse(asked | {"d_sae": 40}, "train"), 64, "x")
+    assert tiny.matryoshka is not None
+    assert tiny.matryoshka.widths == (1, 5, 10, 20, 40)
+    own = {"matryoshka": {"widths": [3, 512]}}
+    kept = resolve(TrainSpec.parse(asked | own, "train"), 64, "x")
+    assert kept.matryoshka is not None
+    assert kept.matryoshka.widths == (3, 512)
+
+
 def test_resolve_jumprelu_never_starts_above_half_of_the_latents() -> None:
     asked: dict[str, Any] = {**TRAIN, "topk": None, "jumprelu": {}}
     wide = resolve(TrainSpec.parse(asked, "train"), 64, "x")

@@ -91,6 +91,8 @@ def _output_message(output: Output) -> job_pb2.JobOutput:
             output.evaluation, job_pb2.EvaluationReport(), ignore_unknown_fields=True
         )
         return job_pb2.JobOutput(evaluation=report, metrics=output.metrics)
+    if output.exported:
+        return job_pb2.JobOutput(exported=output.exported, metrics=output.metrics)
     if output.dataset:
         return job_pb2.JobOutput(dataset=output.dataset, metrics=output.metrics)
     return job_pb2.JobOutput(model=output.model, metrics=output.metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from saeserve.control.handlers.check_data import check_harvest, check_ingest
+from saeserve.control.handlers.check_interchange import check_export, check_import
 from saeserve.control.handlers.check_model import check_evaluate, check_train
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.core.errors import SpecError
@@ -36,6 +37,11 @@ def checked(spec: JobSpec, inputs: Inputs, upstream: Upstream) -> tuple[JobSpec,
         return spec, check_harvest(spec.harvest, inputs)
     if spec.ingest is not None:
         return spec, check_ingest(spec.ingest, inputs)
+    if spec.import_model is not None:
+        return spec, check_import(spec.import_model, inputs)
+    if spec.export_model is not None:
+        export, plan = check_export(spec.export_model, inputs, upstream)
+        return JobSpec(export_model=export), plan
     raise InvalidInput("no job kind is set", field="spec", remedy="set one kind")
 
 

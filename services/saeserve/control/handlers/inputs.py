@@ -29,7 +29,8 @@ class Upstream:
     def makes_model(self, name: str) -> bool:
         """Whether one of them publishes a version of the model."""
         specs = [spec_of(record.submission) for record in self.records]
-        return any(spec.train is not None and spec.train.model == name for spec in specs)
+        makers = [spec.train or spec.import_model for spec in specs]
+        return any(maker is not None and maker.model == name for maker in makers)
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,17 @@ class LiveUse:
         ]
 
     def of_model(self, resource: str) -> list[str]:
-        """Ids of the live jobs that evaluate the version."""
-        return [record.id for record, spec in self._live() if self._evaluates(spec, resource)]
+        """Ids of the live jobs that evaluate or export the version."""
+        return [record.id for record, spec in self._live() if self._reads(spec, resource)]
 
     def _live(self) -> Iterator[tuple[JobRecord, JobSpec]]:
         return ((record, spec_of(record.submission)) for record in self._catalog.live())
 
-    def _evaluates(self, spec: JobSpec, resource: str) -> bool:
-        if spec.evaluate is None:
+    def _reads(self, spec: JobSpec, resource: str) -> bool:
+        job = spec.evaluate or spec.export_model
+        if job is None:
             return False
         try:
-            return self._models.resolve(spec.evaluate.model).resource == resource
+            return self._models.resolve(job.model).resource == resource
         except NotFound:
             return False

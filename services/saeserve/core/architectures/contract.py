@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,10 +22,12 @@ SpecT_contra = TypeVar("SpecT_contra", bound=ArchitectureSpec, contravariant=Tru
 
 @dataclass(frozen=True)
 class Batch:
-    """Preprocessed rows; an autoencoder's target is its input."""
+    """Preprocessed rows; the target of an autoencoder or crosscoder is its input."""
 
     x_BD: Tensor
     target_BO: Tensor
+    target_widths: tuple[int, ...] = ()
+    """Widths of a crosscoder's sources, side by side in the target; () stands for one source."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,26 @@ class Dimensions:
     d_in: int
     d_out: int
     d_sae: int
+    target_widths: tuple[int, ...] = ()
+    """As in Batch."""
+
+    def batch(self, rows_BC: Tensor) -> Batch:
+        """Rows of the data as a batch: C is d_in, or d_in + d_out where the target is another
+        source."""
+        if rows_BC.shape[1] == self.d_in:
+            return Batch(rows_BC, rows_BC, self.target_widths)
+        x_BD, target_BO = rows_BC.split_with_sizes([self.d_in, self.d_out], dim=1)
+        return Batch(x_BD.contiguous(), target_BO.contiguous(), self.target_widths)
+
+
+@dataclass(frozen=True)
+class Control:
+    """What `target_l0`'s controller asks of a penalty in this step; scalars on the device."""
+
+    factor: Tensor
+    """Multiplies the penalty's full weight; more means sparser."""
+    l0: Tensor
+    """The mean L0 that the path asks for now."""
 
 
 class Collective(Protocol):
@@ -62,6 +84,8 @@ class Context:
     collective: Collective
     encoder_dtype: torch.dtype = torch.float32
     """Type of the encoder GEMM; everything else is in the parameters' type."""
+    control: Control | None = None
+    """Set where a controller replaces the schedule of the penalty's weight."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +125,7 @@ class EvaluationForm:
 
     f = act(x' W_enc^T + b_enc), reconstruction = f W_dec + b_dec, with x' centred and scaled.
     `threshold_F` is set for threshold models; otherwise `k` is set for TopK, neither for ReLU.
+    `W_skip_OD` is set where a skip connection adds x' W_skip^T to the reconstruction.
     """
 
     W_enc_FD: Tensor
@@ -109,13 +134,15 @@ class EvaluationForm:
     b_dec_O: Tensor
     threshold_F: Tensor | None = None
     k: int | None = None
+    W_skip_OD: Tensor | None = None
 
 
 class Architecture(Protocol[SpecT_contra]):
     """One architecture: stateless, registered by its spec's name in `registry`."""
 
-    unit_rows: frozenset[str]
-    """Parameters whose rows the trainer keeps at unit norm (projects gradients, renormalises)."""
+    def unit_rows(self, spec: SpecT_contra) -> frozenset[str]:
+        """Parameters whose rows stay at unit norm: the trainer projects and renormalises."""
+        ...
 
     def initialise(
         self, spec: SpecT_contra, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
@@ -147,4 +174,26 @@ class Architecture(Protocol[SpecT_contra]):
         self, spec: SpecT_contra, params: Tensors, state: Tensors
     ) -> EvaluationForm:
         """The per-row form that evaluations and exports use."""
+        ...
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """A new order of the latents, applied to all that has a row for each of them."""
+
+    order_F: Tensor
+    """int64 [F]: the latent that takes each place."""
+    names: frozenset[str]
+    """Parameters, with their moments, and state that have a row for each latent."""
+
+
+@runtime_checkable
+class Permuting(Protocol):
+    """An architecture that reorders its latents while it trains."""
+
+    def permutation(
+        self, spec: ArchitectureSpec, state: Tensors, steps_done: int
+    ) -> Permutation | None:
+        """The order to take after `steps_done` steps, a pure function of its arguments; None
+        leaves it as it is. The trainer applies it to parameters, moments, state and counters."""
         ...

@@ -1,8 +1,19 @@
-"""JumpReLU with tanh penalty and pre-act loss (Anthropic, Circuits Updates, January 2025).
+"""JumpReLU with one of three penalties, and the pre-act loss.
 
 h = W_enc x + b_enc, f = h where h > theta = exp(t), reconstruction = f W_dec + b_dec. Parameters:
 W_enc [F, D], b_enc [F], t [F], W_dec [F, O], b_dec [O]. No state. The input is not centred by
 b_dec; centring is the data's (PreprocessSpec).
+
+Whether a latent fires is seen by s_i, whose mean over the micro-batch's rows is p_i:
+
+- `tanh` (Anthropic, Circuits Updates, January 2025): s_i = tanh(c f_i n_i), penalty lambda sum p_i;
+- `l0` (Rajamanoharan et al. 2024, arXiv 2407.14435): s_i = 1[h_i > theta_i] with a straight-through
+  gradient to theta alone, penalty lambda sum p_i;
+- `quadratic` (as Gemma Scope 2): the same s_i, penalty lambda (sum p_i / L0* - 1)^2.
+
+With `frequency_scale` p0, lambda sum p_i^2 / p0 is added: the price of firing once more is then
+lambda (1 + 2 p_i / p0), dear for latents that fire often. Gemma Scope 2 announces such a penalty
+without its formula; this one is Llamascopium's `tanh-quad`, p (1 + p / p0) with p0 = 0.01.
 """
 
 from __future__ import annotations
@@ -12,7 +23,7 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import gradients
+from saeserve.core.architectures import auxk, gradients, penalty
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -23,10 +34,11 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
+from saeserve.core.architectures.ties import is_autoencoder, unit_dictionaries
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.draws import generator
-from saeserve.core.ops.norms import row_norms
-from saeserve.core.ops.straight_through import jump_relu, linear
+from saeserve.core.ops.norms import source_norms
+from saeserve.core.ops.straight_through import jump_relu, linear, step
 from saeserve.core.specs.architectures import JumpReluSpec
 
 LEAST_SAMPLE_ROWS = 4_096
@@ -39,58 +51,62 @@ QUANTILE_BLOCK = 1_024
 class JumpRelu:
     """The JumpReLU architecture; see the module's formulas."""
 
-    unit_rows: frozenset[str] = frozenset()
+    def unit_rows(self, spec: JumpReluSpec) -> frozenset[str]:
+        """The decoder's, where the spec asks for it."""
+        return frozenset({"W_dec"} if spec.unit_norm else ())
 
     def sample_rows(self, spec: JumpReluSpec, dims: Dimensions) -> int:
         """max(4096, 10 d_sae / initial_l0) rows, for the quantiles of b_enc."""
         return max(LEAST_SAMPLE_ROWS, math.ceil(ROWS_PER_FIRING * dims.d_sae / _initial_l0(spec)))
 
     def scheduled(self, spec: JumpReluSpec, step: int, steps: int) -> dict[str, float]:
-        """lambda_S, from 0 at the first step linearly to its full value at the last."""
-        return {"sparsity_coefficient": spec.sparsity_coefficient * step / max(steps - 1, 1)}
+        """lambda_S, from 0 at the first step linearly to its full value at the last; that of
+        `quadratic` is constant."""
+        warm = 0.0 if spec.penalty == "quadratic" else 1.0
+        return penalty.warmed(spec.sparsity_coefficient, warm, step, steps)
 
     def initialise(
         self, spec: JumpReluSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
     ) -> tuple[Tensors, Tensors]:
         """W_dec ~ U(-1/sqrt(n), 1/sqrt(n)); W_enc = (n/m) W_dec^T for an autoencoder, else
         U(-1/sqrt(m), 1/sqrt(m)); b_dec = 0; b_enc so that each latent fires on initial_l0 / d_sae
-        of the sample."""
-        W_dec = _uniform(dims.d_sae, dims.d_out, dims.d_in, seed, "W_dec").to(sample_ND)
-        if sample_ND.shape == target_NO.shape and torch.equal(sample_ND, target_NO):
-            W_enc = W_dec * (dims.d_in / dims.d_sae)
+        of the sample. Under `unit_norm` dictionaries are random unit rows, tied alike."""
+        if spec.unit_norm:
+            rows = unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name)
         else:
-            W_enc = _uniform(dims.d_sae, dims.d_in, dims.d_sae, seed, "W_enc").to(sample_ND)
-        t = W_dec.new_full((dims.d_sae,), spec.initial_log_threshold)
+            rows = _uniform_dictionaries(dims, sample_ND, target_NO, seed)
+        t = sample_ND.new_full((dims.d_sae,), spec.initial_log_threshold)
         params = {
-            "W_enc": W_enc,
-            "b_enc": t.exp() - _firing_levels(sample_ND, W_enc, _initial_l0(spec)),
+            **rows,
+            "b_enc": t.exp() - _firing_levels(sample_ND, rows["W_enc"], _initial_l0(spec)),
             "t": t,
-            "W_dec": W_dec,
-            "b_dec": W_dec.new_zeros(dims.d_out),
+            "b_dec": sample_ND.new_zeros(dims.d_out),
         }
         return params, {}
 
     def loss(
         self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
-        """Mean over rows of |y - y^|^2 + lambda_S sum tanh(c f n) + lambda_P sum ReLU(theta - h) n,
-        n the norms of W_dec's rows.
+        """Mean over rows of |y - y^|^2 + lambda_P sum ReLU(theta - h) n, and the penalty of the
+        module's text; n the norms of W_dec's rows, for a crosscoder their sums by source.
 
         f >= 0, so |f| = f with derivative 1 at 0: silent latents in the band move t (RECIPES).
         """
         W_dec, t = params["W_dec"], params["t"]
         h_BF = linear(batch.x_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
-        f_BF = jump_relu(h_BF, t, spec.bandwidth, to_input=spec.ste_to_input)
-        squared_error = (batch.target_BO - (f_BF @ W_dec + params["b_dec"])).square().sum()
-        norms_F = row_norms(W_dec)
-        penalty = torch.tanh(spec.tanh_scale * f_BF * norms_F).sum()
+        chain = spec.penalty != "tanh"
+        f_BF = jump_relu(h_BF, t, spec.bandwidth, to_input=spec.ste_to_input, chain=chain)
+        residual_BO = batch.target_BO - (f_BF @ W_dec + params["b_dec"])
+        squared_error = residual_BO.square().sum()
+        norms_F = source_norms(W_dec, batch.target_widths)
         below_BF = f_BF if spec.literal_pre_act else h_BF
         pre_act = ((t.exp() - below_BF).relu() * norms_F).sum()
         rows = batch.x_BD.shape[0]
         terms = {
             "reconstruction": squared_error / rows,
-            "sparsity": ctx.scheduled["sparsity_coefficient"] * penalty / rows,
+            **_sparsity(spec, ctx, _firing(spec, f_BF, norms_F, h_BF, t).sum(dim=0) / rows),
             "pre_act": spec.pre_act_coefficient * pre_act / rows,
+            **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
         }
         stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
         return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
@@ -123,6 +139,36 @@ def _initial_l0(spec: JumpReluSpec) -> float:
     if spec.initial_l0 is None:
         raise SpecError("train.jumprelu.initial_l0", "is not resolved", remedy="resolve the spec")
     return spec.initial_l0
+
+
+def _firing(spec: JumpReluSpec, f_BF: Tensor, norms_F: Tensor, h_BF: Tensor, t_F: Tensor) -> Tensor:
+    """s of the module's text, [B, F]."""
+    if spec.penalty == "tanh":
+        return torch.tanh(spec.tanh_scale * f_BF * norms_F)
+    return step(h_BF, t_F, spec.bandwidth)
+
+
+def _sparsity(spec: JumpReluSpec, ctx: Context, p_F: Tensor) -> Tensors:
+    """The penalty's terms, from the latents' mean firing p."""
+    if spec.penalty == "quadratic":
+        lam: float | Tensor = spec.sparsity_coefficient
+        terms = {"sparsity": lam * (p_F.sum() / penalty.goal(ctx) - 1).square()}
+    else:
+        lam = penalty.weight(spec, ctx)
+        terms = {"sparsity": lam * p_F.sum()}
+    if spec.frequency_scale is not None:
+        terms["frequency"] = lam * p_F.square().sum() / spec.frequency_scale
+    return terms
+
+
+def _uniform_dictionaries(
+    dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
+) -> Tensors:
+    W_dec = _uniform(dims.d_sae, dims.d_out, dims.d_in, seed, "W_dec").to(sample_ND)
+    if is_autoencoder(sample_ND, target_NO):
+        return {"W_enc": W_dec * (dims.d_in / dims.d_sae), "W_dec": W_dec}
+    W_enc = _uniform(dims.d_sae, dims.d_in, dims.d_sae, seed, "W_enc").to(sample_ND)
+    return {"W_enc": W_enc, "W_dec": W_dec}
 
 
 def _uniform(rows: int, columns: int, width: int, seed: int, name: str) -> Tensor:

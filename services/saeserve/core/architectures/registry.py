@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from saeserve.core.architectures.batchtopk import BatchTopK
 from saeserve.core.architectures.contract import Architecture
+from saeserve.core.architectures.gated import Gated
 from saeserve.core.architectures.jumprelu import JumpRelu
+from saeserve.core.architectures.matryoshka import Matryoshka
+from saeserve.core.architectures.relu import Relu
+from saeserve.core.architectures.skip import WithSkip
 from saeserve.core.architectures.topk import TopK
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ArchitectureSpec
+from saeserve.core.specs.training import TrainSpec
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "topk": TopK(),
     "jumprelu": JumpRelu(),
+    "relu": Relu(),
+    "gated": Gated(),
+    "batchtopk": BatchTopK(),
+    "matryoshka": Matryoshka(),
 }
 
 
@@ -23,3 +33,9 @@ def architecture_for(spec: ArchitectureSpec) -> Architecture[Any]:
         known = ", ".join(ARCHITECTURES)
         raise SpecError(f"train.{spec.name}", "cannot be trained", remedy=f"use one of: {known}")
     return found
+
+
+def architecture_of(spec: TrainSpec) -> Architecture[Any]:
+    """The architecture that a train spec asks for, with its skip connection if it has one."""
+    found = architecture_for(spec.architecture)
+    return WithSkip(found) if spec.skip_connection else found

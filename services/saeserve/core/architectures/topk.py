@@ -1,8 +1,9 @@
 """TopK with AuxK and Multi-TopK (Gao et al. 2024, arXiv 2406.04093, sections 2.3, 5.2 and A.1-2).
 
 f = ReLU(TopK(W_enc (x - b_dec) + b_enc)), reconstruction = f W_dec + b_dec. Parameters: W_enc
-[F, D], b_enc [F], W_dec [F, D] with unit rows, b_dec [D] (the paper's b_pre). State: `variance`,
-mean over the initial sample of |x - mean|^2, by which the squared error is divided.
+[F, D], b_enc [F], W_dec [F, O] with unit rows, b_dec [O] (the paper's b_pre; a transcoder's input
+has a b_pre [D] of its own: see `ties`). State: `variance`, mean over the initial sample of
+|y - mean|^2, by which the squared error is divided.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import gradients
+from saeserve.core.architectures import auxk, gradients
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -23,11 +24,9 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.errors import DataError, SpecError
-from saeserve.core.ops.draws import generator
+from saeserve.core.architectures.ties import centre_biases, input_bias, unit_dictionaries
+from saeserve.core.errors import DataError
 from saeserve.core.ops.latents import active_values, decode
-from saeserve.core.ops.location import centre_of
-from saeserve.core.ops.norms import renormalise_rows_
 from saeserve.core.ops.preactivations import PreActivations
 from saeserve.core.specs.architectures import TopKSpec
 
@@ -51,7 +50,9 @@ class _Choice:
 class TopK:
     """The TopK architecture; see the module's formulas."""
 
-    unit_rows = frozenset({"W_dec"})
+    def unit_rows(self, spec: TopKSpec) -> frozenset[str]:  # noqa: ARG002 - the contract's signature
+        """The decoder's."""
+        return frozenset({"W_dec"})
 
     def sample_rows(self, spec: TopKSpec, dims: Dimensions) -> int:  # noqa: ARG002 - the contract's signature
         """32,768, as the paper's for the geometric median."""
@@ -64,26 +65,17 @@ class TopK:
     def initialise(
         self, spec: TopKSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
     ) -> tuple[Tensors, Tensors]:
-        """Random unit rows for decoder and encoder alike; b_dec at the sample's centre.
+        """Random unit rows for decoder and encoder, alike in an autoencoder; biases at the
+        sample's centres.
 
-        Raises SpecError unless d_in = d_out, and DataError for a sample without variance.
+        Raises DataError for a sample without variance.
         """
-        if dims.d_in != dims.d_out:
-            raise SpecError(
-                "train.topk",
-                f"reconstructs its own input, but d_in = {dims.d_in} and d_out = {dims.d_out}",
-                remedy="train on one source",
-            )
-        draws = generator(seed, 0, "topk.W_dec")
-        rows_FD = torch.randn(dims.d_sae, dims.d_in, generator=draws, dtype=torch.float32)
-        W_dec = renormalise_rows_(rows_FD.to(sample_ND))
         params = {
-            "W_enc": W_dec.clone(),
-            "b_enc": W_dec.new_zeros(dims.d_sae),
-            "W_dec": W_dec,
-            "b_dec": centre_of(sample_ND, spec.b_dec_init),
+            **unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name),
+            **centre_biases(sample_ND, target_NO, spec.b_dec_init),
+            "b_enc": sample_ND.new_zeros(dims.d_sae),
         }
-        return params, {"variance": _sample_variance(target_NO)}
+        return params, {"variance": sample_variance(target_NO)}
 
     def loss(
         self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
@@ -106,7 +98,7 @@ class TopK:
             wide = wide_BO.square().sum() / rows / state["variance"]
             terms["multi_topk"] = spec.multi_topk_coefficient * wide
         if spec.auxk_coefficient:
-            terms["auxk"] = spec.auxk_coefficient * _auxk(residual_BO.detach(), auxiliary, W_dec)
+            terms["auxk"] = _auxk(spec, residual_BO.detach(), auxiliary, W_dec)
         stats = Stats(_fired(main, W_dec.shape[0]), squared_error.detach())
         return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
 
@@ -124,17 +116,26 @@ class TopK:
         params: Tensors,
         state: Tensors,  # noqa: ARG002 - the contract's signature
     ) -> EvaluationForm:
-        """Fold the subtraction of b_dec from the input into b_enc: b_enc - W_enc b_dec."""
-        return EvaluationForm(
-            W_enc_FD=params["W_enc"].clone(),
-            b_enc_F=params["b_enc"] - params["W_enc"] @ params["b_dec"],
-            W_dec_FO=params["W_dec"].clone(),
-            b_dec_O=params["b_dec"].clone(),
-            k=spec.k,
-        )
+        """Per row already; see `folded`."""
+        return folded(params, k=spec.k)
 
 
-def _sample_variance(target_NO: Tensor) -> Tensor:
+def folded(
+    params: Tensors, *, k: int | None = None, threshold_F: Tensor | None = None
+) -> EvaluationForm:
+    """Fold the bias b subtracted from the input into b_enc: b_enc - W_enc b."""
+    return EvaluationForm(
+        W_enc_FD=params["W_enc"].clone(),
+        b_enc_F=params["b_enc"] - params["W_enc"] @ input_bias(params),
+        W_dec_FO=params["W_dec"].clone(),
+        b_dec_O=params["b_dec"].clone(),
+        threshold_F=threshold_F,
+        k=k,
+    )
+
+
+def sample_variance(target_NO: Tensor) -> Tensor:
+    """Mean over rows of |y - mean|^2. Raises DataError where that is zero or not finite."""
     variance = (target_NO - target_NO.mean(dim=0)).square().sum(dim=1).mean()
     if not bool(variance > 0) or not bool(torch.isfinite(variance)):
         raise DataError(
@@ -151,16 +152,16 @@ def _choose(
 
     Both enter the graph together, so that the encoder's gradient is one scatter.
     """
-    W_enc, b_enc, b_dec = params["W_enc"], params["b_enc"], params["b_dec"]
-    centred_BD = batch.x_BD - b_dec.detach()
+    W_enc, b_enc, b_pre = params["W_enc"], params["b_enc"], input_bias(params)
+    centred_BD = batch.x_BD - b_pre.detach()
     h = PreActivations.compute(centred_BD, W_enc, b_enc, ctx.encoder_dtype)
     wanted = spec.k * (4 if spec.multi_topk_coefficient else 1)
     picks = [h.top(min(wanted, W_enc.shape[0]))]
-    if spec.auxk_coefficient and (n_aux := _auxiliary_width(spec, ctx.dead_F)):
+    if spec.auxk_coefficient and (n_aux := auxk.width(spec, ctx.dead_F)):
         picks.append(h.top(n_aux, among_F=ctx.dead_F))
     values_BK = torch.cat([values for values, _ in picks], dim=1)
     indices_BK = torch.cat([indices for _, indices in picks], dim=1)
-    live_BK = active_values(values_BK, indices_BK, batch.x_BD, W_enc, b_enc, b_dec)
+    live_BK = active_values(values_BK, indices_BK, batch.x_BD, W_enc, b_enc, b_pre)
     width = picks[0][1].shape[1]
     chosen = _Choice(live_BK[:, :width], indices_BK[:, :width])
     if len(picks) == 1:
@@ -168,26 +169,13 @@ def _choose(
     return chosen, _Choice(live_BK[:, width:], indices_BK[:, width:])
 
 
-def _auxiliary_width(spec: TopKSpec, dead_F: Tensor) -> int:
-    """Latents that AuxK takes: at most k_aux, and no more than are dead.
-
-    On an accelerator the count would stall the step, so k_aux are taken; the surplus is -inf
-    before ReLU and adds exactly zero, hence both ways agree.
-    """
-    if spec.k_aux is None:
-        raise SpecError("train.topk.k_aux", "is not resolved", remedy="resolve the spec first")
-    limit = min(spec.k_aux, dead_F.shape[0])
-    return limit if dead_F.is_cuda else min(limit, int(dead_F.sum()))
-
-
-def _auxk(residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor) -> Tensor:
-    """|e - e_aux|^2 over the variance of e; zero where that is zero, NaN where e is NaN."""
+def _auxk(
+    spec: TopKSpec, residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor
+) -> Tensor:
     if auxiliary is None:
         return residual_BO.new_zeros(())
-    error = (residual_BO - auxiliary.decode(W_dec_FO)).square().sum()
-    variance = (residual_BO - residual_BO.mean(dim=0)).square().sum()
-    exact = variance == 0
-    return torch.where(exact, 0.0, error / torch.where(exact, 1.0, variance))
+    share = auxk.error_share(residual_BO, auxiliary.decode(W_dec_FO))
+    return spec.auxk_coefficient * share
 
 
 def _fired(main: _Choice, latents: int) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,11 +20,16 @@ from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 
 Split = Literal["train", "heldout"]
+SourceNames = str | Sequence[str]
+"""One source, or several whose columns stand side by side."""
 
 
 @dataclass(frozen=True)
 class HeldoutRows:
-    """B held-out rows: raw float32 [B, d], and int32 [B] where each comes from (-1: unknown)."""
+    """B held-out rows: raw float32 [B, d], and int32 [B] where each comes from (-1: unknown).
+
+    Of several sources, their columns stand side by side in the order asked for.
+    """
 
     x_BD: Tensor
     document: IntArray
@@ -75,15 +81,18 @@ class ShardedDataset:
             shard.check_layout(self._widths, self.manifest.dtype)
             yield shard
 
-    def kept(self, shard: Shard, source: str, split: Split, norm_cut: float) -> IndexArray:
-        """Indices of a shard's rows in `split` with norm ≤ norm_cut × median (0 cuts none)."""
+    def kept(self, shard: Shard, source: SourceNames, split: Split, norm_cut: float) -> IndexArray:
+        """Indices of a shard's rows in `split` with norm ≤ norm_cut × median (0 cuts none).
+
+        Of several sources a row is kept only if it is kept in every one, so that rows stay pairs.
+        """
         keep: NDArray[np.bool_] = self._heldout[shard.column("document")] == (split == "heldout")
-        if norm_cut > 0:
-            limit = norm_cut * self.source(source).median_norm
-            keep &= shard.norms(source).astype(np.float64) <= limit
+        for name in names_of(source) if norm_cut > 0 else ():
+            limit = norm_cut * self.source(name).median_norm
+            keep &= shard.norms(name).astype(np.float64) <= limit
         return np.flatnonzero(keep)
 
-    def kept_counts(self, source: str, split: Split, norm_cut: float) -> tuple[int, ...]:
+    def kept_counts(self, source: SourceNames, split: Split, norm_cut: float) -> tuple[int, ...]:
         """How many rows `kept` finds in every shard; reads documents and norms only."""
         counts: list[int] = []
         for index in range(len(self.manifest.shards)):
@@ -92,31 +101,44 @@ class ShardedDataset:
         return tuple(counts)
 
     def heldout(
-        self, source: str, *, norm_cut: float, max_rows: int, batch: int
+        self, source: SourceNames, *, norm_cut: float, max_rows: int, batch: int
     ) -> Iterator[HeldoutRows]:
-        """Held-out rows in the order of storage, at most `batch` at a time.
+        """Held-out rows in the order of storage, at most `batch` at a time; `source` may be
+        several.
 
         `max_rows` (0: all) are spread evenly over the shards. `norm_cut` is in medians (0: none).
         Raises DataMismatchError for an unknown source.
         """
-        source = self.source(source).name
-        counts = self.kept_counts(source, "heldout", norm_cut)
+        names = tuple(self.source(name).name for name in names_of(source))
+        counts = self.kept_counts(names, "heldout", norm_cut)
         for index, quota in enumerate(_quotas(counts, max_rows)):
             if quota:
                 with self.shard(index) as shard:
-                    indices = self.kept(shard, source, "heldout", norm_cut)[:quota]
+                    indices = self.kept(shard, names, "heldout", norm_cut)[:quota]
                     for start in range(0, quota, batch):
-                        yield _heldout_rows(shard, source, indices[start : start + batch])
+                        yield _heldout_rows(shard, names, indices[start : start + batch])
 
 
-def _heldout_rows(shard: Shard, source: str, indices: IndexArray) -> HeldoutRows:
+def names_of(source: SourceNames) -> tuple[str, ...]:
+    """One name or several, as several."""
+    return (source,) if isinstance(source, str) else tuple(source)
+
+
+def _heldout_rows(shard: Shard, names: Sequence[str], indices: IndexArray) -> HeldoutRows:
     return HeldoutRows(
-        x_BD=shard.take(source, indices).float(),
+        x_BD=take_columns(shard, names, indices).float(),
         document=shard.column("document")[indices],
         sequence=shard.column("sequence")[indices],
         position=shard.column("position")[indices],
         token_id=shard.column("token_id")[indices],
     )
+
+
+def take_columns(shard: Shard, names: Sequence[str], indices: IndexArray) -> Tensor:
+    """Rows of the sources `names` side by side, in the stored type."""
+    if len(names) == 1:
+        return shard.take(names[0], indices)
+    return torch.cat([shard.take(name, indices) for name in names], dim=1)
 
 
 def _quotas(counts: Sequence[int], max_rows: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,22 +23,60 @@ class Preprocessing:
     mean_D: Tensor
     scale: float
 
+    @property
+    def parts(self) -> tuple[Preprocessing, ...]:
+        """Itself: it is that of one source."""
+        return (self,)
+
     def apply(self, x_BD: Tensor) -> Tensor:
         """Centred and scaled rows, [B, d]; the mean follows the rows' device."""
         return self.scale * (x_BD - self.mean_D.to(x_BD.device))
 
 
-def fit_preprocessing(source: ActivationSource, spec: PreprocessSpec) -> Preprocessing:
-    """Read every row of one epoch: once for the mean, once more for the scale.
+@dataclass(frozen=True)
+class SideBySide:
+    """Rows of several sources side by side, each centred and scaled by its own constants."""
 
-    The scale makes the mean of ‖scale · (x − mean)‖ equal √d, the convention of Anthropic
-    (Circuits Updates, January 2025: E‖x‖ = √n). Sums are kept in float64.
-    Raises DataError where there are no rows or all of them equal their mean.
+    parts: tuple[Preprocessing, ...]
+
+    def apply(self, x_BD: Tensor) -> Tensor:
+        """Centred and scaled rows, [B, d]."""
+        widths = [part.mean_D.numel() for part in self.parts]
+        columns = x_BD.split_with_sizes(widths, dim=1)
+        applied = [part.apply(x_Bd) for part, x_Bd in zip(self.parts, columns, strict=True)]
+        return torch.cat(applied, dim=1)
+
+
+AnyPreprocessing = Preprocessing | SideBySide
+
+
+def mean_of(preprocessing: AnyPreprocessing) -> Tensor:
+    """The sources' means side by side, float32 [d]."""
+    return torch.cat([part.mean_D for part in preprocessing.parts])
+
+
+def fit_preprocessing(source: ActivationSource, spec: PreprocessSpec) -> Preprocessing:
+    """As `fit_side_by_side`, for rows of one source."""
+    (only,) = fit_side_by_side(source, (source.d,), spec).parts
+    return only
+
+
+def fit_side_by_side(
+    source: ActivationSource, widths: Sequence[int], spec: PreprocessSpec
+) -> SideBySide:
+    """Read every row of one epoch: once for the means, once more for the scales.
+
+    `widths` are those of the sources that stand side by side in the rows; each gets a mean and a
+    scale of its own. The scale makes the mean of ‖scale · (x − mean)‖ equal √d, the convention of
+    Anthropic (Circuits Updates, January 2025: E‖x‖ = √n). Sums are kept in float64.
+    Raises DataError where there are no rows, or those of a source all equal their mean.
     """
     if source.rows < 1:
         raise DataError("no training rows are left", remedy="raise norm_cut or add data")
     mean_D = _mean(source) if spec.centre == "mean" else torch.zeros(source.d)
-    return Preprocessing(mean_D, _scale(source, mean_D) if spec.scale else 1.0)
+    scales = _scales(source, mean_D, widths) if spec.scale else [1.0] * len(widths)
+    means = mean_D.split_with_sizes(list(widths))
+    return SideBySide(tuple(map(Preprocessing, means, scales)))
 
 
 def _epoch(source: ActivationSource) -> Iterator[Tensor]:
@@ -54,12 +92,16 @@ def _mean(source: ActivationSource) -> Tensor:
     return (total_D / source.rows).float()
 
 
-def _scale(source: ActivationSource, mean_D: Tensor) -> float:
+def _scales(source: ActivationSource, mean_D: Tensor, widths: Sequence[int]) -> list[float]:
     centre_D = mean_D.double()
-    total = sum(float((x_BD - centre_D).square().sum(1).sqrt().sum()) for x_BD in _epoch(source))
-    if total <= 0:
+    totals = [0.0] * len(widths)
+    for x_BD in _epoch(source):
+        columns = (x_BD - centre_D).square().split_with_sizes(list(widths), dim=1)
+        for index, squares_Bd in enumerate(columns):
+            totals[index] += float(squares_Bd.sum(1).sqrt().sum())
+    if min(totals) <= 0:
         raise DataError(
             "every training row equals the mean, so no scale exists",
             remedy="give rows that differ, or set preprocess.scale = false",
         )
-    return math.sqrt(source.d) * source.rows / total
+    return [math.sqrt(d) * source.rows / total for d, total in zip(widths, totals, strict=True)]

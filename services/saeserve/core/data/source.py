@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.data.dataset import ShardedDataset, SourceNames, names_of, take_columns
 from saeserve.core.data.order import RowOrder, spread_sample
 from saeserve.core.data.shards import IndexArray
 from saeserve.core.data.tensor_file import STORAGE
@@ -51,7 +51,9 @@ class _Window:
 
 
 class ShardSource:
-    """The kept training rows of one source of a data set.
+    """The kept training rows of one source of a data set, or of several side by side.
+
+    Of several, a row takes part only if it is kept in all, and all follow one order.
 
     Memory: one window of `window_shards` shards in the stored type. Steps that follow each other
     read from it; any other position is exact too, at the price of reading its window.
@@ -60,7 +62,7 @@ class ShardSource:
     def __init__(
         self,
         dataset: ShardedDataset,
-        source: str,
+        source: SourceNames,
         *,
         norm_cut: float,
         seed: int,
@@ -71,21 +73,24 @@ class ShardSource:
         Raises DataMismatchError for an unknown source, DataError when no rows are left.
         """
         self._dataset = dataset
-        self._entry = dataset.source(source)
+        entries = [dataset.source(name) for name in names_of(source)]
+        self._names = tuple(entry.name for entry in entries)
+        self._width = sum(entry.d for entry in entries)
         self._norm_cut = norm_cut
-        counts = dataset.kept_counts(self._entry.name, "train", norm_cut)
+        counts = dataset.kept_counts(self._names, "train", norm_cut)
         self._order = RowOrder(counts, seed, window_shards)
         self._window: _Window | None = None
         if self.rows < 1:
+            names = " with ".join(self._names)
             raise DataError(
-                f"{self._entry.name} has no training rows of norm up to {norm_cut:g} medians",
+                f"{names} has no training rows of norm up to {norm_cut:g} medians",
                 remedy="raise preprocess.norm_cut, or set it to 0 to keep every row",
             )
 
     @property
     def d(self) -> int:
-        """Width of a row."""
-        return self._entry.d
+        """Width of a row, all sources together."""
+        return self._width
 
     @property
     def rows(self) -> int:
@@ -141,5 +146,5 @@ class ShardSource:
     def _read(self, index: int, chosen: IndexArray | None) -> Tensor:
         """The `chosen` of a shard's kept rows, or all of them, in the stored type."""
         with self._dataset.shard(index) as shard:
-            kept = self._dataset.kept(shard, self._entry.name, "train", self._norm_cut)
-            return shard.take(self._entry.name, kept if chosen is None else kept[chosen])
+            kept = self._dataset.kept(shard, self._names, "train", self._norm_cut)
+            return take_columns(shard, self._names, kept if chosen is None else kept[chosen])

@@ -60,7 +60,7 @@ def loss_recovered(
         raise SpecError(
             "massive_above", f"must be positive; got {massive_above}", remedy="use inf for none"
         )
-    _check_widths(model, mean_D)
+    _check_model(model, mean_D)
     guard = _Guard(massive_above)
     arms: dict[str, Replace | None] = {
         "clean": None,
@@ -104,7 +104,14 @@ class _Sum:
         return self.total / self.count
 
 
-def _check_widths(model: InferenceModel, mean_D: Tensor) -> None:
+def _check_model(model: InferenceModel, mean_D: Tensor) -> None:
+    if model.config.transcodes or len(model.config.inputs) > 1:
+        names = [source.name for source in (*model.config.inputs, *model.config.outputs)]
+        raise DataMismatchError(
+            f"the model stands between several sites ({', '.join(dict.fromkeys(names))}), "
+            "and one site's rows are spliced",
+            remedy="leave loss_recovered out, or evaluate an autoencoder",
+        )
     widths = (model.config.d_in, model.config.d_out, mean_D.numel())
     if len(set(widths)) != 1:
         raise DataMismatchError(

@@ -1,11 +1,12 @@
 """Reconstruction and sparsity on raw rows: the numbers of DESIGN section 4, in one pass.
 
-Shape suffixes: B rows, D d_in, F d_sae.
+Shape suffixes: B rows, C their columns, D d_in, O d_out, F d_sae.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.evaluation.density import Density, DensityBin, density
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
+from saeserve.core.specs.model import ModelConfig, TensorSource
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ReconstructionReport:
     """What a model does on `rows` raw rows."""
 
     fvu: float
-    """Σ‖x − x̂‖² / Σ‖x − mean‖² with the mean of these rows; NaN when they do not vary."""
+    """Σ‖y − ŷ‖² / Σ‖y − mean‖² with the mean of these rows; NaN when they do not vary."""
     l0: float
     """Mean number of non-zero latents a row."""
     silent: float
@@ -33,6 +35,8 @@ class ReconstructionReport:
     maximum_F: Tensor
     """float32 [F], on the CPU: largest magnitude of a latent, 0 where it never fires."""
     rows: int
+    fvu_by_source: Mapping[str, float]
+    """fvu of each source that the model writes: a crosscoder's may differ by orders in scale."""
 
     @property
     def explained_variance(self) -> float:
@@ -47,38 +51,52 @@ class ReconstructionReport:
             "l0": self.l0,
             "silent_on_heldout": self.silent,
             "heldout_rows": float(self.rows),
+            **self._by_source(),
         }
+
+    def _by_source(self) -> dict[str, float]:
+        several = len(self.fvu_by_source) > 1
+        return {f"fvu_{name}": fvu for name, fvu in self.fvu_by_source.items() if several}
 
 
 def evaluate_reconstruction(model: InferenceModel, rows: Iterable[Tensor]) -> ReconstructionReport:
-    """Stream raw rows [B, d_in] through the model; sums are float64, counts are whole numbers.
+    """Stream raw rows [B, C] through the model; sums are float64, counts are whole numbers.
 
-    Raises DataMismatchError for a model whose output is not its input, DataError without rows.
+    C is d_in; where the target is another source, its d_out columns stand beside.
+    Raises DataMismatchError for rows of another width, DataError without rows.
     """
-    if model.config.d_in != model.config.d_out:
-        raise DataMismatchError(
-            f"the model maps {model.config.d_in} dimensions to {model.config.d_out}",
-            remedy="reconstruction is evaluated for autoencoders only",
-        )
-    variation, latents, squared_error = _Variation(), _Latents(model), 0.0
-    for x_BD in rows:
-        x_BD = x_BD.to(model.device, torch.float32)
+    outputs = [_Output(source) for source in model.config.outputs]
+    latents = _Latents(model)
+    for rows_BC in rows:
+        x_BD, target_BO = _split(rows_BC.to(model.device, torch.float32), model.config)
         features = model.encode(x_BD)
-        error_BD = x_BD.double() - model.decode(features).double()
-        squared_error += float(error_BD.square().sum())
-        variation.add(x_BD.double())
+        error_BO = target_BO.double() - model.decode(features, x_BD).double()
+        for output in outputs:
+            output.add(target_BO.double(), error_BO)
         latents.add(features)
-    if variation.rows == 0:
+    if outputs[0].variation.rows == 0:
         raise DataError("there are no rows to evaluate", remedy="hold more rows out")
-    return _report(variation, latents, squared_error)
+    return _report(outputs, latents)
 
 
-def _report(variation: _Variation, latents: _Latents, squared_error: float) -> ReconstructionReport:
-    rows = variation.rows
+def _split(rows_BC: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Input and target of rows."""
+    if rows_BC.shape[1] != config.row_width:
+        raise DataMismatchError(
+            f"rows of width {rows_BC.shape[1]} do not fit a model that maps {config.d_in} "
+            f"dimensions to {config.d_out}",
+            remedy="give the model's inputs, and a transcoder's target beside them",
+        )
+    target_BO = rows_BC[:, config.d_in :] if config.transcodes else rows_BC
+    return rows_BC[:, : config.d_in], target_BO
+
+
+def _report(outputs: Sequence[_Output], latents: _Latents) -> ReconstructionReport:
+    rows = outputs[0].variation.rows
     histogram: Density = density(latents.fired_F, rows)
-    varies = variation.squares > 0
     return ReconstructionReport(
-        fvu=squared_error / variation.squares if varies else float("nan"),
+        fvu=_fvu(outputs),
+        fvu_by_source={output.source.name: _fvu([output]) for output in outputs},
         l0=int(latents.fired_F.sum()) / rows,
         silent=histogram.never_fired / latents.fired_F.numel(),
         density=histogram.bins,
@@ -88,18 +106,40 @@ def _report(variation: _Variation, latents: _Latents, squared_error: float) -> R
     )
 
 
-class _Variation:
+def _fvu(outputs: Sequence[_Output]) -> float:
+    """Of the sources' columns together; NaN when they do not vary."""
+    squares = sum(output.variation.squares for output in outputs)
+    return sum(output.squared_error for output in outputs) / squares if squares > 0 else math.nan
+
+
+class _Output:
+    """Error and variation of one of the sources that a model writes."""
+
+    def __init__(self, source: TensorSource) -> None:
+        self.source = source
+        self.variation = Variation()
+        self.squared_error = 0.0
+
+    def add(self, target_BO: Tensor, error_BO: Tensor) -> None:
+        columns = slice(self.source.offset, self.source.offset + self.source.d)
+        self.squared_error += float(error_BO[:, columns].square().sum())
+        self.variation.add(target_BO[:, columns])
+
+
+class Variation:
     """Σ‖x − mean‖² of all rows so far, merged batch by batch (Chan, Golub, LeVeque 1979).
 
     Never the difference of two large sums: activations sit far from the origin.
     """
 
     def __init__(self) -> None:
+        """Nothing so far."""
         self.rows = 0
         self.squares = 0.0
         self._mean_D = torch.zeros(())
 
     def add(self, x_BD: Tensor) -> None:
+        """Take in float64 rows [B, D]."""
         count = x_BD.shape[0]
         if count == 0:
             return

@@ -6,7 +6,6 @@ names and shapes of InferenceModel; anything else is refused.
 
 from __future__ import annotations
 
-import errno
 import os
 import uuid
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from safetensors.torch import (
 from torch import Tensor
 
 from saeserve.core.data.tensor_file import TensorFile, open_tensors
-from saeserve.core.errors import DataError, FormatError, NoSpaceError
+from saeserve.core.errors import DataError, FormatError
+from saeserve.core.export.disk import is_disk_full, no_space, sync
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.model import CONFIG_FILE, TENSOR_FILE, ModelConfig
 
@@ -43,7 +43,7 @@ def save_model(model: InferenceModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _commit(folder / TENSOR_FILE, lambda path: save_file(tensors, path))
     _commit(folder / CONFIG_FILE, lambda path: _write_bytes(path, model.config.to_bytes()))
-    _sync(folder)
+    sync(folder)
 
 
 def load_model(folder: Path) -> InferenceModel:
@@ -91,6 +91,10 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     }
     if config.activation.kind == "threshold":
         shapes["threshold"] = (d_sae,)
+    if config.activation.kind == "topk" and config.activation.weighted:
+        shapes["selection"] = (d_sae,)
+    if config.skip_connection:
+        shapes["W_skip"] = (d_out, d_in)
     return shapes
 
 
@@ -144,6 +148,8 @@ def _check_values(name: str, value: Tensor) -> None:
             raise FormatError("tensor threshold holds NaN or negative values", remedy=_DAMAGED)
     elif not bool(torch.isfinite(value).all()):
         raise FormatError(f"tensor {name} holds NaN or infinite values", remedy=_DAMAGED)
+    elif name == "selection" and bool((value < 0).any()):
+        raise FormatError("tensor selection holds negative values", remedy=_DAMAGED)
 
 
 def _commit(path: Path, write: Callable[[Path], None]) -> None:
@@ -151,33 +157,15 @@ def _commit(path: Path, write: Callable[[Path], None]) -> None:
     staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(staged)
-        _sync(staged)
+        sync(staged)
         os.replace(staged, path)
     except (OSError, SafetensorError) as error:
-        if _is_disk_full(error):
-            raise NoSpaceError(
-                f"the disk that holds {path.parent.name} is full",
-                remedy="free space or move the store, then submit again",
-            ) from error
+        if is_disk_full(error):
+            raise no_space(path.parent) from error
         raise
     finally:
         staged.unlink(missing_ok=True)
 
 
-def _is_disk_full(error: OSError | SafetensorError) -> bool:
-    """safetensors keeps the system's error number in its text alone."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"os error {errno.ENOSPC}" in str(error)
-
-
 def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,7 +29,8 @@ class InferenceModel:
     Shapes, all float32: W_enc [d_in, d_sae], b_enc [d_sae], W_dec [d_sae, d_out], b_dec [d_out],
     threshold [d_sae] for threshold models (infinite for dead latents), centre [d_in] (the mean
     folded into b_enc), frequency and maximum [d_sae] (share of held-out rows in which a latent
-    fires, and its largest magnitude there; zero before `with_statistics`).
+    fires, and its largest magnitude there; zero before `with_statistics`); W_skip [d_out, d_in]
+    for models with a skip connection; selection [d_sae] for `weighted` top-k.
     """
 
     config: ModelConfig
@@ -41,6 +42,8 @@ class InferenceModel:
     centre: Tensor
     frequency: Tensor
     maximum: Tensor
+    W_skip: Tensor | None = None
+    selection: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -49,7 +52,7 @@ class InferenceModel:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by its name, as stored; without `threshold` where there is none."""
+        """Every tensor by its name, as stored; without those that there are none of."""
         fields = (field.name for field in dataclasses.fields(self) if field.name != "config")
         values: dict[str, Tensor | None] = {name: getattr(self, name) for name in fields}
         return {name: value for name, value in values.items() if value is not None}
@@ -78,21 +81,32 @@ class InferenceModel:
         """Features [rows, d_sae] of raw rows [rows, d_in]; for tests and small evaluations."""
         return sparse.to_dense(self.encode(x))
 
-    def decode(self, features: SparseRows) -> Tensor:
+    def decode(self, features: SparseRows, x: Tensor | None = None) -> Tensor:
         """Reconstructions [rows, d_out] in raw activation space.
 
-        Raises DataMismatchError for features of another width.
+        A skip connection maps the raw input `x` [rows, d_in] to the output besides, so features
+        alone do not make a reconstruction there. Raises DataMismatchError for features of another
+        width, and where `x` is needed and missing.
         """
         if features.d_sae != self.config.d_sae:
             raise DataMismatchError(
                 f"features have d_sae = {features.d_sae}, the model {self.config.d_sae}",
                 remedy="decode with the model that encoded them",
             )
-        return sparse.decode(features.to(self.device), self.W_dec) + self.b_dec
+        decoded_BO = sparse.decode(features.to(self.device), self.W_dec) + self.b_dec
+        return decoded_BO if self.W_skip is None else decoded_BO + self._skipped(x, self.W_skip)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """decode(encode(x)): [rows, d_in] to [rows, d_out]."""
-        return self.decode(self.encode(x))
+        """decode(encode(x)), and the skip connection if any: [rows, d_in] to [rows, d_out]."""
+        return self.decode(self.encode(x), x)
+
+    def _skipped(self, x: Tensor | None, W_skip_OD: Tensor) -> Tensor:
+        if x is None:
+            raise DataMismatchError(
+                "the model has a skip connection, so features alone do not tell its output",
+                remedy="give the input as well: reconstruct instead of decode",
+            )
+        return x.to(self.device, W_skip_OD.dtype) @ W_skip_OD.T
 
     def _pre_activations(self, x: Tensor) -> Iterator[Tensor]:
         """x W_enc + b_enc in blocks of rows; one empty block for no rows."""
@@ -109,17 +123,20 @@ class InferenceModel:
     def _activate(self, h_BF: Tensor) -> SparseRows:
         activation = self.config.activation
         if activation.kind == "topk":
-            return sparse.from_selected(_select(h_BF, activation), self.config.d_sae)
+            selected = _select(h_BF, activation, self.selection)
+            return sparse.from_selected(selected, self.config.d_sae)
         if self.threshold is not None:
             return sparse.from_mask(h_BF, h_BF > self.threshold)
         return sparse.from_mask(h_BF, h_BF > 0)
 
 
-def _select(h_BF: Tensor, activation: TopKActivation) -> Selected:
+def _select(h_BF: Tensor, activation: TopKActivation, selection_F: Tensor | None) -> Selected:
+    ranked_BF = h_BF if selection_F is None else h_BF * selection_F
     if activation.post == "abs":
-        indices_BK = top_k(h_BF.abs(), activation.k).indices_BK
-        return Selected(h_BF.gather(1, indices_BK), indices_BK)
-    selected = top_k(h_BF, activation.k)
+        ranked_BF = ranked_BF.abs()
+    selected = top_k(ranked_BF, activation.k)
+    if ranked_BF is not h_BF:
+        selected = Selected(h_BF.gather(1, selected.indices_BK), selected.indices_BK)
     if activation.post == "relu":
         return Selected(selected.values_BK.relu(), selected.indices_BK)
     return selected

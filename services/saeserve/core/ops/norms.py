@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,19 @@ SMALLEST_SQUARE = 1e-37
 def row_norms(rows_FO: Tensor) -> Tensor:
     """Norm of each row [F], differentiable; the derivative of a zero row is zero, not NaN."""
     return rows_FO.square().sum(dim=1).clamp_min(SMALLEST_SQUARE).sqrt()
+
+
+def source_norms(rows_FO: Tensor, widths: Sequence[int]) -> Tensor:
+    """What a sparsity penalty weighs each latent by: the sum over a crosscoder's sources of the
+    norms of its decoder rows [F]; for one source (`widths` empty or of one) simply the norm.
+
+    The sum, not the norm over the concatenation, lets a latent keep to few sources (Lindsey et
+    al., Sparse Crosscoders for Cross-Layer Features and Model Diffing, Anthropic, October 2024).
+    """
+    if len(widths) < 2:
+        return row_norms(rows_FO)
+    parts = rows_FO.split_with_sizes(list(widths), dim=1)
+    return torch.stack([row_norms(part_FS) for part_FS in parts]).sum(dim=0)
 
 
 def project_rows_(gradient_FO: Tensor, unit_FO: Tensor) -> Tensor:

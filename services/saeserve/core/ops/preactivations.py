@@ -7,10 +7,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saeserve.core.ops.batch_selection import top_entries
+from saeserve.core.ops.entries import dots
 from saeserve.core.ops.latents import row_dots
 
 SPARE_CANDIDATES = 16
 """Taken beyond n in low precision, so that the exact top n is among the candidates."""
+
+
+@dataclass(frozen=True)
+class BatchTop:
+    """Entries chosen from a micro-batch, in ascending order of row and latent."""
+
+    values_N: Tensor
+    rows_N: Tensor
+    latents_N: Tensor
+    level: Tensor
+    """Scalar that parts kept entries from the others."""
+
+    @classmethod
+    def at(cls, places_N: Tensor, latents: int, values_N: Tensor, level: Tensor) -> BatchTop:
+        """Entries at places of the flattened [B, F]."""
+        return cls(values_N, places_N // latents, places_N % latents, level)
 
 
 @dataclass(frozen=True)
@@ -48,3 +66,20 @@ class PreActivations:
         exact_BC = exact_BC.masked_fill(rough_BC == -torch.inf, -torch.inf)
         values_BK, places_BK = exact_BC.topk(n, dim=1)
         return values_BK, candidates_BC.gather(1, places_BK)
+
+    def top_of_batch(self, n: int) -> BatchTop:
+        """The n largest positive entries of the whole micro-batch; see `batch_selection`.
+
+        After a low-precision GEMM the candidates are computed again in the parameters' type.
+        """
+        flat_M, latents = self.h_BF.flatten(), self.h_BF.shape[1]
+        if flat_M.dtype == self.W_FD.dtype:
+            chosen = top_entries(flat_M, n)
+            return BatchTop.at(chosen.places_N, latents, flat_M[chosen.places_N], chosen.level)
+        spare = n + SPARE_CANDIDATES * self.h_BF.shape[0]
+        rough = top_entries(flat_M, spare).places_N
+        rows_C, latents_C = rough // latents, rough % latents
+        exact_C = dots(self.x_BD, rows_C, latents_C, self.W_FD) + self.b_F[latents_C]
+        chosen = top_entries(exact_C, n)
+        exact_N = exact_C[chosen.places_N]
+        return BatchTop.at(rough[chosen.places_N], latents, exact_N, chosen.level)

@@ -5,10 +5,13 @@ Constants and their sources: the class docstrings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
 
 
@@ -17,21 +20,159 @@ class ArchitectureSpec(Spec):
 
     name: ClassVar[str]
 
+    def check_width(self, d_sae: int) -> None:
+        """Raise SpecError where the spec does not fit `d_sae` latents."""
 
-class TopKSpec(ArchitectureSpec):
+
+def check_active(spec: ArchitectureSpec, field: str, k: float, d_sae: int) -> None:
+    """Raise SpecError where more latents a row are asked for than there are."""
+    if k > d_sae:
+        raise SpecError(
+            f"train.{spec.name}.{field}",
+            f"{field} = {k} exceeds d_sae = {d_sae}",
+            remedy=f"lower {field} or raise d_sae",
+        )
+
+
+class AuxKSpec(ArchitectureSpec):
+    """Base of the specs that may add AuxK; off unless a subclass says otherwise."""
+
+    k_aux: int | None = Field(default=None, ge=1)
+    auxk_coefficient: float = Field(default=0.0, ge=0)
+
+
+class TopKSpec(AuxKSpec):
     """TopK with AuxK (Gao et al. 2024, arXiv 2406.04093, sections 2.3 and A.2)."""
 
     name: ClassVar[str] = "topk"
 
     k: int = Field(default=32, ge=1)
-    k_aux: int | None = Field(default=None, ge=1)
     auxk_coefficient: float = Field(default=1 / 32, ge=0)
     multi_topk_coefficient: float = Field(default=0.0, ge=0)
     b_dec_init: Literal["mean", "geometric_median"] = "geometric_median"
 
+    def check_width(self, d_sae: int) -> None:
+        """k is at most d_sae."""
+        check_active(self, "k", self.k, d_sae)
 
-class JumpReluSpec(ArchitectureSpec):
-    """JumpReLU with tanh penalty (Anthropic, Circuits Updates, January 2025)."""
+
+class BatchTopKSpec(AuxKSpec):
+    """BatchTopK (Bussmann, Leask, Nanda 2024, arXiv 2412.06410) with AuxK.
+
+    k is a mean over rows and may be broken. `k_initial` anneals it linearly from there to k.
+    """
+
+    name: ClassVar[str] = "batchtopk"
+
+    k: float = Field(default=32.0, gt=0)
+    auxk_coefficient: float = Field(default=1 / 32, ge=0)
+    b_dec_init: Literal["mean", "geometric_median"] = "geometric_median"
+    k_initial: float | None = Field(default=None, gt=0)
+    k_anneal_fraction: float = Field(default=0.8, ge=0, le=1)
+
+    def check_width(self, d_sae: int) -> None:
+        """k and k_initial are at most d_sae."""
+        check_active(self, "k", self.k, d_sae)
+        if self.k_initial is not None:
+            check_active(self, "k_initial", self.k_initial, d_sae)
+
+
+class MatryoshkaSpec(BatchTopKSpec):
+    """Matryoshka on BatchTopK (Bussmann, Nabeshima, Karvonen, Nanda 2025, arXiv 2503.17547).
+
+    `widths` of the nested prefixes ascend, the last of them d_sae; those of `prefix_widths` when
+    empty. Detached inner levels, sorting and annealing are what scored best on SynthSAEBench.
+    """
+
+    name: ClassVar[str] = "matryoshka"
+
+    widths: tuple[int, ...] = ()
+    detach_inner: bool = False
+    sort_by_frequency: bool = False
+    sort_every_steps: int = Field(default=20, ge=1)
+
+    def check_width(self, d_sae: int) -> None:
+        """Widths ascend strictly from 1 on and end with d_sae."""
+        super().check_width(d_sae)
+        if self.widths:
+            check_prefixes(self.widths, d_sae)
+
+
+def check_prefixes(widths: Sequence[int], d_sae: int) -> None:
+    """Raise SpecError unless the widths ascend strictly from 1 or more and end with d_sae."""
+    field, listed = "train.matryoshka.widths", list(widths)
+    if widths[0] < 1:
+        raise SpecError(field, f"{widths[0]} is no width", remedy="begin with 1 or more")
+    for narrow, wide in pairwise(widths):
+        if wide <= narrow:
+            raise SpecError(
+                field,
+                f"{listed} do not ascend: {wide} follows {narrow}",
+                remedy="list each width once, the narrowest first",
+            )
+    if widths[-1] > d_sae:
+        raise SpecError(
+            field,
+            f"{listed} exceed d_sae = {d_sae}",
+            remedy="lower the widths or raise d_sae",
+        )
+    if widths[-1] < d_sae:
+        raise SpecError(
+            field,
+            f"{listed} end before d_sae = {d_sae}, so later latents would not be trained",
+            remedy=f"end with {d_sae}",
+        )
+
+
+def prefix_widths(d_sae: int) -> tuple[int, ...]:
+    """The prefixes of a Matryoshka spec that names none: d_sae/128, /32, /8, /4, /2, /1.
+
+    At d_sae = 4096 these are the six widths [32, 128, 512, 1024, 2048, 4096] that scored best on
+    SynthSAEBench (RECIPES).
+    """
+    return tuple(sorted({max(1, d_sae // share) for share in (128, 32, 8, 4, 2, 1)}))
+
+
+class PenaltySpec(AuxKSpec):
+    """Base of the specs whose sparsity comes from a weighted penalty, which target_l0 controls."""
+
+    sparsity_coefficient: float = Field(ge=0)
+
+
+class ReluSpec(PenaltySpec):
+    """ReLU with L1 weighted by decoder norms (Anthropic, Circuits Updates, April 2024).
+
+    lambda = 5 warmed over the first 5 % of the run, decoder rows of norm 0.05 .. 1. `unit_norm`
+    keeps them at 1: the plain L1 of Bricken et al. 2023.
+    """
+
+    name: ClassVar[str] = "relu"
+
+    sparsity_coefficient: float = Field(default=5.0, ge=0)
+    sparsity_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+    decoder_norm: float = Field(default=0.1, ge=0.05, le=1)
+    unit_norm: bool = False
+
+
+class GatedSpec(PenaltySpec):
+    """Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014).
+
+    The paper sweeps lambda for each site; ours is for rows with E|x| = sqrt(d_in).
+    """
+
+    name: ClassVar[str] = "gated"
+
+    sparsity_coefficient: float = Field(default=5.0, ge=0)
+    sparsity_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+
+
+class JumpReluSpec(PenaltySpec):
+    """JumpReLU with tanh penalty (Anthropic, Circuits Updates, January 2025), or another:
+
+    `l0` is the penalty of Rajamanoharan et al. 2024 (arXiv 2407.14435), whose own constants are
+    `published.rajamanoharan_2024`; `quadratic` holds L0 at train.target_l0. `frequency_scale`
+    adds a penalty on latents that fire more often than this share of rows.
+    """
 
     name: ClassVar[str] = "jumprelu"
 
@@ -43,8 +184,12 @@ class JumpReluSpec(ArchitectureSpec):
     initial_l0: float | None = Field(default=None, gt=0)
     ste_to_input: bool = False
     literal_pre_act: bool = False
+    penalty: Literal["tanh", "l0", "quadratic"] = "tanh"
+    frequency_scale: float | None = Field(default=None, gt=0)
+    unit_norm: bool = False
 
 
 ARCHITECTURE_SPECS: dict[str, type[ArchitectureSpec]] = {
-    spec.name: spec for spec in (TopKSpec, JumpReluSpec)
+    spec.name: spec
+    for spec in (TopKSpec, JumpReluSpec, ReluSpec, GatedSpec, BatchTopKSpec, MatryoshkaSpec)
 }

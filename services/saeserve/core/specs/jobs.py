@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.training import Device, Name, TrainSpec
 
 StorageType = Literal["float16", "bfloat16", "float32"]
@@ -107,7 +108,7 @@ class EvaluateSpec(Spec):
     device: Device = "auto"
 
 
-JOB_KINDS = ("train", "harvest", "ingest", "evaluate")
+JOB_KINDS = ("train", "harvest", "ingest", "evaluate", "import_model", "export_model")
 
 
 class JobSpec(Spec):
@@ -117,6 +118,8 @@ class JobSpec(Spec):
     harvest: HarvestSpec | None = None
     ingest: IngestSpec | None = None
     evaluate: EvaluateSpec | None = None
+    import_model: ImportModelSpec | None = None
+    export_model: ExportModelSpec | None = None
 
     @property
     def kind(self) -> str:

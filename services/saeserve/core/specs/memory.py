@@ -20,9 +20,17 @@ _CHECKPOINTS_AT_ONCE = 3
 """Two are kept while the next one is written."""
 _EXPORTS_AT_ONCE = 2
 """The export's scratch folder and the published version."""
-_DENSE_ACTIVATIONS = {"topk": 2, "jumprelu": 7}
+_DENSE_ACTIVATIONS = {
+    "topk": 3,
+    "batchtopk": 3,
+    "matryoshka": 3,
+    "jumprelu": 7,
+    "relu": 4,
+    "gated": 8,
+}
 """[rows, d_sae] float32 tensors alive at the peak of a step, from the growth of a CPU process
-between micro-batches of 512 and 4096 rows (d_in 256, d_sae 8192): 1.1 and 6.4, rounded up."""
+between micro-batches of 512 and 4096 rows (d_in 256, d_sae 8192, with dead latents where AuxK is
+on by default): 2.7, 2.6, 2.8 for the TopK family, 6.4 for JumpReLU, rounded up."""
 _ROW_TENSORS = 4
 """[rows, d_in] float32 tensors alive at the peak: rows, reconstruction, error, its gradient."""
 
@@ -47,9 +55,9 @@ class TrainingData(Spec):
 
 
 def parameter_count(architecture: str, d_in: int, d_sae: int) -> int:
-    """Parameters of an autoencoder: W_enc, W_dec, b_enc, b_dec, and one threshold a latent for
-    JumpReLU."""
-    per_latent = 2 * d_in + 1 + (architecture == "jumprelu")
+    """Parameters of an autoencoder: W_enc, W_dec, b_dec, and vectors over latents: b_enc, one
+    threshold for JumpReLU, two biases and a scale for gated."""
+    per_latent = 2 * d_in + {"jumprelu": 2, "gated": 3}.get(architecture, 1)
     return d_sae * per_latent + d_in
 
 

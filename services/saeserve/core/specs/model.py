@@ -29,12 +29,15 @@ class TopKActivation(Spec):
 
     `relu` keeps the k largest and then those of them that are positive (Gao et al. 2024,
     arXiv 2406.04093); `none` keeps the k largest as they are; `abs` keeps the k of largest
-    magnitude, signs included (AbsTopK, arXiv 2510.00404).
+    magnitude, signs included (AbsTopK, arXiv 2510.00404). `weighted` models choose by
+    h · selection, a positive tensor over latents, and keep h: crosscoders, whose rows were of unit
+    norm while each source was scaled by its own constant.
     """
 
     kind: Literal["topk"] = "topk"
     k: int = Field(ge=1)
     post: Literal["relu", "none", "abs"] = "relu"
+    weighted: bool = False
 
 
 class ThresholdActivation(Spec):
@@ -81,6 +84,7 @@ class ModelConfig(Spec):
     outputs: tuple[TensorSource, ...]
     activation: TopKActivation | ThresholdActivation | ReluActivation = Field(discriminator="kind")
     row_norm: RowNorm = RowNorm()
+    skip_connection: bool = False
     dead_latents: int = Field(default=0, ge=0)
     lineage: Lineage = Lineage()
 
@@ -101,6 +105,16 @@ class ModelConfig(Spec):
                 remedy="export the model again",
             )
         return self
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether the target is another source than the input."""
+        return self.inputs != self.outputs
+
+    @property
+    def row_width(self) -> int:
+        """Columns of a row that the model is judged on: its input, and a target of its own."""
+        return self.d_in + (self.d_out if self.transcodes else 0)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: the content of `config.json`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -11,11 +12,19 @@ from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import (
     ARCHITECTURE_SPECS,
     ArchitectureSpec,
+    AuxKSpec,
+    BatchTopKSpec,
+    GatedSpec,
     JumpReluSpec,
+    MatryoshkaSpec,
+    ReluSpec,
     TopKSpec,
+    prefix_widths,
 )
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.forms import check_form
 from saeserve.core.specs.names import check_name
+from saeserve.core.specs.presets import overlaid
 
 Name = Annotated[str, AfterValidator(check_name)]
 Device = Literal["auto", "cpu", "cuda"]
@@ -45,13 +54,20 @@ class PreprocessSpec(Spec):
 
 
 class TrainSpec(Spec):
-    """Trains one SAE on a READY data set."""
+    """Trains an SAE, transcoder (`target_source`) or crosscoder (`sources`) on a READY data set."""
 
     dataset: Name
     source: str | None = None
+    target_source: str | None = None
+    sources: tuple[str, ...] = ()
+    skip_connection: bool = False
     model: Name
     topk: TopKSpec | None = None
     jumprelu: JumpReluSpec | None = None
+    relu: ReluSpec | None = None
+    gated: GatedSpec | None = None
+    batchtopk: BatchTopKSpec | None = None
+    matryoshka: MatryoshkaSpec | None = None
     d_sae: int = Field(ge=1, le=2**24)
     tokens: int = Field(ge=1)
     batch_size: int = Field(default=2048, ge=1)
@@ -65,14 +81,21 @@ class TrainSpec(Spec):
     device: Device = "auto"
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     eval_rows: int = Field(default=16_384, ge=0)
+    preset: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: object) -> object:
+        return overlaid(cast("Mapping[str, Any]", data)) if isinstance(data, Mapping) else data
 
     @property
     def architecture(self) -> ArchitectureSpec:
         """The one architecture that is set."""
-        chosen = self.topk or self.jumprelu
-        if chosen is None:
-            raise SpecError("train", "no architecture is set")
-        return chosen
+        for name in ARCHITECTURE_SPECS:
+            chosen: ArchitectureSpec | None = getattr(self, name)
+            if chosen is not None:
+                return chosen
+        raise SpecError("train", "no architecture is set")
 
     @property
     def steps(self) -> int:
@@ -93,13 +116,13 @@ class TrainSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        check_form(self.source, self.target_source, self.sources, skip=self.skip_connection)
+        return self
+
+    @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
-        if self.topk is not None and self.topk.k > self.d_sae:
-            raise SpecError(
-                "train.topk.k",
-                f"k = {self.topk.k} exceeds d_sae = {self.d_sae}",
-                remedy="lower k or raise d_sae",
-            )
+        self.architecture.check_width(self.d_sae)
         if self.steps < 1:
             raise SpecError(
                 "train.tokens",
@@ -116,10 +139,11 @@ class TrainSpec(Spec):
         return self
 
 
-def resolve(spec: TrainSpec, d_in: int, source: str) -> TrainSpec:
+def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
     """Fill every field that depends on others. Sources: RECIPES in DECISIONS.md.
 
-    `d_in` is the width of `source`, the data set's source that is trained on.
+    `d_in` is the width of `source`, the data set's source that is trained on; of a crosscoder,
+    whose `source` is None, that of all its sources together.
     """
     architecture = _resolve_architecture(spec.architecture, d_in, spec.d_sae)
     lr, eps = _adam_defaults(architecture, spec.d_sae)
@@ -139,17 +163,23 @@ def resolve(spec: TrainSpec, d_in: int, source: str) -> TrainSpec:
 
 
 def _resolve_architecture(spec: ArchitectureSpec, d_in: int, d_sae: int) -> ArchitectureSpec:
-    if isinstance(spec, TopKSpec) and spec.k_aux is None:
+    changes: dict[str, object] = {}
+    if isinstance(spec, AuxKSpec) and spec.k_aux is None:
         near_half = 2 ** round(math.log2(max(d_in / 2, 1)))
-        return spec.model_copy(update={"k_aux": min(near_half, d_sae)})
+        changes["k_aux"] = min(near_half, d_sae)
     if isinstance(spec, JumpReluSpec):
         wanted = spec.initial_l0 or min(10_000, d_in)
-        return spec.model_copy(update={"initial_l0": min(float(wanted), d_sae / 2)})
-    return spec
+        changes["initial_l0"] = min(float(wanted), d_sae / 2)
+    if isinstance(spec, MatryoshkaSpec):
+        changes["widths"] = spec.widths or prefix_widths(d_sae)
+    return spec.model_copy(update=changes)
 
 
 def _adam_defaults(spec: ArchitectureSpec, d_sae: int) -> tuple[float, float]:
-    """(lr, eps): TopK from Gao et al. 2024 scaled by width; JumpReLU from Anthropic 2025."""
-    if isinstance(spec, TopKSpec):
+    """(lr, eps): the TopK family from Gao et al. 2024 scaled by width; ReLU from Anthropic 2024,
+    and so gated; JumpReLU from Anthropic 2025."""
+    if isinstance(spec, TopKSpec | BatchTopKSpec):
         return 2e-4 / math.sqrt(d_sae / 2**14), 6.25e-10
+    if isinstance(spec, ReluSpec | GatedSpec):
+        return 5e-5, 1e-8
     return 2e-4, 1e-8

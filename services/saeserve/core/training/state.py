@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures.contract import Tensors
+from saeserve.core.architectures.contract import Permutation, Tensors
 from saeserve.core.ops.adam import Moments
 from saeserve.core.training import dead
 from saeserve.core.training.meter import Meter
@@ -71,6 +71,14 @@ class TrainerState:
             step=step,
             tokens=tokens,
         )
+
+    def permute(self, permutation: Permutation) -> None:
+        """Put the latents in another order: parameters, both moments, state and counters alike."""
+        order_F, names = permutation.order_F, permutation.names
+        for group in (self.params, self.moments.first, self.moments.second, self.architecture):
+            for name in names & group.keys():
+                group[name] = group[name][order_F]
+        self.tokens_since_fired_F = self.tokens_since_fired_F[order_F]
 
     def finite(self) -> bool:
         """Whether parameters, moments and the architecture's state are free of NaN and Inf."""

@@ -1,7 +1,8 @@
 """One optimiser step, as pure as in-place updates allow; nothing here synchronises.
 
 Order (Gao et al. 2024, appendix A.1): gradients, summed over micro-batches; unit rows' gradients
-projected; global norm of what is left; clip; Adam; rows renormalised; dead counters.
+projected; global norm of what is left; clip; Adam; rows renormalised; dead counters; and last the
+order of the latents.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from saeserve.core.architectures.contract import (
     Architecture,
     Batch,
     Context,
+    Permuting,
     StepOutput,
     Tensors,
 )
@@ -58,7 +60,8 @@ def take_step(
 ) -> None:
     """Update `state` in place by one step on `batches`, micro-batches of equal size."""
     sums = _sum_gradients(architecture, spec, state, batches, ctx)
-    for name in architecture.unit_rows:
+    unit_rows = architecture.unit_rows(spec)
+    for name in unit_rows:
         norms.project_rows_(sums.gradients[name], state.params[name])
     # Sorted, because sums depend on their order and a loaded state has another one.
     gradients = [sums.gradients[name] for name in sorted(sums.gradients)]
@@ -72,12 +75,21 @@ def take_step(
         lr=optimizer.lr,
         step=state.step,
     )
-    for name in architecture.unit_rows:
+    for name in unit_rows:
         norms.renormalise_rows_(state.params[name])
     dead.update_(state.tokens_since_fired_F, sums.fired_F, sums.rows)
     state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})
     state.step += 1
     state.tokens += sums.rows
+    _permute(architecture, spec, state)
+
+
+def _permute(architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState) -> None:
+    """Reorder the latents where the architecture asks for it after this many steps."""
+    if isinstance(architecture, Permuting):
+        permutation = architecture.permutation(spec, state.architecture, state.step)
+        if permutation is not None:
+            state.permute(permutation)
 
 
 def _sum_gradients(

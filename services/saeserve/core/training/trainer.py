@@ -23,8 +23,8 @@ from saeserve.core.architectures.contract import (
     Dimensions,
     EvaluationForm,
 )
-from saeserve.core.architectures.registry import architecture_for
-from saeserve.core.data.preprocess import Preprocessing
+from saeserve.core.architectures.registry import architecture_of
+from saeserve.core.data.preprocess import AnyPreprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.errors import DataMismatchError, DivergedError, SpecError
 from saeserve.core.ops.adam import AdamSettings
@@ -55,12 +55,15 @@ class CheckpointSink(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """A resolved spec and what it runs on."""
+    """A resolved spec and what it runs on.
+
+    Rows of `source` hold the input, and beside it a transcoder's target.
+    """
 
     spec: TrainSpec
     dims: Dimensions
     source: ActivationSource
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     device: torch.device
 
 
@@ -82,7 +85,7 @@ class Trainer:
         self._setup = setup
         self._state = state
         self._warnings = warnings
-        self._architecture: Architecture[Any] = architecture_for(setup.spec.architecture)
+        self._architecture: Architecture[Any] = architecture_of(setup.spec)
         self._adam = _adam_settings(setup.spec)
         self._committed = -1 if state.step == 0 else state.step
         self._reported_at = time.perf_counter()
@@ -96,11 +99,11 @@ class Trainer:
         """
         _check(setup)
         spec, dims = setup.spec, setup.dims
-        architecture = architecture_for(spec.architecture)
+        architecture = architecture_of(spec)
         rows = architecture.sample_rows(spec.architecture, dims)
-        sample_ND = setup.preprocessing.apply(setup.source.sample(rows, spec.seed))
+        sample = dims.batch(setup.preprocessing.apply(setup.source.sample(rows, spec.seed)))
         params, carried = architecture.initialise(
-            spec.architecture, dims, sample_ND, sample_ND, spec.seed
+            spec.architecture, dims, sample.x_BD, sample.target_BO, spec.seed
         )
         state = TrainerState.initial(
             {name: value.to(setup.device).contiguous() for name, value in params.items()},
@@ -186,8 +189,7 @@ class Trainer:
         start = self.step * spec.batch_size
         for position in range(start, start + spec.batch_size, size):
             rows = setup.source.batch(position, size).to(setup.device)
-            x_BD = setup.preprocessing.apply(rows)
-            yield Batch(x_BD, x_BD)
+            yield setup.dims.batch(setup.preprocessing.apply(rows))
 
     def _context(self) -> Context:
         spec = self.spec
@@ -256,9 +258,11 @@ class Trainer:
 
 
 def _check(setup: TrainingSetup) -> None:
-    if setup.source.d != setup.dims.d_in:
+    dims = setup.dims
+    wanted = dims.d_in + (dims.d_out if setup.spec.target_source is not None else 0)
+    if setup.source.d != wanted:
         raise DataMismatchError(
-            f"the source is {setup.source.d} wide and the model {setup.dims.d_in}",
+            f"the source is {setup.source.d} wide and the model {wanted}",
             remedy="train on a source of the model's width",
         )
     _resolved(setup.spec.optimizer.lr, "train.optimizer.lr")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from saeserve.core.data.dataset import HeldoutRows, ShardedDataset
+from saeserve.core.data.dataset import HeldoutRows, ShardedDataset, SourceNames
 from saeserve.core.specs.manifest import DatasetManifest
 from saeserve.jobs.record import Output
 from saeserve.worker.runners.base import Completed, RunContext
@@ -21,9 +21,14 @@ def open_dataset(context: RunContext, name: str) -> ShardedDataset:
 
 
 def heldout(
-    context: RunContext, dataset: ShardedDataset, source: str, norm_cut: float, max_rows: int
+    context: RunContext,
+    dataset: ShardedDataset,
+    source: SourceNames,
+    norm_cut: float,
+    max_rows: int,
 ) -> Iterator[HeldoutRows]:
-    """Held-out rows batch by batch; raises JobStopped between two when asked to stop."""
+    """Held-out rows batch by batch, several sources side by side; raises JobStopped between two
+    when asked to stop."""
     for rows in dataset.heldout(source, norm_cut=norm_cut, max_rows=max_rows, batch=_ROWS_A_BATCH):
         context.check_stop()
         yield rows

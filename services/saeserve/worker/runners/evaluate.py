@@ -33,7 +33,7 @@ def run(context: RunContext) -> Completed:
 
 
 def _reconstruct(context: RunContext, subject: Subject, norm_cut: float) -> ReconstructionReport:
-    rows = heldout(context, subject.dataset, subject.source.name, norm_cut, subject.spec.max_rows)
+    rows = heldout(context, subject.dataset, subject.names, norm_cut, subject.spec.max_rows)
     return evaluate_reconstruction(subject.model, (block.x_BD for block in rows))
 
 
@@ -47,7 +47,7 @@ def _with_massive(
 ) -> dict[str, float]:
     """The figures beside the headline, with the rows of massive norm among the rest."""
     every = headline
-    if subject.norm_cut and subject.source.massive_rows:
+    if subject.norm_cut and any(source.massive_rows for source in subject.sources):
         every = _reconstruct(context, subject, 0.0)
     return {"fvu_with_massive": every.fvu, "l0_with_massive": every.l0}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,9 @@ def feature_contexts(context: RunContext, subject: Subject) -> list[dict[str, An
     """Features as the API's FeatureContexts; without a tokenizer the text stays empty."""
     context.report.log("looking for top-activating contexts")
     spec = subject.spec
-    rows = heldout(context, subject.dataset, subject.source.name, subject.norm_cut, spec.max_rows)
+    blocks = heldout(context, subject.dataset, subject.names, subject.norm_cut, spec.max_rows)
+    d_in = subject.model.config.d_in
+    rows = (dataclasses.replace(block, x_BD=block.x_BD[:, :d_in]) for block in blocks)
     found = top_contexts(subject.model, rows, spec.context_features, spec.contexts_per_feature)
     texts = _Texts(subject.dataset, _tokenizer(context, subject.dataset), found)
     return [_feature(feature, subject.dataset, texts) for feature in found]

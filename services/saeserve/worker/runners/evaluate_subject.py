@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.errors import DataError, DataMismatchError
+from saeserve.core.errors import DataError
 from saeserve.core.export.format import load_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.jobs import EvaluateSpec
+from saeserve.core.specs.judging import check_widths, judged_sources
 from saeserve.core.specs.manifest import MASSIVE_NORM, SourceEntry
 from saeserve.core.specs.model import Lineage
 from saeserve.worker.runners.base import RunContext
@@ -27,9 +28,20 @@ class Subject:
     spec: EvaluateSpec
     model: InferenceModel
     dataset: ShardedDataset
-    source: SourceEntry
+    sources: tuple[SourceEntry, ...]
+    """Whose columns make a row: the model's inputs, then a transcoder's target."""
     norm_cut: float
     """Rows above this many median norms are left out of the headline (0: none)."""
+
+    @property
+    def source(self) -> SourceEntry:
+        """The first input; the only one unless the model is a crosscoder."""
+        return self.sources[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of `sources`."""
+        return tuple(entry.name for entry in self.sources)
 
 
 def open_subject(context: RunContext) -> Subject:
@@ -39,21 +51,15 @@ def open_subject(context: RunContext) -> Subject:
     version = context.models.resolve(spec.model)
     model = load_model(version.folder).to(device_of(context.submission.resource_class))
     dataset = open_dataset(context, spec.dataset)
-    lineage = model.config.lineage
-    several = len(dataset.manifest.sources) > 1
-    source = dataset.source(spec.source or (lineage.source if several else None))
-    if source.d != model.config.d_in:
-        raise DataMismatchError(
-            f"{version.resource} takes rows of width {model.config.d_in}, and {source.name} of "
-            f"data set {spec.dataset} has {source.d}",
-            remedy="evaluate on the site that the model was trained on",
-        )
+    config = model.config
+    sources = judged_sources(config, spec.source, dataset.manifest, lambda n, _: dataset.source(n))
+    check_widths(version.resource, config, sources, spec.dataset)
     if not dataset.manifest.heldout_rows:
         raise DataError(
             f"data set {spec.dataset} holds no rows out",
             remedy="make one with heldout_fraction above 0",
         )
-    return Subject(spec, model, dataset, source, _norm_cut(lineage))
+    return Subject(spec, model, dataset, sources, _norm_cut(config.lineage))
 
 
 def _norm_cut(lineage: Lineage) -> float:
@@ -69,7 +75,7 @@ def mean_of(context: RunContext, subject: Subject) -> Tensor:
     for rows in heldout(
         context,
         subject.dataset,
-        subject.source.name,
+        subject.names,
         subject.norm_cut,
         subject.spec.max_rows,
     ):

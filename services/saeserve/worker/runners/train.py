@@ -7,9 +7,10 @@ from pathlib import Path
 
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
+from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
 from saeserve.core.data.source import ShardSource
-from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.core.specs.layout import Layout, layout_of
+from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import (
     CheckpointCommitted,
     Finished,
@@ -36,26 +37,27 @@ def run(context: RunContext) -> Completed:
     claim = context.order.claim
     resume = context.store.path(claim.resume) if claim.resume else None
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
-    dataset, spec = _resolved(context)
-    source = _source(dataset, spec)
-    preprocessing = _preprocessing(context, source, spec, resume)
-    setup = _setup(context, spec, source, preprocessing)
+    dataset, layout, spec = _resolved(context)
+    source = _source(dataset, layout, spec)
+    preprocessing = _preprocessing(context, source, layout, spec, resume)
+    setup = _setup(context, spec, layout, source, preprocessing)
     trainer = Trainer.resume(setup, resume) if resume else Trainer.start(setup)
-    trained = Trained(spec, dataset, preprocessing, trainer, _train(context, trainer, setup))
+    speed = _train(context, trainer, setup, preprocessing)
+    trained = Trained(spec, dataset, layout, preprocessing, trainer, speed)
     return Completed(outputs=(publish(context, trained),), steps=trainer.step)
 
 
-def _resolved(context: RunContext) -> tuple[ShardedDataset, TrainSpec]:
+def _resolved(context: RunContext) -> tuple[ShardedDataset, Layout, TrainSpec]:
     wanted = TrainSpec.parse(context.submission.resolved_spec["train"], "train")
     dataset = open_dataset(context, wanted.dataset)
-    entry = dataset.source(wanted.source)
-    return dataset, resolve(wanted, entry.d, entry.name)
+    layout = layout_of(wanted, dataset.manifest, lambda name, _: dataset.source(name))
+    return dataset, layout, layout.resolve(wanted)
 
 
-def _source(dataset: ShardedDataset, spec: TrainSpec) -> ShardSource:
+def _source(dataset: ShardedDataset, layout: Layout, spec: TrainSpec) -> ShardSource:
     return ShardSource(
         dataset,
-        dataset.source(spec.source).name,
+        layout.names,
         norm_cut=spec.preprocess.norm_cut,
         seed=spec.seed,
         window_shards=spec.preprocess.window_shards,
@@ -63,30 +65,41 @@ def _source(dataset: ShardedDataset, spec: TrainSpec) -> ShardSource:
 
 
 def _preprocessing(
-    context: RunContext, source: ShardSource, spec: TrainSpec, resume: Path | None
-) -> Preprocessing:
+    context: RunContext,
+    source: ShardSource,
+    layout: Layout,
+    spec: TrainSpec,
+    resume: Path | None,
+) -> SideBySide:
     if resume is not None:
         return load_preprocessing(resume)
     context.report.log(f"reading {source.rows} rows for their mean and scale")
-    return fit_preprocessing(source, spec.preprocess)
+    widths = [entry.d for entry in layout.columns]
+    return fit_side_by_side(source, widths, spec.preprocess)
 
 
 def _setup(
-    context: RunContext, spec: TrainSpec, source: ShardSource, preprocessing: Preprocessing
+    context: RunContext,
+    spec: TrainSpec,
+    layout: Layout,
+    source: ShardSource,
+    preprocessing: SideBySide,
 ) -> TrainingSetup:
     return TrainingSetup(
         spec=spec,
-        dims=Dimensions(d_in=source.d, d_out=source.d, d_sae=spec.d_sae),
+        dims=Dimensions(layout.d_in, layout.d_out, spec.d_sae, layout.target_widths),
         source=source,
         preprocessing=preprocessing,
         device=device_of(context.submission.resource_class),
     )
 
 
-def _train(context: RunContext, trainer: Trainer, setup: TrainingSetup) -> float:
+def _train(
+    context: RunContext, trainer: Trainer, setup: TrainingSetup, preprocessing: SideBySide
+) -> float:
     """Run to the end; rows a second of this attempt, checkpoints included (0: nothing was left)."""
     first, began = trainer.step, time.monotonic()
-    sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), setup.preprocessing)
+    sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), preprocessing)
     for event in trainer.run(sink, context.stop):
         _tell(context.report, event, trainer.steps)
         if isinstance(event, Stopped):

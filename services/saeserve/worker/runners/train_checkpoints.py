@@ -10,8 +10,9 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from saeserve.core.data.preprocess import Preprocessing
+from saeserve.core.data.preprocess import Preprocessing, SideBySide, mean_of
 from saeserve.core.errors import CheckpointError
 from saeserve.core.training.checkpoint import HEADER_FILE
 from saeserve.core.training.trainer import CheckpointSink
@@ -27,12 +28,17 @@ def recorded_threads(folder: Path) -> int:
         raise _damaged(folder, HEADER_FILE) from error
 
 
-def load_preprocessing(folder: Path) -> Preprocessing:
+def load_preprocessing(folder: Path) -> SideBySide:
     """What was fitted before the first step, so that a resumed run need not read all rows again."""
     try:
         tensors = safetensors.torch.load((folder / _PREPROCESSING).read_bytes())
-        return Preprocessing(mean_D=tensors["mean"], scale=float(tensors["scale"]))
-    except (OSError, KeyError, SafetensorError) as error:
+        scales = tensors["scale"].reshape(-1)
+        # A checkpoint of one source tells no widths.
+        widths = tensors.get("widths", torch.tensor([tensors["mean"].numel()]))
+        means = tensors["mean"].split_with_sizes([int(width) for width in widths])
+        parts = zip(means, scales, strict=True)
+        return SideBySide(tuple(Preprocessing(mean, float(scale)) for mean, scale in parts))
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, _PREPROCESSING) from error
 
 
@@ -41,7 +47,7 @@ class CompleteSink:
     """Adds the preprocessing to every checkpoint that passes through."""
 
     inner: CheckpointSink
-    preprocessing: Preprocessing
+    preprocessing: SideBySide
 
     def commit(self, step: int, write: Callable[[Path], None]) -> int:
         """As `CheckpointSink.commit`."""
@@ -49,10 +55,16 @@ class CompleteSink:
 
     def _write(self, folder: Path, write: Callable[[Path], None]) -> None:
         write(folder)
-        scale = torch.tensor(self.preprocessing.scale, dtype=torch.float64)
-        mean_D = self.preprocessing.mean_D.cpu().contiguous()
-        data = safetensors.torch.save({"mean": mean_D, "scale": scale})
-        (folder / _PREPROCESSING).write_bytes(data)
+        (folder / _PREPROCESSING).write_bytes(safetensors.torch.save(_tensors(self.preprocessing)))
+
+
+def _tensors(preprocessing: SideBySide) -> dict[str, Tensor]:
+    parts = preprocessing.parts
+    return {
+        "mean": mean_of(preprocessing).cpu().contiguous(),
+        "scale": torch.tensor([part.scale for part in parts], dtype=torch.float64),
+        "widths": torch.tensor([part.mean_D.numel() for part in parts]),
+    }
 
 
 def _damaged(folder: Path, name: str) -> CheckpointError:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from torch import Tensor
 
 from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.data.preprocess import Preprocessing
+from saeserve.core.data.preprocess import SideBySide
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
-from saeserve.core.export.fold import fold, with_statistics
+from saeserve.core.export.fold import Side, fold_between, with_statistics
 from saeserve.core.export.format import save_model
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.specs.layout import Layout
+from saeserve.core.specs.manifest import SourceEntry
 from saeserve.core.specs.model import Lineage
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.trainer import Trainer
@@ -22,6 +23,7 @@ from saeserve.jobs.record import Output
 from saeserve.worker.report import finite
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.datasets import heldout
+from saeserve.worker.runners.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Trained:
 
     spec: TrainSpec
     dataset: ShardedDataset
-    preprocessing: Preprocessing
+    layout: Layout
+    preprocessing: SideBySide
     trainer: Trainer
     rows_per_second: float
 
@@ -39,7 +42,7 @@ def publish(context: RunContext, trained: Trained) -> Output:
     """Evaluate, export and publish; the same job publishes the same version however often."""
     context.check_stop()
     model = _evaluated(context, trained, _folded(context, trained))
-    folder = _scratch(context)
+    folder = scratch_folder(context)
     save_model(model, folder)
     context.check_fence()
     resource = context.models.publish(trained.spec.model, context.submission.id, 0, folder)
@@ -49,13 +52,20 @@ def publish(context: RunContext, trained: Trained) -> Output:
 
 
 def _folded(context: RunContext, trained: Trained) -> InferenceModel:
-    return fold(
+    layout, parts = trained.layout, trained.preprocessing.parts
+    # The targets' columns are the last: all of them, unless they follow the inputs'.
+    targets = SideBySide(parts[-len(layout.targets) :])
+    return fold_between(
         trained.trainer.form(),
-        trained.preprocessing,
+        Side(_names(layout.inputs), SideBySide(parts[: len(layout.inputs)])),
+        Side(_names(layout.targets), targets),
         architecture=trained.spec.architecture.name,
-        source=trained.dataset.source(trained.spec.source).name,
         lineage=_lineage(context, trained),
     )
+
+
+def _names(sources: Sequence[SourceEntry]) -> tuple[str, ...]:
+    return tuple(source.name for source in sources)
 
 
 def _lineage(context: RunContext, trained: Trained) -> Lineage:
@@ -64,7 +74,7 @@ def _lineage(context: RunContext, trained: Trained) -> Lineage:
         spec=trained.spec.to_json(),
         dataset=manifest.name,
         dataset_sha256=manifest.sha256,
-        source=trained.dataset.source(trained.spec.source).name,
+        source=", ".join(_names(trained.layout.inputs)),
         job=context.submission.id,
         code_version=version("saeserve"),
         metrics=finite({"dead_fraction": trained.trainer.dead_fraction()}),
@@ -80,20 +90,11 @@ def _evaluated(context: RunContext, trained: Trained, model: InferenceModel) -> 
 
 
 def _heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
-    spec, dataset = trained.spec, trained.dataset
-    source = dataset.source(spec.source).name
-    rows = heldout(context, dataset, source, spec.preprocess.norm_cut, spec.eval_rows)
+    spec, names = trained.spec, trained.layout.names
+    rows = heldout(context, trained.dataset, names, spec.preprocess.norm_cut, spec.eval_rows)
     return (block.x_BD for block in rows)
 
 
 def _speed(trained: Trained) -> dict[str, float]:
     # Not part of the model: two runs of one spec shall publish the same bytes.
     return finite({"train_tokens_per_second": trained.rows_per_second})
-
-
-def _scratch(context: RunContext) -> Path:
-    key = f"{context.attempt_key}/export"
-    context.store.remove(key)
-    folder = context.store.path(key)
-    folder.mkdir(parents=True)
-    return folder

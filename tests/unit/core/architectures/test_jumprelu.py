@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,3 +180,31 @@ def test_low_precision_stays_close_and_keeps_the_masters_type() -> None:
     (wanted,) = torch.autograd.grad(linear(x, leaf, b, torch.float32).square().sum(), leaf)
     assert grad.dtype == torch.float32
     assert float((grad - wanted).abs().max()) <= 0.03 * float(wanted.abs().max())
+
+
+def test_auxk_rebuilds_the_residual_from_dead_latents_alone() -> None:
+    """Peers let negative pre-activations through, and pull latents that are alive along."""
+    with_auxk = SPEC.model_copy(update={"auxk_coefficient": 0.5, "k_aux": 2})
+    params, x = _params(), _rows(17)
+    params["b_enc"] = params["b_enc"] - 1.0
+    dead_F = torch.zeros(DIMS.d_sae, dtype=torch.bool)
+    dead_F[[1, 4, 7]] = True
+    context = replace(_context(SPEC), dead_F=dead_F)
+    on, off = (
+        ARCHITECTURE.gradients(spec, params, {}, Batch(x, x), context) for spec in (with_auxk, SPEC)
+    )
+    h_BF = x @ params["W_enc"].T + params["b_enc"]
+    f_BF = torch.where(h_BF > params["t"].exp(), h_BF, 0.0)
+    residual_BD = x - f_BF @ params["W_dec"] - params["b_dec"]
+    top = h_BF[:, dead_F].topk(2, dim=1)
+    rebuilt_BD = torch.einsum("bk,bkd->bd", top.values.relu(), params["W_dec"][dead_F][top.indices])
+    assert float((top.values < 0).double().mean()) > 0
+    spread = (residual_BD - residual_BD.mean(0)).square().sum()
+    expected = 0.5 * (residual_BD - rebuilt_BD).square().sum() / spread
+    torch.testing.assert_close(on.terms["auxk"], expected, rtol=1e-10, atol=0)
+    assert "auxk" not in off.terms
+    for name in ("W_enc", "b_enc", "W_dec"):
+        change = torch.as_tensor(on.grads[name]) - torch.as_tensor(off.grads[name])
+        per_latent_F = change.abs().reshape(DIMS.d_sae, -1).amax(1)
+        assert float(per_latent_F[dead_F].max()) > 0, name
+        assert float(per_latent_F[~dead_F].max()) == 0, name

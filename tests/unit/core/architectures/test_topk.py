@@ -102,7 +102,7 @@ def written(
 def test_loss_and_gradients_are_those_of_the_written_loss(
     case: Case, spec: TopKSpec, dense_above: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saeserve.core.ops.latents.DENSE_ABOVE", dense_above)
+    monkeypatch.setattr("saeserve.core.ops.entries.DENSE_ABOVE", dense_above)
     leaves = {name: value.clone().requires_grad_() for name, value in case.params.items()}
     terms = written(spec, leaves, case.state["variance"], case.batch.x_BD, DEAD)
     loss = torch.stack(list(terms.values())).sum()
@@ -188,7 +188,7 @@ def test_surplus_auxiliary_latents_add_exactly_nothing(
     def uncounted(spec: TopKSpec, dead_F: Tensor) -> int:
         return min(spec.k_aux or 0, dead_F.shape[0])
 
-    monkeypatch.setattr("saeserve.core.architectures.topk._auxiliary_width", uncounted)
+    monkeypatch.setattr("saeserve.core.architectures.auxk.width", uncounted)
     surplus = case.step(MANY_DEAD_WANTED)
     torch.testing.assert_close(surplus.loss, exact.loss, rtol=1e-14, atol=0)
     for name in case.params:
@@ -273,10 +273,19 @@ def test_b_dec_may_start_at_the_mean() -> None:
     torch.testing.assert_close(params["b_dec"], sample.mean(dim=0))
 
 
+def test_a_transcoder_starts_untied_with_a_bias_for_its_input() -> None:
+    sample, target = draw(50, D, seed=8) + 3.0, draw(50, 7, seed=9) - 2.0
+    params, state = TopK().initialise(AUXK, Dimensions(D, 7, F), sample, target, seed=1)
+    assert (params["W_enc"].shape, params["W_dec"].shape) == ((F, D), (F, 7))
+    assert float((params["b_pre"] - sample.mean(dim=0)).abs().max()) < 0.5
+    assert float((params["b_dec"] - target.mean(dim=0)).abs().max()) < 0.5
+    expected = (target - target.mean(0)).square().sum(dim=1).mean()
+    torch.testing.assert_close(state["variance"], expected)
+    square, _ = TopK().initialise(AUXK, Dimensions(D, D, F), sample, -sample, seed=1)
+    assert not torch.equal(square["W_enc"], square["W_dec"])
+
+
 def test_what_cannot_be_initialised_is_refused() -> None:
-    sample = draw(50, D, seed=8)
-    with pytest.raises(SpecError, match="d_out = 7"):
-        TopK().initialise(AUXK, Dimensions(D, 7, F), sample, sample, seed=1)
     flat = torch.ones(50, D)
     with pytest.raises(DataError, match=r"variance of the initial sample is 0\.0"):
         TopK().initialise(AUXK, Dimensions(D, D, F), flat, flat, seed=1)

@@ -1,0 +1,110 @@
+"""How much of a planted dictionary each of our presets recovers: `make groundtruth`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import ours
+from bench.baseline import random_decoder
+from bench.planted import SPEC, K, Planted, fingerprint
+from bench.results import FOLDER, Results, table
+from bench.tasks import Task, run_all
+
+from saeserve.core.data.ground_truth import BLOCK_ROWS, GroundTruthSource
+from saeserve.core.data.preprocess import fit_preprocessing
+from saeserve.core.evaluation.ground_truth import Dictionary
+from saeserve.core.specs.training import PreprocessSpec
+
+OURS = "saeserve"
+BASELINE = "random decoder"
+FIGURES = ("f1", "mcc", "precision", "recall", "uniqueness", "dead", "explained_variance", "l0")
+LR = 3e-3
+WARMUP_STEPS = 100
+PREPROCESSING_ROWS = 64 * BLOCK_ROWS
+MODELS: dict[str, dict[str, Any]] = {
+    "topk": {"topk": {"k": K}},
+}
+
+
+def train_ours(name: str, planted: Planted) -> dict[str, float]:
+    """The figures of one of our presets."""
+    truth = planted.truth()
+    head = GroundTruthSource(truth, min(PREPROCESSING_ROWS, planted.steps * BLOCK_ROWS))
+    preprocessing = fit_preprocessing(head, PreprocessSpec())
+    fields = MODELS[name] | {
+        "d_sae": planted.d_sae,
+        "tokens": planted.samples,
+        "batch_size": planted.batch_size,
+        "seed": planted.seed,
+        "optimizer": {"lr": LR, "warmup_steps": WARMUP_STEPS},
+    }
+    model = ours.train(fields, planted.source(truth), preprocessing)
+    return planted.recovery(Dictionary.of(model), truth).metrics()
+
+
+def train_baseline(planted: Planted) -> dict[str, float]:
+    """The figures of frozen random directions."""
+    truth = planted.truth()
+    dictionary = random_decoder(
+        planted.source(truth),
+        d_sae=planted.d_sae,
+        k=K,
+        steps=planted.steps,
+        batch_size=planted.batch_size,
+        lr=LR,
+        seed=planted.seed,
+    )
+    return planted.recovery(dictionary, truth).metrics()
+
+
+def tasks(names: Sequence[str], seeds: Sequence[int], samples: int) -> list[Task]:
+    """Every model and the baseline, for every seed."""
+    found: list[Task] = []
+    for seed in seeds:
+        planted = Planted(seed, samples)
+        found += [Task(OURS, n, "", seed, partial(train_ours, n, planted)) for n in names]
+        found.append(Task(BASELINE, "topk", "", seed, partial(train_baseline, planted)))
+    return found
+
+
+def setting(samples: int) -> dict[str, Any]:
+    """What was asked of every run."""
+    planted = Planted(0, samples)
+    return {
+        "d": SPEC.d,
+        "features": SPEC.features,
+        "d_sae": planted.d_sae,
+        "k": K,
+        "samples": samples,
+        "batch_size": planted.batch_size,
+        "lr": LR,
+        "warmup_steps": WARMUP_STEPS,
+    }
+
+
+def fingerprints(seeds: Sequence[int], samples: int) -> dict[str, str]:
+    """Of the samples of every seed."""
+    return {str(seed): fingerprint(Planted(seed, samples).truth()) for seed in seeds}
+
+
+def main() -> None:
+    """Train, print the table, write results/groundtruth.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--samples", type=int, default=2_000_000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=FOLDER / "groundtruth.json")
+    asked = parser.parse_args()
+    runs = run_all(tasks(asked.models, asked.seeds, asked.samples), asked.processes)
+    prints = fingerprints(asked.seeds, asked.samples)
+    Results("groundtruth", setting(asked.samples), prints, runs).save(asked.out)
+    print(table(runs, FIGURES))
+
+
+if __name__ == "__main__":
+    main()

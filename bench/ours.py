@@ -1,0 +1,53 @@
+"""Trains one of our SAEs in this process, through the trainer that jobs use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saeserve.core.architectures.contract import Dimensions
+from saeserve.core.data.preprocess import Preprocessing
+from saeserve.core.data.source import ActivationSource
+from saeserve.core.export.fold import fold
+from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.specs.model import Lineage
+from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.core.training.trainer import Trainer, TrainingSetup
+
+SOURCE = "activations"
+
+
+class NoCheckpoints:
+    """Benchmarks are not resumed."""
+
+    def commit(self, step: int, write: Callable[[Path], None]) -> int:  # noqa: ARG002 - the sink's signature
+        """Keep nothing."""
+        return 0
+
+
+def train(
+    fields: Mapping[str, Any], source: ActivationSource, preprocessing: Preprocessing
+) -> InferenceModel:
+    """The exported model of a train spec's `fields`; data set and model names are filled in."""
+    known = {"dataset": "bench", "model": "bench", "log_every_steps": 100, "device": "cpu"}
+    spec = resolve(TrainSpec.parse(known | dict(fields), "train"), source.d, SOURCE)
+    setup = TrainingSetup(
+        spec=spec,
+        dims=Dimensions(source.d, source.d, spec.d_sae),
+        source=source,
+        preprocessing=preprocessing,
+        device=torch.device("cpu"),
+    )
+    trainer = Trainer.start(setup)
+    for _event in trainer.run(NoCheckpoints(), lambda: False):
+        pass
+    return fold(
+        trainer.form(),
+        preprocessing,
+        architecture=spec.architecture.name,
+        source=SOURCE,
+        lineage=Lineage(spec=spec.to_json()),
+    )

@@ -1,0 +1,201 @@
+"""Ours, SAELens and dictionary_learning on a language model's activations: `make peers-quality`.
+
+Every run sees the same rows in the same order, centred, scaled and cut as ours are (the peers do
+worse on raw rows, whose mean holds half of their energy), with the same width and k. Held-out
+figures are taken on rows of documents that no run has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench import ours
+from bench.peers import PEERS, Architecture, PeerSetting, Schedule
+from bench.results import FOLDER, Results, table
+from bench.tasks import Task, run_all
+from bench.verdicts import judge
+from torch import Tensor
+
+from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
+from saeserve.core.data.source import ShardSource
+from saeserve.core.evaluation.ground_truth import Dictionary
+from saeserve.core.evaluation.reconstruction import Variation
+from saeserve.core.specs.training import PreprocessSpec
+
+OURS = "saeserve"
+ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk")
+VARIANTS = ("default", "our rate")
+FIGURES = ("fvu", "silent", "l0")
+EVALUATED_ROWS = 16_384
+EVALUATED_AT_ONCE = 1024
+DECAY_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One comparison: the data set and what is trained on it."""
+
+    dataset: Path
+    source: str
+    d_sae: int
+    k: int
+    steps: int
+    batch_size: int
+    lr: float
+    warmup_steps: int
+    seed: int
+
+    def open(self) -> tuple[ShardSource, Preprocessing]:
+        """The training rows and what centres and scales them."""
+        spec = PreprocessSpec()
+        source = ShardSource(
+            ShardedDataset.open(self.dataset),
+            self.source,
+            norm_cut=spec.norm_cut,
+            seed=self.seed,
+            window_shards=spec.window_shards,
+        )
+        return source, fit_preprocessing(source, spec)
+
+    def heldout(self) -> Iterator[Tensor]:
+        """Raw held-out rows, cut as the headline FVU is."""
+        dataset = ShardedDataset.open(self.dataset)
+        rows = dataset.heldout(
+            self.source,
+            norm_cut=PreprocessSpec().norm_cut,
+            max_rows=EVALUATED_ROWS,
+            batch=EVALUATED_AT_ONCE,
+        )
+        return (block.x_BD for block in rows)
+
+
+def train_ours(architecture: Architecture, setting: Setting) -> dict[str, float]:
+    """The figures of ours."""
+    source, preprocessing = setting.open()
+    fields = {
+        architecture: {"k": setting.k},
+        "d_sae": setting.d_sae,
+        "tokens": setting.steps * setting.batch_size,
+        "batch_size": setting.batch_size,
+        "seed": setting.seed,
+        "optimizer": {
+            "lr": setting.lr,
+            "warmup_steps": setting.warmup_steps,
+            "decay_fraction": DECAY_SHARE,
+        },
+    }
+    model = ours.train(fields, source, preprocessing)
+    return heldout_figures(Dictionary.of(model), setting.heldout())
+
+
+def train_peer(
+    library: str, architecture: Architecture, variant: str, setting: Setting
+) -> dict[str, float]:
+    """The figures of a peer's run, on preprocessed rows."""
+    source, preprocessing = setting.open()
+    sample_ND = preprocessing.apply(source.sample(8192, seed=0))
+    schedule = Schedule(setting.lr, setting.warmup_steps, round(DECAY_SHARE * setting.steps))
+    run = PEERS[library](
+        PeerSetting(
+            architecture=architecture,
+            d=source.d,
+            d_sae=setting.d_sae,
+            k=setting.k,
+            steps=setting.steps,
+            batch_size=setting.batch_size,
+            seed=setting.seed,
+            root_mean_square=float(sample_ND.square().sum(dim=1).mean().sqrt()),
+            schedule=schedule if variant == "our rate" else None,
+        )
+    )
+    for step in range(setting.steps):
+        rows_BD = source.batch(step * setting.batch_size, setting.batch_size)
+        run.step(preprocessing.apply(rows_BD))
+    return heldout_figures(run.finish(), map(preprocessing.apply, setting.heldout()))
+
+
+def heldout_figures(dictionary: Dictionary, rows: Iterator[Tensor]) -> dict[str, float]:
+    """FVU against the rows' own mean, the share of latents that never fire, L0.
+
+    FVU does not depend on how rows were centred and scaled.
+    """
+    variation, squared_error, fired_F = Variation(), 0.0, torch.zeros(())
+    with torch.no_grad():
+        for x_BD in rows:
+            f_BF = dictionary.encode(x_BD)
+            squared_error += float((x_BD.double() - dictionary.decode(f_BF)).square().sum())
+            variation.add(x_BD.double())
+            fired_F = fired_F + (f_BF != 0).sum(dim=0)
+    return {
+        "fvu": squared_error / variation.squares,
+        "silent": float((fired_F == 0).double().mean()),
+        "l0": float(fired_F.sum()) / variation.rows,
+    }
+
+
+def tasks(setting: Setting) -> list[Task]:
+    """Ours and the peers' of one seed."""
+    seed = setting.seed
+    found = [Task(OURS, a, "", seed, partial(train_ours, a, setting)) for a in ARCHITECTURES]
+    found += [
+        Task(
+            library,
+            architecture,
+            variant,
+            seed,
+            partial(train_peer, library, architecture, variant, setting),
+        )
+        for library in PEERS
+        for architecture in ARCHITECTURES
+        for variant in VARIANTS
+    ]
+    return found
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--dataset", type=Path, default=Path(".saeserve/demo/store/datasets/demo-smollm2")
+    )
+    parser.add_argument("--source", default="resid_post.15")
+    parser.add_argument("--d-sae", type=int, default=4608)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--warmup-steps", type=int, default=10)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=FOLDER / "smollm2_peers.json")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Train everything, print table and verdicts, write results/smollm2_peers.json."""
+    asked = parse()
+    if not (asked.dataset / "manifest.json").exists():
+        sys.exit(f"{asked.dataset} holds no READY data set: run `make demo` first")
+    fields: dict[str, Any] = {
+        name: getattr(asked, name) for name in Setting.__dataclass_fields__ if name != "seed"
+    }
+    settings = [Setting(**fields, seed=seed) for seed in asked.seeds]
+    runs = run_all([task for s in settings for task in tasks(s)], asked.processes)
+    manifest = ShardedDataset.open(asked.dataset).manifest
+    told = fields | {"dataset": manifest.name}
+    Results("smollm2-peers", told, {manifest.name: manifest.sha256}, runs).save(asked.out)
+    print(table(runs, FIGURES))
+    for figure in ("fvu", "silent"):
+        print(judge(runs, figure, OURS, PEERS, higher_is_better=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Gated SAE (Rajamanoharan et al. 2024, arXiv 2404.16014, sections 3.2 and appendix G).
+
+pi = w (x - b_dec) + b_gate decides, h = e^r w (x - b_dec) + b_mag measures: f = 1[pi > 0] ReLU(h),
+reconstruction = f W_dec + b_dec. Parameters: W_enc (w) [F, D], b_gate, b_mag, r_mag (r) [F], W_dec
+[F, O] with unit rows, b_dec [O]; a transcoder's input has a b_pre [D] of its own (see `ties`) in
+place of b_dec. No state.
+
+The step 1[pi > 0] has no gradient; the gate learns from L1 and from the auxiliary reconstruction
+that ReLU(pi) gives through a decoder whose W_dec and b_dec are both frozen copies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures import auxk, gradients, penalty
+from saeserve.core.architectures.contract import (
+    Batch,
+    Context,
+    Dimensions,
+    EvaluationForm,
+    LossOutput,
+    Stats,
+    StepOutput,
+    Tensors,
+)
+from saeserve.core.architectures.ties import (
+    input_bias,
+    is_autoencoder,
+    unit_dictionaries,
+)
+from saeserve.core.ops.norms import source_norms
+from saeserve.core.ops.straight_through import linear
+from saeserve.core.specs.architectures import GatedSpec
+
+
+class Gated:
+    """The gated architecture; see the module's formulas."""
+
+    def unit_rows(self, spec: GatedSpec) -> frozenset[str]:  # noqa: ARG002 - the contract's signature
+        """The decoder's."""
+        return frozenset({"W_dec"})
+
+    def sample_rows(self, spec: GatedSpec, dims: Dimensions) -> int:  # noqa: ARG002 - the contract's signature
+        """One: initial values do not depend on the data."""
+        return 1
+
+    def scheduled(self, spec: GatedSpec, step: int, steps: int) -> dict[str, float]:
+        """lambda, warmed linearly from 0 over the first `sparsity_warmup_fraction` of the run."""
+        return penalty.warmed(spec.sparsity_coefficient, spec.sparsity_warmup_fraction, step, steps)
+
+    def initialise(
+        self,
+        spec: GatedSpec,
+        dims: Dimensions,
+        sample_ND: Tensor,
+        target_NO: Tensor,
+        seed: int,
+    ) -> tuple[Tensors, Tensors]:
+        """W_dec of random unit rows, w = W_dec^T in an autoencoder; everything else 0."""
+        vectors = {name: sample_ND.new_zeros(dims.d_sae) for name in ("b_gate", "b_mag", "r_mag")}
+        biases = {"b_dec": sample_ND.new_zeros(dims.d_out)}
+        if not is_autoencoder(sample_ND, target_NO):
+            biases["b_pre"] = sample_ND.new_zeros(dims.d_in)
+        units = unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name)
+        return {**units, **vectors, **biases}, {}
+
+    def loss(
+        self, spec: GatedSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> LossOutput:
+        """Mean over rows of |y - y^(f)|^2 + lambda |ReLU(pi)|_1 + |y - y^frozen(ReLU(pi))|^2.
+
+        `auxiliary` is the last; `auxk`, if asked for, rebuilds the residual from ReLU(pi).
+        """
+        W_dec, b_dec = params["W_dec"], params["b_dec"]
+        w_x_BF = linear(batch.x_BD - input_bias(params), params["W_enc"], None, ctx.encoder_dtype)
+        gate_BF = w_x_BF + params["b_gate"]
+        f_BF = (gate_BF > 0) * (params["r_mag"].exp() * w_x_BF + params["b_mag"]).relu()
+        residual_BO = batch.target_BO - (f_BF @ W_dec + b_dec)
+        squared_error = residual_BO.square().sum()
+        open_BF = gate_BF.relu()
+        frozen_BO = batch.target_BO - (open_BF @ W_dec.detach() + b_dec.detach())
+        rows = batch.x_BD.shape[0]
+        terms = {
+            "reconstruction": squared_error / rows,
+            "sparsity": penalty.weight(spec, ctx) * _l1(open_BF, W_dec, batch) / rows,
+            "auxiliary": frozen_BO.square().sum() / rows,
+            **auxk.dense_term(spec, gate_BF, residual_BO, W_dec, ctx.dead_F),
+        }
+        stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
+        return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
+
+    def gradients(
+        self, spec: GatedSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """Autograd of `loss`."""
+        return gradients.by_autograd(
+            lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
+        )
+
+    def evaluation_form(
+        self,
+        spec: GatedSpec,  # noqa: ARG002 - the contract's signature
+        params: Tensors,
+        state: Tensors,  # noqa: ARG002 - the contract's signature
+    ) -> EvaluationForm:
+        """A threshold model, exactly: pi > 0 is h > b_mag - e^r b_gate, and f > 0 is h > 0."""
+        scale_F = params["r_mag"].exp()
+        W_enc = scale_F[:, None] * params["W_enc"]
+        return EvaluationForm(
+            W_enc_FD=W_enc,
+            b_enc_F=params["b_mag"] - W_enc @ input_bias(params),
+            W_dec_FO=params["W_dec"].clone(),
+            b_dec_O=params["b_dec"].clone(),
+            threshold_F=(params["b_mag"] - scale_F * params["b_gate"]).clamp_min(0),
+        )
+
+
+def _l1(open_BF: Tensor, W_dec_FO: Tensor, batch: Batch) -> Tensor:
+    """The sum of ReLU(pi), weighed in a crosscoder by the norms of each latent's rows by source,
+    which unit rows over the concatenation leave open."""
+    if not batch.target_widths:
+        return open_BF.sum()
+    return open_BF.sum(dim=0) @ source_norms(W_dec_FO, batch.target_widths)

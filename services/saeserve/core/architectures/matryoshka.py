@@ -1,0 +1,88 @@
+"""Matryoshka SAE on BatchTopK (Bussmann et al. 2025, arXiv 2503.17547).
+
+Loss: see `nested`, with the spec's widths. Parameters and evaluation form are BatchTopK's. State:
+BatchTopK's, and with `sort_by_frequency` also `frequency` [F], each latent's share of rows in which
+it fired, averaged over the last 100 steps. Every `sort_every_steps` steps the trainer puts the
+latents in descending order of it, so that the narrow prefixes hold the latents that fire most.
+What the options are worth: RECIPES, "What raised ground-truth scores".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures.batchtopk import BatchTopK, calibrated
+from saeserve.core.architectures.contract import (
+    Batch,
+    Context,
+    Dimensions,
+    LossOutput,
+    Permutation,
+    Tensors,
+)
+from saeserve.core.architectures.nested import Prefixes, nested_loss
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.architectures import ArchitectureSpec, BatchTopKSpec, MatryoshkaSpec
+
+FREQUENCY_WINDOW = 100
+"""Steps that the firing frequencies are averaged over."""
+PER_LATENT = frozenset({"W_enc", "b_enc", "W_dec", "frequency"})
+"""Parameters and state that have a row for each latent."""
+
+
+class Matryoshka(BatchTopK):
+    """The Matryoshka architecture; see the module's formulas."""
+
+    def initialise(
+        self, spec: BatchTopKSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
+    ) -> tuple[Tensors, Tensors]:
+        """As BatchTopK's; frequencies are known after the first micro-batch."""
+        params, state = super().initialise(spec, dims, sample_ND, target_NO, seed)
+        if _matryoshka(spec).sort_by_frequency:
+            state["frequency"] = sample_ND.new_zeros(dims.d_sae)
+        return params, state
+
+    def loss(
+        self, spec: BatchTopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> LossOutput:
+        """The mean over prefixes of squared error over the sample's variance, plus AuxK."""
+        options = _matryoshka(spec)
+        prefixes = Prefixes(_widths(options), options.detach_inner)
+        output, level = nested_loss(spec, prefixes, params, state, batch, ctx)
+        state = calibrated(state, level, ctx)
+        if options.sort_by_frequency:
+            state = _counted(state, output.stats.fired_F, batch.x_BD.shape[0], ctx)
+        return dataclasses.replace(output, state=state)
+
+    def permutation(
+        self, spec: ArchitectureSpec, state: Tensors, steps_done: int
+    ) -> Permutation | None:
+        """Descending by frequency every `sort_every_steps` steps; equals keep their order."""
+        options = _matryoshka(spec)
+        if not options.sort_by_frequency or steps_done % options.sort_every_steps:
+            return None
+        return Permutation(state["frequency"].argsort(descending=True, stable=True), PER_LATENT)
+
+
+def _matryoshka(spec: ArchitectureSpec) -> MatryoshkaSpec:
+    if not isinstance(spec, MatryoshkaSpec):
+        raise SpecError(f"train.{spec.name}", "is no matryoshka spec", remedy="set matryoshka")
+    return spec
+
+
+def _widths(spec: MatryoshkaSpec) -> tuple[int, ...]:
+    if not spec.widths:
+        raise SpecError("train.matryoshka.widths", "is not resolved", remedy="resolve the spec")
+    return spec.widths
+
+
+def _counted(state: Tensors, fired_F: Tensor, rows: int, ctx: Context) -> Tensors:
+    """A running mean that becomes an exponential one; summed over ranks."""
+    frequency_F = state["frequency"]
+    seen = torch.cat([fired_F.to(frequency_F), frequency_F.new_full((1,), rows)])
+    total = ctx.collective.all_reduce_sum(seen)
+    rate = 1 / min(ctx.step + 1, FREQUENCY_WINDOW)
+    return {**state, "frequency": torch.lerp(frequency_F, total[:-1] / total[-1], rate)}

@@ -1,0 +1,56 @@
+"""What an autoencoder ties and a transcoder cannot: the dictionaries' start and the input bias.
+
+The TopK family subtracts a bias from its input. An autoencoder subtracts b_dec (the paper's
+b_pre); where the target is another source, inputs and targets lie in spaces of their own, so the
+input has a bias `b_pre` [D] of its own among the parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures.contract import Dimensions, Tensors
+from saeserve.core.ops.draws import generator
+from saeserve.core.ops.location import centre_of
+from saeserve.core.ops.norms import renormalise_rows_
+
+
+def is_autoencoder(sample_ND: Tensor, target_NO: Tensor) -> bool:
+    """Whether the target is the input itself (X = Y, as the sources of the recipes say)."""
+    return target_NO is sample_ND or torch.equal(sample_ND, target_NO)
+
+
+def unit_dictionaries(
+    dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int, name: str
+) -> Tensors:
+    """W_dec with random unit rows, and W_enc equal to it, or random unit rows of its own where
+    the target is not the input. `name` (the architecture's) keys the draws."""
+    W_dec = _unit_rows(dims.d_sae, dims.d_out, seed, f"{name}.W_dec", sample_ND)
+    if is_autoencoder(sample_ND, target_NO):
+        return {"W_enc": W_dec.clone(), "W_dec": W_dec}
+    W_enc = _unit_rows(dims.d_sae, dims.d_in, seed, f"{name}.W_enc", sample_ND)
+    return {"W_enc": W_enc, "W_dec": W_dec}
+
+
+def centre_biases(
+    sample_ND: Tensor, target_NO: Tensor, kind: Literal["mean", "geometric_median"]
+) -> Tensors:
+    """b_dec at the target's centre; and b_pre at the input's, where that is another source."""
+    b_dec = centre_of(target_NO, kind)
+    if is_autoencoder(sample_ND, target_NO):
+        return {"b_dec": b_dec}
+    return {"b_dec": b_dec, "b_pre": centre_of(sample_ND, kind)}
+
+
+def input_bias(params: Tensors) -> Tensor:
+    """What is subtracted from the input [D]: b_pre where there is one, else b_dec."""
+    return params.get("b_pre", params["b_dec"])
+
+
+def _unit_rows(rows: int, width: int, seed: int, purpose: str, like: Tensor) -> Tensor:
+    draws = generator(seed, 0, purpose)
+    drawn = torch.randn(rows, width, generator=draws, dtype=torch.float32)
+    return renormalise_rows_(drawn.to(like))

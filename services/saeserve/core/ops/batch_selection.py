@@ -1,0 +1,85 @@
+"""The n largest positive entries of a whole micro-batch, exact, ties decided (BatchTopK).
+
+`Tensor.topk` of all B·F entries copies and sorts; here a strided sample tells a level that the n
+largest lie above, so that only little more than n entries are looked at twice. The choice does not
+depend on the sample. Shape suffixes: M entries of the batch, C candidates, N chosen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_STRIDE = 61
+"""Of the sample: a prime, so that it visits all latents unless d_sae is a multiple of it."""
+_SLACK = 1.15
+"""Share of candidates that the sampled level aims at."""
+
+
+class BatchSelected(NamedTuple):
+    """What is kept of a micro-batch."""
+
+    places_N: Tensor
+    """int64, ascending: places in the flattened entries."""
+    level: Tensor
+    """Scalar between the smallest kept and the largest left, neither counted below zero: of all
+    entries exactly the kept ones exceed it, unless equals stand on both sides."""
+
+
+def top_entries(flat_M: Tensor, n: int) -> BatchSelected:
+    """The n largest of `flat_M`, of which only positive ones count; among equals the first win.
+
+    With fewer than n positive entries all of them are kept (on an accelerator, where n is static,
+    entries that are not positive fill up). NaN counts as largest: a divergence is kept, and shown.
+    """
+    n = min(n, flat_M.numel())
+    if flat_M.is_cuda:
+        return without_synchronising(flat_M, n)
+    candidates_C = _candidates(flat_M, n + 1)
+    values_C = flat_M[candidates_C]
+    if values_C.numel() < n:
+        return BatchSelected(candidates_C, flat_M.new_zeros(()))
+    last = values_C.kthvalue(values_C.numel() - n + 1).values
+    kept_C = _kept(values_C, last, n)
+    left = values_C.masked_fill(kept_C, 0.0).amax()
+    return BatchSelected(candidates_C[kept_C], _between(last, left))
+
+
+def without_synchronising(flat_M: Tensor, n: int) -> BatchSelected:
+    """The same with static shapes, for accelerators."""
+    top = flat_M.topk(min(n + 1, flat_M.numel()), sorted=False).values
+    edge = top.topk(min(2, top.numel()), largest=False).values
+    last = edge[-1] if top.numel() > n else edge[0]
+    left = edge[0] if top.numel() > n else edge.new_zeros(())
+    kept_M = _kept(flat_M, last, n)
+    places_N = torch.nonzero_static(kept_M, size=n).squeeze(1)
+    return BatchSelected(places_N, _between(last, left))
+
+
+def _between(last: Tensor, left: Tensor) -> Tensor:
+    return (last.clamp_min(0.0) + left.clamp_min(0.0)) / 2
+
+
+def _kept(values: Tensor, last: Tensor, n: int) -> Tensor:
+    """bool: n entries, all above `last` (the n-th largest) and the first of those that equal it."""
+    equal = values == last
+    above = ~(values <= last)
+    return above | (equal & (equal.cumsum(0) <= n - above.sum()))
+
+
+def _candidates(flat_M: Tensor, n: int) -> Tensor:
+    """Ascending places of positive entries, the n largest among them (all, if there are fewer)."""
+    sample = flat_M[::_STRIDE]
+    wanted = int(n / _STRIDE * _SLACK) + 16
+    if wanted < sample.numel():
+        level = sample.topk(wanted, sorted=False).values.amin().clamp_min(0.0)
+        places_C = _above(flat_M, level)
+        if places_C.numel() >= n:
+            return places_C
+    return _above(flat_M, flat_M.new_zeros(()))
+
+
+def _above(flat_M: Tensor, level: Tensor) -> Tensor:
+    return (~(flat_M <= level)).nonzero().squeeze(1)

@@ -1,0 +1,49 @@
+"""The forms of an SAE: autoencoder, transcoder (target ≠ input), crosscoder (several sources)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saeserve.core.errors import SpecError
+
+
+def check_form(
+    source: str | None, target_source: str | None, sources: Sequence[str], *, skip: bool
+) -> None:
+    """Raise SpecError for fields of a train spec that do not make one form."""
+    if sources:
+        _check_crosscoder(source, target_source, sources)
+    if target_source is not None and target_source == source:
+        raise SpecError(
+            "train.target_source",
+            f"is the source itself, {source!r}: that is an autoencoder",
+            remedy="leave target_source out, or name another source",
+        )
+    if skip and target_source is None:
+        raise SpecError(
+            "train.skip_connection",
+            "needs target_source: from a source to itself the connection alone would be exact",
+            remedy="set target_source, or leave skip_connection out",
+        )
+
+
+def _check_crosscoder(
+    source: str | None, target_source: str | None, sources: Sequence[str]
+) -> None:
+    if source is not None or target_source is not None:
+        name = "target_source" if source is None else "source"
+        raise SpecError(
+            f"train.{name}",
+            "stands beside sources, which name all that a crosscoder reads and writes",
+            remedy=f"leave {name} or sources out",
+        )
+    if len(sources) < 2:
+        raise SpecError(
+            "train.sources",
+            f"a crosscoder needs two sources or more; got {list(sources)}",
+            remedy="name another source, or set source for an autoencoder",
+        )
+    if len(set(sources)) != len(sources):
+        raise SpecError(
+            "train.sources", f"a source stands twice: {list(sources)}", remedy="name each once"
+        )

@@ -1,0 +1,62 @@
+"""The specs of jobs that exchange models with other libraries."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.base import Spec
+from saeserve.core.specs.training import Name
+
+ExportFormat = Literal["saelens", "dictionary_learning", "sparsify"]
+ImportFormat = Literal[
+    "saelens",
+    "dictionary_learning",
+    "sparsify",
+    "gemma_scope",
+    "gemma_scope_2",
+    "llama_scope",
+    "openai",
+]
+
+
+class ReferenceSpec(Spec):
+    """What the foreign model makes of some rows: .npy files, root:relative.
+
+    `activations` [rows, d_in], `features` [rows, d_sae], `reconstruction` [rows, d_out]; features
+    in the foreign model's units. `tolerance` is relative to the largest value of a row.
+    """
+
+    activations: str
+    features: str | None = None
+    reconstruction: str | None = None
+    tolerance: float = Field(default=1e-4, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.features is None and self.reconstruction is None:
+            raise SpecError(
+                "import_model.reference",
+                "gives activations but neither features nor a reconstruction of them",
+                remedy="add features or reconstruction, or leave the reference out",
+            )
+        return self
+
+
+class ImportModelSpec(Spec):
+    """Publishes a model from another library's files; `path` is root:relative."""
+
+    model: Name
+    format: ImportFormat
+    path: str
+    source: str | None = Field(default=None, min_length=1)
+    reference: ReferenceSpec | None = None
+
+
+class ExportModelSpec(Spec):
+    """Writes a published model as another library's files, into the store."""
+
+    model: str
+    format: ExportFormat

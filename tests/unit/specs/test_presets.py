@@ -1,0 +1,103 @@
+"""Presets: what a short spec becomes, and what overrides what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from saeserve.core.errors import SpecError
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.jobs import JobSpec
+from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS
+from saeserve.core.specs.training import TrainSpec, resolve
+
+EVERY = pytest.mark.parametrize("name", sorted(PRESETS))
+
+
+def short(name: str, **changes: object) -> TrainSpec:
+    spec = JobSpec.parse(
+        {"train": {"preset": name, "dataset": "acts", "d_sae": 4096} | changes}, ""
+    )
+    assert spec.train is not None
+    return spec.train
+
+
+@EVERY
+def test_a_spec_may_be_a_preset_a_data_set_and_a_width(name: str) -> None:
+    spec = resolve(short(name), 64, "x")
+    assert (spec.preset, spec.model, spec.tokens) == (name, f"acts-{name}", PRESET_TOKENS)
+    assert len(PRESETS[name].source) > 80
+    [architecture] = PRESETS[name].fields.keys() & ARCHITECTURE_SPECS.keys()
+    assert spec.architecture.name == architecture
+
+
+@EVERY
+def test_the_resolved_spec_shows_everything_and_reads_back(name: str) -> None:
+    spec = resolve(short(name), 64, "x")
+    written = spec.to_json()
+    assert {"batch_size", "micro_batch_size", "tokens", "model", "preprocess"} <= set(written)
+    assert {"lr", "eps", "clip_norm", "decay_fraction"} <= set(written["optimizer"])
+    again = TrainSpec.parse(written, "train")
+    assert again == spec
+    assert resolve(again, 64, "x") == spec
+
+
+def test_own_fields_override_those_of_the_preset_one_by_one() -> None:
+    spec = short("matryoshka-best", matryoshka={"k": 10, "k_initial": None}, optimizer={"lr": 1e-3})
+    assert spec.matryoshka is not None
+    assert (spec.matryoshka.k, spec.matryoshka.k_initial) == (10, 80)
+    assert spec.matryoshka.sort_by_frequency
+    assert spec.optimizer.lr == 1e-3
+    assert spec.optimizer.warmup_steps == 1000
+    off = short("matryoshka-best", matryoshka={"sort_by_frequency": False}, model="mine")
+    assert off.matryoshka is not None
+    assert not off.matryoshka.sort_by_frequency
+    assert off.model == "mine"
+
+
+def test_a_batch_of_ones_own_takes_no_micro_batch_from_the_preset() -> None:
+    assert short("openai-topk-2024").micro_batch_size == 8192
+    own = resolve(short("openai-topk-2024", batch_size=1000), 64, "x")
+    assert (own.batch_size, own.micro_batch_size) == (1000, 1000)
+
+
+def test_a_short_run_has_a_short_warm_up() -> None:
+    assert short("batchtopk", tokens=4096 * 200).optimizer.warmup_steps == 20
+    kept = short("batchtopk", tokens=4096 * 200, optimizer={"warmup_steps": 150})
+    assert kept.optimizer.warmup_steps == 150
+
+
+def test_january_2025_is_literal_and_the_others_centre() -> None:
+    centred = {name: short(name).preprocess.centre for name in PRESETS}
+    assert centred.pop("anthropic-jan-2025") == "none"
+    assert set(centred.values()) == {"mean"}
+    january = resolve(short("anthropic-jan-2025", d_sae=32_768), 64, "x")
+    assert january.jumprelu is not None
+    assert (january.jumprelu.initial_l0, january.batch_size) == (10_000, 32_768)
+
+
+def test_the_six_widths_of_the_best_matryoshka_are_the_published_ones() -> None:
+    spec = resolve(short("matryoshka-best"), 64, "x")
+    assert spec.matryoshka is not None
+    assert spec.matryoshka.widths == (32, 128, 512, 1024, 2048, 4096)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "part"),
+    [
+        ({"preset": "best"}, "train.preset", "there is no preset 'best'"),
+        ({"topk": {"k": 4}}, "train.topk", "is not the architecture of preset 'batchtopk'"),
+        ({"batchtopk": {"k": 5000}}, "train.batchtopk.k", "exceeds d_sae = 4096"),
+        ({"batchtopk": {"colour": 1}}, "train.batchtopk.colour", "no such field"),
+        ({"batchtopk": "k=3"}, "train.batchtopk", "k=3"),
+        ({"tokens": "many"}, "train.tokens", "many"),
+        ({"dataset": "x" * 64}, "train.model", "a name is"),
+        ({"d_sae": None}, "train.d_sae", "is required"),
+    ],
+)
+def test_what_cannot_be_is_named(changes: dict[str, Any], field: str, part: str) -> None:
+    with pytest.raises(SpecError, match=part) as caught:
+        short("batchtopk", **changes)
+    assert caught.value.field == field
+    assert caught.value.remedy

@@ -1,0 +1,33 @@
+from torch import Tensor
+
+class Autoencoder:
+    threshold: Tensor
+    b_dec: Tensor
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def encode(self, x: Tensor, *, use_threshold: bool = ...) -> Tensor: ...
+    def decode(self, x: Tensor) -> Tensor: ...
+    def scale_biases(self, scale: float) -> None: ...
+
+class Trainer:
+    ae: Autoencoder
+    def update(self, step: int, x: Tensor) -> object: ...
+
+class TopKTrainer(Trainer):
+    def __init__(
+        self,
+        *,
+        steps: int,
+        activation_dim: int,
+        dict_size: int,
+        k: int,
+        layer: int,
+        lm_name: str,
+        lr: float | None = ...,
+        warmup_steps: int = ...,
+        decay_start: int | None = ...,
+        threshold_start_step: int = ...,
+        seed: int | None = ...,
+        device: str | None = ...,
+    ) -> None: ...
+
+class BatchTopKTrainer(TopKTrainer): ...
