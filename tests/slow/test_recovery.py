@@ -25,7 +25,10 @@ def preprocessing(source: PlantedSource) -> Preprocessing:
     )
 
 
-RUNS = {"topk": ({"k": ACTIVE}, 5e-3, 500), "jumprelu": ({}, 2e-3, 1500)}
+RUNS: dict[str, tuple[dict[str, int], float, int]] = {
+    "topk": ({"k": ACTIVE}, 5e-3, 500),
+    "jumprelu": ({}, 2e-3, 1500),
+}
 """Architecture: its spec, learning rate and steps."""
 
 
