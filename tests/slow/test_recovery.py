@@ -1,4 +1,4 @@
-"""TopK recovers planted features: 512 of them in 256 dimensions, 4 active a row."""
+"""Planted features are recovered: 512 of them in 256 dimensions, 4 active a row."""
 
 from __future__ import annotations
 
@@ -25,18 +25,27 @@ def preprocessing(source: PlantedSource) -> Preprocessing:
     )
 
 
+RUNS: dict[str, tuple[dict[str, int], float, int]] = {
+    "topk": ({"k": ACTIVE}, 5e-3, 500),
+    "jumprelu": ({}, 2e-3, 1500),
+}
+"""Architecture: its spec, learning rate and steps."""
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_topk_recovers_nearly_every_planted_feature(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", RUNS)
+def test_nearly_every_planted_feature_is_recovered(name: str, seed: int, tmp_path: Path) -> None:
+    architecture, lr, steps = RUNS[name]
     source = PlantedSource(FEATURES, D, ACTIVE, seed)
     fields = {
         "dataset": "planted",
         "model": "planted",
-        "topk": {"k": ACTIVE},
+        name: architecture,
         "d_sae": LATENTS,
-        "tokens": 500 * 256,
+        "tokens": steps * 256,
         "batch_size": 256,
         "seed": seed,
-        "optimizer": {"lr": 5e-3},
+        "optimizer": {"lr": lr},
         "log_every_steps": 100,
         "checkpoint_every_steps": 10_000,
     }
