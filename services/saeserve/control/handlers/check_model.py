@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from saeserve.control.handlers.check_continuation import pinned
 from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
 from saeserve.core.specs.jobs import EvaluateSpec
+from saeserve.core.specs.layout import Layout
 from saeserve.core.specs.manifest import DatasetManifest
 from saeserve.core.specs.memory import Plan, TrainingData, plan_training
-from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.core.specs.training import TrainSpec
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
@@ -18,9 +20,10 @@ def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[Tr
     """The resolved spec and the plan; while the data set is PENDING, the worker resolves."""
     manifest = inputs.manifest(spec.dataset, upstream, "spec.train.dataset")
     if manifest is None:
-        return spec, plan_training(spec, spec, None)
+        return pinned(spec, None, inputs, upstream), plan_training(spec, spec, None)
     source = source_of(manifest, spec.source, "spec.train.source")
-    resolved = resolve(spec, source.d, source.name)
+    layout = Layout((source,), (source,))
+    resolved = pinned(layout.resolve(spec), layout, inputs, upstream)
     data = TrainingData(
         d=source.d,
         train_rows=manifest.rows - manifest.heldout_rows,
