@@ -69,6 +69,8 @@ class Handlers:
             config = loaded.model.config
             if rows.d_sae != config.d_sae:
                 raise _mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
+            if config.row_norm.kind != "none" and rows.statistics is None and rows.rows:
+                raise _needs_statistics(loaded)
             _check_result(rows.rows, config.d_out)
             served, dense = await self._compute(loaded, Operation.DECODE, rows, deadline)
         return Decoded(_dense(dense), loaded.resource, served)
@@ -128,6 +130,15 @@ def _check_width(rows: DenseRows, loaded: Loaded[InferenceModel]) -> None:
 def _check_result(rows: int, d_out: int) -> None:
     if rows * d_out * 4 > MAX_RESULT_BYTES:
         raise too_large()
+
+
+def _needs_statistics(loaded: Loaded[InferenceModel]) -> InvalidInput:
+    return InvalidInput(
+        f"{loaded.resource} normalises each row, which its output undoes by the row's statistics",
+        reason="NEEDS_ROW_STATISTICS",
+        field="features.row_means",
+        remedy="send row_means and row_deviations as Encode gave them, or call Reconstruct",
+    )
 
 
 def _mismatch(

@@ -131,6 +131,8 @@ class InferenceModel:
 
     def _denormalised(self, y_BO: Tensor, statistics: RowStatistics | None) -> Tensor:
         if statistics is None:
+            if not y_BO.shape[0]:
+                return y_BO
             raise DataMismatchError(
                 "the model normalises each row, and the features come without the rows' statistics",
                 remedy="decode what encode gave, statistics included, or reconstruct",
