@@ -49,6 +49,15 @@ def train(
     file: File = None,
     dataset: Annotated[str | None, typer.Option(help="Data set to train on.")] = None,
     source: Annotated[str | None, typer.Option(help="Source in it, e.g. resid_post.15.")] = None,
+    target_source: Annotated[
+        str | None, typer.Option(help="Source to predict from --source: a transcoder.")
+    ] = None,
+    skip_connection: Annotated[
+        bool, typer.Option("--skip-connection", help="Adds x W_skipᵀ to what it predicts.")
+    ] = False,
+    sources: Annotated[
+        list[str] | None, typer.Option(help="Source of a crosscoder; give two or more.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model to publish.")] = None,
     preset: Annotated[str | None, typer.Option(help="Documented config to start from.")] = None,
     init_from: Annotated[str | None, typer.Option(help="Published model to go on from.")] = None,
@@ -70,6 +79,9 @@ def train(
     flags: specs.Tree = {
         "dataset": dataset,
         "source": source,
+        "target_source": target_source,
+        "skip_connection": skip_connection or None,
+        "sources": sources or None,
         "model": model,
         "preset": preset,
         "init_from": init_from,
