@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import os
 import signal
@@ -29,7 +30,12 @@ from tests.fakes.small_model import small_model
 from saeserve.core.export.format import save_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.ops.sparse import to_dense
-from saeserve.core.specs.model import ReluActivation, ThresholdActivation, TopKActivation
+from saeserve.core.specs.model import (
+    ReluActivation,
+    TensorSource,
+    ThresholdActivation,
+    TopKActivation,
+)
 from saeserve.inference.features import feature_rows
 from saeserve.inference.rows import FloatArray
 from saeserve.inference.server import Running, running
@@ -105,6 +111,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     root = tmp_path_factory.mktemp("inference")
     registry = ModelRegistry(ArtifactStore(root / "store"))
     models = {name: small_model(activation) for name, activation in MODELS.items()}
+    models |= {"crosscoder": crosscoder(), "skip": skip_transcoder()}
     for name, model in models.items():
         save_model(model, root / name)
         registry.publish(name, "j-test", 0, root / name)
@@ -112,6 +119,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with in_thread(settings) as parts, grpc.insecure_channel(parts.server.bound) as channel:
         stub = pb_grpc.InferenceServiceStub(channel)
         yield Service(stub, channel, registry, models, f"http://{parts.metrics.address}/metrics")
+
+
+def crosscoder() -> InferenceModel:
+    """Two sources of 2 and 4 columns, chosen from by weighted top-k."""
+    sources = (TensorSource(name="a", offset=0, d=2), TensorSource(name="b", offset=2, d=4))
+    model = small_model(TopKActivation(k=4, weighted=True), seed=3)
+    config = model.config.model_copy(update={"inputs": sources, "outputs": sources})
+    return dataclasses.replace(model, config=config, selection=torch.linspace(0.1, 5, 20))
+
+
+def skip_transcoder() -> InferenceModel:
+    """From one source of 6 columns to another."""
+    model = small_model(ReluActivation(), seed=4)
+    output = TensorSource(name="mlp_out.0", offset=0, d=6)
+    config = model.config.model_copy(update={"outputs": (output,), "skip_connection": True})
+    return dataclasses.replace(model, config=config, W_skip=torch.eye(6) * 2 + 0.1)
 
 
 def rows(*leading: int, seed: int = 1, d: int = 6) -> FloatArray:
@@ -210,6 +233,33 @@ def test_decode_of_encode_is_reconstruct(service: Service, name: str) -> None:
     np.testing.assert_allclose(dense(whole.activations), expected, atol=1e-5)
     share = 1 - np.square(x - expected).sum() / np.square(x - x.mean(axis=(0, 1))).sum()
     assert whole.explained_variance == pytest.approx(share, rel=1e-4)
+
+
+def test_a_crosscoder_takes_its_sources_side_by_side(service: Service) -> None:
+    model, x = service.models["crosscoder"], rows(30)
+    encoded = service.stub.Encode(pb.EncodeRequest(model="crosscoder", activations=tensor(x)))
+    np.testing.assert_allclose(
+        features_of(encoded.features), expected_features(model, x), atol=1e-5
+    )
+    whole = service.stub.Reconstruct(
+        pb.ReconstructRequest(model="crosscoder", activations=tensor(x))
+    )
+    expected = model.reconstruct(torch.as_tensor(x.copy())).numpy()
+    np.testing.assert_allclose(dense(whole.activations), expected, atol=1e-5)
+    assert math.isfinite(whole.explained_variance)
+
+
+def test_a_skip_connection_is_reconstructed_but_not_decoded(service: Service) -> None:
+    x = rows(5)
+    whole = service.stub.Reconstruct(pb.ReconstructRequest(model="skip", activations=tensor(x)))
+    expected = service.models["skip"].reconstruct(torch.as_tensor(x.copy())).numpy()
+    np.testing.assert_allclose(dense(whole.activations), expected, atol=1e-5)
+    assert math.isnan(whole.explained_variance)
+    encoded = service.stub.Encode(pb.EncodeRequest(model="skip", activations=tensor(x)))
+    request = pb.DecodeRequest(model="skip", features=encoded.features)
+    code, text, reason, field = refusal(service.stub.Decode, request)
+    assert (code, reason, field) == (INVALID, "NEEDS_INPUT", "features")
+    assert "call Reconstruct" in text
 
 
 def test_reconstructions_may_come_in_half_precision(service: Service) -> None:

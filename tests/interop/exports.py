@@ -15,7 +15,7 @@ from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.peers.registry import EXPORTERS, export_model
-from saeserve.core.specs.model import Lineage, TopKActivation
+from saeserve.core.specs.model import Lineage, RowNorm, TopKActivation
 
 D, D_SAE, K, D_OUT = 24, 96, 6, 20
 
@@ -42,6 +42,7 @@ def forms() -> dict[str, InferenceModel]:
     return {
         "topk": random_model("topk", D, D_SAE, K),
         "topk by magnitude": _by_magnitude(),
+        "topk, layer norm": _normalising(),
         "threshold (jumprelu, gated, batchtopk, matryoshka)": random_model("threshold", D, D_SAE),
         "threshold with dead latents": _with_dead("threshold"),
         "relu": random_model("relu", D, D_SAE),
@@ -59,6 +60,12 @@ def _by_magnitude() -> InferenceModel:
     model = random_model("topk", D, D_SAE, K)
     config = model.config.model_copy(update={"activation": TopKActivation(k=K, post="abs")})
     return dataclasses.replace(model, config=config)
+
+
+def _normalising() -> InferenceModel:
+    model = random_model("topk", D, D_SAE, K)
+    norm = RowNorm(kind="layer_norm", eps=1e-5, ddof=1)
+    return dataclasses.replace(model, config=model.config.model_copy(update={"row_norm": norm}))
 
 
 def _with_dead(kind: str) -> InferenceModel:

@@ -228,6 +228,7 @@ MAKERS: dict[ImportFormat, dict[str, Maker]] = {
         "topk, rescaled by decoder norms": _saelens(
             "TopKSAE", k=K, rescale_acts_by_decoder_norm=True
         ),
+        "topk, layer norm": _saelens("TopKSAE", k=K, normalize_activations="layer_norm"),
         "abstopk": _saelens("AbsTopKSAE", k=K),
         "jumprelu": _saelens("JumpReLUSAE"),
         "gated": _saelens("GatedSAE"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from saeserve.cli.output import (
     size,
 )
 from saeserve.client import SparseFeatures
+from saeserve.client.model_values import ModelSource
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
 
@@ -74,12 +75,19 @@ def show(reference: Reference, as_json: Json = False) -> None:
             ("architecture", model.architecture),
             ("activation", model.activation + (f" k={model.k}" if model.k else "")),
             ("d_in, d_sae, d_out", f"{model.d_in}, {model.d_sae}, {model.d_out}"),
+            ("reads", _axis(model.inputs)),
+            ("writes", _axis(model.outputs) + (" with x W_skipᵀ" if model.skip_connection else "")),
             ("trained on", f"{model.dataset} {model.source}"),
             ("job", model.job),
             ("metrics", metrics_text(model.metrics)),
             ("content", model.content_sha256),
         ]
     )
+
+
+def _axis(sources: Sequence[ModelSource]) -> str:
+    """Named columns: resid_post.3[0:576] resid_post.9[576:1152]."""
+    return " ".join(f"{each.name}[{each.offset}:{each.offset + each.d}]" for each in sources)
 
 
 @app.command()

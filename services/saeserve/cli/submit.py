@@ -49,8 +49,18 @@ def train(
     file: File = None,
     dataset: Annotated[str | None, typer.Option(help="Data set to train on.")] = None,
     source: Annotated[str | None, typer.Option(help="Source in it, e.g. resid_post.15.")] = None,
+    target_source: Annotated[
+        str | None, typer.Option(help="Source to predict from --source: a transcoder.")
+    ] = None,
+    skip_connection: Annotated[
+        bool, typer.Option("--skip-connection", help="Adds x W_skipᵀ to what it predicts.")
+    ] = False,
+    sources: Annotated[
+        list[str] | None, typer.Option(help="Source of a crosscoder; give two or more.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model to publish.")] = None,
     preset: Annotated[str | None, typer.Option(help="Documented config to start from.")] = None,
+    init_from: Annotated[str | None, typer.Option(help="Published model to go on from.")] = None,
     topk: Annotated[int | None, typer.Option("--topk", help="TopK with this k.")] = None,
     jumprelu: Annotated[bool, typer.Option("--jumprelu", help="JumpReLU, January 2025.")] = False,
     d_sae: Annotated[int | None, typer.Option("--d-sae", help="Number of latents.")] = None,
@@ -69,8 +79,12 @@ def train(
     flags: specs.Tree = {
         "dataset": dataset,
         "source": source,
+        "target_source": target_source,
+        "skip_connection": skip_connection or None,
+        "sources": sources or None,
         "model": model,
         "preset": preset,
+        "init_from": init_from,
         "d_sae": d_sae,
         "tokens": specs.count(tokens),
         "batch_size": batch_size,

@@ -33,6 +33,9 @@ class SparseFeatures:
     """Time waited in the server's queue, summed over the requests of the call."""
     compute_seconds: float = 0.0
     """Time computed, summed likewise."""
+    statistics: FloatArray | None = None
+    """[rows, 2]: mean and deviation of each raw row, of models that normalise rows; decode needs
+    them."""
 
     @property
     def rows(self) -> int:
@@ -73,6 +76,7 @@ def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> Sp
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
+    known = [part.statistics for part in parts if part.statistics is not None]
     return SparseFeatures(
         (*leading, parts[0].d_sae),
         offsets,
@@ -81,4 +85,5 @@ def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> Sp
         parts[0].model,
         sum(part.queue_seconds for part in parts),
         sum(part.compute_seconds for part in parts),
+        np.concatenate(known) if known and sum(map(len, known)) == len(counts) else None,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import grpc
 
 from saeserve.client.errors import translated
-from saeserve.client.values import Model, model_value
+from saeserve.client.model_values import Model, model_value
 from saeserve.v1 import model_service_pb2, model_service_pb2_grpc
 
 

@@ -82,7 +82,15 @@ def from_sparse(
         model,
         queue_seconds,
         compute_seconds,
+        _statistics(sparse),
     )
+
+
+def _statistics(sparse: tensor_pb2.SparseFeatures) -> FloatArray | None:
+    if not sparse.row_means:
+        return None
+    columns = [np.frombuffer(data, "<f4") for data in (sparse.row_means, sparse.row_deviations)]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _offsets(sparse: tensor_pb2.SparseFeatures, shape: tuple[int, ...]) -> IntArray:
@@ -96,6 +104,7 @@ def _offsets(sparse: tensor_pb2.SparseFeatures, shape: tuple[int, ...]) -> IntAr
 def to_sparse(features: SparseFeatures) -> tensor_pb2.SparseFeatures:
     """CSR onto the wire, in the narrowest index type that holds d_sae."""
     narrow = features.d_sae <= 2**16
+    means, deviations = _columns(features.statistics)
     return tensor_pb2.SparseFeatures(
         shape=features.shape,
         offsets=features.offsets.astype("<u8").tobytes(),
@@ -103,4 +112,12 @@ def to_sparse(features: SparseFeatures) -> tensor_pb2.SparseFeatures:
         index_type=tensor_pb2.INDEX_TYPE_U16 if narrow else tensor_pb2.INDEX_TYPE_U32,
         values=features.values.astype("<f4").tobytes(),
         values_dtype=tensor_pb2.DATA_TYPE_F32,
+        row_means=means,
+        row_deviations=deviations,
     )
+
+
+def _columns(statistics: FloatArray | None) -> tuple[bytes, bytes]:
+    if statistics is None:
+        return b"", b""
+    return statistics[:, 0].astype("<f4").tobytes(), statistics[:, 1].astype("<f4").tobytes()

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from saeserve.v1 import dataset_pb2, job_pb2, job_service_pb2, model_pb2
+from saeserve.v1 import dataset_pb2, job_pb2, job_service_pb2
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -130,35 +130,13 @@ class Dataset:
     files: tuple[Mapping[str, Any], ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class Model:
-    """One version of a model."""
-
-    resource: str
-    name: str
-    version: int
-    aliases: tuple[str, ...]
-    architecture: str
-    activation: str
-    d_in: int
-    d_out: int
-    d_sae: int
-    k: int
-    size_bytes: int
-    content_sha256: str
-    dataset: str
-    source: str
-    job: str
-    metrics: Mapping[str, float]
-    created: datetime | None
-
-
 def plain(message: Message) -> dict[str, Any]:
     """A message as plain data with the API's own field names."""
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-def _time(stamp: Timestamp) -> datetime | None:
+def instant(stamp: Timestamp) -> datetime | None:
+    """A timestamp off the wire; None when it is unset."""
     return stamp.ToDatetime(UTC) if stamp.seconds else None
 
 
@@ -184,9 +162,9 @@ def job_value(job: job_pb2.Job) -> Job:
         if job.HasField("error")
         else None,
         resolved_spec=plain(job.resolved_spec),
-        created=_time(job.create_time),
-        started=_time(job.start_time),
-        ended=_time(job.end_time),
+        created=instant(job.create_time),
+        started=instant(job.start_time),
+        ended=instant(job.end_time),
         etag=job.etag,
     )
 
@@ -247,7 +225,7 @@ def event_value(event: job_pb2.JobEvent) -> JobEvent:
     data = plain(payload) if payload is not None else {}
     if isinstance(payload, job_pb2.StateChanged):
         data["state"] = job_pb2.JobState.Name(payload.state).removeprefix("JOB_STATE_")
-    return JobEvent(kind, _time(event.time), event.attempt, event.step, data, event.token)
+    return JobEvent(kind, instant(event.time), event.attempt, event.step, data, event.token)
 
 
 def plan_value(response: job_service_pb2.SubmitJobResponse) -> Plan:
@@ -271,29 +249,6 @@ def dataset_value(dataset: dataset_pb2.Dataset) -> Dataset:
         failure=dataset.failure,
         job=dataset.job,
         manifest_sha256=dataset.manifest_sha256,
-        created=_time(dataset.create_time),
+        created=instant(dataset.create_time),
         files=tuple(plain(file) for file in dataset.files),
-    )
-
-
-def model_value(model: model_pb2.Model) -> Model:
-    """A Model off the wire."""
-    return Model(
-        resource=model.resource,
-        name=model.name,
-        version=model.version,
-        aliases=tuple(model.aliases),
-        architecture=model.architecture,
-        activation=model.activation,
-        d_in=model.d_in,
-        d_out=model.d_out,
-        d_sae=model.d_sae,
-        k=model.k,
-        size_bytes=model.size_bytes,
-        content_sha256=model.content_sha256,
-        dataset=model.dataset,
-        source=model.source,
-        job=model.job,
-        metrics=dict(model.metrics),
-        created=_time(model.create_time),
     )

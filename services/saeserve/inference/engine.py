@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
+from saeserve.core.ops.sparse import RowStatistics
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows, index_type
 from saeserve.inference.work import Operation
 from saeserve.platform.errors import InvalidInput, Overloaded, StartupError
@@ -63,6 +64,7 @@ def _from_features(rows: FeatureRows) -> SparseRows:
         indices=torch.as_tensor(rows.indices.astype(np.int64)),
         values=torch.as_tensor(rows.values),
         d_sae=rows.d_sae,
+        statistics=_from_statistics(rows.statistics),
     )
 
 
@@ -72,7 +74,21 @@ def _to_features(features: SparseRows) -> FeatureRows:
         indices=features.indices.cpu().numpy().astype(index_type(features.d_sae)),
         values=_to_numpy(features.values),
         d_sae=features.d_sae,
+        statistics=_to_statistics(features.statistics),
     )
+
+
+def _from_statistics(statistics: FloatArray | None) -> RowStatistics | None:
+    if statistics is None:
+        return None
+    columns = torch.as_tensor(statistics)
+    return RowStatistics(columns[:, 0], columns[:, 1])
+
+
+def _to_statistics(statistics: RowStatistics | None) -> FloatArray | None:
+    if statistics is None:
+        return None
+    return _to_numpy(torch.stack([statistics.mean, statistics.deviation], dim=1))
 
 
 def _to_numpy(values: Tensor) -> FloatArray:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from saeserve.inference.rows import (
     NARROW_LATENTS,
     FeatureRows,
+    FloatArray,
     IndexArray,
     OffsetArray,
     index_type,
@@ -35,7 +36,8 @@ def feature_rows(message: tensor_pb2.SparseFeatures, field: str) -> FeatureRows:
     indices = _read_indices(message, stored, field)
     values = elements(message.values, message.values_dtype, stored, f"{field}.values")
     _check_entries(FeatureRows(offsets, indices, values, d_sae), field)
-    return FeatureRows(offsets, indices.astype(index_type(d_sae), copy=False), values, d_sae)
+    narrow = indices.astype(index_type(d_sae), copy=False)
+    return FeatureRows(offsets, narrow, values, d_sae, _read_statistics(message, rows, field))
 
 
 def sparse_features(
@@ -54,7 +56,30 @@ def sparse_features(
         index_type=U16 if narrow else U32,
         values=packed(features.values, values_dtype, "values_dtype"),
         values_dtype=values_dtype,
+        row_means=_column(features.statistics, 0),
+        row_deviations=_column(features.statistics, 1),
     )
+
+
+def _column(statistics: FloatArray | None, index: int) -> bytes:
+    return b"" if statistics is None else statistics[:, index].astype("<f4").tobytes()
+
+
+def _read_statistics(
+    message: tensor_pb2.SparseFeatures, rows: int, field: str
+) -> FloatArray | None:
+    if not message.row_means and not message.row_deviations:
+        return None
+    columns = [
+        elements(message.row_means, tensor_pb2.DATA_TYPE_F32, rows, f"{field}.row_means"),
+        elements(message.row_deviations, tensor_pb2.DATA_TYPE_F32, rows, f"{field}.row_deviations"),
+    ]
+    statistics = np.stack(columns, axis=1)
+    infinite = ~np.isfinite(statistics).all(axis=1)
+    if infinite.any():
+        row = int(np.flatnonzero(infinite)[0])
+        raise _wrong("or row_deviations hold NaN or Inf", f"{field}.row_means", row=row)
+    return statistics
 
 
 def _common_count(offsets: OffsetArray) -> int:

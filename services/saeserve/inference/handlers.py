@@ -64,11 +64,15 @@ class Handlers:
         return Encoded(features, loaded.resource, served)
 
     async def decode(self, model: str, rows: FeatureRows, deadline: float | None) -> Decoded:
-        """Reconstructions of features [rows, d_sae]."""
+        """Reconstructions of features [rows, d_sae]; a skip connection would need the input."""
         async with self._models.use(model) as loaded:
             config = loaded.model.config
             if rows.d_sae != config.d_sae:
                 raise _mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
+            if config.row_norm.kind != "none" and rows.statistics is None and rows.rows:
+                raise _needs_statistics(loaded)
+            if config.skip_connection:
+                raise _needs_input(loaded)
             _check_result(rows.rows, config.d_out)
             served, dense = await self._compute(loaded, Operation.DECODE, rows, deadline)
         return Decoded(_dense(dense), loaded.resource, served)
@@ -128,6 +132,25 @@ def _check_width(rows: DenseRows, loaded: Loaded[InferenceModel]) -> None:
 def _check_result(rows: int, d_out: int) -> None:
     if rows * d_out * 4 > MAX_RESULT_BYTES:
         raise too_large()
+
+
+def _needs_statistics(loaded: Loaded[InferenceModel]) -> InvalidInput:
+    return InvalidInput(
+        f"{loaded.resource} normalises each row, which its output undoes by the row's statistics",
+        reason="NEEDS_ROW_STATISTICS",
+        field="features.row_means",
+        remedy="send row_means and row_deviations as Encode gave them, or call Reconstruct",
+    )
+
+
+def _needs_input(loaded: Loaded[InferenceModel]) -> InvalidInput:
+    return InvalidInput(
+        f"{loaded.resource} has a skip connection: its output depends on the input itself, "
+        "which features do not tell",
+        reason="NEEDS_INPUT",
+        field="features",
+        remedy="call Reconstruct with the activations",
+    )
 
 
 def _mismatch(

@@ -38,12 +38,16 @@ class DenseRows:
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Features in CSR form: offsets [rows + 1], indices ascending in a row, values float32."""
+    """Features in CSR form: offsets [rows + 1], indices ascending in a row, values float32.
+
+    `statistics` [rows, 2] hold mean and deviation of raw rows that the model normalised.
+    """
 
     offsets: OffsetArray
     indices: IndexArray
     values: FloatArray
     d_sae: int
+    statistics: FloatArray | None = None
 
     @property
     def rows(self) -> int:
@@ -53,7 +57,8 @@ class FeatureRows:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.offsets.nbytes + self.indices.nbytes + self.values.nbytes
+        known = 0 if self.statistics is None else self.statistics.nbytes
+        return self.offsets.nbytes + self.indices.nbytes + self.values.nbytes + known
 
     def part(self, start: int, stop: int) -> FeatureRows:
         """Rows start .. stop; indices and values are views."""
@@ -63,6 +68,7 @@ class FeatureRows:
             self.indices[first:last],
             self.values[first:last],
             self.d_sae,
+            None if self.statistics is None else self.statistics[start:stop],
         )
 
 
@@ -83,13 +89,15 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 
 def join_features(parts: Sequence[FeatureRows]) -> FeatureRows:
-    """`join` for features."""
+    """`join` for features; statistics are joined where all rows have them."""
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
+    known = [part.statistics for part in parts if part.statistics is not None]
     return FeatureRows(
         offsets,
         np.concatenate([part.indices for part in parts]),
         np.concatenate([part.values for part in parts]),
         parts[0].d_sae,
+        np.concatenate(known) if known and sum(map(len, known)) == len(counts) else None,
     )

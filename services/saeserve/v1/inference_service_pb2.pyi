@@ -30,7 +30,7 @@ class EncodeRequest(_message.Message):
     """F16 or F32; unset takes F32."""
     @_builtins.property
     def activations(self) -> _tensor_pb2.Tensor:
-        """[..., d_in], raw activations."""
+        """[..., d_in], raw activations; a crosscoder's sources side by side, as Model.inputs says."""
 
     def __init__(
         self,

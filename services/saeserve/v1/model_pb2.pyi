@@ -62,6 +62,9 @@ class Model(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
     """models/<name>/versions/<version>"""
     name: _builtins.str
@@ -81,12 +84,22 @@ class Model(_message.Message):
     """Data set, job and figures it comes from."""
     source: _builtins.str
     job: _builtins.str
+    skip_connection: _builtins.bool
+    """The output has a linear part of the input besides, so Decode cannot give it and Reconstruct can."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSource]:
+        """Named slices of the input axis, side by side: several for a crosscoder."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSource]:
+        """Named slices of the output axis; a transcoder's differ from its inputs."""
+
     def __init__(
         self,
         *,
@@ -107,11 +120,41 @@ class Model(_message.Message):
         job: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        inputs: _abc.Iterable[Global___ModelSource] | None = ...,
+        outputs: _abc.Iterable[Global___ModelSource] | None = ...,
+        skip_connection: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "aliases", b"aliases", "architecture", b"architecture", "content_sha256", b"content_sha256", "create_time", b"create_time", "d_in", b"d_in", "d_out", b"d_out", "d_sae", b"d_sae", "dataset", b"dataset", "job", b"job", "k", b"k", "metrics", b"metrics", "name", b"name", "resource", b"resource", "size_bytes", b"size_bytes", "source", b"source", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "aliases", b"aliases", "architecture", b"architecture", "content_sha256", b"content_sha256", "create_time", b"create_time", "d_in", b"d_in", "d_out", b"d_out", "d_sae", b"d_sae", "dataset", b"dataset", "inputs", b"inputs", "job", b"job", "k", b"k", "metrics", b"metrics", "name", b"name", "outputs", b"outputs", "resource", b"resource", "size_bytes", b"size_bytes", "skip_connection", b"skip_connection", "source", b"source", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelSource(_message.Message):
+    """One source [offset, offset + d) of a model's input or output axis."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    D_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    offset: _builtins.int
+    d: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        d: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["d", b"d", "name", b"name", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelSource: _TypeAlias = ModelSource  # noqa: Y015

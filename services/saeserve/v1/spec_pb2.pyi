@@ -94,6 +94,7 @@ class TrainSpec(_message.Message):
     ENCODER_DTYPE_FIELD_NUMBER: _builtins.int
     EVAL_ROWS_FIELD_NUMBER: _builtins.int
     PRESET_FIELD_NUMBER: _builtins.int
+    INIT_FROM_FIELD_NUMBER: _builtins.int
     TARGET_SOURCE_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
@@ -129,6 +130,11 @@ class TrainSpec(_message.Message):
     """Fills what is left unset: "openai-topk-2024", "anthropic-jan-2025", "anthropic-apr-2024",
     "gemma-scope", "batchtopk" or "matryoshka-best". Then only dataset and d_sae must be set;
     tokens are 100 M and model is <dataset>-<preset> unless set.
+    """
+    init_from: _builtins.str
+    """Continues from this published model (name, name@alias or name@version): the same architecture,
+    widths and kind of activation. `tokens` more are trained: the optimiser, schedules and order of
+    rows begin anew, so another seed gives the rows another order.
     """
     target_source: _builtins.str
     """Makes the SAE a transcoder: it reads `source` and predicts this source of the same rows."""
@@ -182,13 +188,14 @@ class TrainSpec(_message.Message):
         encoder_dtype: _builtins.str | None = ...,
         eval_rows: _builtins.int | None = ...,
         preset: _builtins.str | None = ...,
+        init_from: _builtins.str | None = ...,
         target_source: _builtins.str | None = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
         skip_connection: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -206,6 +213,8 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__encoder_dtype: _TypeAlias = _typing.Literal["_encoder_dtype", b"_encoder_dtype"]  # noqa: Y015
     _WhichOneofReturnType__eval_rows: _TypeAlias = _typing.Literal["eval_rows"]  # noqa: Y015
     _WhichOneofArgType__eval_rows: _TypeAlias = _typing.Literal["_eval_rows", b"_eval_rows"]  # noqa: Y015
+    _WhichOneofReturnType__init_from: _TypeAlias = _typing.Literal["init_from"]  # noqa: Y015
+    _WhichOneofArgType__init_from: _TypeAlias = _typing.Literal["_init_from", b"_init_from"]  # noqa: Y015
     _WhichOneofReturnType__log_every_steps: _TypeAlias = _typing.Literal["log_every_steps"]  # noqa: Y015
     _WhichOneofArgType__log_every_steps: _TypeAlias = _typing.Literal["_log_every_steps", b"_log_every_steps"]  # noqa: Y015
     _WhichOneofReturnType__micro_batch_size: _TypeAlias = _typing.Literal["micro_batch_size"]  # noqa: Y015
@@ -242,6 +251,8 @@ class TrainSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__encoder_dtype) -> _WhichOneofReturnType__encoder_dtype | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eval_rows) -> _WhichOneofReturnType__eval_rows | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__init_from) -> _WhichOneofReturnType__init_from | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__log_every_steps) -> _WhichOneofReturnType__log_every_steps | None: ...
     @_typing.overload

@@ -135,3 +135,45 @@ def test_a_checkpoint_without_its_preprocessing_is_told(
     (checkpoint / "preprocessing.safetensors").rename(checkpoint / "elsewhere.safetensors")
     assert shop.run("j-1") is ExitCode.FAILED
     assert shop.failure("j-1", 2).code == "CKPT_CORRUPT"
+
+
+def test_a_job_trains_more_tokens_from_a_published_model(shop: Workshop) -> None:
+    assert shop.train("j-1") is ExitCode.FINISHED
+    first = shop.output("j-1").metrics
+    assert shop.train("j-2", init_from="m", tokens=20 * BATCH, seed=3) is ExitCode.FINISHED
+    second = shop.output("j-2")
+    assert second.model == "models/m/versions/2"
+    lineage = shop.model("m@2").config.lineage
+    assert lineage.spec["init_from"] == "m"
+    told = [event.data for event in shop.events("j-2") if event.type == "metrics"]
+    start = [event.data for event in shop.events("j-1") if event.type == "metrics"]
+    assert told[0]["metrics"]["fvu"] < (start[0]["metrics"]["fvu"] + first["fvu"]) / 2
+
+
+def test_a_continued_job_resumes_without_the_model(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.train("j-1")
+    shop.train("j-2", model="undisturbed", init_from="m@1")
+    with monkeypatch.context() as patch:
+        stop_at(shop, 15, patch)
+        assert shop.train("j-3", model="disturbed", init_from="m@1") is ExitCode.STOPPED
+    shop.stop.clear()
+    assert shop.run("j-3") is ExitCode.FINISHED
+    assert weights(shop.model("disturbed")) == weights(shop.model("undisturbed"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"init_from": "nobody"}, "MODEL_NOT_FOUND"),
+        ({"init_from": "m", "d_sae": 48}, "INVALID_SPEC"),
+        ({"init_from": "m", "topk": None, "batchtopk": {"k": 4}}, "INVALID_SPEC"),
+    ],
+)
+def test_a_model_that_cannot_be_continued_is_told(
+    shop: Workshop, fields: dict[str, object], code: str
+) -> None:
+    shop.train("j-1")
+    assert shop.train("j-2", **fields) is ExitCode.FAILED
+    assert (shop.failure("j-2").code, shop.failure("j-2").retryable) == (code, False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saeserve.control.converters.times import timestamp
-from saeserve.core.specs.model import TopKActivation
+from saeserve.core.specs.model import TensorSource, TopKActivation
 from saeserve.registry.version import ModelVersion
 from saeserve.v1 import model_pb2
 
@@ -30,4 +30,11 @@ def model_message(found: ModelVersion) -> model_pb2.Model:
         job=lineage.job or found.job,
         metrics=lineage.metrics,
         create_time=timestamp(found.created),
+        inputs=[_source(source) for source in config.inputs],
+        outputs=[_source(source) for source in config.outputs],
+        skip_connection=config.skip_connection,
     )
+
+
+def _source(source: TensorSource) -> model_pb2.ModelSource:
+    return model_pb2.ModelSource(name=source.name, offset=source.offset, d=source.d)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from saeserve.control.handlers.check_continuation import pinned
 from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
+from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.specs.jobs import EvaluateSpec
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.specs.judging import check_widths, judged_sources
+from saeserve.core.specs.layout import Layout, layout_of
+from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.memory import Plan, TrainingData, plan_training
-from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.core.specs.training import TrainSpec
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
@@ -18,11 +22,12 @@ def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[Tr
     """The resolved spec and the plan; while the data set is PENDING, the worker resolves."""
     manifest = inputs.manifest(spec.dataset, upstream, "spec.train.dataset")
     if manifest is None:
-        return spec, plan_training(spec, spec, None)
-    source = source_of(manifest, spec.source, "spec.train.source")
-    resolved = resolve(spec, source.d, source.name)
+        return pinned(spec, None, inputs, upstream), plan_training(spec, spec, None)
+    layout = _layout(spec, manifest)
+    resolved = pinned(layout.resolve(spec), layout, inputs, upstream)
     data = TrainingData(
-        d=source.d,
+        d=layout.d_in,
+        d_target=layout.d_out if spec.target_source is not None else 0,
         train_rows=manifest.rows - manifest.heldout_rows,
         heldout_rows=manifest.heldout_rows,
         shard_rows=max(shard.rows for shard in manifest.shards),
@@ -37,6 +42,23 @@ def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[Tr
     return resolved, plan_training(spec, resolved, data)
 
 
+def _layout(spec: TrainSpec, manifest: DatasetManifest) -> Layout:
+    try:
+        return layout_of(spec, manifest, lambda name, field: _find(manifest, name, field))
+    except SpecError as error:
+        raise _refused(error) from None
+
+
+def _find(manifest: DatasetManifest, name: str | None, field: str) -> SourceEntry:
+    return source_of(manifest, name, f"spec.{field}")
+
+
+def _refused(error: SpecError) -> InvalidInput:
+    return InvalidInput(
+        error.message, reason=error.code, field=f"spec.{error.field}", remedy=error.remedy
+    )
+
+
 def check_evaluate(
     spec: EvaluateSpec, inputs: Inputs, upstream: Upstream
 ) -> tuple[EvaluateSpec, Plan]:
@@ -46,6 +68,8 @@ def check_evaluate(
     if manifest is not None:
         _check_rows(spec, manifest)
         spec = _with_source(spec, manifest, version)
+    if version is not None and spec.loss_recovered is not None:
+        _check_one_site(version)
     if version is None:
         return spec, Plan(notes=("the model is published by a job that this one waits for",))
     return spec.model_copy(update={"model": version.resource}), Plan(
@@ -83,17 +107,35 @@ def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
 def _with_source(
     spec: EvaluateSpec, manifest: DatasetManifest, version: ModelVersion | None
 ) -> EvaluateSpec:
-    """The spec with its source named: as asked, else as the model was trained, else the only."""
-    names = {entry.name for entry in manifest.sources}
-    trained = version.config.lineage.source if version else ""
-    name = spec.source or (trained if trained in names else None)
-    source = source_of(manifest, name, f"{_FIELD}.source")
-    if version is not None and source.d != version.config.d_in:
-        raise InvalidInput(
-            f"{version.resource} takes rows of {version.config.d_in}, and source {source.name} "
-            f"has {source.d}",
-            reason="DATA_MISMATCH",
-            field=f"{_FIELD}.source",
-            remedy="name the source that the model was trained on",
+    """The spec with its source named where the model reads one: as asked, else as the model was
+    trained, else the only; a model that a job waited for makes says nothing yet."""
+    if version is None:
+        only = spec.source is not None or len(manifest.sources) == 1
+        source = source_of(manifest, spec.source, f"{_FIELD}.source") if only else None
+        return spec.model_copy(update={"source": source.name}) if source else spec
+    config = version.config
+    try:
+        sources = judged_sources(
+            config, spec.source, manifest, lambda name, field: _find(manifest, name, field)
         )
-    return spec.model_copy(update={"source": source.name})
+        check_widths(version.resource, config, sources, spec.dataset)
+    except SpecError as error:
+        raise _refused(error) from None
+    except DataMismatchError as error:
+        raise InvalidInput(
+            error.message, reason=error.code, field=f"{_FIELD}.source", remedy=error.remedy
+        ) from None
+    if len(config.inputs) > 1:
+        return spec
+    return spec.model_copy(update={"source": sources[0].name})
+
+
+def _check_one_site(version: ModelVersion) -> None:
+    config = version.config
+    if config.transcodes or len(config.inputs) > 1:
+        raise InvalidInput(
+            f"{version.resource} stands between several sites, and loss_recovered splices one",
+            reason="SEVERAL_SITES",
+            field=f"{_FIELD}.loss_recovered",
+            remedy="leave loss_recovered out, or evaluate an autoencoder",
+        )

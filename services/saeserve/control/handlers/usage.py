@@ -40,17 +40,25 @@ class LiveUse:
         ]
 
     def of_model(self, resource: str) -> list[str]:
-        """Ids of the live jobs that evaluate or export the version."""
+        """Ids of the live jobs that evaluate, export or continue the version."""
         return [record.id for record, spec in self._live() if self._reads(spec, resource)]
 
     def _live(self) -> Iterator[tuple[JobRecord, JobSpec]]:
         return ((record, spec_of(record.submission)) for record in self._catalog.live())
 
     def _reads(self, spec: JobSpec, resource: str) -> bool:
-        job = spec.evaluate or spec.export_model
-        if job is None:
+        reference = _model_read(spec)
+        if reference is None:
             return False
         try:
-            return self._models.resolve(job.model).resource == resource
+            return self._models.resolve(reference).resource == resource
         except NotFound:
             return False
+
+
+def _model_read(spec: JobSpec) -> str | None:
+    """Reference of the model that a job begins with."""
+    if spec.train is not None:
+        return spec.train.init_from
+    job = spec.evaluate or spec.export_model
+    return job.model if job else None

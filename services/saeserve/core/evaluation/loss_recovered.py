@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saeserve.core.errors import DataError, DataMismatchError, SpecError
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.specs.model import ModelConfig
 
 Replace = Callable[[Tensor], Tensor]
 """From the site's rows [N, d] at all positions but BOS to the rows that stand in for them."""
@@ -60,7 +61,8 @@ def loss_recovered(
         raise SpecError(
             "massive_above", f"must be positive; got {massive_above}", remedy="use inf for none"
         )
-    _check_model(model, mean_D)
+    check_one_site(model.config)
+    _check_widths(model, mean_D)
     guard = _Guard(massive_above)
     arms: dict[str, Replace | None] = {
         "clean": None,
@@ -104,14 +106,18 @@ class _Sum:
         return self.total / self.count
 
 
-def _check_model(model: InferenceModel, mean_D: Tensor) -> None:
-    if model.config.transcodes or len(model.config.inputs) > 1:
-        names = [source.name for source in (*model.config.inputs, *model.config.outputs)]
+def check_one_site(config: ModelConfig) -> None:
+    """Raise DataMismatchError for a transcoder or crosscoder: one site's rows are spliced."""
+    if config.transcodes or len(config.inputs) > 1:
+        names = [source.name for source in (*config.inputs, *config.outputs)]
         raise DataMismatchError(
             f"the model stands between several sites ({', '.join(dict.fromkeys(names))}), "
             "and one site's rows are spliced",
             remedy="leave loss_recovered out, or evaluate an autoencoder",
         )
+
+
+def _check_widths(model: InferenceModel, mean_D: Tensor) -> None:
     widths = (model.config.d_in, model.config.d_out, mean_D.numel())
     if len(set(widths)) != 1:
         raise DataMismatchError(

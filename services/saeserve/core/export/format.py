@@ -34,7 +34,6 @@ def save_model(model: InferenceModel, folder: Path) -> None:
     Each file appears whole or not at all. Raises FormatError for tensors that `load_model` would
     refuse, NoSpaceError when the disk is full.
     """
-    _check_config(model.config)
     tensors = {name: value.contiguous().cpu() for name, value in model.tensors.items()}
     _check_names(set(tensors), model.config)
     for name, value in tensors.items():
@@ -72,9 +71,7 @@ def load_config(folder: Path) -> ModelConfig:
         raise FormatError(f"{CONFIG_FILE} is missing in {folder.name}", remedy=_DAMAGED) from error
     if len(data) > MAX_CONFIG_BYTES:
         raise FormatError(f"{CONFIG_FILE} exceeds {MAX_CONFIG_BYTES} bytes", remedy=_DAMAGED)
-    config = ModelConfig.from_bytes(data)
-    _check_config(config)
-    return config
+    return ModelConfig.from_bytes(data)
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -111,14 +108,6 @@ def _read_tensors(file: TensorFile, config: ModelConfig) -> dict[str, Tensor]:
     for name, value in tensors.items():
         _check_values(name, value)
     return tensors
-
-
-def _check_config(config: ModelConfig) -> None:
-    if config.row_norm.kind != "none":
-        raise FormatError(
-            f"{CONFIG_FILE}: row_norm.kind is {config.row_norm.kind!r}; this release runs 'none'",
-            remedy="use a release that normalises rows",
-        )
 
 
 def _check_names(names: set[str], config: ModelConfig) -> None:

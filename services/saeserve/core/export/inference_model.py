@@ -16,7 +16,7 @@ from torch import Tensor
 from saeserve.core.errors import DataMismatchError
 from saeserve.core.ops import sparse
 from saeserve.core.ops.selection import Selected, top_k
-from saeserve.core.ops.sparse import SparseRows
+from saeserve.core.ops.sparse import RowStatistics, SparseRows
 from saeserve.core.specs.model import ModelConfig, TopKActivation
 
 __all__ = ["InferenceModel", "SparseRows"]
@@ -74,8 +74,10 @@ class InferenceModel:
         Works in row blocks, so that the dense pre-activations stay within ops.sparse.BLOCK_BYTES.
         Rows must be finite. Raises DataMismatchError for rows of another width.
         """
-        blocks = [self._activate(h_BF) for h_BF in self._pre_activations(x)]
-        return sparse.concat(blocks)
+        self._check_rows(x)
+        statistics = self._statistics(x)
+        blocks = [self._activate(h_BF) for h_BF in self._pre_activations(x, statistics)]
+        return dataclasses.replace(sparse.concat(blocks), statistics=statistics)
 
     def encode_dense(self, x: Tensor) -> Tensor:
         """Features [rows, d_sae] of raw rows [rows, d_in]; for tests and small evaluations."""
@@ -85,8 +87,9 @@ class InferenceModel:
         """Reconstructions [rows, d_out] in raw activation space.
 
         A skip connection maps the raw input `x` [rows, d_in] to the output besides, so features
-        alone do not make a reconstruction there. Raises DataMismatchError for features of another
-        width, and where `x` is needed and missing.
+        alone do not make a reconstruction there. A model that normalises rows needs the statistics
+        that its encode leaves in the features. Raises DataMismatchError for features of another
+        width, and where `x` or statistics are needed and missing.
         """
         if features.d_sae != self.config.d_sae:
             raise DataMismatchError(
@@ -94,6 +97,8 @@ class InferenceModel:
                 remedy="decode with the model that encoded them",
             )
         decoded_BO = sparse.decode(features.to(self.device), self.W_dec) + self.b_dec
+        if self.config.row_norm.kind != "none":
+            return self._denormalised(decoded_BO, features.statistics)
         return decoded_BO if self.W_skip is None else decoded_BO + self._skipped(x, self.W_skip)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -108,16 +113,42 @@ class InferenceModel:
             )
         return x.to(self.device, W_skip_OD.dtype) @ W_skip_OD.T
 
-    def _pre_activations(self, x: Tensor) -> Iterator[Tensor]:
-        """x W_enc + b_enc in blocks of rows; one empty block for no rows."""
+    def _check_rows(self, x: Tensor) -> None:
         if x.ndim != 2 or x.shape[1] != self.config.d_in:
             raise DataMismatchError(
                 f"rows of shape {list(x.shape)} do not fit d_in = {self.config.d_in}",
                 remedy="send activations of the site that the model was trained on",
             )
+
+    def _statistics(self, x: Tensor) -> RowStatistics | None:
+        """Of each row, where the model normalises rows."""
+        norm = self.config.row_norm
+        if norm.kind == "none":
+            return None
+        x_BD = x.to(self.device, torch.float32)
+        deviation_B, mean_B = torch.std_mean(x_BD, dim=1, correction=norm.ddof)
+        return RowStatistics(mean_B, deviation_B)
+
+    def _denormalised(self, y_BO: Tensor, statistics: RowStatistics | None) -> Tensor:
+        if statistics is None:
+            if not y_BO.shape[0]:
+                return y_BO
+            raise DataMismatchError(
+                "the model normalises each row, and the features come without the rows' statistics",
+                remedy="decode what encode gave, statistics included, or reconstruct",
+            )
+        known = statistics.to(self.device)
+        return y_BO * known.deviation[:, None] + known.mean[:, None]
+
+    def _pre_activations(self, x: Tensor, statistics: RowStatistics | None) -> Iterator[Tensor]:
+        """x W_enc + b_enc in blocks of rows; one empty block for no rows."""
         size = sparse.rows_per_block(self.config.d_sae)
         for start in range(0, max(1, x.shape[0]), size):
-            x_BD = x[start : start + size].to(self.device, torch.float32)
+            rows = slice(start, start + size)
+            x_BD = x[rows].to(self.device, torch.float32)
+            if statistics is not None:
+                spread_B = statistics.deviation[rows] + self.config.row_norm.eps
+                x_BD = (x_BD - statistics.mean[rows, None]) / spread_B[:, None]
             yield torch.addmm(self.b_enc, x_BD, self.W_enc)
 
     def _activate(self, h_BF: Tensor) -> SparseRows:

@@ -23,16 +23,30 @@ _DENSE_SHARE = 0.08
 
 
 @dataclass(frozen=True)
+class RowStatistics:
+    """Mean and standard deviation of each raw row, float [rows]: what undoes its layer norm."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def to(self, device: torch.device) -> RowStatistics:
+        """The same on `device`."""
+        return RowStatistics(self.mean.to(device), self.deviation.to(device))
+
+
+@dataclass(frozen=True)
 class SparseRows:
     """Features of rows in CSR form.
 
-    `offsets` int64 [rows + 1], `indices` int64 [N] ascending in each row, `values` float [N].
+    `offsets` int64 [rows + 1], `indices` int64 [N] ascending in each row, `values` float [N];
+    `statistics` of the rows where the model normalised them.
     """
 
     offsets: Tensor
     indices: Tensor
     values: Tensor
     d_sae: int
+    statistics: RowStatistics | None = None
 
     @property
     def rows(self) -> int:
@@ -48,7 +62,11 @@ class SparseRows:
     def to(self, device: torch.device) -> SparseRows:
         """The same rows on `device`."""
         return SparseRows(
-            self.offsets.to(device), self.indices.to(device), self.values.to(device), self.d_sae
+            self.offsets.to(device),
+            self.indices.to(device),
+            self.values.to(device),
+            self.d_sae,
+            None if self.statistics is None else self.statistics.to(device),
         )
 
 
@@ -96,8 +114,15 @@ def slice_rows(features: SparseRows, start: int, stop: int) -> SparseRows:
     """Rows start .. stop; indices and values are views."""
     offsets = features.offsets[start : stop + 1]
     first, last = int(offsets[0]), int(offsets[-1])
+    known = features.statistics
     return SparseRows(
-        offsets - first, features.indices[first:last], features.values[first:last], features.d_sae
+        offsets - first,
+        features.indices[first:last],
+        features.values[first:last],
+        features.d_sae,
+        None
+        if known is None
+        else RowStatistics(known.mean[start:stop], known.deviation[start:stop]),
     )
 
 
@@ -110,7 +135,8 @@ def split(features: SparseRows, sizes: Sequence[int]) -> list[SparseRows]:
 
 
 def concat(parts: Sequence[SparseRows]) -> SparseRows:
-    """All rows of `parts` (at least one), in order. Raises DataMismatchError when widths differ."""
+    """All rows of `parts` (at least one), in order. Raises DataMismatchError when widths differ,
+    or when some parts have statistics of their rows and some have none."""
     widths = {part.d_sae for part in parts}
     if len(widths) != 1:
         raise DataMismatchError(f"cannot join feature rows of widths {sorted(widths)}")
@@ -119,6 +145,7 @@ def concat(parts: Sequence[SparseRows]) -> SparseRows:
         indices=torch.cat([part.indices for part in parts]),
         values=torch.cat([part.values for part in parts]),
         d_sae=widths.pop(),
+        statistics=_joined([part.statistics for part in parts]),
     )
 
 
@@ -180,6 +207,17 @@ def _decode_dense(features: SparseRows, W_dec_FO: Tensor) -> Tensor:
         for start in range(0, features.rows, size)
     ]
     return torch.cat(blocks)
+
+
+def _joined(parts: Sequence[RowStatistics | None]) -> RowStatistics | None:
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    if len(known) < len(parts):
+        raise DataMismatchError("cannot join feature rows with and without their rows' statistics")
+    return RowStatistics(
+        torch.cat([part.mean for part in known]), torch.cat([part.deviation for part in known])
+    )
 
 
 def _offsets(counts_B: Tensor) -> Tensor:

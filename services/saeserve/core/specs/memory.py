@@ -34,6 +34,8 @@ on by default): 2.7, 2.6, 2.8 for the TopK family, 6.4 for JumpReLU, rounded up.
 _ROW_TENSORS = 4
 """[rows, d_in] float32 tensors alive at the peak: rows, reconstruction, error, its gradient."""
 
+_WITHOUT_INPUT_BIAS = ("jumprelu", "relu")
+
 
 class Plan(Spec):
     """What a job would take, and what is worth knowing before it runs. Sizes in bytes."""
@@ -46,19 +48,30 @@ class Plan(Spec):
 
 
 class TrainingData(Spec):
-    """What the plan needs to know of a READY data set's source."""
+    """What the plan needs to know of a READY data set's sources."""
 
     d: int = Field(ge=1)
+    """Width of the input, all sources together."""
+    d_target: int = Field(default=0, ge=0)
+    """Width of the target where that is another source, else 0."""
     train_rows: int = Field(ge=0)
     heldout_rows: int = Field(ge=0)
     shard_rows: int = Field(ge=1)
 
 
-def parameter_count(architecture: str, d_in: int, d_sae: int) -> int:
+def parameter_count(
+    architecture: str, d_in: int, d_sae: int, d_target: int = 0, *, skip: bool = False
+) -> int:
     """Parameters of an autoencoder: W_enc, W_dec, b_dec, and vectors over latents: b_enc, one
-    threshold for JumpReLU, two biases and a scale for gated."""
-    per_latent = 2 * d_in + {"jumprelu": 2, "gated": 3}.get(architecture, 1)
-    return d_sae * per_latent + d_in
+    threshold for JumpReLU, two biases and a scale for gated.
+
+    With a `d_target` those of a transcoder: a bias for the input where the architecture subtracts
+    one, and W_skip for a skip connection.
+    """
+    d_out = d_target or d_in
+    vectors = {"jumprelu": 2, "gated": 3}.get(architecture, 1)
+    own_bias = d_in if d_target and architecture not in _WITHOUT_INPUT_BIAS else 0
+    return d_sae * (d_in + d_out + vectors) + d_out + own_bias + d_in * d_out * skip
 
 
 def plan_training(asked: TrainSpec, resolved: TrainSpec, data: TrainingData | None) -> Plan:
@@ -66,7 +79,13 @@ def plan_training(asked: TrainSpec, resolved: TrainSpec, data: TrainingData | No
     if data is None:
         note = "memory and disk are known once the data set is READY, for they depend on its width"
         return Plan(steps=resolved.steps, notes=(note, *_spec_notes(asked, resolved)))
-    parameters = parameter_count(resolved.architecture.name, data.d, resolved.d_sae)
+    parameters = parameter_count(
+        resolved.architecture.name,
+        data.d,
+        resolved.d_sae,
+        data.d_target,
+        skip=resolved.skip_connection,
+    )
     published = parameters * _FLOAT * _EXPORTS_AT_ONCE
     return Plan(
         parameters=parameters,
@@ -82,13 +101,13 @@ def plan_training(asked: TrainSpec, resolved: TrainSpec, data: TrainingData | No
 def _step_bytes(spec: TrainSpec, data: TrainingData) -> int:
     rows = spec.micro_batch_size or spec.batch_size
     dense = _DENSE_ACTIVATIONS[spec.architecture.name] * spec.d_sae
-    return rows * (dense + _ROW_TENSORS * data.d) * _FLOAT
+    return rows * (dense + _ROW_TENSORS * (data.d + data.d_target)) * _FLOAT
 
 
 def _window(spec: TrainSpec, data: TrainingData) -> int:
     """Rows held to be shuffled, in float32."""
     rows = min(spec.preprocess.window_shards * data.shard_rows, data.train_rows)
-    return rows * data.d * _FLOAT
+    return rows * (data.d + data.d_target) * _FLOAT
 
 
 def _spec_notes(asked: TrainSpec, resolved: TrainSpec) -> list[str]:

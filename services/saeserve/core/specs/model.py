@@ -53,11 +53,15 @@ class ReluActivation(Spec):
 
 
 class RowNorm(Spec):
-    """Normalisation of each row before encoding, needed by some imports."""
+    """Normalisation of each row before encoding, needed by some imports.
+
+    `layer_norm`: x' = (x - mean) / (deviation + eps), the deviation with `ddof` degrees of freedom
+    taken off; the output is multiplied by the deviation and moved by the mean again.
+    """
 
     kind: Literal["none", "layer_norm"] = "none"
-    eps: float = 0.0
-    ddof: int = 0
+    eps: float = Field(default=0.0, ge=0)
+    ddof: int = Field(default=0, ge=0, le=1)
 
 
 class Lineage(Spec):
@@ -96,6 +100,12 @@ class ModelConfig(Spec):
             raise SpecError(
                 "model.activation.k",
                 f"k = {self.activation.k} exceeds d_sae = {self.d_sae}",
+                remedy="export the model again",
+            )
+        if self.row_norm.kind != "none" and (self.d_in < 2 or self.skip_connection):
+            raise SpecError(
+                "model.row_norm",
+                "rows are normalised, but are of width 1 or skip the dictionary",
                 remedy="export the model again",
             )
         if self.dead_latents > self.d_sae:

@@ -82,6 +82,7 @@ class TrainSpec(Spec):
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     eval_rows: int = Field(default=16_384, ge=0)
     preset: str | None = None
+    init_from: str | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -39,6 +39,7 @@ from saeserve.core.training.events import (
     Warned,
 )
 from saeserve.core.training.schedules import learning_rate
+from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import Optimizer, take_step
 
@@ -65,6 +66,8 @@ class TrainingSetup:
     source: ActivationSource
     preprocessing: AnyPreprocessing
     device: torch.device
+    initial: EvaluationForm | None = None
+    """What a fresh start continues from, of the same rows and widths (`init_from`)."""
 
 
 class OneRank:
@@ -92,23 +95,15 @@ class Trainer:
 
     @classmethod
     def start(cls, setup: TrainingSetup) -> Trainer:
-        """A run from step 0, initialised from a sample of the preprocessed rows.
+        """A run from step 0, from a sample of the preprocessed rows or from `setup.initial`.
 
         Raises SpecError for a spec that is not resolved, DataMismatchError where the source's
-        width is not d_in, and what the architecture's `initialise` raises.
+        width is not d_in, and what `initial_state` raises.
         """
         _check(setup)
         spec, dims = setup.spec, setup.dims
-        architecture = architecture_of(spec)
-        rows = architecture.sample_rows(spec.architecture, dims)
-        sample = dims.batch(setup.preprocessing.apply(setup.source.sample(rows, spec.seed)))
-        params, carried = architecture.initialise(
-            spec.architecture, dims, sample.x_BD, sample.target_BO, spec.seed
-        )
-        state = TrainerState.initial(
-            {name: value.to(setup.device).contiguous() for name, value in params.items()},
-            {name: value.to(setup.device).contiguous() for name, value in carried.items()},
-            dims.d_sae,
+        state = initial_state(
+            spec, dims, setup.source, setup.preprocessing, setup.initial, setup.device
         )
         return cls(setup, state, _start_warnings(spec))
 

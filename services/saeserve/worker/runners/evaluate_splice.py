@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from saeserve.core.errors import DataMismatchError
-from saeserve.core.evaluation.loss_recovered import loss_recovered
+from saeserve.core.evaluation.loss_recovered import check_one_site, loss_recovered
 from saeserve.core.specs.jobs import LossRecoveredSpec, SiteSpec
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.harvest.heldout import heldout_sequences
@@ -19,6 +19,7 @@ from saeserve.worker.runners.evaluate_subject import Subject, mean_of
 
 def recovered(context: RunContext, subject: Subject) -> dict[str, float]:
     """Figures of `loss_recovered`; rows of massive norm stay as they are (DESIGN section 4)."""
+    check_one_site(subject.model.config)
     wanted = subject.spec.loss_recovered or LossRecoveredSpec()
     manifest = subject.dataset.manifest
     model = _language_model(context, manifest, subject)

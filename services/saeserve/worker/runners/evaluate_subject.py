@@ -75,7 +75,7 @@ def mean_of(context: RunContext, subject: Subject) -> Tensor:
     for rows in heldout(
         context,
         subject.dataset,
-        subject.names,
+        subject.source.name,
         subject.norm_cut,
         subject.spec.max_rows,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from saeserve.worker.runners.train_checkpoints import (
     recorded_threads,
 )
 from saeserve.worker.runners.train_export import Trained, publish
+from saeserve.worker.runners.train_init import initial_form
 
 
 def run(context: RunContext) -> Completed:
@@ -41,6 +43,9 @@ def run(context: RunContext) -> Completed:
     source = _source(dataset, layout, spec)
     preprocessing = _preprocessing(context, source, layout, spec, resume)
     setup = _setup(context, spec, layout, source, preprocessing)
+    if resume is None:
+        initial = initial_form(context, spec, layout, preprocessing)
+        setup = dataclasses.replace(setup, initial=initial)
     trainer = Trainer.resume(setup, resume) if resume else Trainer.start(setup)
     speed = _train(context, trainer, setup, preprocessing)
     trained = Trained(spec, dataset, layout, preprocessing, trainer, speed)

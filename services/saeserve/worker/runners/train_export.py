@@ -24,6 +24,7 @@ from saeserve.worker.report import finite
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.datasets import heldout
 from saeserve.worker.runners.scratch import scratch_folder
+from saeserve.worker.runners.train_init import sides
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,12 @@ def publish(context: RunContext, trained: Trained) -> Output:
 
 
 def _folded(context: RunContext, trained: Trained) -> InferenceModel:
-    layout, parts = trained.layout, trained.preprocessing.parts
-    # The targets' columns are the last: all of them, unless they follow the inputs'.
-    targets = SideBySide(parts[-len(layout.targets) :])
+    layout = trained.layout
+    source, target = sides(layout, trained.preprocessing)
     return fold_between(
         trained.trainer.form(),
-        Side(_names(layout.inputs), SideBySide(parts[: len(layout.inputs)])),
-        Side(_names(layout.targets), targets),
+        Side(_names(layout.inputs), source),
+        Side(_names(layout.targets), target),
         architecture=trained.spec.architecture.name,
         lineage=_lineage(context, trained),
     )

@@ -91,7 +91,9 @@ def test_other_versions_are_refused(saved: Path, version: object) -> None:
         ({"d_in": 13}, "model.inputs: the sources are 12 wide together, the model 13"),
         ({"outputs": [{"name": "y", "offset": 1, "d": 12}]}, "'y' begins at 1, not at 0"),
         ({"dead_latents": 41}, "41 of 40 latents"),
-        ({"row_norm": {"kind": "layer_norm"}}, "row_norm.kind is 'layer_norm'"),
+        ({"row_norm": {"kind": "rms"}}, "model.row_norm.kind"),
+        ({"row_norm": {"kind": "layer_norm", "ddof": 2}}, "model.row_norm.ddof"),
+        ({"row_norm": {"kind": "layer_norm"}, "skip_connection": True}, "rows are normalised"),
     ],
 )
 def test_configs_that_make_no_sense_are_refused(
@@ -166,11 +168,13 @@ def test_a_model_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_a_row_norm_is_refused_when_saving_too(tmp_path: Path) -> None:
+def test_a_row_norm_is_read_back(tmp_path: Path) -> None:
     model = random_model("relu")
-    config = model.config.model_copy(update={"row_norm": RowNorm(kind="layer_norm")})
-    with pytest.raises(FormatError, match="row_norm"):
-        save_model(InferenceModel(config, **model.tensors, threshold=None), tmp_path)
+    norm = RowNorm(kind="layer_norm", eps=1e-5, ddof=1)
+    config = model.config.model_copy(update={"row_norm": norm})
+    normalised = InferenceModel(config, **model.tensors, threshold=None)
+    save_model(normalised, tmp_path)
+    _assert_same(load_model(tmp_path), normalised)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.peers import payload
 from saeserve.core.export.peers.registry import export_model
 from saeserve.core.specs.interchange import ExportFormat
-from saeserve.core.specs.model import Lineage, TensorSource, TopKActivation
+from saeserve.core.specs.model import Lineage, RowNorm, TensorSource, TopKActivation
 
 EXPRESSIBLE: list[tuple[ExportFormat, Kind]] = [
     ("saelens", "topk"),
@@ -146,6 +146,27 @@ def test_what_a_format_cannot_hold_is_named(
     with pytest.raises(FormatError, match=message):
         export_model(model, format, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def normalising(kind: Kind = "topk", ddof: int = 1) -> InferenceModel:
+    norm = RowNorm(kind="layer_norm", eps=1e-5, ddof=ddof)
+    return changed(random_model(kind), row_norm=norm)
+
+
+def test_layer_norm_is_written_for_saelens_alone(tmp_path: Path) -> None:
+    model = normalising()
+    export_model(model, "saelens", tmp_path / "out")
+    again = read(tmp_path / "out", "saelens").model
+    assert again.config.row_norm == model.config.row_norm
+    assert_agree(model, again)
+    for format in ("dictionary_learning", "sparsify"):
+        with pytest.raises(FormatError, match=r"row_norm.kind is 'layer_norm'"):
+            export_model(model, format, tmp_path / format)
+
+
+def test_another_layer_norm_than_saelens_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="row_norm is"):
+        export_model(normalising(ddof=0), "saelens", tmp_path / "out")
 
 
 def test_magnitudes_are_a_class_of_saelens(tmp_path: Path) -> None:

@@ -195,6 +195,32 @@ def test_an_openai_relu_model(tmp_path: Path) -> None:
     assert_same(read(tmp_path, "openai"), f_BF, f_BF @ w["W_dec"] + w["b_dec"], x_BD)
 
 
+@pytest.mark.parametrize("post", ["ReLU", "Identity"])
+def test_an_openai_topk_model_normalises_rows(tmp_path: Path, post: str) -> None:
+    """Unbiased deviation, epsilon outside of the root; undone by the deviation alone."""
+    w, x_BD = doubled(), rows()
+    state: dict[str, object] = {
+        "pre_bias": weights()["b_dec"],
+        "latent_bias": weights()["b_enc"],
+        "encoder.weight": weights()["W_enc"].T,
+        "decoder.weight": weights()["W_dec"].T,
+        "activation": "TopK",
+        "activation_state_dict": {"k": K, "postact_fn": post},
+    }
+    torch.save(state, tmp_path / "model.pt")
+    mean_B1 = x_BD.double().mean(1, keepdim=True)
+    deviation_B1 = x_BD.double().std(1, keepdim=True)
+    normal_BD = (x_BD.double() - mean_B1) / (deviation_B1 + 1e-5)
+    h_BF = (normal_BD - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    values, indices = h_BF.topk(K, dim=1)
+    kept = values.relu() if post == "ReLU" else values
+    f_BF = torch.zeros_like(h_BF).scatter(1, indices, kept)
+    decoded = (f_BF @ w["W_dec"] + w["b_dec"]) * deviation_B1 + mean_B1
+    imported = read(tmp_path, "openai")
+    assert_same(imported, f_BF, decoded, x_BD)
+    assert imported.model.config.row_norm.kind == "layer_norm"
+
+
 def test_sixteen_bit_files_are_read(tmp_path: Path) -> None:
     tensors = {name: value.bfloat16() for name, value in weights().items()}
     peers.write_saelens(tmp_path, tensors)

@@ -1,0 +1,40 @@
+"""The state before the first step: initialised from a sample, or continued from a form."""
+
+from __future__ import annotations
+
+import torch
+
+from saeserve.core.architectures.continuing import continued
+from saeserve.core.architectures.contract import Dimensions, EvaluationForm, Tensors
+from saeserve.core.architectures.registry import architecture_of
+from saeserve.core.data.preprocess import AnyPreprocessing
+from saeserve.core.data.source import ActivationSource
+from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.state import TrainerState
+
+
+def initial_state(
+    spec: TrainSpec,
+    dims: Dimensions,
+    source: ActivationSource,
+    preprocessing: AnyPreprocessing,
+    initial: EvaluationForm | None,
+    device: torch.device,
+) -> TrainerState:
+    """The architecture's own start, with what `initial` says in its place where it is given.
+
+    Raises what the architecture's `initialise` and `continued` raise.
+    """
+    architecture = architecture_of(spec)
+    rows = architecture.sample_rows(spec.architecture, dims)
+    sample = dims.batch(preprocessing.apply(source.sample(rows, spec.seed)))
+    params, carried = architecture.initialise(
+        spec.architecture, dims, sample.x_BD, sample.target_BO, spec.seed
+    )
+    if initial is not None:
+        params, carried = continued(spec.architecture, initial, params, carried)
+    return TrainerState.initial(_on(device, params), _on(device, carried), dims.d_sae)
+
+
+def _on(device: torch.device, tensors: Tensors) -> Tensors:
+    return {name: value.to(device).contiguous() for name, value in tensors.items()}
