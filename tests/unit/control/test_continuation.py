@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.handlers.usage import LiveUse
-from saeserve.platform.errors import InvalidInput, NotFound
+from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_a_model_that_a_job_waited_for_makes_is_looked_up_later(bench: Bench) ->
     first = bench.train(model="next")
     record = bench.submit({"train": TRAIN | {"init_from": "next"}}, waits_for=(first.id,))
     assert record.submission.resolved_spec["train"]["init_from"] == "next"
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(FailedPrecondition, match="still being made") as caught:
         bench.train(init_from="next")
     assert caught.value.field == "spec.train.init_from"
 

@@ -85,7 +85,7 @@ def test_an_export_may_wait_for_its_model(files: Bench, maker: dict[str, Any]) -
     record, plan = files.plan(export, waits_for=(first.id,))
     assert record.state is JobState.BLOCKED
     assert "waits for" in plan.notes[0]
-    with pytest.raises(NotFound):
+    with pytest.raises(FailedPrecondition, match="still being made"):
         files.submit(export)
 
 

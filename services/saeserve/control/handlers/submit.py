@@ -136,8 +136,9 @@ class Submitter:
     def _commit(self, submission: Submission, resolved: JobSpec) -> JobRecord:
         submission = self._ledger.submit(submission)
         self._reserve_dataset(submission, resolved)
-        if resolved.train is not None:
-            self._inputs.models.announce(resolved.train.model, submission.id)
+        maker = resolved.train or resolved.import_model
+        if maker is not None:
+            self._inputs.models.announce(maker.model, submission.id)
         record = self._record(submission)
         self._tell(record)
         return record
