@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.jobs.record import JobRecord, Submission
-from saeserve.platform.errors import NotFound
+from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.registry.models import ModelRegistry
 
 
@@ -51,5 +51,5 @@ class LiveUse:
             return False
         try:
             return self._models.resolve(spec.evaluate.model).resource == resource
-        except NotFound:
+        except (NotFound, FailedPrecondition):  # not there, or not yet
             return False
