@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.data.preprocess import Preprocessing
+from saeserve.core.data.preprocess import fit_preprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
@@ -29,11 +29,15 @@ class NoCheckpoints:
 
 
 def train(
-    fields: Mapping[str, Any], source: ActivationSource, preprocessing: Preprocessing
+    fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationSource
 ) -> InferenceModel:
-    """The exported model of a train spec's `fields`; data set and model names are filled in."""
+    """The exported model of a train spec's `fields`; data set and model names are filled in.
+
+    Centre and scale come from the rows of `fitted`.
+    """
     known = {"dataset": "bench", "model": "bench", "log_every_steps": 100, "device": "cpu"}
     spec = resolve(TrainSpec.parse(known | dict(fields), "train"), source.d, SOURCE)
+    preprocessing = fit_preprocessing(fitted, spec.preprocess)
     setup = TrainingSetup(
         spec=spec,
         dims=Dimensions(source.d, source.d, spec.d_sae),

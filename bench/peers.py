@@ -113,7 +113,7 @@ class DictionaryLearningRun:
     def __init__(self, setting: PeerSetting) -> None:
         self._scale = setting.root_mean_square
         self._trainer = _dictionary_learning_trainer(setting)
-        self._batch = setting.architecture != "topk"
+        self._threshold = setting.architecture != "topk"
         self._done = 0
 
     def step(self, x_BD: Tensor) -> None:
@@ -123,13 +123,10 @@ class DictionaryLearningRun:
     def finish(self) -> Dictionary:
         ae = self._trainer.ae
         ae.scale_biases(self._scale)
-        # A run shorter than its threshold's start has none; selecting over the batch, as in
-        # training, is then the kindest reading.
-        threshold = self._batch and bool(ae.threshold >= 0)
         weights = ae.state_dict()
         rows_FD = weights["W_dec"] if "W_dec" in weights else weights["decoder.weight"].T
         return Dictionary(
-            rows_FD.detach(), lambda x: ae.encode(x, use_threshold=threshold), ae.decode
+            rows_FD.detach(), lambda x: ae.encode(x, use_threshold=self._threshold), ae.decode
         )
 
 
@@ -177,11 +174,13 @@ def _dictionary_learning_trainer(
     setting: PeerSetting,
 ) -> TopKTrainer | MatryoshkaBatchTopKTrainer:
     schedule = setting.schedule
-    lr, warmup, decay, threshold = None, 1000, None, 1000
+    # Its 1,000 steps of warm-up and before the threshold's average are for longer runs: the one
+    # would be refused, the other would leave no threshold at all.
+    lr, warmup, decay = None, 1000 if setting.steps > 1000 else setting.steps // 10, None
+    threshold = min(1000, setting.steps // 2)
     if schedule is not None:
         lr, warmup = schedule.lr, schedule.warmup_steps
         decay = setting.steps - schedule.decay_steps if schedule.decay_steps else None
-        threshold = min(threshold, setting.steps // 2)
     if setting.architecture == "matryoshka":
         return MatryoshkaBatchTopKTrainer(
             steps=setting.steps,

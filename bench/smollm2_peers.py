@@ -32,6 +32,7 @@ from saeserve.core.specs.training import PreprocessSpec
 
 OURS = "saeserve"
 ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk")
+COUNTERPARTS = {name: name for name in ARCHITECTURES}
 VARIANTS = ("default", "our rate")
 FIGURES = ("fvu", "silent", "l0")
 EVALUATED_ROWS = 16_384
@@ -79,7 +80,7 @@ class Setting:
 
 def train_ours(architecture: Architecture, setting: Setting) -> dict[str, float]:
     """The figures of ours."""
-    source, preprocessing = setting.open()
+    source, _ = setting.open()
     fields = {
         architecture: {"k": setting.k},
         "d_sae": setting.d_sae,
@@ -92,7 +93,7 @@ def train_ours(architecture: Architecture, setting: Setting) -> dict[str, float]
             "decay_fraction": DECAY_SHARE,
         },
     }
-    model = ours.train(fields, source, preprocessing)
+    model = ours.train(fields, source, source)
     return heldout_figures(Dictionary.of(model), setting.heldout())
 
 
@@ -194,7 +195,7 @@ def main() -> None:
     Results("smollm2-peers", told, {manifest.name: manifest.sha256}, runs).save(asked.out)
     print(table(runs, FIGURES))
     for figure in ("fvu", "silent"):
-        print(judge(runs, figure, OURS, PEERS, higher_is_better=False))
+        print(judge(runs, figure, OURS, COUNTERPARTS, higher_is_better=False))
 
 
 if __name__ == "__main__":

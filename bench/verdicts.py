@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.results import Estimate, Key, Run, aligned, estimates
 
@@ -12,19 +12,20 @@ def judge(
     runs: Sequence[Run],
     figure: str,
     ours: str,
-    peers: Collection[str],
+    counterparts: Mapping[str, str],
     *,
     higher_is_better: bool,
 ) -> str:
-    """A line for every architecture that peers trained: ours, the best of theirs, the verdict."""
+    """A line for every architecture of the peers in `counterparts`, which names ours of its kind:
+    ours, the best of theirs, the verdict."""
     sign = 1 if higher_is_better else -1
     found = estimates(runs, figure)
     lines = [[figure, ours, "best peer", "", "difference", "verdict"]]
-    for name in dict.fromkeys(key[1] for key in found if key[0] in peers):
-        mine = {key: value for key, value in found.items() if key[:2] == (ours, name)}
-        theirs = {key: v for key, v in found.items() if key[0] in peers and key[1] == name}
-        if mine:
-            lines.append([name, *_compared(mine, theirs, sign)])
+    for architecture, own in counterparts.items():
+        mine = {key: value for key, value in found.items() if key[:2] == (ours, own)}
+        theirs = {key: v for key, v in found.items() if key[0] != ours and key[1] == architecture}
+        if mine and theirs:
+            lines.append([architecture, *_compared(mine, theirs, sign)])
     return aligned(lines)
 
 

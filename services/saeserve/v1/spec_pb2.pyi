@@ -128,8 +128,8 @@ class TrainSpec(_message.Message):
     """Held-out rows for the closing evaluation; 0 leaves it out."""
     preset: _builtins.str
     """Fills what is left unset: "openai-topk-2024", "anthropic-jan-2025", "anthropic-apr-2024",
-    "gemma-scope", "batchtopk" or "matryoshka-best". Then only dataset and d_sae must be set;
-    tokens are 100 M and model is <dataset>-<preset> unless set.
+    "batchtopk" or "matryoshka-best". Then only dataset and d_sae must be set; tokens are 100 M and
+    model is <dataset>-<preset> unless set.
     """
     init_from: _builtins.str
     """Continues from this published model (name, name@alias or name@version): the same architecture,

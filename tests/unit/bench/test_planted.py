@@ -8,12 +8,14 @@ import pytest
 import torch
 from bench import planted
 from bench.baseline import random_decoder
-from bench.groundtruth import MODELS, fingerprints, tasks, train_ours
+from bench.groundtruth import MODELS, fingerprints, preset_fields, tasks, train_ours
 from bench.planted import HELDOUT_BLOCKS, K, Planted, fingerprint
 from bench.results import Run
 from bench.tasks import Task, run_all
 
 from saeserve.core.data.ground_truth import BLOCK_ROWS, GroundTruthSpec
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.presets import PRESETS
 
 SMALL = GroundTruthSpec(d=16, features=32, roots=2, branching=2, correlation_rank=2)
 
@@ -67,6 +69,16 @@ def test_our_models_are_trained_and_measured(
     assert figures["rows"] == 2 * BLOCK_ROWS
     assert 0 < figures["l0"] <= 3
     assert figures["f1"] > 0.1
+
+
+def test_every_preset_is_asked_for_the_benchmarks_sparsity() -> None:
+    assert set(MODELS) == {*PRESETS, "matryoshka"}
+    for name, fields in MODELS.items():
+        architecture = next(iter(fields.keys() & ARCHITECTURE_SPECS.keys()), None)
+        asked = fields["target_l0"] if architecture is None else fields[architecture]["k"]
+        assert asked == K, name
+    annealed = preset_fields("matryoshka-best")["matryoshka"]
+    assert annealed["k_initial"] / annealed["k"] == pytest.approx(80 / 25)
 
 
 def test_every_model_and_the_baseline_run_for_every_seed() -> None:
