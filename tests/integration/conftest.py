@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
+from tests.fakes.control_server import Control
 from tests.fakes.real_stack import RealStack
+from tests.fakes.valkey import Valkey
 
 from saeserve.platform.broker import Broker
 
@@ -54,3 +57,19 @@ def stack(make_stack: Callable[[], RealStack]) -> RealStack:
     made.control()
     made.worker()
     return made
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    # Short names: a unix socket's path has little room.
+    with Valkey(tmp_path_factory.mktemp("v")) as server:
+        yield server
+
+
+@pytest.fixture
+def control(tmp_path: Path, valkey: Valkey) -> Iterator[Control]:
+    valkey.flush()
+    service = Control(tmp_path, valkey)
+    service.start()
+    yield service
+    service.stop()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.fakes.reconciled import World
 
 from saeserve.jobs.ledger import Ledger
 from saeserve.platform.store import ArtifactStore
@@ -16,3 +17,8 @@ def store(tmp_path: Path) -> ArtifactStore:
 @pytest.fixture
 def ledger(store: ArtifactStore) -> Ledger:
     return Ledger(store)
+
+
+@pytest.fixture
+def world(ledger: Ledger) -> World:
+    return World(ledger)
