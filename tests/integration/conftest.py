@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from tests.fakes.control_server import Control
+from tests.fakes.inference_server import (
+    MODELS,
+    Service,
+    crosscoder,
+    in_thread,
+    settings_of,
+    skip_transcoder,
+)
 from tests.fakes.real_stack import RealStack
+from tests.fakes.small_model import small_model
 from tests.fakes.valkey import Valkey
 
+from saeserve.core.export.format import save_model
 from saeserve.platform.broker import Broker
+from saeserve.platform.store import ArtifactStore
+from saeserve.registry.models import ModelRegistry
+from saeserve.v1 import inference_service_pb2_grpc as pb_grpc
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,3 +87,18 @@ def control(tmp_path: Path, valkey: Valkey) -> Iterator[Control]:
     service.start()
     yield service
     service.stop()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    root = tmp_path_factory.mktemp("inference")
+    registry = ModelRegistry(ArtifactStore(root / "store"))
+    models = {name: small_model(activation) for name, activation in MODELS.items()}
+    models |= {"crosscoder": crosscoder(), "skip": skip_transcoder()}
+    for name, model in models.items():
+        save_model(model, root / name)
+        registry.publish(name, "j-test", 0, root / name)
+    settings = settings_of(root / "store", batch_rows=16)
+    with in_thread(settings) as parts, grpc.insecure_channel(parts.server.bound) as channel:
+        stub = pb_grpc.InferenceServiceStub(channel)
+        yield Service(stub, channel, registry, models, f"http://{parts.metrics.address}/metrics")
