@@ -12,11 +12,12 @@ from saeserve.cli.output import (
     Json,
     ago,
     connect,
-    console,
+    errors,
     print_fields,
     print_json,
     print_table,
     size,
+    told,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Data sets of activations.")
@@ -98,7 +99,7 @@ def import_(
     remote = [file for file in files if not Path(file).exists()]
     with connect() as client:
         for file in local:
-            console.print(f"uploading {file} ({size(file.stat().st_size)})", highlight=False)
+            errors.print(f"uploading {file} ({size(file.stat().st_size)})", highlight=False)
             client.datasets.upload(name, file)
         if remote:
             client.datasets.register(name, remote)
@@ -106,14 +107,16 @@ def import_(
         if watch:
             follow(client, job.id, as_json)
         else:
-            console.print(job.id, highlight=False)
+            told(job.id, job, as_json)
 
 
 @app.command()
 def rm(
     name: Name,
     force: Annotated[bool, typer.Option(help="Even when a live job uses it.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete a data set."""
     with connect() as client:
         client.datasets.delete(name, force=force)
+    told(f"{name} is gone", {"deleted": name}, as_json)

@@ -19,6 +19,7 @@ from saeserve.cli.output import (
     print_json,
     print_table,
     size,
+    told,
 )
 from saeserve.client import SparseFeatures
 from saeserve.client.model_values import ModelSource
@@ -96,25 +97,29 @@ def alias(
     alias: Annotated[str, typer.Argument(help="Alias, e.g. prod.")],
     version: Annotated[int | None, typer.Argument(help="Version; left out: newest.")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove the alias.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Point an alias at a version."""
     with connect() as client:
         if delete:
             client.models.delete_alias(name, alias)
+            told(f"{name}@{alias} is gone", {"deleted": f"{name}@{alias}"}, as_json)
             return
         wanted = version or client.models.get(name).version
         model = client.models.set_alias(name, alias, wanted)
-    console.print(f"{name}@{alias} is {model.resource}", highlight=False)
+    told(f"{name}@{alias} is {model.resource}", model, as_json)
 
 
 @app.command()
 def rm(
     reference: Reference,
     force: Annotated[bool, typer.Option(help="Even when it is in use.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete one version."""
     with connect() as client:
         client.models.delete(reference, force=force)
+    told(f"{reference} is gone", {"deleted": reference}, as_json)
 
 
 def encode(

@@ -33,6 +33,14 @@ def print_json(value: Any) -> None:  # noqa: ANN401 — any plain data or value 
     console.print_json(json.dumps(value, default=_plain))
 
 
+def told(text: str, value: object, as_json: bool) -> None:
+    """What a command did: a line for people, `value` for programs."""
+    if as_json:
+        print_json(value)
+    else:
+        console.print(text, highlight=False)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """A table; empty cells where a value is None."""
     table = Table(title=title or None, header_style="bold", title_justify="left")
