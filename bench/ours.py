@@ -15,7 +15,8 @@ from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.model import Lineage
 from saeserve.core.specs.training import TrainSpec, resolve
-from saeserve.core.training.trainer import Trainer, TrainingSetup
+from saeserve.core.training.setup import TrainingSetup
+from saeserve.core.training.trainer import Trainer
 
 SOURCE = "activations"
 

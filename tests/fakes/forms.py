@@ -13,7 +13,7 @@ from saeserve.core.data.preprocess import AnyPreprocessing, Preprocessing, SideB
 from saeserve.core.export.fold import FoldedTensors
 from saeserve.core.ops.draws import generator
 from saeserve.core.specs.training import TrainSpec, resolve
-from saeserve.core.training.trainer import TrainingSetup
+from saeserve.core.training.setup import TrainingSetup
 
 D_X, D_Y = 16, 12
 FORMS = ("transcoder", "skip transcoder", "crosscoder")

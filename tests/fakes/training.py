@@ -15,7 +15,8 @@ from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.events import MetricsReported, TrainingEvent
-from saeserve.core.training.trainer import OneRank, Trainer, TrainingSetup
+from saeserve.core.training.setup import OneRank, TrainingSetup
+from saeserve.core.training.trainer import Trainer
 
 D, F = 16, 48
 TINY: dict[str, dict[str, Any]] = {

@@ -19,6 +19,7 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (training.TrainSpec, spec_pb2.TrainSpec.DESCRIPTOR),
     (training.OptimizerSpec, spec_pb2.OptimizerSpec.DESCRIPTOR),
     (training.PreprocessSpec, spec_pb2.PreprocessSpec.DESCRIPTOR),
+    (training.ResampleSpec, spec_pb2.ResampleSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["topk"], spec_pb2.TopKSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["jumprelu"], spec_pb2.JumpReluSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["relu"], spec_pb2.ReluSpec.DESCRIPTOR),

@@ -12,7 +12,8 @@ from tests.fakes.training import FolderSink, run_all
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.specs.training import TrainSpec, resolve
-from saeserve.core.training.trainer import Trainer, TrainingSetup
+from saeserve.core.training.setup import TrainingSetup
+from saeserve.core.training.trainer import Trainer
 
 D, FEATURES, ACTIVE, LATENTS = 256, 512, 4, 1024
 

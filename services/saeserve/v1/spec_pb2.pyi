@@ -98,6 +98,8 @@ class TrainSpec(_message.Message):
     TARGET_SOURCE_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
+    TARGET_L0_FIELD_NUMBER: _builtins.int
+    RESAMPLE_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Name of the data set."""
     source: _builtins.str
@@ -140,6 +142,10 @@ class TrainSpec(_message.Message):
     """Makes the SAE a transcoder: it reads `source` and predicts this source of the same rows."""
     skip_connection: _builtins.bool
     """Adds x W_skip^T to what a transcoder predicts; W_skip starts at zero."""
+    target_l0: _builtins.float
+    """Mean number of active latents a row. Sets k for the TopK family; for the others a controller
+    takes the place of the penalty's ramp, and reaches this at 80 % of the steps.
+    """
     @_builtins.property
     def topk(self) -> Global___TopKSpec: ...
     @_builtins.property
@@ -161,6 +167,10 @@ class TrainSpec(_message.Message):
         """Makes the SAE a crosscoder: one dictionary for two or more sources of the same rows, side by
         side in this order. Excludes source and target_source.
         """
+
+    @_builtins.property
+    def resample(self) -> Global___ResampleSpec:
+        """Resamples dead latents."""
 
     def __init__(
         self,
@@ -192,10 +202,12 @@ class TrainSpec(_message.Message):
         target_source: _builtins.str | None = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
         skip_connection: _builtins.bool | None = ...,
+        target_l0: _builtins.float | None = ...,
+        resample: Global___ResampleSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_l0", b"_target_l0", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "resample", b"resample", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_l0", b"target_l0", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_l0", b"_target_l0", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "resample", b"resample", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_l0", b"target_l0", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -229,6 +241,8 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__skip_connection: _TypeAlias = _typing.Literal["_skip_connection", b"_skip_connection"]  # noqa: Y015
     _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    _WhichOneofReturnType__target_l0: _TypeAlias = _typing.Literal["target_l0"]  # noqa: Y015
+    _WhichOneofArgType__target_l0: _TypeAlias = _typing.Literal["_target_l0", b"_target_l0"]  # noqa: Y015
     _WhichOneofReturnType__target_source: _TypeAlias = _typing.Literal["target_source"]  # noqa: Y015
     _WhichOneofArgType__target_source: _TypeAlias = _typing.Literal["_target_source", b"_target_source"]  # noqa: Y015
     _WhichOneofReturnType__tokens: _TypeAlias = _typing.Literal["tokens"]  # noqa: Y015
@@ -268,6 +282,8 @@ class TrainSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_l0) -> _WhichOneofReturnType__target_l0 | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__target_source) -> _WhichOneofReturnType__target_source | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens) -> _WhichOneofReturnType__tokens | None: ...
@@ -275,6 +291,45 @@ class TrainSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_architecture) -> _WhichOneofReturnType_architecture | None: ...
 
 Global___TrainSpec: _TypeAlias = TrainSpec  # noqa: Y015
+
+@_typing.final
+class ResampleSpec(_message.Message):
+    """Resampling of dead latents (Bricken et al. 2023, Towards Monosemanticity)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    fraction: _builtins.float
+    """Norm of their encoder rows, over the mean norm of the others'."""
+    rows: _builtins.int
+    """Rows whose losses are compared; never more than an epoch."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Steps after which dead latents are resampled; 25,000 to 100,000 by 25,000 when empty."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        fraction: _builtins.float | None = ...,
+        rows: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "_rows", b"_rows", "fraction", b"fraction", "rows", b"rows"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "_rows", b"_rows", "fraction", b"fraction", "rows", b"rows", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fraction: _TypeAlias = _typing.Literal["fraction"]  # noqa: Y015
+    _WhichOneofArgType__fraction: _TypeAlias = _typing.Literal["_fraction", b"_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__rows: _TypeAlias = _typing.Literal["rows"]  # noqa: Y015
+    _WhichOneofArgType__rows: _TypeAlias = _typing.Literal["_rows", b"_rows"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction) -> _WhichOneofReturnType__fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows) -> _WhichOneofReturnType__rows | None: ...
+
+Global___ResampleSpec: _TypeAlias = ResampleSpec  # noqa: Y015
 
 @_typing.final
 class TopKSpec(_message.Message):
@@ -378,10 +433,12 @@ class JumpReluSpec(_message.Message):
     """Weight of the AuxK loss; 0 leaves it out."""
     penalty: _builtins.str
     """"tanh", "l0" (a step with straight-through gradient, arXiv 2407.14435) or "quadratic"
-    ((L0 / target_l0 - 1)^2 of that step).
+    ((L0 / target_l0 - 1)^2 of that step); under target_l0 each is quadratic.
     """
     frequency_scale: _builtins.float
-    """Adds lambda_S sum_i p_i^2 / frequency_scale, p_i the share of rows in which a latent fires."""
+    """Makes firing dear for latents that fire often: sum_i p_i (1 + p_i / frequency_scale) is
+    penalised in place of sum_i p_i, p_i the share of rows in which a latent fires.
+    """
     unit_norm: _builtins.bool
     """Keeps the decoder's rows at norm 1 and starts the encoder as its transpose."""
     def __init__(

@@ -11,9 +11,13 @@ Whether a latent fires is seen by s_i, whose mean over the micro-batch's rows is
   gradient to theta alone, penalty lambda sum p_i;
 - `quadratic` (as Gemma Scope 2): the same s_i, penalty lambda (sum p_i / L0* - 1)^2.
 
-With `frequency_scale` p0, lambda sum p_i^2 / p0 is added: the price of firing once more is then
-lambda (1 + 2 p_i / p0), dear for latents that fire often. Gemma Scope 2 announces such a penalty
-without its formula; this one is Llamascopium's `tanh-quad`, p (1 + p / p0) with p0 = 0.01.
+Under `target_l0` all three are quadratic, each in its own s_i, with the L0* that the controller
+asks for: JumpReLU's own gradient can bring L0 below the path, whence no lambda would raise it.
+
+With `frequency_scale` p0, sum p_i (1 + p_i / p0) takes the place of sum p_i: the price of firing
+once more is then (1 + 2 p_i / p0) times as high, dear for latents that fire often (in the quadratic
+form this is scaled back to sum p_i, so that L0* keeps its meaning). Gemma Scope 2 announces such a
+penalty without its formula; this one is Llamascopium's `tanh-quad`, with p0 = 0.01.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.ties import is_autoencoder, unit_dictionaries
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.draws import generator
-from saeserve.core.ops.norms import source_norms
+from saeserve.core.ops.norms import SMALLEST_NORM, source_norms
 from saeserve.core.ops.straight_through import jump_relu, linear, step
 from saeserve.core.specs.architectures import JumpReluSpec
 
@@ -104,7 +108,7 @@ class JumpRelu:
         rows = batch.x_BD.shape[0]
         terms = {
             "reconstruction": squared_error / rows,
-            **_sparsity(spec, ctx, _firing(spec, f_BF, norms_F, h_BF, t).sum(dim=0) / rows),
+            "sparsity": _sparsity(spec, ctx, _firing(spec, f_BF, norms_F, h_BF, t).mean(dim=0)),
             "pre_act": spec.pre_act_coefficient * pre_act / rows,
             **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
         }
@@ -148,17 +152,16 @@ def _firing(spec: JumpReluSpec, f_BF: Tensor, norms_F: Tensor, h_BF: Tensor, t_F
     return step(h_BF, t_F, spec.bandwidth)
 
 
-def _sparsity(spec: JumpReluSpec, ctx: Context, p_F: Tensor) -> Tensors:
-    """The penalty's terms, from the latents' mean firing p."""
-    if spec.penalty == "quadratic":
-        lam: float | Tensor = spec.sparsity_coefficient
-        terms = {"sparsity": lam * (p_F.sum() / penalty.goal(ctx) - 1).square()}
-    else:
-        lam = penalty.weight(spec, ctx)
-        terms = {"sparsity": lam * p_F.sum()}
+def _sparsity(spec: JumpReluSpec, ctx: Context, p_F: Tensor) -> Tensor:
+    """The penalty of the module's text, from the latents' mean firing p."""
+    total = measure = p_F.sum()
     if spec.frequency_scale is not None:
-        terms["frequency"] = lam * p_F.square().sum() / spec.frequency_scale
-    return terms
+        measure = total + p_F.square().sum() / spec.frequency_scale
+    if ctx.control is None and spec.penalty != "quadratic":
+        return ctx.scheduled[penalty.WEIGHT] * measure
+    # In units of L0, so that the goal keeps its meaning where frequent latents weigh more.
+    l0 = measure * (total / measure.clamp_min(SMALLEST_NORM)).detach()
+    return spec.sparsity_coefficient * (l0 / penalty.goal(ctx) - 1).square()
 
 
 def _uniform_dictionaries(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -23,6 +23,19 @@ class ArchitectureSpec(Spec):
     def check_width(self, d_sae: int) -> None:
         """Raise SpecError where the spec does not fit `d_sae` latents."""
 
+    def aimed_at(self, target_l0: float | None) -> Self:
+        """The spec whose runs have this mean L0; None leaves it as it stands.
+
+        Raises SpecError where the spec cannot be aimed.
+        """
+        if target_l0 is None:
+            return self
+        raise SpecError(
+            "train.target_l0",
+            f"{self.name} has no sparsity to aim",
+            remedy="leave target_l0 out, or choose another architecture",
+        )
+
 
 def check_active(spec: ArchitectureSpec, field: str, k: float, d_sae: int) -> None:
     """Raise SpecError where more latents a row are asked for than there are."""
@@ -32,6 +45,19 @@ def check_active(spec: ArchitectureSpec, field: str, k: float, d_sae: int) -> No
             f"{field} = {k} exceeds d_sae = {d_sae}",
             remedy=f"lower {field} or raise d_sae",
         )
+
+
+def with_k(k: float, asked: bool, target_l0: float | None, name: str) -> float:
+    """k by `target_l0`, where that is given; raises SpecError where both are and differ."""
+    if target_l0 is None:
+        return k
+    if asked and k != target_l0:
+        raise SpecError(
+            "train.target_l0",
+            f"asks for {target_l0:g} and {name}.k for {k:g}",
+            remedy="set one of them",
+        )
+    return target_l0
 
 
 class AuxKSpec(ArchitectureSpec):
@@ -55,6 +81,17 @@ class TopKSpec(AuxKSpec):
         """k is at most d_sae."""
         check_active(self, "k", self.k, d_sae)
 
+    def aimed_at(self, target_l0: float | None) -> Self:
+        """k is the target, which must be whole."""
+        k = with_k(self.k, "k" in self.model_fields_set, target_l0, self.name)
+        if k != int(k):
+            raise SpecError(
+                "train.target_l0",
+                f"{k:g} is not whole, and topk has as many latents in every row",
+                remedy="choose a whole number, or batchtopk",
+            )
+        return self.model_copy(update={"k": int(k)})
+
 
 class BatchTopKSpec(AuxKSpec):
     """BatchTopK (Bussmann, Leask, Nanda 2024, arXiv 2412.06410) with AuxK.
@@ -75,6 +112,11 @@ class BatchTopKSpec(AuxKSpec):
         check_active(self, "k", self.k, d_sae)
         if self.k_initial is not None:
             check_active(self, "k_initial", self.k_initial, d_sae)
+
+    def aimed_at(self, target_l0: float | None) -> Self:
+        """k, a mean over rows, is the target."""
+        k = with_k(self.k, "k" in self.model_fields_set, target_l0, self.name)
+        return self.model_copy(update={"k": k})
 
 
 class MatryoshkaSpec(BatchTopKSpec):
@@ -138,6 +180,21 @@ class PenaltySpec(AuxKSpec):
 
     sparsity_coefficient: float = Field(ge=0)
 
+    @property
+    def first_factor(self) -> float:
+        """Where the controller's factor starts: low, in place of the ramp's 0."""
+        return 0.05
+
+    def aimed_at(self, target_l0: float | None) -> Self:
+        """As it stands: a controller moves the penalty while training."""
+        if target_l0 is not None and self.sparsity_coefficient == 0:
+            raise SpecError(
+                f"train.{self.name}.sparsity_coefficient",
+                "is 0, so nothing could be controlled",
+                remedy="leave it out",
+            )
+        return self
+
 
 class ReluSpec(PenaltySpec):
     """ReLU with L1 weighted by decoder norms (Anthropic, Circuits Updates, April 2024).
@@ -171,7 +228,7 @@ class JumpReluSpec(PenaltySpec):
 
     `l0` is the penalty of Rajamanoharan et al. 2024 (arXiv 2407.14435), whose own constants are
     `published.rajamanoharan_2024`; `quadratic` holds L0 at train.target_l0. `frequency_scale`
-    adds a penalty on latents that fire more often than this share of rows.
+    makes firing dear for latents that fire in more than about this share of rows.
     """
 
     name: ClassVar[str] = "jumprelu"
@@ -187,6 +244,21 @@ class JumpReluSpec(PenaltySpec):
     penalty: Literal["tanh", "l0", "quadratic"] = "tanh"
     frequency_scale: float | None = Field(default=None, gt=0)
     unit_norm: bool = False
+
+    @property
+    def first_factor(self) -> float:
+        """1: under target_l0 penalties are quadratic, and the factor divides their goal."""
+        return 1.0
+
+    def aimed_at(self, target_l0: float | None) -> Self:
+        """As any penalty; the quadratic one cannot do without a target."""
+        if self.penalty == "quadratic" and target_l0 is None:
+            raise SpecError(
+                "train.target_l0",
+                'is what jumprelu.penalty = "quadratic" needs',
+                remedy="set target_l0",
+            )
+        return super().aimed_at(target_l0)
 
 
 ARCHITECTURE_SPECS: dict[str, type[ArchitectureSpec]] = {

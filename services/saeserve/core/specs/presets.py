@@ -130,7 +130,19 @@ def overlaid(fields: Mapping[str, Any]) -> Fields:
     if "dataset" in own:
         under["model"] = f"{own['dataset']}-{name}"
     under["optimizer"] = _shortened(under["optimizer"], {**under, **own})
+    if "target_l0" in own:
+        under = _without_k(under)
     return _merged(under, own)
+
+
+def _without_k(under: Fields) -> Fields:
+    """The preset's fields without its k, in whose place target_l0 stands."""
+    cut = {name: _tree(under.get(name)) for name in ARCHITECTURE_SPECS}
+    return under | {
+        name: {field: value for field, value in tree.items() if field != "k"}
+        for name, tree in cut.items()
+        if tree is not None
+    }
 
 
 def _preset(name: object, own: Fields) -> Preset:

@@ -53,6 +53,19 @@ class PreprocessSpec(Spec):
     window_shards: int = Field(default=8, ge=1)
 
 
+class ResampleSpec(Spec):
+    """Resampling of dead latents (Bricken et al. 2023, Towards Monosemanticity, appendix A.6).
+
+    After each of `steps` dead latents (as dead_window_tokens counts them) take the direction of a
+    row, drawn by the square of its loss among `rows` rows; their encoder rows get `fraction` of
+    the mean norm of the others'.
+    """
+
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = (25_000, 50_000, 75_000, 100_000)
+    fraction: float = Field(default=0.2, gt=0, le=1)
+    rows: int = Field(default=819_200, ge=1, le=2**24)
+
+
 class TrainSpec(Spec):
     """Trains an SAE, transcoder (`target_source`) or crosscoder (`sources`) on a READY data set."""
 
@@ -81,6 +94,8 @@ class TrainSpec(Spec):
     device: Device = "auto"
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     eval_rows: int = Field(default=16_384, ge=0)
+    target_l0: float | None = Field(default=None, gt=0)
+    resample: ResampleSpec | None = None
     preset: str | None = None
     init_from: str | None = None
 
@@ -122,6 +137,23 @@ class TrainSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _sparsity_can_be_had(self) -> Self:
+        self.architecture.aimed_at(self.target_l0)
+        if self.target_l0 is not None and self.target_l0 > self.d_sae:
+            raise SpecError(
+                "train.target_l0",
+                f"{self.target_l0:g} exceeds d_sae = {self.d_sae}",
+                remedy="lower target_l0 or raise d_sae",
+            )
+        if self.resample is not None and not any(s < self.steps for s in self.resample.steps):
+            raise SpecError(
+                "train.resample.steps",
+                f"{list(self.resample.steps)} has none before the run's last, {self.steps}",
+                remedy="resample earlier, or train longer",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         self.architecture.check_width(self.d_sae)
         if self.steps < 1:
@@ -146,7 +178,8 @@ def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
     `d_in` is the width of `source`, the data set's source that is trained on; of a crosscoder,
     whose `source` is None, that of all its sources together.
     """
-    architecture = _resolve_architecture(spec.architecture, d_in, spec.d_sae)
+    aimed = spec.architecture.aimed_at(spec.target_l0)
+    architecture = _resolve_architecture(aimed, d_in, spec.d_sae, spec.target_l0)
     lr, eps = _adam_defaults(architecture, spec.d_sae)
     optimizer = spec.optimizer.model_copy(
         update={"lr": spec.optimizer.lr or lr, "eps": spec.optimizer.eps or eps}
@@ -163,13 +196,16 @@ def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
     )
 
 
-def _resolve_architecture(spec: ArchitectureSpec, d_in: int, d_sae: int) -> ArchitectureSpec:
+def _resolve_architecture(
+    spec: ArchitectureSpec, d_in: int, d_sae: int, target_l0: float | None
+) -> ArchitectureSpec:
     changes: dict[str, object] = {}
     if isinstance(spec, AuxKSpec) and spec.k_aux is None:
         near_half = 2 ** round(math.log2(max(d_in / 2, 1)))
         changes["k_aux"] = min(near_half, d_sae)
     if isinstance(spec, JumpReluSpec):
-        wanted = spec.initial_l0 or min(10_000, d_in)
+        # A path may rise too, but a penalty only lowers: it starts above the target.
+        wanted = spec.initial_l0 or max(min(10_000, d_in), 2 * (target_l0 or 0))
         changes["initial_l0"] = min(float(wanted), d_sae / 2)
     if isinstance(spec, MatryoshkaSpec):
         changes["widths"] = spec.widths or prefix_widths(d_sae)

@@ -10,7 +10,11 @@ from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.data.preprocess import AnyPreprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.state import TrainerState
+
+L0_ROWS = 2048
+"""Rows on which the untrained model's L0 is measured."""
 
 
 def initial_state(
@@ -33,7 +37,11 @@ def initial_state(
     )
     if initial is not None:
         params, carried = continued(spec.architecture, initial, params, carried)
-    return TrainerState.initial(_on(device, params), _on(device, carried), dims.d_sae)
+    state = TrainerState.initial(_on(device, params), _on(device, carried), dims.d_sae)
+    form = architecture.evaluation_form(spec.architecture, state.params, state.architecture)
+    rows = source.batch(0, min(spec.batch_size, L0_ROWS)).to(device)
+    state.control = Controller(spec).start(form, dims.batch(preprocessing.apply(rows)))
+    return state
 
 
 def _on(device: torch.device, tensors: Tensors) -> Tensors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,9 +13,14 @@ from saeserve.core.training import dead
 from saeserve.core.training.meter import Meter
 
 
+def _no_control() -> Tensors:
+    return {}
+
+
 @dataclass
 class TrainerState:
-    """Parameters, Adam's moments, the architecture's state, counters, and the open metrics."""
+    """Parameters, Adam's moments, the architecture's and the controller's state, counters, and
+    the open metrics."""
 
     params: Tensors
     moments: Moments
@@ -26,6 +31,8 @@ class TrainerState:
     """Steps done."""
     tokens: int
     """Rows seen."""
+    control: Tensors = field(default_factory=_no_control)
+    """What `sparsity.Controller` carries; empty where there is none."""
 
     @classmethod
     def initial(cls, params: Tensors, architecture: Tensors, d_sae: int) -> TrainerState:
@@ -49,6 +56,7 @@ class TrainerState:
             "second": self.moments.second,
             "architecture": self.architecture,
             "meter": self.meter.sums,
+            "control": self.control,
             "counters": {"tokens_since_fired": self.tokens_since_fired_F},
         }
         return {
@@ -70,6 +78,7 @@ class TrainerState:
             meter=Meter(groups.get("meter", {})),
             step=step,
             tokens=tokens,
+            control=groups.get("control", {}),
         )
 
     def permute(self, permutation: Permutation) -> None:
@@ -81,6 +90,7 @@ class TrainerState:
         self.tokens_since_fired_F = self.tokens_since_fired_F[order_F]
 
     def finite(self) -> bool:
-        """Whether parameters, moments and the architecture's state are free of NaN and Inf."""
-        groups = (self.params, self.moments.first, self.moments.second, self.architecture)
+        """Whether parameters, moments and carried state are free of NaN and Inf."""
+        moments = (self.moments.first, self.moments.second)
+        groups = (self.params, *moments, self.architecture, self.control)
         return all(bool(torch.isfinite(t).all()) for group in groups for t in group.values())

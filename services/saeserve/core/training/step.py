@@ -57,8 +57,11 @@ def take_step(
     batches: Iterator[Batch],
     ctx: Context,
     optimizer: Optimizer,
-) -> None:
-    """Update `state` in place by one step on `batches`, micro-batches of equal size."""
+) -> Tensor:
+    """Update `state` in place by one step on `batches`, micro-batches of equal size.
+
+    Returns the batch's mean L0, a scalar on the device.
+    """
     sums = _sum_gradients(architecture, spec, state, batches, ctx)
     unit_rows = architecture.unit_rows(spec)
     for name in unit_rows:
@@ -82,6 +85,7 @@ def take_step(
     state.step += 1
     state.tokens += sums.rows
     _permute(architecture, spec, state)
+    return sums.metrics["fired"] / sums.rows
 
 
 def _permute(architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState) -> None:

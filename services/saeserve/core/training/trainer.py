@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,16 +19,13 @@ from saeserve.core.architectures.contract import (
     Architecture,
     Batch,
     Context,
-    Dimensions,
     EvaluationForm,
+    Stats,
 )
 from saeserve.core.architectures.registry import architecture_of
-from saeserve.core.data.preprocess import AnyPreprocessing
-from saeserve.core.data.source import ActivationSource
-from saeserve.core.errors import DataMismatchError, DivergedError, SpecError
-from saeserve.core.ops.adam import AdamSettings
-from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
-from saeserve.core.training import checkpoint, dead
+from saeserve.core.errors import DivergedError
+from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training import checkpoint, dead, notices
 from saeserve.core.training.events import (
     CheckpointCommitted,
     Finished,
@@ -38,12 +34,18 @@ from saeserve.core.training.events import (
     TrainingEvent,
     Warned,
 )
+from saeserve.core.training.judging import Sparsity, judge
+from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.schedules import learning_rate
+from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, check, resolved
+from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import Optimizer, take_step
 
 _ENCODER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+JUDGED_ROWS = 8192
+"""Rows on which a run's sparsity is judged at its end: those that would have come next."""
 
 
 class CheckpointSink(Protocol):
@@ -52,30 +54,6 @@ class CheckpointSink(Protocol):
     def commit(self, step: int, write: Callable[[Path], None]) -> int:
         """Call `write` with an empty folder, then make what it wrote durable; returns bytes."""
         ...
-
-
-@dataclass(frozen=True)
-class TrainingSetup:
-    """A resolved spec and what it runs on.
-
-    Rows of `source` hold the input, and beside it a transcoder's target.
-    """
-
-    spec: TrainSpec
-    dims: Dimensions
-    source: ActivationSource
-    preprocessing: AnyPreprocessing
-    device: torch.device
-    initial: EvaluationForm | None = None
-    """What a fresh start continues from, of the same rows and widths (`init_from`)."""
-
-
-class OneRank:
-    """The collective of a run on one rank: every sum is its own."""
-
-    def all_reduce_sum(self, value: Tensor) -> Tensor:
-        """`value` itself."""
-        return value
 
 
 class Trainer:
@@ -89,7 +67,8 @@ class Trainer:
         self._state = state
         self._warnings = warnings
         self._architecture: Architecture[Any] = architecture_of(setup.spec)
-        self._adam = _adam_settings(setup.spec)
+        self._controller = Controller(setup.spec)
+        self._adam = adam_settings(setup.spec)
         self._committed = -1 if state.step == 0 else state.step
         self._reported_at = time.perf_counter()
 
@@ -100,19 +79,19 @@ class Trainer:
         Raises SpecError for a spec that is not resolved, DataMismatchError where the source's
         width is not d_in, and what `initial_state` raises.
         """
-        _check(setup)
+        check(setup)
         spec, dims = setup.spec, setup.dims
         state = initial_state(
             spec, dims, setup.source, setup.preprocessing, setup.initial, setup.device
         )
-        return cls(setup, state, _start_warnings(spec))
+        return cls(setup, state, notices.of_start(spec))
 
     @classmethod
     def resume(cls, setup: TrainingSetup, folder: Path) -> Trainer:
         """The run whose checkpoint stands in `folder`; raises CheckpointError if it cannot be."""
-        _check(setup)
+        check(setup)
         loaded = checkpoint.load(folder, setup.spec, setup.dims, setup.device)
-        return cls(setup, loaded.state, _resume_warnings(loaded))
+        return cls(setup, loaded.state, notices.of_resume(loaded))
 
     @property
     def spec(self) -> TrainSpec:
@@ -154,6 +133,9 @@ class Trainer:
                 yield self._report()
             if done or self.step % self.spec.checkpoint_every_steps == 0:
                 yield from self._commit(sink)
+        sparsity = self.sparsity()
+        if sparsity is not None:
+            yield from sparsity.warnings(self.step)
         yield Finished(self.step)
 
     def form(self) -> EvaluationForm:
@@ -167,36 +149,74 @@ class Trainer:
         """Latents that fired on none of the last min(10 M, half the run) tokens (DESIGN 4)."""
         return dead.final_fraction(self._state.tokens_since_fired_F, self._state.tokens)
 
+    def sparsity(self) -> Sparsity | None:
+        """How the state as it stands meets target_l0, on the rows that come next; None without."""
+        target, architecture, state = self.spec.target_l0, self._architecture, self._state
+        if target is None:
+            return None
+        ctx = self._context()
+
+        @torch.no_grad()
+        def trained(batch: Batch) -> Stats:
+            spec = self.spec.architecture
+            return architecture.loss(spec, state.params, state.architecture, batch, ctx).stats
+
+        batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
+        return judge(target, self.form(), ((batch, trained(batch)) for batch in batches))
+
     def _train_step(self) -> None:
+        state = self._state
         optimizer = Optimizer(self._adam, self.spec.optimizer.clip_norm, self._rate(self.step))
-        take_step(
+        l0 = take_step(
             self._architecture,
             self.spec.architecture,
-            self._state,
-            self._micro_batches(),
+            state,
+            self._micro_batches(self.spec.batch_size),
             self._context(),
             optimizer,
         )
+        state.control = self._controller.after_step(state.control, l0, state.step)
+        self._resample()
 
-    def _micro_batches(self) -> Iterator[Batch]:
-        spec, setup = self.spec, self._setup
-        size = spec.micro_batch_size or spec.batch_size
-        start = self.step * spec.batch_size
-        for position in range(start, start + spec.batch_size, size):
-            rows = setup.source.batch(position, size).to(setup.device)
-            yield setup.dims.batch(setup.preprocessing.apply(rows))
+    def _resample(self) -> None:
+        spec, state = self.spec, self._state
+        if spec.resample is None or state.step not in spec.resample.steps:
+            return
+        rows = min(spec.resample.rows, self._setup.source.rows)
+        block = spec.micro_batch_size or spec.batch_size
+        upcoming = Upcoming(self._read, state.tokens, rows, block, spec.seed)
+        count = resample(state, self.form(), self._dead(), upcoming, spec.resample.fraction)
+        state.meter.add({"resampled": count})
+
+    def _micro_batches(self, rows: int) -> Iterator[Batch]:
+        """The next `rows` rows, by micro-batches; the last may be smaller."""
+        size = self.spec.micro_batch_size or self.spec.batch_size
+        start = self.step * self.spec.batch_size
+        for position in range(start, start + rows, size):
+            yield self._read(position, min(size, start + rows - position))
+
+    def _read(self, position: int, size: int) -> Batch:
+        setup = self._setup
+        rows = setup.source.batch(position, size).to(setup.device)
+        return setup.dims.batch(setup.preprocessing.apply(rows))
 
     def _context(self) -> Context:
         spec = self.spec
         return Context(
             step=self.step,
             steps=self.steps,
-            scheduled=self._architecture.scheduled(spec.architecture, self.step, self.steps),
+            scheduled=self._scheduled(self.step),
             dead_F=self._dead(),
             seed=spec.seed,
             collective=OneRank(),
             encoder_dtype=_ENCODER_DTYPES[spec.encoder_dtype],
+            control=self._controller.control(self._state.control, self.step),
         )
+
+    def _scheduled(self, step: int) -> dict[str, float]:
+        """The architecture's schedules, without the weight whose ramp a controller replaces."""
+        found = self._architecture.scheduled(self.spec.architecture, step, self.steps)
+        return {name: value for name, value in found.items() if name != self._controller.replaces}
 
     def _dead(self) -> Tensor:
         return dead.mask(self._state.tokens_since_fired_F, self.spec.dead_window_tokens)
@@ -206,7 +226,7 @@ class Trainer:
         return learning_rate(
             step,
             self.steps,
-            peak=_resolved(settings.lr, "train.optimizer.lr"),
+            peak=resolved(settings.lr, "train.optimizer.lr"),
             warmup_steps=settings.warmup_steps,
             decay_fraction=settings.decay_fraction,
         )
@@ -228,7 +248,9 @@ class Trainer:
             "tokens_per_second": rows / elapsed,
             "dead": float(self._dead().sum()),
             "lr": self._rate(last),
-            **self._architecture.scheduled(self.spec.architecture, last, self.steps),
+            **self._scheduled(last),
+            **self._controller.values(self._state.control, self.step),
+            **{name: sums[name] for name in ("resampled",) if name in sums},
         }
         return MetricsReported(self.step, self._state.tokens, values)
 
@@ -250,45 +272,3 @@ class Trainer:
             message,
             remedy="lower optimizer.lr, lengthen warmup_steps, or look for outliers in the data",
         )
-
-
-def _check(setup: TrainingSetup) -> None:
-    dims = setup.dims
-    wanted = dims.d_in + (dims.d_out if setup.spec.target_source is not None else 0)
-    if setup.source.d != wanted:
-        raise DataMismatchError(
-            f"the source is {setup.source.d} wide and the model {wanted}",
-            remedy="train on a source of the model's width",
-        )
-    _resolved(setup.spec.optimizer.lr, "train.optimizer.lr")
-
-
-def _adam_settings(spec: TrainSpec) -> AdamSettings:
-    settings = spec.optimizer
-    eps = _resolved(settings.eps, "train.optimizer.eps")
-    return AdamSettings(settings.beta1, settings.beta2, eps)
-
-
-def _resolved(value: float | None, field: str) -> float:
-    if value is None:
-        raise SpecError(field, "is not resolved", remedy="call specs.training.resolve first")
-    return value
-
-
-def _start_warnings(spec: TrainSpec) -> tuple[Warned, ...]:
-    window = spec.dead_window_tokens
-    if window >= DEAD_WINDOW_TOKENS:
-        return ()
-    message = f"latents count as dead after {window:,} tokens instead of {DEAD_WINDOW_TOKENS:,}"
-    return (Warned(0, "DEAD_WINDOW_LOWERED", message),)
-
-
-def _resume_warnings(loaded: checkpoint.Checkpoint) -> tuple[Warned, ...]:
-    now = checkpoint.Environment.current()
-    if loaded.environment == now:
-        return ()
-    message = (
-        "the result may differ in the last bits from an undisturbed run: the checkpoint is of "
-        f"{loaded.environment.to_json()}, this process is {now.to_json()}"
-    )
-    return (Warned(loaded.state.step, "ENVIRONMENT_CHANGED", message),)

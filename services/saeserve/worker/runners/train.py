@@ -20,7 +20,8 @@ from saeserve.core.training.events import (
     TrainingEvent,
     Warned,
 )
-from saeserve.core.training.trainer import Trainer, TrainingSetup
+from saeserve.core.training.setup import TrainingSetup
+from saeserve.core.training.trainer import Trainer
 from saeserve.worker.report import Report, Scale
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext
 from saeserve.worker.runners.datasets import open_dataset

@@ -77,8 +77,14 @@ def _lineage(context: RunContext, trained: Trained) -> Lineage:
         source=", ".join(_names(trained.layout.inputs)),
         job=context.submission.id,
         code_version=version("saeserve"),
-        metrics=finite({"dead_fraction": trained.trainer.dead_fraction()}),
+        metrics=finite({"dead_fraction": trained.trainer.dead_fraction(), **_sparsity(trained)}),
     )
+
+
+def _sparsity(trained: Trained) -> dict[str, float]:
+    """How target_l0 was met on rows that training would have seen next; {} without a target."""
+    found = trained.trainer.sparsity()
+    return found.metrics() if found is not None else {}
 
 
 def _evaluated(context: RunContext, trained: Trained, model: InferenceModel) -> InferenceModel:

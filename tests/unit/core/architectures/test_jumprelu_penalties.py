@@ -52,8 +52,10 @@ def params() -> Tensors:
 
 def run(spec: JumpReluSpec, params: Tensors, x_BD: Tensor, wanted: float = WANTED) -> StepOutput:
     one = torch.ones((), dtype=torch.float64)
-    control = Control(factor=one, l0=wanted * one)
-    return JumpRelu().gradients(spec, params, {}, Batch(x_BD, x_BD), context(F, control=control))
+    control = Control(factor=one, l0=wanted * one) if spec.penalty == "quadratic" else None
+    weight = {"sparsity_coefficient": spec.sparsity_coefficient}
+    ctx = context(F, control=control, scheduled=weight)
+    return JumpRelu().gradients(spec, params, {}, Batch(x_BD, x_BD), ctx)
 
 
 def gradient_of_t(spec: JumpReluSpec, p: Tensors, x_BD: Tensor, *, one_sided: bool) -> Tensor:
@@ -157,19 +159,53 @@ def test_the_gradient_of_one_row_goes_with_the_bandwidth_and_not_its_square() ->
     assert slopes(0.01) == pytest.approx((-100.0, -100.0))
 
 
-@pytest.mark.parametrize("penalty", ["tanh", "l0", "quadratic"])
+def firing(spec: JumpReluSpec, params: Tensors, x_BD: Tensor) -> Tensor:
+    """p_F of the module's text."""
+    h_BF = x_BD @ params["W_enc"].T + params["b_enc"]
+    f_BF = torch.where(h_BF > params["t"].exp(), h_BF, 0.0)
+    if spec.penalty != "tanh":
+        return (f_BF > 0).double().mean(0)
+    return torch.tanh(spec.tanh_scale * f_BF * row_norms(params["W_dec"])).sum(0) / len(x_BD)
+
+
+@pytest.mark.parametrize("penalty", ["tanh", "l0"])
 def test_frequent_latents_cost_the_square_of_their_frequency(params: Tensors, penalty: str) -> None:
     x_BD = draw(17, D, seed=1)
     spec = spec_of(penalty, frequency_scale=0.01)
-    output = run(spec, params, x_BD)
-    p_F = output.stats.fired_F.double() / len(x_BD)
-    if penalty == "tanh":
-        h_BF = x_BD @ params["W_enc"].T + params["b_enc"]
-        f_BF = torch.where(h_BF > params["t"].exp(), h_BF, 0.0)
-        p_F = torch.tanh(spec.tanh_scale * f_BF * row_norms(params["W_dec"])).sum(0) / len(x_BD)
-    expected = LAMBDA * float(p_F.square().sum()) / 0.01
-    assert float(output.terms["frequency"]) == pytest.approx(expected)
-    assert "frequency" not in run(spec_of(penalty), params, x_BD).terms
+    p_F = firing(spec, params, x_BD)
+    expected = LAMBDA * float((p_F * (1 + p_F / 0.01)).sum())
+    assert float(run(spec, params, x_BD).terms["sparsity"]) == pytest.approx(expected)
+
+
+def test_frequency_keeps_a_quadratic_penaltys_goal_and_shifts_whom_it_presses(
+    params: Tensors,
+) -> None:
+    """Of latents alike in all but frequency, the price per firing is 1 + 2 p / p0."""
+    x_BD = draw(17, D, seed=1)
+    plain, scaled = spec_of("quadratic"), spec_of("quadratic", frequency_scale=0.1)
+    one, other = (run(spec, params, x_BD) for spec in (plain, scaled))
+    torch.testing.assert_close(one.terms["sparsity"], other.terms["sparsity"])
+    silent = run(spec_of("quadratic", sparsity_coefficient=0.0), params, x_BD)
+    base, found = (torch.as_tensor(o.grads["t"]) for o in (one, other))
+    none = torch.as_tensor(silent.grads["t"])
+    moved_F = base != none
+    p_F = firing(plain, params, x_BD)
+    price_F = (1 + 2 * p_F / 0.1) / float((p_F * (1 + p_F / 0.1)).sum() / p_F.sum())
+    ratio_F = (found - none)[moved_F] / (base - none)[moved_F]
+    torch.testing.assert_close(ratio_F, price_F[moved_F])
+
+
+@pytest.mark.parametrize("penalty", ["tanh", "l0"])
+def test_under_a_controller_every_penalty_is_quadratic_in_its_own_measure(
+    params: Tensors, penalty: str
+) -> None:
+    x_BD = draw(17, D, seed=1)
+    control = Control(factor=torch.tensor(2.0), l0=torch.tensor(WANTED))
+    spec = spec_of(penalty)
+    output = JumpRelu().gradients(spec, params, {}, Batch(x_BD, x_BD), context(F, control=control))
+    total = float(firing(spec, params, x_BD).sum())
+    expected = LAMBDA * (2 * total / WANTED - 1) ** 2
+    assert float(output.terms["sparsity"]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("penalty", ["l0", "quadratic"])

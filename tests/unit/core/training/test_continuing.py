@@ -32,7 +32,8 @@ from saeserve.core.specs.continuing import ACTIVATIONS, check_continuation
 from saeserve.core.specs.layout import Layout
 from saeserve.core.specs.manifest import SourceEntry
 from saeserve.core.specs.model import Lineage
-from saeserve.core.training.trainer import Trainer, TrainingSetup
+from saeserve.core.training.setup import TrainingSetup
+from saeserve.core.training.trainer import Trainer
 
 EVERY = pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 ELSEWHERE = Preprocessing(torch.linspace(-0.3, 0.2, D), 3.1)
