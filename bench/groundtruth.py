@@ -116,11 +116,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2_000_000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=FOLDER / "groundtruth.json")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that --out holds")
     asked = parser.parse_args()
-    runs = run_all(tasks(asked.models, asked.seeds, asked.samples), asked.processes)
     prints = fingerprints(asked.seeds, asked.samples)
-    Results("groundtruth", setting(asked.samples), prints, runs).save(asked.out)
-    print(table(runs, FIGURES))
+    results = Results("groundtruth", setting(asked.samples), prints, ())
+    if asked.resume:
+        results = results.kept(asked.out)
+    results.save(asked.out)
+    wanted = tasks(asked.models, asked.seeds, asked.samples)
+    print(table(run_all(wanted, asked.processes, results, asked.out).runs, FIGURES))
 
 
 if __name__ == "__main__":

@@ -100,10 +100,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--ours", type=Path, default=FOLDER / "groundtruth.json")
     parser.add_argument("--out", type=Path, default=FOLDER / "groundtruth_peers.json")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that --out holds")
     asked = parser.parse_args()
     known = our_results(asked.ours)
-    runs = run_all(tasks(asked.libraries, asked.architectures, known), asked.processes)
-    Results("groundtruth-peers", known.setting, known.fingerprints, runs).save(asked.out)
+    results = Results("groundtruth-peers", known.setting, known.fingerprints, ())
+    if asked.resume:
+        results = results.kept(asked.out)
+    wanted = tasks(asked.libraries, asked.architectures, known)
+    runs = run_all(wanted, asked.processes, results, asked.out).runs
     everything: tuple[Run, ...] = (*known.runs, *runs)
     print(table(everything, FIGURES))
     learned = [run for run in everything if run.library != BASELINE]

@@ -7,13 +7,14 @@ import math
 import platform
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 FOLDER = Path(__file__).parent / "results"
+RunKey = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Run:
     seed: int
     figures: dict[str, float]
     seconds: float
+
+    @property
+    def key(self) -> RunKey:
+        """Which run this is."""
+        return self.library, self.name, self.variant, self.seed
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,18 @@ class Results:
         value = json.loads(path.read_text())
         runs = tuple(Run(**run) for run in value["runs"])
         return cls(value["benchmark"], value["setting"], value["fingerprints"], runs)
+
+    def kept(self, path: Path) -> Results:
+        """With the runs that stand at `path`, where they are of the same samples and setting."""
+        if not path.exists():
+            return self
+        found = Results.load(path)
+        same = (found.benchmark, found.setting, found.fingerprints) == (
+            self.benchmark,
+            self.setting,
+            self.fingerprints,
+        )
+        return replace(self, runs=found.runs) if same else self
 
 
 def environment() -> dict[str, str]:

@@ -177,6 +177,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=FOLDER / "smollm2_peers.json")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that --out holds")
     return parser.parse_args(arguments)
 
 
@@ -189,10 +190,13 @@ def main() -> None:
         name: getattr(asked, name) for name in Setting.__dataclass_fields__ if name != "seed"
     }
     settings = [Setting(**fields, seed=seed) for seed in asked.seeds]
-    runs = run_all([task for s in settings for task in tasks(s)], asked.processes)
     manifest = ShardedDataset.open(asked.dataset).manifest
     told = fields | {"dataset": manifest.name}
-    Results("smollm2-peers", told, {manifest.name: manifest.sha256}, runs).save(asked.out)
+    results = Results("smollm2-peers", told, {manifest.name: manifest.sha256}, ())
+    if asked.resume:
+        results = results.kept(asked.out)
+    wanted = [task for s in settings for task in tasks(s)]
+    runs = run_all(wanted, asked.processes, results, asked.out).runs
     print(table(runs, FIGURES))
     for figure in ("fvu", "silent"):
         print(judge(runs, figure, OURS, COUNTERPARTS, higher_is_better=False))

@@ -6,10 +6,11 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from bench.results import Run
+from bench.results import Results, Run, RunKey
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,31 @@ class Task:
     seed: int
     work: Callable[[], dict[str, float]]
 
+    @property
+    def key(self) -> RunKey:
+        """Which run this is."""
+        return self.library, self.name, self.variant, self.seed
 
-def run_all(tasks: Sequence[Task], processes: int) -> tuple[Run, ...]:
-    """All runs in the order of their tasks; each is told when it ends."""
+
+def run_all(tasks: Sequence[Task], processes: int, results: Results, path: Path) -> Results:
+    """`results` with the run of every task, in the tasks' order; those that it has are not run.
+
+    Each is told, and saved to `path`, when it ends.
+    """
     began = time.perf_counter()
+    found = {run.key: run for run in results.runs}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
-        futures = {pool.submit(_run, task): index for index, task in enumerate(tasks)}
-        found: dict[int, Run] = {}
+        futures = [pool.submit(_run, task) for task in tasks if task.key not in found]
         for future in as_completed(futures):
-            found[futures[future]] = run = future.result()
+            run = future.result()
+            found[run.key] = run
+            results = replace(results, runs=tuple(found[t.key] for t in tasks if t.key in found))
+            results.save(path)
             minutes = (time.perf_counter() - began) / 60
-            print(f"[{minutes:5.1f} min, {len(found)}/{len(tasks)}] {_told(run)}", flush=True)
-    return tuple(found[index] for index in range(len(tasks)))
+            told = f"[{minutes:5.1f} min, {len(results.runs)}/{len(tasks)}] {_told(run)}"
+            print(told, flush=True)
+    return results
 
 
 def _run(task: Task) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from bench import planted
 from bench.baseline import random_decoder
 from bench.groundtruth import MODELS, fingerprints, preset_fields, tasks, train_ours
 from bench.planted import HELDOUT_BLOCKS, K, Planted, fingerprint
-from bench.results import Run
+from bench.results import Results, Run
 from bench.tasks import Task, run_all
 
 from saeserve.core.data.ground_truth import BLOCK_ROWS, GroundTruthSpec
@@ -91,14 +92,19 @@ def test_every_model_and_the_baseline_run_for_every_seed() -> None:
     ]
 
 
-def test_tasks_run_in_processes_of_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = [Task("ours", "x", "", seed, partial(_figures, seed)) for seed in (5, 6)]
-    found = run_all(listed, processes=1)
-    assert [(type(run), run.seed, run.figures) for run in found] == [
-        (Run, 5, {"f1": 5.0, "threads": 1.0}),
-        (Run, 6, {"f1": 6.0, "threads": 1.0}),
+def test_tasks_run_in_processes_of_one_thread_unless_their_run_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [Task("ours", "x", "", seed, partial(_figures, seed)) for seed in (5, 6, 7)]
+    path, kept = tmp_path / "found.json", Run("ours", "x", "", 7, {"f1": 0.5}, seconds=1.0)
+    found = run_all(listed, 1, Results("tried", {}, {}, (kept,)), path)
+    assert [(run.seed, run.figures) for run in found.runs] == [
+        (5, {"f1": 5.0, "threads": 1.0}),
+        (6, {"f1": 6.0, "threads": 1.0}),
+        (7, {"f1": 0.5}),
     ]
-    assert "2/2] ours x, seed 6: f1 6.000" in capsys.readouterr().out
+    assert Results.load(path) == found
+    assert "3/3] ours x, seed 6: f1 6.000" in capsys.readouterr().out
 
 
 def _figures(seed: int) -> dict[str, float]:

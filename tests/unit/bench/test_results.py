@@ -106,3 +106,15 @@ def test_the_margin_is_between_the_best_of_both() -> None:
     runs += seeds("A", "matryoshka", "default", 0.84)
     assert best_margin(runs, "f1", "ours", 0.05).endswith("+0.060, wanted +0.050: reached")
     assert best_margin(runs, "f1", "ours", 0.07).endswith("MISSED")
+
+
+def test_runs_are_kept_of_the_same_samples_and_setting_only(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    runs = tuple(seeds("ours", "topk", "", 0.5))
+    saved = Results("groundtruth", {"k": 9}, {"0": "ab"}, runs)
+    fresh = Results("groundtruth", {"k": 9}, {"0": "ab"}, ())
+    assert fresh.kept(path) == fresh
+    saved.save(path)
+    assert fresh.kept(path) == saved
+    other = Results("groundtruth", {"k": 9}, {"0": "cd"}, ())
+    assert other.kept(path) == other
