@@ -22,7 +22,7 @@ OURS = "saeserve"
 BASELINE = "random decoder"
 FIGURES = ("f1", "mcc", "precision", "recall", "uniqueness", "dead", "explained_variance", "l0")
 PREPROCESSING_ROWS = 64 * BLOCK_ROWS
-OPTIMIZER = {"lr": 5e-3, "warmup_steps": 200, "decay_fraction": 1 / 3}
+OPTIMIZER = {"lr": 1e-2, "warmup_steps": 200, "decay_fraction": 1 / 3}
 """One schedule for all: published ones are for runs of a hundred times the steps. Chosen on other
 seeds; the peers get it as well."""
 DEAD_WINDOW_TOKENS = 50_000
