@@ -108,6 +108,12 @@ def fingerprints(seeds: Sequence[int], samples: int) -> dict[str, str]:
     return {str(seed): fingerprint(Planted(seed, samples).truth()) for seed in seeds}
 
 
+def draw(seeds: Sequence[int], samples: int) -> None:
+    """Make the rows of every seed, if they are not there."""
+    for seed in seeds:
+        Planted(seed, samples).draw()
+
+
 def main() -> None:
     """Train, print the table, write results/groundtruth.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,6 +129,7 @@ def main() -> None:
     if asked.resume:
         results = results.kept(asked.out)
     results.save(asked.out)
+    draw(asked.seeds, asked.samples)
     wanted = tasks(asked.models, asked.seeds, asked.samples)
     print(table(run_all(wanted, asked.processes, results, asked.out).runs, FIGURES))
 

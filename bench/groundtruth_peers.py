@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.groundtruth import BASELINE, FIGURES, OPTIMIZER, OURS, fingerprints
+from bench.groundtruth import BASELINE, FIGURES, OPTIMIZER, OURS, draw, fingerprints
 from bench.peers import PEERS, Architecture, PeerSetting, Schedule
 from bench.planted import K, Planted
 from bench.results import FOLDER, Results, Run, table
@@ -106,6 +106,7 @@ def main() -> None:
     results = Results("groundtruth-peers", known.setting, known.fingerprints, ())
     if asked.resume:
         results = results.kept(asked.out)
+    draw([int(seed) for seed in known.fingerprints], known.setting["samples"])
     wanted = tasks(asked.libraries, asked.architectures, known)
     runs = run_all(wanted, asked.processes, results, asked.out).runs
     everything: tuple[Run, ...] = (*known.runs, *runs)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
@@ -27,8 +29,21 @@ from saeserve.core.evaluation.ground_truth import Dictionary, Recovery, recovery
 SPEC = GroundTruthSpec(d=256, features=2048)
 K = 9
 HELDOUT_BLOCKS = 100
+KEPT = Path(".saeserve/bench/planted")
 SEED_OFFSET = 1000
 """Truth number s is drawn from seed SEED_OFFSET + s; no setting was chosen on these seeds."""
+
+
+class KeptRows(GroundTruthSource):
+    """The same rows, from a file."""
+
+    def __init__(self, truth: GroundTruth, rows: int, path: Path) -> None:
+        super().__init__(truth, rows)
+        self._kept = np.load(path, mmap_mode="r")
+
+    def _draw(self, index: int) -> torch.Tensor:
+        start = index * BLOCK_ROWS
+        return torch.as_tensor(self._kept[start : start + BLOCK_ROWS].copy())
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,28 @@ class Planted:
         return GroundTruth(replace(SPEC, seed=SEED_OFFSET + self.seed))
 
     def source(self, truth: GroundTruth) -> GroundTruthSource:
-        """The training rows, every one read once."""
-        return GroundTruthSource(truth, self.steps * self.batch_size)
+        """The training rows, every one read once; from their file, where `draw` has made it."""
+        rows, path = self.steps * self.batch_size, self._file(truth)
+        return KeptRows(truth, rows, path) if path.exists() else GroundTruthSource(truth, rows)
+
+    def draw(self) -> None:
+        """Draw the training rows into a file, for every run to read: drawing takes as long as
+        training does. Nothing, where it stands already."""
+        truth = self.truth()
+        path, source = self._file(truth), GroundTruthSource(truth, self.steps * self.batch_size)
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        shape = (source.rows, source.d)
+        kept = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
+        for start in range(0, source.rows, BLOCK_ROWS):
+            kept[start : start + BLOCK_ROWS] = source.batch(start, BLOCK_ROWS).numpy()
+        kept.flush()
+        unfinished.rename(path)
+
+    def _file(self, truth: GroundTruth) -> Path:
+        return KEPT / f"{fingerprint(truth)[:16]}-{self.steps * self.batch_size}.npy"
 
     def recovery(self, dictionary: Dictionary, truth: GroundTruth) -> Recovery:
         """The figures on held-out rows."""

@@ -22,10 +22,11 @@ SMALL = GroundTruthSpec(d=16, features=32, roots=2, branching=2, correlation_ran
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Planted:
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Planted:
     torch.set_num_threads(1)
     monkeypatch.setattr(planted, "SPEC", SMALL)
     monkeypatch.setattr(planted, "HELDOUT_BLOCKS", 2)
+    monkeypatch.setattr(planted, "KEPT", tmp_path)
     return Planted(seed=1, samples=20 * BLOCK_ROWS + 5, d_sae=24)
 
 
@@ -80,6 +81,17 @@ def test_every_preset_is_asked_for_the_benchmarks_sparsity() -> None:
         assert asked == K, name
     annealed = preset_fields("matryoshka-best")["matryoshka"]
     assert annealed["k_initial"] / annealed["k"] == pytest.approx(80 / 25)
+
+
+def test_rows_from_the_file_are_those_that_were_drawn(tiny: Planted) -> None:
+    truth = tiny.truth()
+    drawn = tiny.source(truth)
+    tiny.draw()
+    kept = tiny.source(truth)
+    assert type(kept) is not type(drawn)
+    for position, size in ((0, BLOCK_ROWS), (3 * BLOCK_ROWS + 5, 700), (19 * BLOCK_ROWS, 2000)):
+        assert torch.equal(kept.batch(position, size), drawn.batch(position, size))
+    assert torch.equal(kept.sample(3000, 1), drawn.sample(3000, 1))
 
 
 def test_every_model_and_the_baseline_run_for_every_seed() -> None:
