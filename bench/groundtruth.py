@@ -12,7 +12,7 @@ from bench import ours
 from bench.baseline import random_decoder
 from bench.planted import SPEC, K, Planted, fingerprint
 from bench.results import FOLDER, Results, table
-from bench.tasks import Task, run_all
+from bench.tasks import Task, one_thread, run_all
 
 from saeserve.core.data.ground_truth import BLOCK_ROWS, GroundTruthSource
 from saeserve.core.evaluation.ground_truth import Dictionary
@@ -110,6 +110,7 @@ def fingerprints(seeds: Sequence[int], samples: int) -> dict[str, str]:
 
 def draw(seeds: Sequence[int], samples: int) -> None:
     """Make the rows of every seed, if they are not there."""
+    one_thread()
     for seed in seeds:
         Planted(seed, samples).draw()
 

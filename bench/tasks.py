@@ -37,7 +37,7 @@ def run_all(tasks: Sequence[Task], processes: int, results: Results, path: Path)
     began = time.perf_counter()
     found = {run.key: run for run in results.runs}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=one_thread) as pool:
         futures = [pool.submit(_run, task) for task in tasks if task.key not in found]
         for future in as_completed(futures):
             run = future.result()
@@ -64,5 +64,6 @@ def _told(run: Run) -> str:
     return f"{title}, seed {run.seed}: {figures} ({run.seconds:.0f} s)"
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
+    """Small matrices do not gain from a second thread, and lose to other processes."""
     torch.set_num_threads(1)
