@@ -77,7 +77,7 @@ def helper(function: Callable[P, R]) -> Callable[P, R]:
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Callable[..., Any]:
     if numba is None:
         return function
-    options: dict[str, Any] = {"parallel": parallel, "fastmath": FAST_MATH}
+    options: dict[str, Any] = {"parallel": parallel, "fastmath": set(FAST_MATH)}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:

@@ -24,6 +24,7 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.errors import DivergedError
+from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import checkpoint, dead, notices
 from saeserve.core.training.events import (
@@ -41,7 +42,7 @@ from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, 
 from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
-from saeserve.core.training.step import Optimizer, take_step
+from saeserve.core.training.step import take_step
 
 _ENCODER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 JUDGED_ROWS = 8192
