@@ -7,7 +7,6 @@ Rows of step s stand at position s · batch_size of the source's stream, and eve
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +34,7 @@ from saeserve.core.training.events import (
     TrainingEvent,
     Warned,
 )
+from saeserve.core.training.feed import Feed, Pace
 from saeserve.core.training.judging import Sparsity, judge
 from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.schedules import learning_rate
@@ -71,7 +71,8 @@ class Trainer:
         self._controller = Controller(setup.spec)
         self._adam = adam_settings(setup.spec)
         self._committed = -1 if state.step == 0 else state.step
-        self._reported_at = time.perf_counter()
+        self.feed = Feed(setup.source, setup.preprocessing, setup.dims, setup.device)
+        self._pace = Pace(self.feed)
 
     @classmethod
     def start(cls, setup: TrainingSetup) -> Trainer:
@@ -122,7 +123,7 @@ class Trainer:
         """
         yield from self._warnings
         self._warnings = ()
-        self._reported_at = time.perf_counter()
+        self._pace.restart()
         while self.step < self.steps:
             if stop():
                 yield from self._commit(sink)
@@ -185,7 +186,7 @@ class Trainer:
             return
         rows = min(spec.resample.rows, self._setup.source.rows)
         block = spec.micro_batch_size or spec.batch_size
-        upcoming = Upcoming(self._read, state.tokens, rows, block, spec.seed)
+        upcoming = Upcoming(self.feed.read, state.tokens, rows, block, spec.seed)
         count = resample(state, self.form(), self._dead(), upcoming, spec.resample.fraction)
         state.meter.add({"resampled": count})
 
@@ -194,12 +195,7 @@ class Trainer:
         size = self.spec.micro_batch_size or self.spec.batch_size
         start = self.step * self.spec.batch_size
         for position in range(start, start + rows, size):
-            yield self._read(position, min(size, start + rows - position))
-
-    def _read(self, position: int, size: int) -> Batch:
-        setup = self._setup
-        rows = setup.source.batch(position, size).to(setup.device)
-        return setup.dims.batch(setup.preprocessing.apply(rows))
+            yield self.feed.read(position, min(size, start + rows - position))
 
     def _context(self) -> Context:
         spec = self.spec
@@ -240,13 +236,11 @@ class Trainer:
         values = {name: sums[name] / steps for name in sums if name.startswith("loss")}
         if not all(math.isfinite(value) for value in values.values()):
             raise self._diverged(f"the loss is {values['loss']}")
-        now = time.perf_counter()
-        elapsed, self._reported_at = now - self._reported_at, now
         values |= {
             "fvu": sums["squared_error"] / sums["variation"] if sums["variation"] else math.nan,
             "l0": sums["fired"] / rows,
             "grad_norm": sums["grad_norm"] / steps,
-            "tokens_per_second": rows / elapsed,
+            **self._pace.values(rows),
             "dead": float(self._dead().sum()),
             "lr": self._rate(last),
             **self._scheduled(last),

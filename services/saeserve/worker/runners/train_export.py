@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -36,7 +36,7 @@ class Trained:
     layout: Layout
     preprocessing: SideBySide
     trainer: Trainer
-    rows_per_second: float
+    pace: Mapping[str, float]
 
 
 def publish(context: RunContext, trained: Trained) -> Output:
@@ -48,7 +48,7 @@ def publish(context: RunContext, trained: Trained) -> Output:
     context.check_fence()
     resource = context.models.publish(trained.spec.model, context.submission.id, 0, folder)
     context.report.log(f"published {resource}")
-    metrics = {**model.config.lineage.metrics, **_speed(trained)}
+    metrics = {**model.config.lineage.metrics, **_pace(trained)}
     return Output(model=resource, metrics=metrics)
 
 
@@ -101,6 +101,6 @@ def _heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
     return (block.x_BD for block in rows)
 
 
-def _speed(trained: Trained) -> dict[str, float]:
+def _pace(trained: Trained) -> dict[str, float]:
     # Not part of the model: two runs of one spec shall publish the same bytes.
-    return finite({"train_tokens_per_second": trained.rows_per_second})
+    return finite({f"train_{name}": value for name, value in trained.pace.items()})

@@ -71,6 +71,7 @@ def test_metrics_are_counted_as_they_are_defined(tmp_path: Path) -> None:
     assert values["lr"] == pytest.approx(3e-3 * 1 / (0.2 * 6))
     assert values["loss"] == pytest.approx(values["loss_reconstruction"] + values["loss_auxk"])
     assert values["tokens_per_second"] > 0
+    assert 0 < values["data_wait_fraction"] < 1
     assert values["grad_norm"] > 0
 
 
