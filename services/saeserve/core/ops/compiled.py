@@ -87,5 +87,10 @@ def _compile(function: Callable[..., Any], *, parallel: bool) -> Callable[..., A
 
 def _match_threads() -> None:
     """Run on as many threads as torch does: more would compete, fewer would wait."""
-    if numba is not None:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    if numba is None:
+        return
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:
+        # Starting its pool, numba sets OpenMP's number of threads, which torch shares.
+        torch.set_num_threads(threads)
