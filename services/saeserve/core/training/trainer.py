@@ -23,9 +23,11 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.errors import DivergedError
+from saeserve.core.ops.precision import chosen_dtype
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import checkpoint, dead, notices
+from saeserve.core.training.checkpoint import Environment
 from saeserve.core.training.events import (
     CheckpointCommitted,
     Finished,
@@ -44,7 +46,6 @@ from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import take_step
 
-_ENCODER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 JUDGED_ROWS = 8192
 """Rows on which a run's sparsity is judged at its end: those that would have come next."""
 
@@ -70,6 +71,7 @@ class Trainer:
         self._architecture: Architecture[Any] = architecture_of(setup.spec)
         self._controller = Controller(setup.spec)
         self._adam = adam_settings(setup.spec)
+        self._encoder_dtype = chosen_dtype(setup.spec.encoder_dtype, setup.device)
         self._committed = -1 if state.step == 0 else state.step
         self.feed = Feed(setup.source, setup.preprocessing, setup.dims, setup.device)
         self._pace = Pace(self.feed)
@@ -93,12 +95,20 @@ class Trainer:
         """The run whose checkpoint stands in `folder`; raises CheckpointError if it cannot be."""
         check(setup)
         loaded = checkpoint.load(folder, setup.spec, setup.dims, setup.device)
-        return cls(setup, loaded.state, notices.of_resume(loaded))
+        return cls(
+            setup, loaded.state, notices.of_resume(loaded, Environment.of(setup.spec, setup.device))
+        )
 
     @property
     def spec(self) -> TrainSpec:
         """The resolved spec."""
         return self._setup.spec
+
+    @property
+    def effective_spec(self) -> TrainSpec:
+        """The spec with what was left to the hardware as it is here."""
+        dtype = str(self._encoder_dtype).removeprefix("torch.")
+        return self.spec.model_copy(update={"encoder_dtype": dtype})
 
     @property
     def step(self) -> int:
@@ -206,7 +216,7 @@ class Trainer:
             dead_F=self._dead(),
             seed=spec.seed,
             collective=OneRank(),
-            encoder_dtype=_ENCODER_DTYPES[spec.encoder_dtype],
+            encoder_dtype=self._encoder_dtype,
             control=self._controller.control(self._state.control, self.step),
         )
 

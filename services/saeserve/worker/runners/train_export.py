@@ -71,7 +71,7 @@ def _names(sources: Sequence[SourceEntry]) -> tuple[str, ...]:
 def _lineage(context: RunContext, trained: Trained) -> Lineage:
     manifest = trained.dataset.manifest
     return Lineage(
-        spec=trained.spec.to_json(),
+        spec=trained.trainer.effective_spec.to_json(),
         dataset=manifest.name,
         dataset_sha256=manifest.sha256,
         source=", ".join(_names(trained.layout.inputs)),

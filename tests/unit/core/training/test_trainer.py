@@ -105,6 +105,28 @@ def test_another_environment_is_told_on_resuming(
     assert "77" in events[0].message
 
 
+def test_auto_is_what_the_hardware_has_and_a_change_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_hardware(bfloat16: bool) -> None:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": bfloat16})
+
+    setup = tiny_setup(tiny_spec("topk", encoder_dtype="auto"))
+    on_hardware(True)
+    started = Trainer.start(setup)
+    run_until(started, FolderSink(tmp_path / "a"), 2)
+    assert started.effective_spec.encoder_dtype == "bfloat16"
+    same = run_until(Trainer.resume(setup, tmp_path / "a" / "2"), FolderSink(tmp_path / "b"), 3)
+    assert steps_of(same, Warned) == []
+    on_hardware(False)
+    elsewhere = Trainer.resume(setup, tmp_path / "a" / "2")
+    assert elsewhere.effective_spec.encoder_dtype == "float32"
+    told = run_until(elsewhere, FolderSink(tmp_path / "c"), 3)[0]
+    assert isinstance(told, Warned)
+    assert told.code == "ENVIRONMENT_CHANGED"
+    assert "'encoder_dtype': 'bfloat16'" in told.message
+
+
 def test_stopping_commits_once_and_says_where(tmp_path: Path) -> None:
     setup = tiny_setup(tiny_spec("topk", log_every_steps=100, checkpoint_every_steps=4))
     sink = FolderSink(tmp_path / "a")
