@@ -115,6 +115,7 @@ def _constants(
 ) -> update_kernels.Constants:
     adam, limit = optimizer.adam, optimizer.clip_norm
     # Asked this way round, a NaN norm makes the factor, and so every parameter, NaN.
+    root = math.sqrt(1 - adam.beta2 ** (step + 1))
     factor = 1.0 if limit == 0 or norm <= limit else limit / norm
     values = (
         factor,
@@ -122,9 +123,8 @@ def _constants(
         1 - adam.beta1,
         adam.beta2,
         1 - adam.beta2,
-        optimizer.lr / (1 - adam.beta1 ** (step + 1)),
-        math.sqrt(1 - adam.beta2 ** (step + 1)),
-        adam.eps,
+        optimizer.lr * root / (1 - adam.beta1 ** (step + 1)),
+        adam.eps * root,
         0.0,
         SMALLEST_MOMENT,
     )

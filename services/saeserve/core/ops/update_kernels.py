@@ -25,10 +25,9 @@ class Constants(NamedTuple):
     other2: Any
     """1 - beta2"""
     rate: Any
-    """The learning rate over the first moment's bias correction."""
-    root: Any
-    """The square root of the second moment's bias correction."""
+    """lr √(1 - beta2^t) / (1 - beta1^t): both bias corrections."""
     eps: Any
+    """eps √(1 - beta2^t): so the denominator is √v + eps, with one division less."""
     zero: Any
     tiny: Any
     """Moments below become zero: see `update.SMALLEST_MOMENT`."""
@@ -67,7 +66,7 @@ def move(
     least_norm: float,
 ) -> None:
     """Project, clip and apply each row's gradient to its moments and to `w`, all in place; bring
-    `unit` rows back to norm 1. `along_F`, of `measure`, is in the type of `w`."""
+    `unit` rows back to norm 1. `along_F`, of `measure`, is in the type of `w`, and used up."""
     c = constants
     for row in prange(g_FD.shape[0]):
         along, of_w = along_F[row], 0.0
@@ -80,11 +79,13 @@ def move(
             second = c.zero if second < c.tiny else second
             first_FD[row, column] = first
             second_FD[row, column] = second
-            w = w_FD[row, column] - c.rate * first / (np.sqrt(second) / c.root + c.eps)
+            w = w_FD[row, column] - c.rate * first / (np.sqrt(second) + c.eps)
             w_FD[row, column] = w
             of_w += np.float64(w) * np.float64(w)
         if unit:
             norm = np.sqrt(of_w)
             norm = least_norm if norm < least_norm else norm
+            along_F[row] = 1.0 / norm
+            scale = along_F[row]  # in the type of w
             for column in range(g_FD.shape[1]):
-                w_FD[row, column] = w_FD[row, column] / norm
+                w_FD[row, column] = w_FD[row, column] * scale
