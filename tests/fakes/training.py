@@ -38,7 +38,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def tiny_spec(name: str, **changes: object) -> TrainSpec:
-    """A resolved spec of 50 steps of 64 rows."""
+    """A resolved spec of 50 steps of 64 rows, in float32 whatever the hardware has."""
     fields: dict[str, Any] = {
         "dataset": "tiny",
         "model": "tiny",
@@ -49,6 +49,7 @@ def tiny_spec(name: str, **changes: object) -> TrainSpec:
         "optimizer": {"lr": 3e-3},
         "log_every_steps": 1,
         "checkpoint_every_steps": 10,
+        "encoder_dtype": "float32",
     }
     return resolve(TrainSpec.parse(fields | changes, "train"), D, "planted")
 

@@ -71,7 +71,6 @@ def train(preset: SaePreset) -> Spec:
             "optimizer": {"lr": preset.lr, "warmup_steps": 10},
             "checkpoint_every_steps": 100,
             "log_every_steps": 5,
-            "encoder_dtype": "bfloat16",
         }
     }
 

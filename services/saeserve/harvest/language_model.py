@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from saeserve.core.errors import SpecError
+from saeserve.core.ops.precision import ComputeType, chosen_dtype
 from saeserve.core.specs.jobs import SiteSpec
 from saeserve.harvest.layout import decoder_layers, hidden_of, site_module
 from saeserve.harvest.loading import load_model, load_tokenizer
-from saeserve.harvest.precision import ComputeType, resolve_compute_dtype, use_bfloat16
+from saeserve.harvest.precision import use_bfloat16
 from saeserve.harvest.splice import Splice, make_splice
 from saeserve.harvest.tokenizer import Tokenizer
 
@@ -53,7 +54,7 @@ class LanguageModel:
         """
         tokenizer = load_tokenizer(folder, gguf_file)
         model = load_model(folder, gguf_file)
-        if resolve_compute_dtype(compute_dtype, device) is torch.bfloat16:
+        if chosen_dtype(compute_dtype, device) is torch.bfloat16:
             use_bfloat16(model)
         return cls(model, tokenizer, device)
 

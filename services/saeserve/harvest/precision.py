@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.pytorch_utils import Conv1D
 
-ComputeType = Literal["auto", "float32", "bfloat16"]
 BFLOAT16_ATTENTION = "saeserve_bfloat16_sdpa"
 """Name under which transformers knows `_attention`."""
-BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 class Bfloat16Linear(nn.Module):
@@ -34,18 +32,6 @@ class Bfloat16Linear(nn.Module):
         """Float32 in, float32 out, [..., in] -> [..., out]."""
         y = functional.linear(x.to(torch.bfloat16), self.weight).float()
         return y if self.bias is None else y + self.bias
-
-
-def resolve_compute_dtype(wanted: ComputeType, device: torch.device) -> torch.dtype:
-    """bfloat16 where `auto` meets hardware that multiplies it natively, else float32."""
-    if wanted != "auto":
-        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        native = any(capabilities.get(feature, False) for feature in BFLOAT16_FEATURES)
-    return torch.bfloat16 if native else torch.float32
 
 
 def use_bfloat16(model: nn.Module) -> None:

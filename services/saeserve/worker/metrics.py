@@ -16,6 +16,7 @@ _GAUGES = {
     "dead": "saeserve_train_dead_latents",
     "lr": "saeserve_train_learning_rate",
     "tokens_per_second": "saeserve_train_tokens_per_second",
+    "data_wait_fraction": "saeserve_train_data_waiting_ratio",
 }
 _HELP = {
     "fvu": "Fraction of variance unexplained on the latest training batch.",
@@ -23,6 +24,7 @@ _HELP = {
     "dead": "Latents that have not fired for the dead window.",
     "lr": "Learning rate of the latest step.",
     "tokens_per_second": "Training rows a second, optimiser included.",
+    "data_wait_fraction": "Share of the time that training waits for activation rows.",
 }
 
 

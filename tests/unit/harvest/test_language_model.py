@@ -15,7 +15,7 @@ from saeserve.core.errors import SpecError
 from saeserve.core.specs.jobs import Hook, SiteSpec
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.layout import decoder_layers
-from saeserve.harvest.precision import BFLOAT16_ATTENTION, Bfloat16Linear, resolve_compute_dtype
+from saeserve.harvest.precision import BFLOAT16_ATTENTION, Bfloat16Linear
 from saeserve.harvest.sequences import PAD
 
 TOKENS = torch.tensor([[0, 5, 9, 3, 20], [0, 7, 7, PAD, PAD]])
@@ -127,16 +127,3 @@ def test_bfloat16_keeps_the_residual_stream_in_float32(build: Build, tmp_path: P
     assert not torch.equal(y, y.bfloat16().float())
     error = float((x - y).square().sum() / x.square().sum())
     assert 0 < error < 0.03**2
-
-
-def test_compute_dtype_is_what_was_asked_for() -> None:
-    assert resolve_compute_dtype("float32", CPU) is torch.float32
-    assert resolve_compute_dtype("bfloat16", CPU) is torch.bfloat16
-    assert resolve_compute_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
-
-
-def test_auto_takes_float32_where_bfloat16_is_not_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert resolve_compute_dtype("auto", CPU) is torch.float32
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert resolve_compute_dtype("auto", CPU) is torch.bfloat16

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.fakes.worker_bench import until
 
-from saeserve.worker.child import Child
+from saeserve.worker.child import DEFAULTS, Child
 
 ORPHAN = """
 import os, subprocess, sys, time
@@ -48,6 +48,23 @@ def test_exit_codes_and_signals_are_told() -> None:
     child.stop()
     assert child.stopping
     assert ended(child) == -signal.SIGTERM
+
+
+def told(variable: str) -> int:
+    code = f"import os; raise SystemExit(len(os.environ.get({variable!r}, '')))"
+    return ended(Child([sys.executable, "-S", "-c", code], 1))
+
+
+@pytest.mark.parametrize("variable", sorted(DEFAULTS))
+def test_the_environment_suits_jobs_unless_the_operator_set_it(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    assert told(variable) == len(DEFAULTS[variable]) > 2
+    monkeypatch.setenv(variable, "x")
+    assert told(variable) == 1
+    monkeypatch.setenv("SAESERVE_MORE", "abc")
+    assert told("SAESERVE_MORE") == 3
 
 
 def test_a_kill_is_final_and_repeatable() -> None:

@@ -46,7 +46,7 @@ def test_metrics_follow_the_events_once(bench: Bench, tmp_path: Path) -> None:
     relay = EventRelay(path, submission(kind="train"), 1, bench.index, bench.metrics)
     relay.forward()
     assert relay.progress is None
-    figures = {"loss": 2.0, "loss_aux": 0.5, "fvu": 0.25, "dead": 3.0}
+    figures = {"loss": 2.0, "loss_aux": 0.5, "fvu": 0.25, "dead": 3.0, "data_wait_fraction": 0.02}
     with Report(EventLog(path, 1)) as report:
         for step in (2, 3, 4):
             report.metrics(step, {**figures, "tokens": 100.0 * step}, Scale("steps", 4))
@@ -60,6 +60,7 @@ def test_metrics_follow_the_events_once(bench: Bench, tmp_path: Path) -> None:
     assert value("saeserve_train_loss", {"term": "aux"}) == 0.5
     assert value("saeserve_train_fvu") == 0.25
     assert value("saeserve_train_dead_latents") == 3
+    assert value("saeserve_train_data_waiting_ratio") == 0.02
     assert (value("saeserve_last_progress_timestamp_seconds") or 0) > 1.7e9
     assert relay.progress is not None
     assert (relay.progress.step, relay.progress.total_steps) == (4, 4)

@@ -43,6 +43,7 @@ def test_a_run_publishes_a_model_with_its_figures(shop: Workshop) -> None:
     assert output.model == "models/m/versions/1"
     expected = {"fvu", "l0", "dead_fraction", "silent_on_heldout", "train_tokens_per_second"}
     assert expected <= set(output.metrics)
+    assert 0 < output.metrics["train_data_wait_fraction"] < 1
     assert all(math.isfinite(value) for value in output.metrics.values())
     version = shop.model("m")
     lineage = version.config.lineage

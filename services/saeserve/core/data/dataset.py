@@ -141,6 +141,15 @@ def take_columns(shard: Shard, names: Sequence[str], indices: IndexArray) -> Ten
     return torch.cat([shard.take(name, indices) for name in names], dim=1)
 
 
+def copy_columns(shard: Shard, names: Sequence[str], indices: IndexArray, into_ND: Tensor) -> None:
+    """As `take_columns`, into memory of the stored type; see `Shard.copy`."""
+    start = 0
+    for name in names:
+        stop = start + shard.width(name)
+        shard.copy(name, indices, into_ND[:, start:stop])
+        start = stop
+
+
 def _quotas(counts: Sequence[int], max_rows: int) -> list[int]:
     """How many rows to take from each shard: shares of its count that sum to `max_rows`."""
     total = sum(counts)

@@ -66,9 +66,19 @@ class Shard:
         """Row norms of `source`, float32 [rows]."""
         return self._file.get_tensor(norm_column(source)).numpy()
 
+    def width(self, source: str) -> int:
+        """Width of the rows of `source`."""
+        return self._file.get_slice(source).get_shape()[1]
+
     def take(self, source: str, indices: IndexArray) -> Tensor:
         """Rows of `source` in the stored type, [len(indices), d]."""
         return self._file.get_tensor(source)[torch.as_tensor(indices)]
+
+    def copy(self, source: str, indices: IndexArray, into_ND: Tensor) -> None:
+        """As `take`, into memory of the stored type, on this thread alone: numpy starts no other,
+        which would compete with a step that goes on meanwhile, and lets go of the interpreter."""
+        rows_ND, into = _bits(self._file.get_tensor(source)), _bits(into_ND)
+        np.take(rows_ND, indices, axis=0, out=into, mode="clip")
 
     def check_layout(self, sources: Mapping[str, int], dtype: StorageType) -> None:
         """Raise DataError unless the shard holds just these sources in `dtype`."""
@@ -86,6 +96,11 @@ class Shard:
             if expected.get(name) != actual.get(name):
                 message = f"{name} is {actual.get(name)}, not {expected.get(name)}"
                 raise _layout_error(self.name, message)
+
+
+def _bits(tensor: Tensor) -> NDArray[np.generic]:
+    """The tensor's memory; numpy has no bfloat16, so 16-bit numbers are taken as integers."""
+    return (tensor.view(torch.int16) if tensor.element_size() == 2 else tensor).numpy()
 
 
 _CODES = {dtype: code for code, dtype in STORAGE_OF_CODE.items()}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from saeserve.core.data.ahead import Ahead
 from saeserve.core.data.dataset import ShardedDataset, SourceNames, names_of, take_columns
 from saeserve.core.data.order import RowOrder, spread_sample
 from saeserve.core.data.shards import IndexArray
-from saeserve.core.data.tensor_file import STORAGE
+from saeserve.core.data.windows import Window, WindowReader
 from saeserve.core.errors import DataError
 
 
@@ -42,21 +42,14 @@ class ActivationSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Rows start .. start + N of the stream, in the stored type."""
-
-    start: int
-    x_ND: Tensor
-
-
 class ShardSource:
     """The kept training rows of one source of a data set, or of several side by side.
 
     Of several, a row takes part only if it is kept in all, and all follow one order.
 
-    Memory: one window of `window_shards` shards in the stored type. Steps that follow each other
-    read from it; any other position is exact too, at the price of reading its window.
+    Memory: two windows of `window_shards` shards in the stored type, of which one is read ahead on
+    a thread of its own while the other is used. Steps that follow each other wait only where the
+    disk is slower than they are; any other position is exact too, at the price of its window.
     """
 
     def __init__(
@@ -79,7 +72,9 @@ class ShardSource:
         self._norm_cut = norm_cut
         counts = dataset.kept_counts(self._names, "train", norm_cut)
         self._order = RowOrder(counts, seed, window_shards)
-        self._window: _Window | None = None
+        self._reader = WindowReader(dataset, self._names, norm_cut, self._order, self._width)
+        self._window: Window | None = None
+        self._ahead: tuple[int, Ahead[Window]] | None = None
         if self.rows < 1:
             names = " with ".join(self._names)
             raise DataError(
@@ -102,9 +97,8 @@ class ShardSource:
         x_BD = torch.empty((size, self.d), dtype=torch.float32)
         filled = 0
         while filled < size:
-            window = self._window_at(position + filled)
-            offset = position + filled - window.start
-            part_ND = window.x_ND[offset : offset + size - filled]
+            place = position + filled
+            part_ND = self._window_at(place).rows(place, size - filled)
             x_BD[filled : filled + len(part_ND)] = part_ND
             filled += len(part_ND)
         return x_BD
@@ -121,30 +115,33 @@ class ShardSource:
             x_ND[torch.as_tensor(places)] = self._read(int(shard), local).float()
         return x_ND
 
-    def _window_at(self, position: int) -> _Window:
+    def _window_at(self, position: int) -> Window:
         window = self._window
-        if window is None or not window.start <= position < window.start + len(window.x_ND):
-            # Let go of the old window first: two would double the memory.
-            self._window = window = None
-            self._window = window = self._load(position)
+        if window is None or not window.holds(position):
+            self._window = window = self._next(position)
+            self._ahead = _read_ahead(self._reader, window)
         return window
 
-    def _load(self, position: int) -> _Window:
-        place = self._order.place(position)
-        shards = self._order.windows(place.epoch)[place.window]
-        rows = self._order.window_rows(place.epoch)[place.window]
-        # Row r of the stream is row shuffle[r] of the files, so file row i lands at inverse[i].
-        inverse = np.argsort(self._order.shuffle(place.epoch, place.window, rows))
-        x_ND = torch.empty((rows, self.d), dtype=STORAGE[self._dataset.manifest.dtype])
-        start = 0
-        for shard in shards:
-            part_ND = self._read(int(shard), None)
-            x_ND[torch.as_tensor(inverse[start : start + len(part_ND)])] = part_ND
-            start += len(part_ND)
-        return _Window(position - place.offset, x_ND)
+    def _next(self, position: int) -> Window:
+        """The window of `position`: the one that was read ahead, or else read now."""
+        ahead, self._ahead = self._ahead, None
+        # Let go of the old window first: three would be too much.
+        self._window = None
+        if ahead is None:
+            return self._reader.load(position, None)
+        start, reading = ahead
+        if start == position - self._order.place(position).offset:
+            return reading.result()
+        reading.discard()
+        return self._reader.load(position, None)
 
-    def _read(self, index: int, chosen: IndexArray | None) -> Tensor:
-        """The `chosen` of a shard's kept rows, or all of them, in the stored type."""
+    def _read(self, index: int, chosen: IndexArray) -> Tensor:
+        """The `chosen` of a shard's kept rows, in the stored type."""
         with self._dataset.shard(index) as shard:
             kept = self._dataset.kept(shard, self._names, "train", self._norm_cut)
-            return take_columns(shard, self._names, kept if chosen is None else kept[chosen])
+            return take_columns(shard, self._names, kept[chosen])
+
+
+def _read_ahead(reader: WindowReader, window: Window) -> tuple[int, Ahead[Window]]:
+    """The window after `window`, by its first position."""
+    return window.end, Ahead(lambda: reader.load(window.end, window))

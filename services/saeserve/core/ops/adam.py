@@ -53,7 +53,8 @@ def adam_step_(
     count = torch.tensor(float(step))
     adam(
         [params[name] for name in names],
-        [dense(gradients[name], params[name]) for name in names],
+        # The fused kernel takes all memory in the parameter's order, whatever the strides say.
+        [dense(gradients[name], params[name]).contiguous() for name in names],
         [moments.first[name] for name in names],
         [moments.second[name] for name in names],
         [],

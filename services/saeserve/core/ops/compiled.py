@@ -77,7 +77,7 @@ def helper(function: Callable[P, R]) -> Callable[P, R]:
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Callable[..., Any]:
     if numba is None:
         return function
-    options: dict[str, Any] = {"parallel": parallel, "fastmath": FAST_MATH}
+    options: dict[str, Any] = {"parallel": parallel, "fastmath": set(FAST_MATH)}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:
@@ -87,5 +87,10 @@ def _compile(function: Callable[..., Any], *, parallel: bool) -> Callable[..., A
 
 def _match_threads() -> None:
     """Run on as many threads as torch does: more would compete, fewer would wait."""
-    if numba is not None:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    if numba is None:
+        return
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:
+        # Starting its pool, numba sets OpenMP's number of threads, which torch shares.
+        torch.set_num_threads(threads)

@@ -105,8 +105,8 @@ def _step_bytes(spec: TrainSpec, data: TrainingData) -> int:
 
 
 def _window(spec: TrainSpec, data: TrainingData) -> int:
-    """Rows held to be shuffled, in float32."""
-    rows = min(spec.preprocess.window_shards * data.shard_rows, data.train_rows)
+    """Rows held to be shuffled, and as many that are read ahead, in float32."""
+    rows = min(2 * spec.preprocess.window_shards * data.shard_rows, data.train_rows)
     return rows * (data.d + data.d_target) * _FLOAT
 
 

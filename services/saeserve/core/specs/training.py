@@ -92,7 +92,7 @@ class TrainSpec(Spec):
     checkpoint_every_steps: int = Field(default=500, ge=1)
     log_every_steps: int = Field(default=10, ge=1)
     device: Device = "auto"
-    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    encoder_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     eval_rows: int = Field(default=16_384, ge=0)
     target_l0: float | None = Field(default=None, gt=0)
     resample: ResampleSpec | None = None

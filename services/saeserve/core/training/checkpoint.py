@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 from saeserve.core.architectures.contract import Dimensions, Tensors
 from saeserve.core.disk import space_needed
 from saeserve.core.errors import CheckpointError, SpecError
+from saeserve.core.ops.precision import chosen_dtype
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.state import TrainerState
@@ -33,15 +34,19 @@ class Environment(Spec):
     instruction_set: str
     code_version: str
     torch_version: str
+    encoder_dtype: str = "float32"
+    """What the spec's type came to here."""
 
     @classmethod
-    def current(cls) -> Environment:
-        """That of this process."""
+    def of(cls, spec: TrainSpec, device: torch.device) -> Environment:
+        """That of a run of `spec` on `device` in this process."""
+        dtype = chosen_dtype(spec.encoder_dtype, device)
         return cls(
             threads=torch.get_num_threads(),
             instruction_set=torch.backends.cpu.get_cpu_capability(),
             code_version=importlib.metadata.version("saeserve"),
             torch_version=str(torch.__version__),
+            encoder_dtype=str(dtype).removeprefix("torch."),
         )
 
 
@@ -83,7 +88,7 @@ def save(folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions) -
         d_out=dims.d_out,
         step=state.step,
         tokens=state.tokens,
-        environment=Environment.current(),
+        environment=Environment.of(spec, state.tokens_since_fired_F.device),
         tensors=_entries(tensors),
     )
     with space_needed(folder):

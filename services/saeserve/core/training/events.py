@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class MetricsReported:
     """Averages over the steps since the last report (DESIGN section 4 defines each).
 
-    `values`: loss, loss_<term>, fvu, l0, grad_norm (before clipping), tokens_per_second, and as
-    they stand now: dead (latents), lr, and each of the architecture's schedules by its name.
+    `values`: loss, loss_<term>, fvu, l0, grad_norm (before clipping), tokens_per_second,
+    data_wait_fraction (of the time), and as they stand now: dead (latents), lr, and each of the
+    architecture's schedules by its name.
     """
 
     step: int

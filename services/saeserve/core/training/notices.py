@@ -16,9 +16,8 @@ def of_start(spec: TrainSpec) -> tuple[Warned, ...]:
     return (Warned(0, "DEAD_WINDOW_LOWERED", message),)
 
 
-def of_resume(loaded: Checkpoint) -> tuple[Warned, ...]:
-    """Of a run from a checkpoint: that it was made elsewhere."""
-    now = Environment.current()
+def of_resume(loaded: Checkpoint, now: Environment) -> tuple[Warned, ...]:
+    """Of a run from a checkpoint: that it was made elsewhere than `now`."""
     if loaded.environment == now:
         return ()
     message = (

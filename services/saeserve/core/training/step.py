@@ -22,22 +22,12 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.ops import norms
-from saeserve.core.ops.adam import AdamSettings, adam_step_
 from saeserve.core.ops.rows import accumulate
+from saeserve.core.ops.update import Optimizer, update_
 from saeserve.core.specs.architectures import ArchitectureSpec
 from saeserve.core.training import dead
 from saeserve.core.training.meter import spread, variation
 from saeserve.core.training.state import TrainerState
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """Adam's settings of the run, and the rate of this step."""
-
-    adam: AdamSettings
-    clip_norm: float
-    lr: float
 
 
 @dataclass
@@ -63,23 +53,14 @@ def take_step(
     Returns the batch's mean L0, a scalar on the device.
     """
     sums = _sum_gradients(architecture, spec, state, batches, ctx)
-    unit_rows = architecture.unit_rows(spec)
-    for name in unit_rows:
-        norms.project_rows_(sums.gradients[name], state.params[name])
-    # Sorted, because sums depend on their order and a loaded state has another one.
-    gradients = [sums.gradients[name] for name in sorted(sums.gradients)]
-    norm = norms.global_norm(gradients)
-    norms.clip_(gradients, norm, optimizer.clip_norm)
-    adam_step_(
+    norm = update_(
         state.params,
         sums.gradients,
         state.moments,
-        optimizer.adam,
-        lr=optimizer.lr,
-        step=state.step,
+        architecture.unit_rows(spec),
+        optimizer,
+        state.step,
     )
-    for name in unit_rows:
-        norms.renormalise_rows_(state.params[name])
     dead.update_(state.tokens_since_fired_F, sums.fired_F, sums.rows)
     state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})
     state.step += 1

@@ -7,7 +7,6 @@ Rows of step s stand at position s · batch_size of the source's stream, and eve
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +23,11 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.errors import DivergedError
+from saeserve.core.ops.precision import chosen_dtype
+from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import checkpoint, dead, notices
+from saeserve.core.training.checkpoint import Environment
 from saeserve.core.training.events import (
     CheckpointCommitted,
     Finished,
@@ -34,6 +36,7 @@ from saeserve.core.training.events import (
     TrainingEvent,
     Warned,
 )
+from saeserve.core.training.feed import Feed, Pace
 from saeserve.core.training.judging import Sparsity, judge
 from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.schedules import learning_rate
@@ -41,9 +44,8 @@ from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, 
 from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
-from saeserve.core.training.step import Optimizer, take_step
+from saeserve.core.training.step import take_step
 
-_ENCODER_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 JUDGED_ROWS = 8192
 """Rows on which a run's sparsity is judged at its end: those that would have come next."""
 
@@ -69,8 +71,10 @@ class Trainer:
         self._architecture: Architecture[Any] = architecture_of(setup.spec)
         self._controller = Controller(setup.spec)
         self._adam = adam_settings(setup.spec)
+        self._encoder_dtype = chosen_dtype(setup.spec.encoder_dtype, setup.device)
         self._committed = -1 if state.step == 0 else state.step
-        self._reported_at = time.perf_counter()
+        self.feed = Feed(setup.source, setup.preprocessing, setup.dims, setup.device)
+        self._pace = Pace(self.feed)
 
     @classmethod
     def start(cls, setup: TrainingSetup) -> Trainer:
@@ -91,12 +95,20 @@ class Trainer:
         """The run whose checkpoint stands in `folder`; raises CheckpointError if it cannot be."""
         check(setup)
         loaded = checkpoint.load(folder, setup.spec, setup.dims, setup.device)
-        return cls(setup, loaded.state, notices.of_resume(loaded))
+        return cls(
+            setup, loaded.state, notices.of_resume(loaded, Environment.of(setup.spec, setup.device))
+        )
 
     @property
     def spec(self) -> TrainSpec:
         """The resolved spec."""
         return self._setup.spec
+
+    @property
+    def effective_spec(self) -> TrainSpec:
+        """The spec with what was left to the hardware as it is here."""
+        dtype = str(self._encoder_dtype).removeprefix("torch.")
+        return self.spec.model_copy(update={"encoder_dtype": dtype})
 
     @property
     def step(self) -> int:
@@ -121,7 +133,7 @@ class Trainer:
         """
         yield from self._warnings
         self._warnings = ()
-        self._reported_at = time.perf_counter()
+        self._pace.restart()
         while self.step < self.steps:
             if stop():
                 yield from self._commit(sink)
@@ -184,7 +196,7 @@ class Trainer:
             return
         rows = min(spec.resample.rows, self._setup.source.rows)
         block = spec.micro_batch_size or spec.batch_size
-        upcoming = Upcoming(self._read, state.tokens, rows, block, spec.seed)
+        upcoming = Upcoming(self.feed.read, state.tokens, rows, block, spec.seed)
         count = resample(state, self.form(), self._dead(), upcoming, spec.resample.fraction)
         state.meter.add({"resampled": count})
 
@@ -193,12 +205,7 @@ class Trainer:
         size = self.spec.micro_batch_size or self.spec.batch_size
         start = self.step * self.spec.batch_size
         for position in range(start, start + rows, size):
-            yield self._read(position, min(size, start + rows - position))
-
-    def _read(self, position: int, size: int) -> Batch:
-        setup = self._setup
-        rows = setup.source.batch(position, size).to(setup.device)
-        return setup.dims.batch(setup.preprocessing.apply(rows))
+            yield self.feed.read(position, min(size, start + rows - position))
 
     def _context(self) -> Context:
         spec = self.spec
@@ -209,7 +216,7 @@ class Trainer:
             dead_F=self._dead(),
             seed=spec.seed,
             collective=OneRank(),
-            encoder_dtype=_ENCODER_DTYPES[spec.encoder_dtype],
+            encoder_dtype=self._encoder_dtype,
             control=self._controller.control(self._state.control, self.step),
         )
 
@@ -239,13 +246,11 @@ class Trainer:
         values = {name: sums[name] / steps for name in sums if name.startswith("loss")}
         if not all(math.isfinite(value) for value in values.values()):
             raise self._diverged(f"the loss is {values['loss']}")
-        now = time.perf_counter()
-        elapsed, self._reported_at = now - self._reported_at, now
         values |= {
             "fvu": sums["squared_error"] / sums["variation"] if sums["variation"] else math.nan,
             "l0": sums["fired"] / rows,
             "grad_norm": sums["grad_norm"] / steps,
-            "tokens_per_second": rows / elapsed,
+            **self._pace.values(rows),
             "dead": float(self._dead().sum()),
             "lr": self._rate(last),
             **self._scheduled(last),

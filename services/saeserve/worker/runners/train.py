@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 
 from saeserve.core.architectures.contract import Dimensions
@@ -20,6 +19,7 @@ from saeserve.core.training.events import (
     TrainingEvent,
     Warned,
 )
+from saeserve.core.training.feed import Pace
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
 from saeserve.worker.report import Report, Scale
@@ -48,8 +48,8 @@ def run(context: RunContext) -> Completed:
         initial = initial_form(context, spec, layout, preprocessing)
         setup = dataclasses.replace(setup, initial=initial)
     trainer = Trainer.resume(setup, resume) if resume else Trainer.start(setup)
-    speed = _train(context, trainer, setup, preprocessing)
-    trained = Trained(spec, dataset, layout, preprocessing, trainer, speed)
+    pace = _train(context, trainer, setup, preprocessing)
+    trained = Trained(spec, dataset, layout, preprocessing, trainer, pace)
     return Completed(outputs=(publish(context, trained),), steps=trainer.step)
 
 
@@ -102,16 +102,15 @@ def _setup(
 
 def _train(
     context: RunContext, trainer: Trainer, setup: TrainingSetup, preprocessing: SideBySide
-) -> float:
-    """Run to the end; rows a second of this attempt, checkpoints included (0: nothing was left)."""
-    first, began = trainer.step, time.monotonic()
+) -> dict[str, float]:
+    """Run to the end; the pace of this attempt, checkpoints included (0: nothing was left)."""
+    first, pace = trainer.step, Pace(trainer.feed)
     sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), preprocessing)
     for event in trainer.run(sink, context.stop):
         _tell(context.report, event, trainer.steps)
         if isinstance(event, Stopped):
             raise JobStopped
-    rows = (trainer.step - first) * setup.spec.batch_size
-    return rows / max(time.monotonic() - began, 1e-9)
+    return pace.values((trainer.step - first) * setup.spec.batch_size)
 
 
 def _tell(report: Report, event: TrainingEvent, steps: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -36,7 +36,7 @@ class Trained:
     layout: Layout
     preprocessing: SideBySide
     trainer: Trainer
-    rows_per_second: float
+    pace: Mapping[str, float]
 
 
 def publish(context: RunContext, trained: Trained) -> Output:
@@ -48,7 +48,7 @@ def publish(context: RunContext, trained: Trained) -> Output:
     context.check_fence()
     resource = context.models.publish(trained.spec.model, context.submission.id, 0, folder)
     context.report.log(f"published {resource}")
-    metrics = {**model.config.lineage.metrics, **_speed(trained)}
+    metrics = {**model.config.lineage.metrics, **_pace(trained)}
     return Output(model=resource, metrics=metrics)
 
 
@@ -71,7 +71,7 @@ def _names(sources: Sequence[SourceEntry]) -> tuple[str, ...]:
 def _lineage(context: RunContext, trained: Trained) -> Lineage:
     manifest = trained.dataset.manifest
     return Lineage(
-        spec=trained.spec.to_json(),
+        spec=trained.trainer.effective_spec.to_json(),
         dataset=manifest.name,
         dataset_sha256=manifest.sha256,
         source=", ".join(_names(trained.layout.inputs)),
@@ -101,6 +101,6 @@ def _heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
     return (block.x_BD for block in rows)
 
 
-def _speed(trained: Trained) -> dict[str, float]:
+def _pace(trained: Trained) -> dict[str, float]:
     # Not part of the model: two runs of one spec shall publish the same bytes.
-    return finite({"train_tokens_per_second": trained.rows_per_second})
+    return finite({f"train_{name}": value for name, value in trained.pace.items()})

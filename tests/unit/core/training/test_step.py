@@ -9,9 +9,10 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
 from saeserve.core.architectures.topk import TopK
 from saeserve.core.ops.adam import AdamSettings
+from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.architectures import TopKSpec
 from saeserve.core.training.state import TrainerState
-from saeserve.core.training.step import Optimizer, take_step
+from saeserve.core.training.step import take_step
 from saeserve.core.training.trainer import Trainer
 
 OPTIMIZER = Optimizer(AdamSettings(0.9, 0.999, 1e-8), clip_norm=1.0, lr=0.01)

@@ -71,6 +71,7 @@ def test_metrics_are_counted_as_they_are_defined(tmp_path: Path) -> None:
     assert values["lr"] == pytest.approx(3e-3 * 1 / (0.2 * 6))
     assert values["loss"] == pytest.approx(values["loss_reconstruction"] + values["loss_auxk"])
     assert values["tokens_per_second"] > 0
+    assert 0 < values["data_wait_fraction"] < 1
     assert values["grad_norm"] > 0
 
 
@@ -102,6 +103,28 @@ def test_another_environment_is_told_on_resuming(
     assert isinstance(events[0], Warned)
     assert (events[0].code, events[0].step) == ("ENVIRONMENT_CHANGED", 2)
     assert "77" in events[0].message
+
+
+def test_auto_is_what_the_hardware_has_and_a_change_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_hardware(bfloat16: bool) -> None:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": bfloat16})
+
+    setup = tiny_setup(tiny_spec("topk", encoder_dtype="auto"))
+    on_hardware(True)
+    started = Trainer.start(setup)
+    run_until(started, FolderSink(tmp_path / "a"), 2)
+    assert started.effective_spec.encoder_dtype == "bfloat16"
+    same = run_until(Trainer.resume(setup, tmp_path / "a" / "2"), FolderSink(tmp_path / "b"), 3)
+    assert steps_of(same, Warned) == []
+    on_hardware(False)
+    elsewhere = Trainer.resume(setup, tmp_path / "a" / "2")
+    assert elsewhere.effective_spec.encoder_dtype == "float32"
+    told = run_until(elsewhere, FolderSink(tmp_path / "c"), 3)[0]
+    assert isinstance(told, Warned)
+    assert told.code == "ENVIRONMENT_CHANGED"
+    assert "'encoder_dtype': 'bfloat16'" in told.message
 
 
 def test_stopping_commits_once_and_says_where(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""Low precision in GEMMs, where the hardware multiplies it natively."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+ComputeType = Literal["auto", "float32", "bfloat16"]
+BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
+"""Names of torch's CPU capabilities, the last one Arm's."""
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether `device` has instructions for it; elsewhere it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(feature, False) for feature in BFLOAT16_FEATURES)
+
+
+def chosen_dtype(wanted: ComputeType, device: torch.device) -> torch.dtype:
+    """bfloat16 where it is wanted, or where `auto` meets hardware for it; else float32."""
+    low = multiplies_bfloat16(device) if wanted == "auto" else wanted == "bfloat16"
+    return torch.bfloat16 if low else torch.float32

@@ -1,0 +1,131 @@
+"""From gradients to parameters: project, global norm, clip, Adam, renormalise, in this order
+(Gao et al. 2024, arXiv 2406.04093, appendix A.1).
+
+Written out in `reference_`, which a device runs, and a CPU without numba. On the CPU the same is
+two passes over the memory: one measures gradients, the other moves parameters and moments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saeserve.core.ops import norms, update_kernels
+from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
+from saeserve.core.ops.compiled import Array, array, usable
+from saeserve.core.ops.rows import Tensors
+
+SMALLEST_MOMENT = 2.0**-126
+"""The smallest normal float32: two passes set smaller moments to zero. Those of latents without
+gradient would be kept above zero by rounding, as denormals, which make a step twice as long."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam's settings of the run, the limit of the global norm (0: none), the rate of a step."""
+
+    adam: AdamSettings
+    clip_norm: float
+    lr: float
+
+
+def update_(
+    params: Tensors,
+    gradients: Tensors,
+    moments: Moments,
+    unit_rows: Collection[str],
+    optimizer: Optimizer,
+    step: int,
+) -> Tensor:
+    """Update `params` and `moments` in place; `step` counts from 0. The gradients are used up.
+
+    Returns the global norm of the projected gradients before the clip (scalar); where it is NaN,
+    every parameter is.
+    """
+    tensors = (params, gradients, moments.first, moments.second)
+    if usable(*(value for named in tensors for value in named.values())):
+        return _two_passes_(params, gradients, moments, unit_rows, optimizer, step)
+    return reference_(params, gradients, moments, unit_rows, optimizer, step)
+
+
+def reference_(
+    params: Tensors,
+    gradients: Tensors,
+    moments: Moments,
+    unit_rows: Collection[str],
+    optimizer: Optimizer,
+    step: int,
+) -> Tensor:
+    """As `update_`, one operation after another, without synchronisation."""
+    for name in unit_rows:
+        norms.project_rows_(gradients[name], params[name])
+    # Sorted, because sums depend on their order and a loaded state has another one.
+    ordered = [gradients[name] for name in sorted(gradients)]
+    norm = norms.global_norm(ordered)
+    norms.clip_(ordered, norm, optimizer.clip_norm)
+    adam_step_(params, gradients, moments, optimizer.adam, lr=optimizer.lr, step=step)
+    for name in unit_rows:
+        norms.renormalise_rows_(params[name])
+    return norm
+
+
+def _two_passes_(
+    params: Tensors,
+    gradients: Mapping[str, Tensor],
+    moments: Moments,
+    unit_rows: Collection[str],
+    optimizer: Optimizer,
+    step: int,
+) -> Tensor:
+    along: dict[str, Array] = {}
+    squares = 0.0
+    for name in sorted(gradients):
+        g_FD, w_FD = _rows(gradients[name]), _rows(params[name])
+        along_F, squares_F = np.empty((2, len(g_FD)))
+        update_kernels.measure(g_FD, w_FD, name in unit_rows, along_F, squares_F)
+        along[name] = along_F.astype(w_FD.dtype)
+        squares += float(squares_F.sum())
+    norm = math.sqrt(squares)
+    for name, along_F in along.items():
+        update_kernels.move(
+            _rows(params[name]),
+            _rows(gradients[name]),
+            _rows(moments.first[name]),
+            _rows(moments.second[name]),
+            along_F,
+            name in unit_rows,
+            _constants(optimizer, norm, step, along_F.dtype.type),
+            norms.SMALLEST_NORM,
+        )
+    return torch.tensor(norm, dtype=torch.float64)
+
+
+def _rows(tensor: Tensor) -> Array:
+    """The tensor's memory as a matrix; a vector is one row."""
+    return array(tensor if tensor.ndim == 2 else tensor.reshape(1, -1))
+
+
+def _constants(
+    optimizer: Optimizer, norm: float, step: int, kind: type[np.floating]
+) -> update_kernels.Constants:
+    adam, limit = optimizer.adam, optimizer.clip_norm
+    # Asked this way round, a NaN norm makes the factor, and so every parameter, NaN.
+    root = math.sqrt(1 - adam.beta2 ** (step + 1))
+    factor = 1.0 if limit == 0 or norm <= limit else limit / norm
+    values = (
+        factor,
+        adam.beta1,
+        1 - adam.beta1,
+        adam.beta2,
+        1 - adam.beta2,
+        optimizer.lr * root / (1 - adam.beta1 ** (step + 1)),
+        adam.eps * root,
+        0.0,
+        SMALLEST_MOMENT,
+    )
+    return update_kernels.Constants(*map(kind, values))

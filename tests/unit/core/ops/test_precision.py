@@ -1,0 +1,38 @@
+"""Which type GEMMs are done in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from saeserve.core.ops.precision import chosen_dtype
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_what_is_asked_for_is_what_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities in ({"avx2": True}, {"avx512_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)  # noqa: B023
+        assert chosen_dtype("float32", CPU) is torch.float32
+        assert chosen_dtype("bfloat16", CPU) is torch.bfloat16
+
+
+@pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16", "bf16"])
+def test_auto_is_low_where_the_cpu_has_instructions(
+    monkeypatch: pytest.MonkeyPatch, feature: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: False})
+    assert chosen_dtype("auto", CPU) is torch.float32
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: True})
+    assert chosen_dtype("auto", CPU) is torch.bfloat16
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_on_cuda_does_not_take_emulation_for_support(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or native
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert chosen_dtype("auto", CUDA) is getattr(torch, expected)
