@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.model import Lineage
 from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.core.training.judging import Sparsity
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
 
@@ -29,10 +31,24 @@ class NoCheckpoints:
         return 0
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    model: InferenceModel
+    sparsity: Sparsity | None
+    """How target_l0 was met; None without one."""
+
+
 def train(
     fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationSource
 ) -> InferenceModel:
-    """The exported model of a train spec's `fields`; data set and model names are filled in.
+    """The exported model of a train spec's `fields`, as `run` trains it."""
+    return run(fields, source, fitted).model
+
+
+def run(fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationSource) -> Trained:
+    """A finished run of a train spec's `fields`; data set and model names are filled in.
 
     Centre and scale come from the rows of `fitted`.
     """
@@ -49,10 +65,11 @@ def train(
     trainer = Trainer.start(setup)
     for _event in trainer.run(NoCheckpoints(), lambda: False):
         pass
-    return fold(
+    model = fold(
         trainer.form(),
         preprocessing,
         architecture=spec.architecture.name,
         source=SOURCE,
         lineage=Lineage(spec=spec.to_json()),
     )
+    return Trained(model, trainer.sparsity())

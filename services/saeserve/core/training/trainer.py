@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,8 +149,11 @@ class Trainer:
         """Latents that fired on none of the last min(10 M, half the run) tokens (DESIGN 4)."""
         return dead.final_fraction(self._state.tokens_since_fired_F, self._state.tokens)
 
-    def sparsity(self) -> Sparsity | None:
-        """How the state as it stands meets target_l0, on the rows that come next; None without."""
+    def sparsity(self, heldout: Iterable[Tensor] | None = None) -> Sparsity | None:
+        """How the state as it stands meets target_l0; None without one.
+
+        Judged on raw `heldout` rows (blocks are micro-batches), else on those that come next.
+        """
         target, architecture, state = self.spec.target_l0, self._architecture, self._state
         if target is None:
             return None
@@ -162,6 +165,8 @@ class Trainer:
             return architecture.loss(spec, state.params, state.architecture, batch, ctx).stats
 
         batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
+        if heldout is not None:
+            batches = map(self._batch, heldout)
         return judge(target, self.form(), ((batch, trained(batch)) for batch in batches))
 
     def _train_step(self) -> None:
@@ -196,9 +201,12 @@ class Trainer:
             yield self._read(position, min(size, start + rows - position))
 
     def _read(self, position: int, size: int) -> Batch:
+        return self._batch(self._setup.source.batch(position, size))
+
+    def _batch(self, rows_BC: Tensor) -> Batch:
+        """Raw rows as the model sees them."""
         setup = self._setup
-        rows = setup.source.batch(position, size).to(setup.device)
-        return setup.dims.batch(setup.preprocessing.apply(rows))
+        return setup.dims.batch(setup.preprocessing.apply(rows_BC.to(setup.device)))
 
     def _context(self) -> Context:
         spec = self.spec
