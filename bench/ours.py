@@ -16,7 +16,6 @@ from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.model import Lineage
 from saeserve.core.specs.training import TrainSpec, resolve
-from saeserve.core.training.judging import Sparsity
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
 
@@ -36,8 +35,7 @@ class Trained:
     """A finished run."""
 
     model: InferenceModel
-    sparsity: Sparsity | None
-    """How target_l0 was met; None without one."""
+    trainer: Trainer
 
 
 def train(
@@ -72,4 +70,4 @@ def run(fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationS
         source=SOURCE,
         lineage=Lineage(spec=spec.to_json()),
     )
-    return Trained(model, trainer.sparsity())
+    return Trained(model, trainer)
