@@ -42,7 +42,11 @@ MODELS: dict[str, dict[str, Any]] = {
 With a target `l0` and `quadratic` are the same loss, so that one stands for both.
 """
 TARGETS = (64.0,)
-FURTHER = dict.fromkeys(("relu", "gated", "jumprelu-tanh"), (32.0, 128.0))
+FURTHER: dict[str, tuple[float, ...]] = {
+    "relu": (32.0, 128.0),
+    "gated": (32.0, 128.0),
+    "jumprelu-tanh": (32.0, 128.0),
+}
 """Other requests, for some."""
 
 

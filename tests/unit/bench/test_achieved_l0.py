@@ -17,8 +17,16 @@ from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.presets import PRESETS
 from saeserve.core.specs.training import TrainSpec
 
-GOOD = {"l0": 63.0, "l0_miss": -0.016, "l0_moved": 0.1, "fvu_raised": 0.01}
-GOOD |= {"target_l0": 64.0, "l0_next": 64.2, "fvu": 0.2, "silent": 0.0}
+GOOD = {
+    "target_l0": 64.0,
+    "l0": 63.0,
+    "l0_miss": -0.016,
+    "l0_moved": 0.1,
+    "fvu_raised": 0.01,
+    "l0_next": 64.2,
+    "fvu": 0.2,
+    "silent": 0.0,
+}
 
 
 @pytest.fixture
