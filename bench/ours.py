@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,23 @@ class NoCheckpoints:
         return 0
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    model: InferenceModel
+    trainer: Trainer
+
+
 def train(
     fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationSource
 ) -> InferenceModel:
-    """The exported model of a train spec's `fields`; data set and model names are filled in.
+    """The exported model of a train spec's `fields`, as `run` trains it."""
+    return run(fields, source, fitted).model
+
+
+def run(fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationSource) -> Trained:
+    """A finished run of a train spec's `fields`; data set and model names are filled in.
 
     Centre and scale come from the rows of `fitted`.
     """
@@ -49,10 +63,11 @@ def train(
     trainer = Trainer.start(setup)
     for _event in trainer.run(NoCheckpoints(), lambda: False):
         pass
-    return fold(
+    model = fold(
         trainer.form(),
         preprocessing,
         architecture=spec.architecture.name,
         source=SOURCE,
         lineage=Lineage(spec=spec.to_json()),
     )
+    return Trained(model, trainer)

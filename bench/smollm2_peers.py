@@ -8,17 +8,16 @@ figures are taken on rows of documents that no run has seen.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from bench import ours
+from bench import ours, smollm2
 from bench.peers import PEERS, Architecture, PeerSetting, Schedule
 from bench.results import FOLDER, Results, table
+from bench.smollm2 import heldout_figures
 from bench.tasks import Task, run_all
 from bench.verdicts import judge
 from torch import Tensor
@@ -27,7 +26,6 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ShardSource
 from saeserve.core.evaluation.ground_truth import Dictionary
-from saeserve.core.evaluation.reconstruction import Variation
 from saeserve.core.specs.training import PreprocessSpec
 
 OURS = "saeserve"
@@ -35,8 +33,6 @@ ARCHITECTURES: tuple[Architecture, ...] = ("topk", "batchtopk")
 COUNTERPARTS = {name: name for name in ARCHITECTURES}
 VARIANTS = ("default", "our rate")
 FIGURES = ("fvu", "silent", "l0")
-EVALUATED_ROWS = 16_384
-EVALUATED_AT_ONCE = 1024
 DECAY_SHARE = 0.2
 
 
@@ -56,26 +52,12 @@ class Setting:
 
     def open(self) -> tuple[ShardSource, Preprocessing]:
         """The training rows and what centres and scales them."""
-        spec = PreprocessSpec()
-        source = ShardSource(
-            ShardedDataset.open(self.dataset),
-            self.source,
-            norm_cut=spec.norm_cut,
-            seed=self.seed,
-            window_shards=spec.window_shards,
-        )
-        return source, fit_preprocessing(source, spec)
+        source = smollm2.training_rows(self.dataset, self.source, self.seed)
+        return source, fit_preprocessing(source, PreprocessSpec())
 
     def heldout(self) -> Iterator[Tensor]:
-        """Raw held-out rows, cut as the headline FVU is."""
-        dataset = ShardedDataset.open(self.dataset)
-        rows = dataset.heldout(
-            self.source,
-            norm_cut=PreprocessSpec().norm_cut,
-            max_rows=EVALUATED_ROWS,
-            batch=EVALUATED_AT_ONCE,
-        )
-        return (block.x_BD for block in rows)
+        """Raw held-out rows."""
+        return smollm2.heldout_rows(self.dataset, self.source)
 
 
 def train_ours(architecture: Architecture, setting: Setting) -> dict[str, float]:
@@ -123,25 +105,6 @@ def train_peer(
     return heldout_figures(run.finish(), map(preprocessing.apply, setting.heldout()))
 
 
-def heldout_figures(dictionary: Dictionary, rows: Iterator[Tensor]) -> dict[str, float]:
-    """FVU against the rows' own mean, the share of latents that never fire, L0.
-
-    FVU does not depend on how rows were centred and scaled.
-    """
-    variation, squared_error, fired_F = Variation(), 0.0, torch.zeros(())
-    with torch.no_grad():
-        for x_BD in rows:
-            f_BF = dictionary.encode(x_BD)
-            squared_error += float((x_BD.double() - dictionary.decode(f_BF)).square().sum())
-            variation.add(x_BD.double())
-            fired_F = fired_F + (f_BF != 0).sum(dim=0)
-    return {
-        "fvu": squared_error / variation.squares,
-        "silent": float((fired_F == 0).double().mean()),
-        "l0": float(fired_F.sum()) / variation.rows,
-    }
-
-
 def tasks(setting: Setting) -> list[Task]:
     """Ours and the peers' of one seed."""
     seed = setting.seed
@@ -164,10 +127,7 @@ def tasks(setting: Setting) -> list[Task]:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--dataset", type=Path, default=Path(".saeserve/demo/store/datasets/demo-smollm2")
-    )
-    parser.add_argument("--source", default="resid_post.15")
+    smollm2.add_options(parser)
     parser.add_argument("--d-sae", type=int, default=4608)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--steps", type=int, default=200)
@@ -184,8 +144,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Train everything, print table and verdicts, write results/smollm2_peers.json."""
     asked = parse()
-    if not (asked.dataset / "manifest.json").exists():
-        sys.exit(f"{asked.dataset} holds no READY data set: run `make demo` first")
+    smollm2.check(asked.dataset)
     fields: dict[str, Any] = {
         name: getattr(asked, name) for name in Setting.__dataclass_fields__ if name != "seed"
     }

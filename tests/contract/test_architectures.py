@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.fakes.forms import run_folded
 from tests.fakes.sources import PlantedSource
 from tests.fakes.training import (
     FolderSink,
@@ -34,6 +35,7 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.gradients import by_autograd
 from saeserve.core.architectures.registry import ARCHITECTURES, architecture_for
 from saeserve.core.errors import SpecError
+from saeserve.core.export.fold import fold_tensors
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, ArchitectureSpec
 from saeserve.core.specs.training import TrainSpec
@@ -140,6 +142,28 @@ def test_the_evaluation_form_is_the_training_form(prepared: Prepared) -> None:
     torch.testing.assert_close(error, stats.squared_error, rtol=1e-10, atol=0)
     fired_F = (features_of(form, x_BD) != 0).sum(dim=0)
     assert torch.equal(fired_F, stats.fired_F)
+
+
+@EVERY
+def test_the_export_computes_on_raw_rows_what_the_evaluation_form_does(prepared: Prepared) -> None:
+    """Features times their decoder rows' norms, reconstructions as they are (DESIGN section 3)."""
+    setup = tiny_setup(tiny_spec(prepared.spec.name))
+    state = prepared.step().state
+    form = prepared.architecture.evaluation_form(prepared.spec, prepared.params, state)
+    norms_F = form.W_dec_FO.square().sum(dim=1).sqrt()
+    if form.k is not None:
+        form.W_dec_FO.div_(norms_F[:, None])
+        norms_F = torch.ones_like(norms_F)
+    preprocessing, raw_BD = setup.preprocessing, setup.source.batch(7, 64).double()
+    x_BD = preprocessing.apply(raw_BD)
+    folded = fold_tensors(form, preprocessing, preprocessing, torch.float64)
+    features_BF, found_BD = run_folded(folded, form.k, raw_BD)
+    expected_BD = reconstruction_of(form, x_BD) / preprocessing.scale + preprocessing.mean_D
+    torch.testing.assert_close(found_BD, expected_BD, rtol=1e-10, atol=1e-10)
+    expected_BF = norms_F / preprocessing.scale * features_of(form, x_BD)
+    torch.testing.assert_close(features_BF, expected_BF, rtol=1e-10, atol=1e-10)
+    units_F = folded.W_dec_FO.square().sum(dim=1).sqrt()
+    torch.testing.assert_close(units_F, torch.ones_like(units_F), rtol=0, atol=1e-12)
 
 
 @EVERY

@@ -875,14 +875,17 @@ class PreprocessSpec(_message.Message):
     NORM_CUT_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
     WINDOW_SHARDS_FIELD_NUMBER: _builtins.int
+    MEAN_NORM_FIELD_NUMBER: _builtins.int
     centre: _builtins.str
     """"mean" or "none"."""
     norm_cut: _builtins.float
     """Rows whose norm exceeds norm_cut times the median are left out of training; 0 keeps all."""
     scale: _builtins.bool
-    """Scale by one constant so that E|x| = sqrt(d_in)."""
+    """Scale by one constant so that E|x| = sqrt(d_in), or mean_norm."""
     window_shards: _builtins.int
     """Rows are shuffled within this many shards."""
+    mean_norm: _builtins.float
+    """E|x| after scaling, for recipes in other units."""
     def __init__(
         self,
         *,
@@ -890,13 +893,16 @@ class PreprocessSpec(_message.Message):
         norm_cut: _builtins.float | None = ...,
         scale: _builtins.bool | None = ...,
         window_shards: _builtins.int | None = ...,
+        mean_norm: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_centre", b"_centre", "_norm_cut", b"_norm_cut", "_scale", b"_scale", "_window_shards", b"_window_shards", "centre", b"centre", "norm_cut", b"norm_cut", "scale", b"scale", "window_shards", b"window_shards"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_centre", b"_centre", "_mean_norm", b"_mean_norm", "_norm_cut", b"_norm_cut", "_scale", b"_scale", "_window_shards", b"_window_shards", "centre", b"centre", "mean_norm", b"mean_norm", "norm_cut", b"norm_cut", "scale", b"scale", "window_shards", b"window_shards"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_centre", b"_centre", "_norm_cut", b"_norm_cut", "_scale", b"_scale", "_window_shards", b"_window_shards", "centre", b"centre", "norm_cut", b"norm_cut", "scale", b"scale", "window_shards", b"window_shards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_centre", b"_centre", "_mean_norm", b"_mean_norm", "_norm_cut", b"_norm_cut", "_scale", b"_scale", "_window_shards", b"_window_shards", "centre", b"centre", "mean_norm", b"mean_norm", "norm_cut", b"norm_cut", "scale", b"scale", "window_shards", b"window_shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__centre: _TypeAlias = _typing.Literal["centre"]  # noqa: Y015
     _WhichOneofArgType__centre: _TypeAlias = _typing.Literal["_centre", b"_centre"]  # noqa: Y015
+    _WhichOneofReturnType__mean_norm: _TypeAlias = _typing.Literal["mean_norm"]  # noqa: Y015
+    _WhichOneofArgType__mean_norm: _TypeAlias = _typing.Literal["_mean_norm", b"_mean_norm"]  # noqa: Y015
     _WhichOneofReturnType__norm_cut: _TypeAlias = _typing.Literal["norm_cut"]  # noqa: Y015
     _WhichOneofArgType__norm_cut: _TypeAlias = _typing.Literal["_norm_cut", b"_norm_cut"]  # noqa: Y015
     _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
@@ -905,6 +911,8 @@ class PreprocessSpec(_message.Message):
     _WhichOneofArgType__window_shards: _TypeAlias = _typing.Literal["_window_shards", b"_window_shards"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__centre) -> _WhichOneofReturnType__centre | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_norm) -> _WhichOneofReturnType__mean_norm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__norm_cut) -> _WhichOneofReturnType__norm_cut | None: ...
     @_typing.overload

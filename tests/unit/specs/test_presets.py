@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, JumpReluSpec
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS
 from saeserve.core.specs.training import TrainSpec, resolve
@@ -77,6 +78,44 @@ def test_january_2025_is_literal_and_the_others_centre() -> None:
     assert (january.jumprelu.initial_l0, january.batch_size) == (10_000, 32_768)
 
 
+def gemma_scope(**changes: object) -> tuple[TrainSpec, JumpReluSpec]:
+    spec = resolve(short("gemma-scope", **changes), 64, "x")
+    assert spec.jumprelu is not None
+    return spec, spec.jumprelu
+
+
+def test_gemma_scope_has_the_papers_constants_in_the_papers_units() -> None:
+    spec, jumprelu = gemma_scope(tokens=4_000_000_000)
+    assert (spec.preprocess.mean_norm, spec.batch_size) == (1.0, 4096)
+    assert jumprelu.bandwidth == pytest.approx(0.001)
+    assert math.exp(jumprelu.initial_log_threshold) == pytest.approx(0.001)
+    assert (jumprelu.penalty, jumprelu.unit_norm, jumprelu.pre_act_coefficient) == ("l0", True, 0)
+    adam = spec.optimizer
+    assert (adam.lr, adam.beta1, adam.beta2, adam.eps) == (7e-5, 0.0, 0.999, 1e-8)
+    assert (adam.warmup_steps, adam.decay_fraction, adam.clip_norm) == (1000, 0.0, 0.0)
+
+
+def test_gemma_scope_asks_for_an_l0_that_may_be_overridden() -> None:
+    assert gemma_scope()[0].target_l0 == 100
+    assert gemma_scope(target_l0=32.5)[0].target_l0 == 32.5
+    with pytest.raises(SpecError, match="100 exceeds d_sae = 64"):
+        short("gemma-scope", d_sae=64)
+
+
+def test_thresholds_of_a_short_run_start_where_they_can_end_in_time() -> None:
+    """Log thresholds move by the rate times the steps: 7e-5 times 24,414, or 3e-3 times 400."""
+    for changes, travel in (
+        ({}, 7e-5 * 24_414),
+        ({"tokens": 512 * 400, "batch_size": 512, "optimizer": {"lr": 3e-3}}, 1.2),
+    ):
+        _, jumprelu = gemma_scope(**changes)
+        assert jumprelu.bandwidth == pytest.approx(0.05 * math.exp(-travel), rel=1e-3)
+        assert math.exp(jumprelu.initial_log_threshold) == pytest.approx(jumprelu.bandwidth)
+    own = gemma_scope(jumprelu={"bandwidth": 0.2})[1]
+    assert own.bandwidth == 0.2
+    assert gemma_scope(tokens=4_000_000_000)[1].bandwidth == 0.001
+
+
 def test_the_six_widths_of_the_best_matryoshka_are_the_published_ones() -> None:
     spec = resolve(short("matryoshka-best"), 64, "x")
     assert spec.matryoshka is not None
@@ -99,5 +138,27 @@ def test_the_six_widths_of_the_best_matryoshka_are_the_published_ones() -> None:
 def test_what_cannot_be_is_named(changes: dict[str, Any], field: str, part: str) -> None:
     with pytest.raises(SpecError, match=part) as caught:
         short("batchtopk", **changes)
+    assert caught.value.field == field
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"jumprelu": "bandwidth=3"}, "train.jumprelu"),
+        ({"optimizer": "fast"}, "train.optimizer"),
+        ({"optimizer": {"lr": "fast"}}, "train.optimizer.lr"),
+        ({"optimizer": {"lr": -1e9}}, "train.optimizer.lr"),
+        ({"tokens": -5}, "train.tokens"),
+        ({"batch_size": 0}, "train.batch_size"),
+        ({"preprocess": {"mean_norm": 0}}, "train.preprocess.mean_norm"),
+        ({"preprocess": {"scale": False}}, "train.preprocess.mean_norm"),
+    ],
+)
+def test_what_gemma_scope_computes_with_may_be_wrong_too(
+    changes: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        short("gemma-scope", **changes)
     assert caught.value.field == field
     assert caught.value.remedy

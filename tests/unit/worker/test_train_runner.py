@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,28 @@ def test_a_run_publishes_a_model_with_its_figures(shop: Workshop) -> None:
     assert lineage.metrics["fvu"] == output.metrics["fvu"] < 1
     model = load_model(version.folder)
     assert float(model.frequency.sum()) == pytest.approx(output.metrics["l0"], rel=1e-4)
+
+
+@pytest.mark.parametrize("architecture", [{"relu": {"decoder_norm": 0.5}}, {"batchtopk": {}}])
+def test_how_a_target_was_met_is_among_the_figures(
+    shop: Workshop, architecture: dict[str, Any]
+) -> None:
+    """On the rows that `l0` is of; short of the target the job's events say so too."""
+    shop.train("j-1", topk=None, target_l0=5.0, optimizer={"lr": 1e-5}, **architecture)
+    metrics = shop.output("j-1").metrics
+    assert metrics["l0_miss"] == pytest.approx(metrics["l0"] / 5 - 1, rel=1e-4)
+    assert {"l0_moved", "fvu_raised"} < set(metrics)
+    assert shop.model("m").config.lineage.metrics["l0_miss"] == metrics["l0_miss"]
+    if "relu" in architecture:
+        assert metrics["l0_miss"] > 0.05
+        assert metrics["l0_moved"] == 0
+        warned = [e.data["code"] for e in shop.events("j-1") if e.type == "warning"]
+        assert "TARGET_L0_MISSED" in warned
+
+
+def test_without_held_out_rows_a_target_is_judged_on_training_rows(shop: Workshop) -> None:
+    shop.train("j-1", topk=None, relu={}, target_l0=5.0, eval_rows=0)
+    assert {"l0_miss", "l0_moved", "fvu_raised"} < set(shop.output("j-1").metrics)
 
 
 def test_its_events_tell_steps_checkpoints_and_progress(shop: Workshop) -> None:

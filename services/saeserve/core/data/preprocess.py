@@ -68,13 +68,15 @@ def fit_side_by_side(
 
     `widths` are those of the sources that stand side by side in the rows; each gets a mean and a
     scale of its own. The scale makes the mean of ‖scale · (x − mean)‖ equal √d, the convention of
-    Anthropic (Circuits Updates, January 2025: E‖x‖ = √n). Sums are kept in float64.
+    Anthropic (Circuits Updates, January 2025: E‖x‖ = √n), or `spec.mean_norm`. Sums are kept in
+    float64.
     Raises DataError where there are no rows, or those of a source all equal their mean.
     """
     if source.rows < 1:
         raise DataError("no training rows are left", remedy="raise norm_cut or add data")
     mean_D = _mean(source) if spec.centre == "mean" else torch.zeros(source.d)
-    scales = _scales(source, mean_D, widths) if spec.scale else [1.0] * len(widths)
+    norms = [spec.mean_norm or math.sqrt(d) for d in widths]
+    scales = _scales(source, mean_D, widths, norms) if spec.scale else [1.0] * len(widths)
     means = mean_D.split_with_sizes(list(widths))
     return SideBySide(tuple(map(Preprocessing, means, scales)))
 
@@ -92,7 +94,9 @@ def _mean(source: ActivationSource) -> Tensor:
     return (total_D / source.rows).float()
 
 
-def _scales(source: ActivationSource, mean_D: Tensor, widths: Sequence[int]) -> list[float]:
+def _scales(
+    source: ActivationSource, mean_D: Tensor, widths: Sequence[int], norms: Sequence[float]
+) -> list[float]:
     centre_D = mean_D.double()
     totals = [0.0] * len(widths)
     for x_BD in _epoch(source):
@@ -104,4 +108,4 @@ def _scales(source: ActivationSource, mean_D: Tensor, widths: Sequence[int]) -> 
             "every training row equals the mean, so no scale exists",
             remedy="give rows that differ, or set preprocess.scale = false",
         )
-    return [math.sqrt(d) * source.rows / total for d, total in zip(widths, totals, strict=True)]
+    return [norm * source.rows / total for norm, total in zip(norms, totals, strict=True)]

@@ -227,7 +227,7 @@ class JumpReluSpec(PenaltySpec):
     """JumpReLU with tanh penalty (Anthropic, Circuits Updates, January 2025), or another:
 
     `l0` is the penalty of Rajamanoharan et al. 2024 (arXiv 2407.14435), whose own constants are
-    `published.rajamanoharan_2024`; `quadratic` holds L0 at train.target_l0. `frequency_scale`
+    the preset `gemma-scope`; `quadratic` holds L0 at train.target_l0. `frequency_scale`
     makes firing dear for latents that fire in more than about this share of rows.
     """
 

@@ -9,6 +9,7 @@ preset says otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -30,6 +31,8 @@ class Preset:
 
     source: str
     fields: Fields
+    last_threshold: float | None = None
+    """Where thresholds end that start so low that a short run would not get there."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -78,6 +81,42 @@ PRESETS: dict[str, Preset] = {
             "batch_size": 4096,
             "optimizer": {"lr": 5e-5, "clip_norm": 1.0, "decay_fraction": 0.2},
         },
+    ),
+    "gemma-scope": Preset(
+        source="Lieberum et al. 2024 (Gemma Scope), arXiv 2408.05147, section 3, and Rajamanoharan "
+        "et al. 2024 (JumpReLU), arXiv 2407.14435, in their own units, E|x| = 1 (they: "
+        "E|x|^2 = 1): unit decoder rows, W_enc = W_dec^T, first threshold and bandwidth 0.001, no "
+        "pre-act loss, Adam (0, 0.999), eps 1e-8, rate 7e-5 after 1,000 warm-up steps (linear; "
+        "theirs a cosine from a tenth), no decay, no clipping, batch 4,096. Different here: they "
+        "sweep lambda for each site and publish the L0 that came out, here target_l0 = 100 (near "
+        "their canonical models) is asked for, by the quadratic penalty of DECISIONS; rows are "
+        "centred, so b_dec is not subtracted from the input; b_enc starts where d_in latents fire "
+        "a row, theirs at 0, where half of all do. Thresholds grow by about the rate a step in "
+        "log, and from 0.001 it takes the 4 billion tokens that they have: in shorter runs they "
+        "and the bandwidth start higher, that much below 0.05, where those of SmolLM2 rows end.",
+        fields={
+            "jumprelu": {
+                "penalty": "l0",
+                "sparsity_coefficient": 1.0,
+                "pre_act_coefficient": 0.0,
+                "bandwidth": 1e-3,
+                "initial_log_threshold": math.log(1e-3),
+                "unit_norm": True,
+            },
+            "target_l0": 100.0,
+            "batch_size": 4096,
+            "optimizer": {
+                "lr": 7e-5,
+                "beta1": 0.0,
+                "beta2": 0.999,
+                "eps": 1e-8,
+                "clip_norm": 0.0,
+                "warmup_steps": 1000,
+                "decay_fraction": 0.0,
+            },
+            "preprocess": {"mean_norm": 1.0},
+        },
+        last_threshold=0.05,
     ),
     "batchtopk": Preset(
         source="Bussmann, Leask, Nanda 2024, arXiv 2412.06410, with the constants of "
@@ -132,6 +171,9 @@ def overlaid(fields: Mapping[str, Any]) -> Fields:
     under["optimizer"] = _shortened(under["optimizer"], {**under, **own})
     if "target_l0" in own:
         under = _without_k(under)
+    if preset.last_threshold is not None:
+        reach = _within_reach(preset, _merged(under, own))
+        under["jumprelu"] = {**under["jumprelu"], **reach}
     return _merged(under, own)
 
 
@@ -169,6 +211,20 @@ def _shortened(optimizer: Fields, whole: Fields) -> Fields:
     if warmup is None or not isinstance(tokens, int) or not isinstance(batch, int) or batch < 1:
         return optimizer
     return {**optimizer, "warmup_steps": max(0, min(warmup, tokens // batch // 10))}
+
+
+def _within_reach(preset: Preset, whole: Fields) -> Fields:
+    """First threshold and bandwidth of a run whose thresholds shall end near `last_threshold`.
+
+    Adam moves log thresholds by about the rate a step, so they start no further below than that
+    times the steps, and never below the preset's own start.
+    """
+    tokens, batch = whole["tokens"], whole["batch_size"]
+    rate = (_tree(whole["optimizer"]) or {}).get("lr")
+    start, last = preset.fields["jumprelu"]["bandwidth"], preset.last_threshold
+    if isinstance(tokens, int) and isinstance(batch, int) and isinstance(rate, float) and batch > 0:
+        start = max(start, (last or 0.0) * math.exp(-max(0.0, rate * (tokens // batch))))
+    return {"bandwidth": start, "initial_log_threshold": math.log(start)}
 
 
 def _merged(under: Fields, over: Fields) -> Fields:

@@ -45,12 +45,26 @@ class OptimizerSpec(Spec):
 
 
 class PreprocessSpec(Spec):
-    """What happens to rows before the SAE sees them (DESIGN: centring precedes scaling)."""
+    """What happens to rows before the SAE sees them (DESIGN: centring precedes scaling).
+
+    `mean_norm` is E|x| after scaling, sqrt(d) where it is unset; papers with other units set it.
+    """
 
     centre: Literal["mean", "none"] = "mean"
     norm_cut: float = Field(default=5.0, ge=0)
     scale: bool = True
+    mean_norm: float | None = Field(default=None, gt=0)
     window_shards: int = Field(default=8, ge=1)
+
+    @model_validator(mode="after")
+    def _scaled_if_to_a_norm(self) -> Self:
+        if self.mean_norm is not None and not self.scale:
+            raise SpecError(
+                "train.preprocess.mean_norm",
+                "is set, and scale is false",
+                remedy="set one of them",
+            )
+        return self
 
 
 class ResampleSpec(Spec):

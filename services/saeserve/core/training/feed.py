@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Dimensions
 from saeserve.core.data.preprocess import AnyPreprocessing
@@ -31,10 +32,13 @@ class Feed:
     def read(self, position: int, size: int) -> Batch:
         """Rows position .. position + size of the stream."""
         began = time.perf_counter()
-        rows = self._source.batch(position, size).to(self._device)
-        batch = self._dims.batch(self._preprocessing.apply(rows))
+        batch = self.prepared(self._source.batch(position, size))
         self.waited_seconds += time.perf_counter() - began
         return batch
+
+    def prepared(self, rows_BC: Tensor) -> Batch:
+        """Raw rows as the model sees them."""
+        return self._dims.batch(self._preprocessing.apply(rows_BC.to(self._device)))
 
 
 class Pace:

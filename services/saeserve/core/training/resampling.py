@@ -39,9 +39,10 @@ def resample(
     `form` is the state's. Without dead latents, or without a loss to draw by, there are none.
     """
     dead_N = dead_F.nonzero().squeeze(1)
+    if dead_N.numel() == 0:
+        return 0
     weight_R = upcoming.losses(form).square()
-    total = float(weight_R.sum())
-    if dead_N.numel() == 0 or not 0 < total < torch.inf:
+    if not 0 < float(weight_R.sum()) < torch.inf:
         return 0
     drawn_N = _draw(weight_R, dead_N.numel(), upcoming.seed, state.step)
     revived = _revived(state.params, ~dead_F, upcoming.rows_at(drawn_N), fraction)

@@ -7,7 +7,7 @@ Rows of step s stand at position s · batch_size of the source's stream, and eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -161,8 +161,11 @@ class Trainer:
         """Latents that fired on none of the last min(10 M, half the run) tokens (DESIGN 4)."""
         return dead.final_fraction(self._state.tokens_since_fired_F, self._state.tokens)
 
-    def sparsity(self) -> Sparsity | None:
-        """How the state as it stands meets target_l0, on the rows that come next; None without."""
+    def sparsity(self, heldout: Iterable[Tensor] | None = None) -> Sparsity | None:
+        """How the state as it stands meets target_l0; None without one.
+
+        Judged on raw `heldout` rows (blocks are micro-batches), else on those that come next.
+        """
         target, architecture, state = self.spec.target_l0, self._architecture, self._state
         if target is None:
             return None
@@ -174,6 +177,8 @@ class Trainer:
             return architecture.loss(spec, state.params, state.architecture, batch, ctx).stats
 
         batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
+        if heldout is not None:
+            batches = map(self.feed.prepared, heldout)
         return judge(target, self.form(), ((batch, trained(batch)) for batch in batches))
 
     def _train_step(self) -> None:

@@ -77,18 +77,26 @@ def _lineage(context: RunContext, trained: Trained) -> Lineage:
         source=", ".join(_names(trained.layout.inputs)),
         job=context.submission.id,
         code_version=version("saeserve"),
-        metrics=finite({"dead_fraction": trained.trainer.dead_fraction(), **_sparsity(trained)}),
+        metrics=finite(
+            {"dead_fraction": trained.trainer.dead_fraction(), **_sparsity(context, trained)}
+        ),
     )
 
 
-def _sparsity(trained: Trained) -> dict[str, float]:
-    """How target_l0 was met on rows that training would have seen next; {} without a target."""
-    found = trained.trainer.sparsity()
+def _sparsity(context: RunContext, trained: Trained) -> dict[str, float]:
+    """How target_l0 was met: on held-out rows, else on those that would have come next; {} without
+    a target."""
+    heldout_rows = _heldout(context, trained) if _evaluates(trained) else None
+    found = trained.trainer.sparsity(heldout_rows)
     return found.metrics() if found is not None else {}
 
 
+def _evaluates(trained: Trained) -> bool:
+    return trained.spec.eval_rows > 0 and trained.dataset.manifest.heldout_rows > 0
+
+
 def _evaluated(context: RunContext, trained: Trained, model: InferenceModel) -> InferenceModel:
-    if not trained.spec.eval_rows or not trained.dataset.manifest.heldout_rows:
+    if not _evaluates(trained):
         return model
     context.report.log("evaluating on held-out rows")
     report = evaluate_reconstruction(model, _heldout(context, trained))

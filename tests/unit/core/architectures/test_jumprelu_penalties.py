@@ -16,8 +16,6 @@ from saeserve.core.errors import SpecError
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.ops.straight_through import jump_relu, step
 from saeserve.core.specs.architectures import JumpReluSpec
-from saeserve.core.specs.published import rajamanoharan_2024
-from saeserve.core.specs.training import TrainSpec, resolve
 
 D, F = 5, 12
 DIMS = Dimensions(D, D, F)
@@ -241,15 +239,3 @@ def test_unit_rows_are_an_option() -> None:
     assert torch.equal(params["W_enc"], params["W_dec"])
     assert JumpRelu().unit_rows(spec) == {"W_dec"}
     assert JumpRelu().unit_rows(spec_of("l0")) == frozenset()
-
-
-def test_the_papers_settings_are_at_hand() -> None:
-    """Lengths of 0.001 at E|x| = 1 are sqrt(d) times longer at E|x| = sqrt(d)."""
-    fields = rajamanoharan_2024(64)
-    task = {"dataset": "d", "model": "m", "d_sae": 128, "tokens": 4096, "batch_size": 64}
-    spec = resolve(TrainSpec.parse({**task, **fields}, "train"), 64, "s")
-    assert spec.jumprelu is not None
-    assert spec.jumprelu.penalty == "l0"
-    assert spec.jumprelu.bandwidth == pytest.approx(0.008)
-    assert math.exp(spec.jumprelu.initial_log_threshold) == pytest.approx(0.008)
-    assert (spec.optimizer.lr, spec.optimizer.beta1) == (7e-5, 0.0)

@@ -1,20 +1,28 @@
-"""Mistakes found in other libraries' TopK family: a check for each, which ours passes and the
-mistaken form, written out here, fails."""
+"""Mistakes found in other libraries' TopK family and training loops: a check for each, which ours
+passes and the mistaken form, written out here, fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from tests.fakes.training import FolderSink, context, run_all, tiny_setup, tiny_spec
+from tests.fakes.training import (
+    FolderSink,
+    context,
+    run_all,
+    run_until,
+    tiny_setup,
+    tiny_spec,
+)
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Tensors
 from saeserve.core.architectures.matryoshka import Matryoshka
 from saeserve.core.architectures.topk import TopK
+from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures import MatryoshkaSpec, TopKSpec
@@ -227,6 +235,37 @@ def test_the_dead_window_is_counted_in_tokens() -> None:
     check(_in_tokens)
     with pytest.raises(AssertionError):
         check(_in_steps)
+
+
+class _FromTheStart:
+    """A stream that begins anew at `offset`."""
+
+    def __init__(self, source: ActivationSource, offset: int) -> None:
+        self.d, self.rows = source.d, source.rows
+        self._source, self._offset = source, offset
+
+    def batch(self, position: int, size: int) -> Tensor:
+        return self._source.batch(position - self._offset, size)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        return self._source.sample(n, seed)
+
+
+def test_a_resumed_run_reads_on_where_it_stopped(tmp_path: Path) -> None:
+    """SAELens loses its buffer and its generator's state, so that it sees other rows."""
+    setup = tiny_setup(tiny_spec("batchtopk", tokens=6 * 64))
+    whole = Trainer.start(setup)
+    run_all(whole, FolderSink(tmp_path / "whole"))
+    run_until(Trainer.start(setup), FolderSink(tmp_path / "first"), 3)
+
+    def check(source: ActivationSource, folder: str) -> None:
+        resumed = Trainer.resume(replace(setup, source=source), tmp_path / "first" / "3")
+        run_all(resumed, FolderSink(tmp_path / folder))
+        assert torch.equal(resumed.form().W_enc_FD, whole.form().W_enc_FD)
+
+    check(setup.source, "ours")
+    with pytest.raises(AssertionError):
+        check(_FromTheStart(setup.source, 3 * 64), "mistaken")
 
 
 def _descend(dtype: torch.dtype) -> float:

@@ -62,6 +62,14 @@ def test_without_centring_the_mean_is_zero(stream: ShardSource) -> None:
     assert float(lengths.mean()) / math.sqrt(D) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_a_mean_norm_of_ones_own_stands_in_place_of_root_d(stream: ShardSource) -> None:
+    plain = fit_preprocessing(stream, PreprocessSpec())
+    unit = fit_preprocessing(stream, PreprocessSpec(mean_norm=1.0))
+    assert float(norms(unit.apply(kept_rows(stream))).mean()) == pytest.approx(1.0, abs=1e-5)
+    assert unit.scale == pytest.approx(plain.scale / math.sqrt(D))
+    assert torch.equal(unit.mean_D, plain.mean_D)
+
+
 def test_without_scaling_rows_are_only_centred(stream: ShardSource) -> None:
     preprocessing = fit_preprocessing(stream, PreprocessSpec(scale=False))
     x_ND = kept_rows(stream)
