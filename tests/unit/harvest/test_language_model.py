@@ -83,7 +83,9 @@ def test_padding_does_not_change_what_stands_before_it(language_model: LanguageM
     site = SiteSpec(layer=2)
     together = language_model.capture(TOKENS, [site])[site.source][1, :3]
     alone = language_model.capture(TOKENS[1:, :3], [site])[site.source][0]
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    # Processors sum batches of other shapes in other orders.
+    atol = 1e-5 * float(alone.abs().max())
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize("build", [tiny_gpt2, tiny_neox])
