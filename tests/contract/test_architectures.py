@@ -154,7 +154,8 @@ def test_the_export_computes_on_raw_rows_what_the_evaluation_form_does(prepared:
     if form.k is not None:
         form.W_dec_FO.div_(norms_F[:, None])
         norms_F = torch.ones_like(norms_F)
-    preprocessing, raw_BD = setup.preprocessing, setup.source.batch(7, 64).double()
+    (preprocessing,) = setup.preprocessing.parts
+    raw_BD = setup.source.batch(7, 64).double()
     x_BD = preprocessing.apply(raw_BD)
     folded = fold_tensors(form, preprocessing, preprocessing, torch.float64)
     features_BF, found_BD = run_folded(folded, form.k, raw_BD)
