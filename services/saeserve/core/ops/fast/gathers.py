@@ -53,26 +53,21 @@ def add_rows(
 def dot_rows(
     out_N: Array, y_GD: Array, bag: int, rows_N: Array, start: int, stop: int, W_FD: Array
 ) -> None:
-    """out[n] = <W[rows[n]], y[bag]> for start <= n < stop."""
-    width, n = W_FD.shape[1], start
-    zero = out_N.dtype.type(0)
-    while n + 4 <= stop:
-        i, j, k, m = rows_N[n], rows_N[n + 1], rows_N[n + 2], rows_N[n + 3]
+    """out[n] = <W[rows[n]], y[bag]> for start <= n < stop; equal rows have equal results."""
+    zero, last = out_N.dtype.type(0), stop - 1
+    for n in range(start, stop, 4):
+        i, j = rows_N[n], rows_N[min(n + 1, last)]
+        k, m = rows_N[min(n + 2, last)], rows_N[min(n + 3, last)]
         a, b, c, e = zero, zero, zero, zero
-        for d in range(width):
+        for d in range(W_FD.shape[1]):
             y = y_GD[bag, d]
             a += y * W_FD[i, d]
             b += y * W_FD[j, d]
             c += y * W_FD[k, d]
             e += y * W_FD[m, d]
-        out_N[n], out_N[n + 1], out_N[n + 2], out_N[n + 3] = a, b, c, e
-        n += 4
-    while n < stop:
-        i, a = rows_N[n], zero
-        for d in range(width):
-            a += y_GD[bag, d] * W_FD[i, d]
-        out_N[n] = a
-        n += 1
+        # The last entry may stand in for those beyond it, and is written several times.
+        out_N[n], out_N[min(n + 1, last)] = a, b
+        out_N[min(n + 2, last)], out_N[min(n + 3, last)] = c, e
 
 
 @kernel
