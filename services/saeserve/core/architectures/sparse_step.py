@@ -20,11 +20,12 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
+from saeserve.core.architectures.nested import Prefixes
 from saeserve.core.architectures.ties import input_bias
 from saeserve.core.ops.compiled import usable
-from saeserve.core.ops.fast import choice, dead, prefixes, weights
+from saeserve.core.ops.fast import batch_choice, choice, dead, prefixes, weights
 from saeserve.core.ops.fast.encoder import Encoder
-from saeserve.core.specs.architectures import AuxKSpec, TopKSpec
+from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, TopKSpec
 
 
 def possible(params: Tensors, batch: Batch) -> bool:
@@ -33,7 +34,7 @@ def possible(params: Tensors, batch: Batch) -> bool:
 
 
 @dataclass(frozen=True)
-class _Prefixes:
+class _Errors:
     """How the squared errors of prefixes make the loss, and which of them is the reconstruction
     that AuxK and the statistics speak of."""
 
@@ -74,12 +75,30 @@ def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
     step = _Step.of(spec, params, state, batch, ctx)
     wide = spec.multi_topk_coefficient
     entries = choice.top(step.encoder, (spec.k, 4 * spec.k) if wide else (spec.k,))
-    errors = _Prefixes((1.0, wide) if wide else (1.0,), proper=0)
+    errors = _Errors((1.0, wide) if wide else (1.0,), proper=0)
     return _output(step, entries, errors, ("reconstruction", "multi_topk"))
 
 
+@torch.no_grad()
+def nested(
+    spec: BatchTopKSpec,
+    nesting: Prefixes,
+    params: Tensors,
+    state: Tensors,
+    batch: Batch,
+    ctx: Context,
+) -> tuple[StepOutput, Tensor]:
+    """As `nested.nested_loss`: its gradients, the state as it came; and the level."""
+    step = _Step.of(spec, params, state, batch, ctx)
+    n = max(1, round(ctx.scheduled.get("k", spec.k) * batch.x_BD.shape[0]))
+    top = batch_choice.top_of_batch(step.encoder, n, nesting.widths)
+    groups = len(nesting.widths)
+    errors = _Errors((1 / groups,) * groups, groups - 1, nesting.detach_inner)
+    return _output(step, top.entries, errors, ("reconstruction",) * groups), top.level
+
+
 def _output(
-    step: _Step, entries: choice.Entries, errors: _Prefixes, names: tuple[str, ...]
+    step: _Step, entries: choice.Entries, errors: _Errors, names: tuple[str, ...]
 ) -> StepOutput:
     """All gradients; the terms of the prefixes have `names`, in their order."""
     rows, n_aux = step.batch.target_BO.shape[0], step.auxiliary_width()
@@ -97,8 +116,9 @@ def _output(
         entries, found, step.encoder.x_BD, step.ctx.dead_F.shape[0], fired_groups=errors.proper + 1
     )
     shares = found.squares_G * found.squares_G.new_tensor(errors.weights) * weight
-    terms = dict(zip(names, shares.to(step.encoder.x_BD).unbind(), strict=False))
-    terms["reconstruction"] = terms["reconstruction"] + _not_finite(step)
+    terms: Tensors = {"reconstruction": _not_finite(step)}
+    for name, share in zip(names, shares.to(step.encoder.x_BD), strict=False):
+        terms[name] = terms[name] + share if name in terms else share
     if step.spec.auxk_coefficient:
         terms["auxk"] = _add_auxiliary(step, found.residual_BO, n_aux, dictionaries)
     return StepOutput(

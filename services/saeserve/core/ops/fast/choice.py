@@ -39,9 +39,14 @@ class Entries:
         return self.edges_BE.shape[1] - 1
 
 
+def as_bits(numbers: Tensor) -> Tensor:
+    """The memory of floating-point numbers as integers of their bits."""
+    return numbers.view(_KEYS.get(numbers.dtype, torch.int64))
+
+
 def bits(numbers: Tensor) -> Array:
-    """Floating-point numbers as the integers of their bits."""
-    return array(numbers.view(_KEYS.get(numbers.dtype, torch.int64)))
+    """The same as an array."""
+    return array(as_bits(numbers))
 
 
 def top(encoder: Encoder, sizes: tuple[int, ...]) -> Entries:
