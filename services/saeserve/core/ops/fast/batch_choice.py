@@ -18,15 +18,13 @@ from torch import Tensor
 from saeserve.core.ops.compiled import Array, array, helper, kernel, prange
 from saeserve.core.ops.fast import gathers, ranks
 from saeserve.core.ops.fast.choice import SPARE_CANDIDATES, Entries, as_bits, bits
-from saeserve.core.ops.fast.encoder import Encoder
+from saeserve.core.ops.fast.encoder import ROWS, Encoder
 
 _SLACKS = (1.2, 2.0, 8.0)
 """How many times the wanted entries the guessed levels aim at, one after the other; after the last
 all positive entries are collected."""
 _STRIDE = 17
 """Of the sample: a prime, so that it visits all latents unless d_sae is a multiple of it."""
-_SHARES = 64
-_CHUNK = 64
 
 
 class BatchEntries(NamedTuple):
@@ -84,10 +82,11 @@ def _collect_above(encoder: Encoder, wanted: int, slack: float | None) -> tuple[
     """The entries that reach a level, and whether those are all positive ones."""
     rows, bound = encoder.x_BD.shape[0], 1
     parts: list[_Collected] = []
+    columns_RF = torch.empty(min(ROWS, rows), encoder.W_FD.shape[0], dtype=torch.int32)
     for start, h_RF in encoder.blocks():
         if start == 0 and slack is not None:
             bound = _guess(h_RF, wanted * h_RF.shape[0] / rows * slack)
-        parts.append(_reaching(h_RF, bound))
+        parts.append(_reaching(h_RF, bound, columns_RF))
     counts = torch.cat([part.offsets.diff() for part in parts])
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     latents_C = torch.cat([part.latents_C for part in parts])
@@ -103,13 +102,13 @@ def _guess(h_RF: Tensor, count: float) -> int:
     return max(1, int(as_bits(sample.topk(few, sorted=False).values).amin()))
 
 
-def _reaching(h_RF: Tensor, bound: int) -> _Collected:
-    keys_RF, counts = bits(h_RF), torch.zeros(h_RF.shape[0] + 1, dtype=torch.int64)
-    _count(keys_RF, bound, array(counts))
-    offsets = counts.cumsum(0)
+def _reaching(h_RF: Tensor, bound: int, columns_RF: Tensor) -> _Collected:
+    counts_R = torch.empty(h_RF.shape[0], dtype=torch.int64)
+    _find(bits(h_RF), bound, array(columns_RF), array(counts_R))
+    offsets = torch.cat([counts_R.new_zeros(1), counts_R.cumsum(0)])
     latents_C = offsets.new_empty(int(offsets[-1]))
     values_C = h_RF.new_empty(latents_C.shape)
-    _fill(keys_RF, bound, array(offsets), array(latents_C), bits(values_C))
+    _pack(bits(h_RF), array(columns_RF), array(offsets), array(latents_C), bits(values_C))
     return _Collected(offsets, latents_C, values_C)
 
 
@@ -140,33 +139,31 @@ def _cut(values_C: Tensor, n: int) -> _Cut:
 
 
 @helper
-def _reaches(keys: Array, bound: int) -> int:
-    count, level = 0, keys.dtype.type(bound)
-    for c in range(keys.shape[0]):
-        count += keys[c] >= level
+def _find_in(keys_F: Array, bound: int, columns_F: Array) -> int:
+    """Columns, ascending, of the entries that reach `bound`; without a branch for each."""
+    count, level = 0, keys_F.dtype.type(bound)
+    for column in range(keys_F.shape[0]):
+        columns_F[count] = column
+        count += keys_F[column] >= level
     return count
 
 
 @kernel
-def _count(keys_RF: Array, bound: int, counts_R: Array) -> None:
-    """counts[row + 1]: entries of the row that reach the bound."""
+def _find(keys_RF: Array, bound: int, columns_RF: Array, counts_R: Array) -> None:
     for row in prange(keys_RF.shape[0]):
-        counts_R[row + 1] = _reaches(keys_RF[row], bound)
+        counts_R[row] = _find_in(keys_RF[row], bound, columns_RF[row])
 
 
 @kernel
-def _fill(keys_RF: Array, bound: int, offsets: Array, latents_C: Array, keys_C: Array) -> None:
-    width = keys_RF.shape[1]
+def _pack(
+    keys_RF: Array, columns_RF: Array, offsets: Array, latents_C: Array, keys_C: Array
+) -> None:
+    """What was found in the rows, one row after the other."""
     for row in prange(keys_RF.shape[0]):
-        place = offsets[row]
-        for first in range(0, width, _CHUNK):
-            stop = min(width, first + _CHUNK)
-            if _reaches(keys_RF[row, first:stop], bound) == 0:
-                continue
-            for column in range(first, stop):
-                if keys_RF[row, column] >= bound:
-                    latents_C[place], keys_C[place] = column, keys_RF[row, column]
-                    place += 1
+        for c in range(offsets[row + 1] - offsets[row]):
+            column = columns_RF[row, c]
+            latents_C[offsets[row] + c] = column
+            keys_C[offsets[row] + c] = keys_RF[row, column]
 
 
 @helper

@@ -99,19 +99,12 @@ def _order_row(values_C: Array, bits_C: Array, keys_C: Array) -> None:
 
 
 @helper
-def _copy_above_zero(
-    places_K: Array,
-    values_C: Array,
-    columns_C: Array,
-    values_K: Array,
-    latents_K: Array,
-    filled: int,
-) -> int:
-    for place in places_K:
-        if not values_C[place] <= 0:
-            values_K[filled], latents_K[filled] = values_C[place], columns_C[place]
-            filled += 1
-    return filled
+def _bring_forward(columns_C: Array, keys_C: Array, places_K: Array, first: int) -> None:
+    """Reorder the places, so that the largest `first` stand first."""
+    inner, front = np.empty(first, np.int64), np.zeros(places_K.shape[0], np.bool_)
+    ranks.keep(columns_C[places_K], keys_C[places_K], inner)
+    front[inner] = True
+    places_K[:] = np.concatenate((places_K[front], places_K[~front]))
 
 
 @kernel
@@ -125,26 +118,19 @@ def _part_rows(
     edges_BE: Array,
 ) -> None:
     """Each row's K largest above zero: the largest `first` of them, then the rest."""
-    rows, candidates, n = values_BC.shape[0], values_BC.shape[1], values_BK.shape[1]
+    rows, n = values_BK.shape
     for share in prange(_SHARES):
-        keys_C, places_K = np.empty(candidates, np.int64), np.empty(n, np.int64)
-        inner_I, rest = np.empty(first, np.int64), np.empty(n, np.bool_)
+        keys_C, places_K = np.empty(values_BC.shape[1], np.int64), np.empty(n, np.int64)
         for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
             _order_row(values_BC[row], bits_BC[row], keys_C)
             ranks.keep(columns_BC[row], keys_C, places_K)
-            ranks.keep(columns_BC[row][places_K], keys_C[places_K], inner_I)
-            rest[:] = True
-            rest[inner_I] = False
-            edges_BE[row, 0] = row * n
-            filled = 0
-            filled = _copy_above_zero(
-                *(places_K[inner_I], values_BC[row], columns_BC[row]),
-                *(values_BK[row], latents_BK[row], filled),
-            )
-            edges_BE[row, 1] = row * n + filled
-            if edges_BE.shape[1] > 2:
-                filled = _copy_above_zero(
-                    *(places_K[rest], values_BC[row], columns_BC[row]),
-                    *(values_BK[row], latents_BK[row], filled),
-                )
-                edges_BE[row, 2] = row * n + filled
+            if first < n:
+                _bring_forward(columns_BC[row], keys_C, places_K, first)
+            edges_BE[row, :] = row * n
+            for k in range(n):
+                value, place = values_BC[row, places_K[k]], edges_BE[row, -1]
+                if not value <= 0:
+                    values_BK[row, place - row * n] = value
+                    latents_BK[row, place - row * n] = columns_BC[row, places_K[k]]
+                    edges_BE[row, -1] += 1
+                    edges_BE[row, 1] += k < first and edges_BE.shape[1] > 2
