@@ -113,7 +113,11 @@ def _output(
         residual_of=errors.proper if n_aux else None,
     )
     dictionaries = weights.gradients(
-        entries, found, step.encoder.x_BD, step.ctx.dead_F.shape[0], fired_groups=errors.proper + 1
+        entries,
+        found,
+        step.encoder.x_BD,
+        (step.params["W_enc"], step.params["W_dec"]),
+        fired_groups=errors.proper + 1,
     )
     shares = found.squares_G * found.squares_G.new_tensor(errors.weights) * weight
     terms: Tensors = {"reconstruction": _not_finite(step)}

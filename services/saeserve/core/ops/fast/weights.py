@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.ops.compiled import Array, array, helper, kernel, prange
-from saeserve.core.ops.fast import gathers
+from saeserve.core.ops.fast import buffers, gathers
 from saeserve.core.ops.fast.choice import Entries
 from saeserve.core.ops.fast.prefixes import Reconstructed
 
@@ -33,12 +33,14 @@ def gradients(
     entries: Entries,
     found: Reconstructed,
     x_BD: Tensor,
-    latents: int,
+    dictionaries: tuple[Tensor, Tensor],
     *,
     fired_groups: int,
 ) -> DictionaryGradients:
     """Sum over the entries of each latent, in their order; entries of the first `fired_groups`
-    groups count as fired."""
+    groups count as fired. `dictionaries` are W_enc and W_dec."""
+    W_enc, W_dec = dictionaries
+    latents = W_enc.shape[0]
     stored = entries.edges_BE[:, -1].sub(entries.edges_BE[:, 0]).sum()
     floats, places = entries.values_N, torch.empty(2, int(stored), dtype=torch.int64)
     offsets, fired_F = places.new_empty(latents + 1), places.new_zeros(latents)
@@ -48,11 +50,10 @@ def gradients(
         *(array(found.deltas_N), fired_groups, array(fired_F)),
         *(array(offsets), array(places), array(scalars)),
     )
-    width = found.gradients_NO.shape[1]
     out = DictionaryGradients(
-        W_enc=x_BD.new_empty(latents, x_BD.shape[1]),
+        W_enc=buffers.gradient_of(W_enc),
         b_enc=x_BD.new_empty(latents),
-        W_dec=x_BD.new_empty(latents, width),
+        W_dec=buffers.gradient_of(W_dec),
         fired_F=fired_F,
     )
     _sum(
