@@ -1,1 +1,1 @@
-"""The training step of the TopK family in compiled loops: see `fast.step`."""
+"""The loops of the TopK family's compiled step: see `architectures.sparse_step`."""

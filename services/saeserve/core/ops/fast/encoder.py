@@ -49,7 +49,7 @@ _Product = Callable[[int, int], Tensor]
 
 def _product(x_BD: Tensor, W_FD: Tensor, b_F: Tensor, low: torch.dtype) -> _Product:
     x_low, W_low = x_BD.to(low), W_FD.to(low)
-    if low == torch.bfloat16 and torch.backends.mkldnn.is_available():
+    if low == torch.bfloat16 and _packs():
         return _packed(x_low, W_low, b_F)
     b_low, out_RF = b_F.to(low), x_low.new_empty(min(ROWS, x_BD.shape[0]), W_FD.shape[0])
 
@@ -58,6 +58,11 @@ def _product(x_BD: Tensor, W_FD: Tensor, b_F: Tensor, low: torch.dtype) -> _Prod
         return torch.addmm(b_low, x_low[start:stop], W_low.T, out=h_RF)
 
     return product
+
+
+def _packs() -> bool:
+    onednn = cast(Any, torch.ops.mkldnn)
+    return torch.backends.mkldnn.is_available() and bool(onednn._is_mkldnn_bf16_supported())
 
 
 def _packed(x_BD: Tensor, W_FD: Tensor, b_F: Tensor) -> _Product:
