@@ -20,13 +20,14 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import gradients
+from saeserve.core.architectures import gradients, sparse_step
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
     Dimensions,
     EvaluationForm,
     LossOutput,
+    Stats,
     StepOutput,
     Tensors,
 )
@@ -76,18 +77,41 @@ class BatchTopK:
     def loss(
         self, spec: BatchTopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
-        """Squared error over the sample's variance, plus AuxK; the state has a new threshold."""
-        prefixes = Prefixes((params["W_dec"].shape[0],))
+        """The mean over prefixes (BatchTopK has one) of squared error over the sample's variance,
+        plus AuxK; the state has a new threshold."""
+        prefixes = self._prefixes(spec, params)
         output, level = nested_loss(spec, prefixes, params, state, batch, ctx)
-        return dataclasses.replace(output, state=calibrated(state, level, ctx))
+        carried = self._carried(spec, state, output.stats, level, batch, ctx)
+        return dataclasses.replace(output, state=carried)
 
     def gradients(
         self, spec: BatchTopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Autograd of `loss`, whose sparse products carry their own derivatives."""
+        """Those of `loss`: in compiled loops where they can run (see `sparse_step`), else by
+        autograd."""
+        if sparse_step.possible(params, batch):
+            prefixes = self._prefixes(spec, params)
+            output, level = sparse_step.nested(spec, prefixes, params, state, batch, ctx)
+            carried = self._carried(spec, state, output.stats, level, batch, ctx)
+            return dataclasses.replace(output, state=carried)
         return gradients.by_autograd(
             lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
         )
+
+    def _prefixes(self, spec: BatchTopKSpec, params: Tensors) -> Prefixes:  # noqa: ARG002 - Matryoshka's are in its spec
+        return Prefixes((params["W_dec"].shape[0],))
+
+    def _carried(
+        self,
+        spec: BatchTopKSpec,  # noqa: ARG002 - Matryoshka's says whether it counts
+        state: Tensors,
+        stats: Stats,  # noqa: ARG002 - Matryoshka counts how often latents fired
+        level: Tensor,
+        batch: Batch,  # noqa: ARG002 - in so many rows
+        ctx: Context,
+    ) -> Tensors:
+        """The state after this micro-batch."""
+        return calibrated(state, level, ctx)
 
     def evaluation_form(
         self,

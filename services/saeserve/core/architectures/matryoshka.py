@@ -9,8 +9,6 @@ What the options are worth: RECIPES, "What raised ground-truth scores".
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
@@ -19,11 +17,11 @@ from saeserve.core.architectures.contract import (
     Batch,
     Context,
     Dimensions,
-    LossOutput,
     Permutation,
+    Stats,
     Tensors,
 )
-from saeserve.core.architectures.nested import Prefixes, nested_loss
+from saeserve.core.architectures.nested import Prefixes
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ArchitectureSpec, BatchTopKSpec, MatryoshkaSpec
 
@@ -45,17 +43,23 @@ class Matryoshka(BatchTopK):
             state["frequency"] = sample_ND.new_zeros(dims.d_sae)
         return params, state
 
-    def loss(
-        self, spec: BatchTopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
-    ) -> LossOutput:
-        """The mean over prefixes of squared error over the sample's variance, plus AuxK."""
+    def _prefixes(self, spec: BatchTopKSpec, params: Tensors) -> Prefixes:  # noqa: ARG002 - BatchTopK's are in its parameters
         options = _matryoshka(spec)
-        prefixes = Prefixes(_widths(options), options.detach_inner)
-        output, level = nested_loss(spec, prefixes, params, state, batch, ctx)
+        return Prefixes(_widths(options), options.detach_inner)
+
+    def _carried(
+        self,
+        spec: BatchTopKSpec,
+        state: Tensors,
+        stats: Stats,
+        level: Tensor,
+        batch: Batch,
+        ctx: Context,
+    ) -> Tensors:
         state = calibrated(state, level, ctx)
-        if options.sort_by_frequency:
-            state = _counted(state, output.stats.fired_F, batch.x_BD.shape[0], ctx)
-        return dataclasses.replace(output, state=state)
+        if not _matryoshka(spec).sort_by_frequency:
+            return state
+        return _counted(state, stats.fired_F, batch.x_BD.shape[0], ctx)
 
     def permutation(
         self, spec: ArchitectureSpec, state: Tensors, steps_done: int

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients
+from saeserve.core.architectures import auxk, gradients, sparse_step
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -105,7 +105,10 @@ class TopK:
     def gradients(
         self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Autograd of `loss`, whose sparse products carry their own derivatives."""
+        """Those of `loss`: in compiled loops where they can run (see `sparse_step`), else by
+        autograd."""
+        if sparse_step.possible(params, batch):
+            return sparse_step.topk(spec, params, state, batch, ctx)
         return gradients.by_autograd(
             lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
         )

@@ -52,19 +52,21 @@ class PreActivations:
         return cls(x_BD.detach(), W_FD.detach(), b_F.detach(), h_BF)
 
     def top(self, n: int, among_F: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Values and indices [B, n] of each row's n largest, in descending order.
+        """Values and indices [B, n] of each row's n largest, in descending order; of equals
+        the lower index.
 
         `among_F` bool [F] restricts the choice; where it leaves fewer than n, values are -inf.
         After a low-precision GEMM the candidates are computed again in the parameters' type.
         """
         h_BF = self.h_BF if among_F is None else self.h_BF.masked_fill(~among_F, -torch.inf)
         if h_BF.dtype == self.W_FD.dtype:
-            values_BK, indices_BK = h_BF.topk(n, dim=1)
-            return values_BK, indices_BK
-        rough_BC, candidates_BC = h_BF.topk(min(n + SPARE_CANDIDATES, h_BF.shape[1]), dim=1)
+            return _largest(h_BF, n)
+        few = min(n + SPARE_CANDIDATES, h_BF.shape[1])
+        # Ascending, so that among equals the lower latent stands first.
+        candidates_BC = h_BF.topk(few, dim=1).indices.sort(dim=1).values
         exact_BC = row_dots(self.x_BD, candidates_BC, self.W_FD) + self.b_F[candidates_BC]
-        exact_BC = exact_BC.masked_fill(rough_BC == -torch.inf, -torch.inf)
-        values_BK, places_BK = exact_BC.topk(n, dim=1)
+        exact_BC = exact_BC.masked_fill(h_BF.gather(1, candidates_BC) == -torch.inf, -torch.inf)
+        values_BK, places_BK = _largest(exact_BC, n)
         return values_BK, candidates_BC.gather(1, places_BK)
 
     def top_of_batch(self, n: int) -> BatchTop:
@@ -83,3 +85,14 @@ class PreActivations:
         chosen = top_entries(exact_C, n)
         exact_N = exact_C[chosen.places_N]
         return BatchTop.at(rough[chosen.places_N], latents, exact_N, chosen.level)
+
+
+def _largest(h_BF: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Values and columns of the n largest in descending order; among equals the lower column wins,
+    except on an accelerator, where looking for equals would stall the step."""
+    values_BK, columns_BK = h_BF.topk(min(n + 1, h_BF.shape[1]), dim=1)
+    if not h_BF.is_cuda:
+        tied_B = (values_BK[:, 1:] == values_BK[:, :-1]).any(dim=1)
+        settled = h_BF[tied_B].sort(dim=1, descending=True, stable=True).indices
+        columns_BK[tied_B] = settled[:, : columns_BK.shape[1]]
+    return values_BK[:, :n], columns_BK[:, :n]

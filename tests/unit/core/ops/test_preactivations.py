@@ -37,3 +37,16 @@ def test_a_choice_among_few_gives_minus_infinity_for_the_surplus() -> None:
 def test_float32_stands_for_the_parameters_own_type() -> None:
     x, W, b = torch.ones(2, 3).double(), torch.ones(4, 3).double(), torch.ones(4).double()
     assert PreActivations.compute(x, W, b, torch.float32).h_BF.dtype == torch.float64
+
+
+def test_of_equals_the_lower_latents_are_chosen() -> None:
+    """Small whole numbers, whose products are exact in either type."""
+    draws = torch.Generator().manual_seed(1)
+    x = torch.randint(-2, 3, (20, 6), generator=draws).float()
+    W = torch.randint(-1, 2, (90, 6), generator=draws).float()
+    expected = (x @ W.T).sort(dim=1, descending=True, stable=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        values, indices = PreActivations.compute(x, W, torch.zeros(90), dtype).top(5)
+        assert torch.equal(values, expected.values[:, :5])
+        if dtype == torch.float32:
+            assert torch.equal(indices, expected.indices[:, :5])

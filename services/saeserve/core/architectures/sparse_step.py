@@ -1,0 +1,169 @@
+"""The step of the TopK family in compiled loops: the gradients of `loss`, with one dense product.
+
+What it computes is said by the losses of `topk` and `nested`; tests hold both to be equal. It runs
+on the CPU where numba is installed; elsewhere autograd of the loss takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saeserve.core.architectures import auxk
+from saeserve.core.architectures.contract import (
+    Batch,
+    Context,
+    RowGradient,
+    Stats,
+    StepOutput,
+    Tensors,
+)
+from saeserve.core.architectures.nested import Prefixes
+from saeserve.core.architectures.ties import input_bias
+from saeserve.core.ops.compiled import usable
+from saeserve.core.ops.fast import batch_choice, choice, dead, prefixes, weights
+from saeserve.core.ops.fast.encoder import Encoder
+from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, TopKSpec
+
+
+def possible(params: Tensors, batch: Batch) -> bool:
+    """Whether this step can run on these tensors."""
+    return usable(*params.values(), batch.x_BD, batch.target_BO)
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """How the squared errors of prefixes make the loss, and which of them is the reconstruction
+    that AuxK and the statistics speak of."""
+
+    weights: tuple[float, ...]
+    proper: int
+    detach_inner: bool = False
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step's arguments, and its rows centred."""
+
+    spec: AuxKSpec
+    params: Tensors
+    state: Tensors
+    batch: Batch
+    ctx: Context
+    encoder: Encoder
+
+    @classmethod
+    def of(
+        cls, spec: AuxKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> _Step:
+        centred_BD = batch.x_BD - input_bias(params)
+        encoder = Encoder.of(centred_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
+        return cls(spec, params, state, batch, ctx, encoder)
+
+    def auxiliary_width(self) -> int:
+        """Latents that AuxK takes; 0 without it."""
+        if not self.spec.auxk_coefficient:
+            return 0
+        return auxk.width(self.spec, self.ctx.dead_F)
+
+
+@torch.no_grad()
+def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context) -> StepOutput:
+    """As `TopK.loss`: with Multi-TopK, the k largest are one group and the next 3k another."""
+    step = _Step.of(spec, params, state, batch, ctx)
+    wide = spec.multi_topk_coefficient
+    entries = choice.top(step.encoder, (spec.k, 4 * spec.k) if wide else (spec.k,))
+    errors = _Errors((1.0, wide) if wide else (1.0,), proper=0)
+    return _output(step, entries, errors, ("reconstruction", "multi_topk"))
+
+
+@torch.no_grad()
+def nested(
+    spec: BatchTopKSpec,
+    nesting: Prefixes,
+    params: Tensors,
+    state: Tensors,
+    batch: Batch,
+    ctx: Context,
+) -> tuple[StepOutput, Tensor]:
+    """As `nested.nested_loss`: its gradients, the state as it came; and the level."""
+    step = _Step.of(spec, params, state, batch, ctx)
+    n = max(1, round(ctx.scheduled.get("k", spec.k) * batch.x_BD.shape[0]))
+    top = batch_choice.top_of_batch(step.encoder, n, nesting.widths)
+    groups = len(nesting.widths)
+    errors = _Errors((1 / groups,) * groups, groups - 1, nesting.detach_inner)
+    return _output(step, top.entries, errors, ("reconstruction",) * groups), top.level
+
+
+def _output(
+    step: _Step, entries: choice.Entries, errors: _Errors, names: tuple[str, ...]
+) -> StepOutput:
+    """All gradients; the terms of the prefixes have `names`, in their order."""
+    rows, n_aux = step.batch.target_BO.shape[0], step.auxiliary_width()
+    weight = 1 / (rows * float(step.state["variance"]))
+    found = prefixes.reconstruct(
+        entries,
+        step.batch.target_BO,
+        step.params["b_dec"],
+        step.params["W_dec"],
+        tuple(weight * own for own in errors.weights),
+        detach_inner=errors.detach_inner,
+        residual_of=errors.proper if n_aux else None,
+    )
+    dictionaries = weights.gradients(
+        entries,
+        found,
+        step.encoder.x_BD,
+        (step.params["W_enc"], step.params["W_dec"]),
+        fired_groups=errors.proper + 1,
+    )
+    shares = found.squares_G * found.squares_G.new_tensor(errors.weights) * weight
+    terms: Tensors = {"reconstruction": _not_finite(step)}
+    for name, share in zip(names, shares.to(step.encoder.x_BD), strict=False):
+        terms[name] = terms[name] + share if name in terms else share
+    if step.spec.auxk_coefficient:
+        terms["auxk"] = _add_auxiliary(step, found.residual_BO, n_aux, dictionaries)
+    return StepOutput(
+        loss=torch.stack(list(terms.values())).sum(),
+        terms=terms,
+        grads=_gradients(step, found, dictionaries),
+        state=step.state,
+        stats=Stats(dictionaries.fired_F, found.squares_G[errors.proper].to(step.encoder.x_BD)),
+    )
+
+
+def _not_finite(step: _Step) -> Tensor:
+    """0, or NaN where the choice of entries cannot be trusted to show NaN or Inf: a transcoder's
+    rows are not in its target, and what is NaN with a negative sign is never chosen."""
+    return (step.encoder.x_BD.sum() + step.encoder.b_F.sum()) * 0
+
+
+def _add_auxiliary(
+    step: _Step, residual_BO: Tensor, n_aux: int, total: weights.DictionaryGradients
+) -> Tensor:
+    """AuxK's term; its gradients are added to `total`."""
+    if n_aux == 0:
+        return step.encoder.x_BD.new_zeros(())
+    coefficient = step.spec.auxk_coefficient
+    dictionaries = (step.params["W_enc"], step.params["b_enc"], step.params["W_dec"])
+    found = dead.auxiliary(
+        residual_BO, step.encoder.x_BD, dictionaries, step.ctx.dead_F, n_aux, coefficient
+    )
+    total.W_enc.index_add_(0, found.dead_A, found.W_enc_AD)
+    total.b_enc.index_add_(0, found.dead_A, found.b_enc_A)
+    total.W_dec.index_add_(0, found.dead_A, found.W_dec_AO)
+    return coefficient * found.share
+
+
+def _gradients(
+    step: _Step, found: prefixes.Reconstructed, dictionaries: weights.DictionaryGradients
+) -> dict[str, Tensor | RowGradient]:
+    to_output = found.to_bias(step.batch.target_BO.shape[0])
+    # Summed over the batch before the product: one mat-vec instead of a GEMM.
+    to_input = -(dictionaries.b_enc @ step.params["W_enc"])
+    grads = {"W_enc": dictionaries.W_enc, "b_enc": dictionaries.b_enc, "W_dec": dictionaries.W_dec}
+    if "b_pre" in step.params:
+        return {**grads, "b_dec": to_output, "b_pre": to_input}
+    return {**grads, "b_dec": to_output + to_input}
