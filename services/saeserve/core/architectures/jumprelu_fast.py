@@ -70,9 +70,9 @@ class FastStep:
             encoder,
             self._threshold_F,
             spec.bandwidth / 2,
-            every_entry_of_band=spec.ste_to_input,
+            band_to_input=spec.ste_to_input,
         )
-        y_BO = self._params["b_dec"].expand_as(self._batch.target_BO).contiguous()
+        y_BO = self._params["b_dec"].repeat(rows, 1)
         firing = way.forward(y_BO, self._W_dec, self._threshold_F, self._tanh_scale())
         error_BO = torch.sub(self._batch.target_BO, y_BO, out=y_BO)
         sparsity, price_F = jumprelu_penalty.price(spec, self._ctx, self._firing_rate(firing))

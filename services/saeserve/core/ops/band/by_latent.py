@@ -54,7 +54,7 @@ def firing(
     sums_FS: Array,
     tanh_N: Array,
 ) -> None:
-    """tanh(scale · f) of each entry; for each latent its active entries and the sums of `weighing`."""
+    """tanh(scale · f) of each entry; its active entries and `weighing`'s sums of each latent."""
     for i in prange(threshold_F.size):
         threshold, count, sums = threshold_F[i], 0, sums_FS[i]
         one = tanh_N.dtype.type(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ from torch import Tensor
 ROWS = 256
 """Rows of a block: enough for the GEMM to run at full speed."""
 SAFETY = 1.1
-"""On the bounds of rounding, for what float32 itself rounds."""
+"""On the bound of rounding a result, for what float32 itself rounds."""
+DEVIATIONS = 6.0
+"""Of the error that rounded inputs make: beyond them lies one entry in a billion."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Encoder:
         self.unit = 0.0 if self.exact else SAFETY * torch.finfo(dtype).eps / 2
         self.slack_F = torch.zeros_like(b_F)
         if not self.exact:
-            self.slack_F = 2 * self.unit * torch.linalg.vector_norm(W_FD, dim=1)
+            # A rounded factor errs uniformly, by u at most: u / sqrt(3) on the mean square, and
+            # two factors sqrt(2) times as much.
+            self.slack_F = DEVIATIONS * math.sqrt(2 / 3) * self.unit * _fourth_norms(W_FD)
         self._kept_BF: Tensor | None = None
 
     def levels(self, low_F: Tensor, high_F: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +92,13 @@ class Encoder:
             torch.mm(x_RD.to(self._dtype), self._low_FD.T, out=out_RF)
 
     def scale(self) -> Tensor:
-        """By how much each row's slack is larger: its norm, by Cauchy and Schwarz."""
+        """By how much each row's slack is larger: errors of products add up as
+        sqrt(sum w² x²), at most |w|_4 |x|_4 by Cauchy and Schwarz."""
         if self.exact:
             return self.x_BD.new_ones(self.x_BD.shape[0])
-        return torch.linalg.vector_norm(self.x_BD, dim=1)
+        return _fourth_norms(self.x_BD)
+
+
+def _fourth_norms(rows_XD: Tensor) -> Tensor:
+    """(sum of fourth powers)^(1/4) of each row."""
+    return torch.linalg.vector_norm(rows_XD.square(), dim=1).sqrt()
