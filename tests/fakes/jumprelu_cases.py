@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tests.fakes.training import context
@@ -80,6 +80,7 @@ class Case:
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
         bias: float = 0.0,
+        dead: list[int] | None = None,
         **changes: object,
     ) -> Case:
         """A fifth of the latents fire, more with `bias`; a transcoder where d_out differs."""
@@ -97,7 +98,7 @@ class Case:
         }
         x_BD = normal(rows, d_in)
         batch = Batch(x_BD, x_BD if d_in == d_out else normal(rows, d_out), widths)
-        ctx = context(d_sae, scheduled={"sparsity_coefficient": 0.7}, **changes)
+        ctx = context(d_sae, dead, scheduled={"sparsity_coefficient": 0.7}, **changes)
         return cls(spec, params, batch, ctx)
 
     def fast(self) -> StepOutput:
@@ -105,7 +106,7 @@ class Case:
 
     def plain(self) -> StepOutput:
         """Autograd of the loss with every product in the parameters' type."""
-        ctx = Context(**{**self.ctx.__dict__, "encoder_dtype": torch.float32})
+        ctx = replace(self.ctx, encoder_dtype=torch.float32)
         return by_autograd(
             lambda leaves: JumpRelu().loss(self.spec, leaves, {}, self.batch, ctx), self.params
         )

@@ -86,7 +86,7 @@ class FastStep:
         grads = self._gradients(way, firing, sums, error_BO)
         terms |= self._add_auxk(grads, error_BO)
         loss = torch.stack(list(terms.values())).sum()
-        return StepOutput(loss, terms, grads, state, Stats(firing.counts_F, squared_error))
+        return StepOutput(loss, terms, {**grads}, state, Stats(firing.counts_F, squared_error))
 
     def _tanh_scale(self) -> Tensor:
         """tanh is taken of this times f; 0 stands for a penalty that has none."""

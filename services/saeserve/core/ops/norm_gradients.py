@@ -22,5 +22,5 @@ def times_norm_gradient(to_norm_F: Tensor, rows_FO: Tensor, widths: Sequence[int
 
 
 def _over_norm(to_norm_F: Tensor, rows_FS: Tensor) -> Tensor:
-    squares_F = torch.linalg.vecdot(rows_FS, rows_FS)
+    squares_F = rows_FS.square().sum(dim=1)
     return torch.where(squares_F > SMALLEST_SQUARE, to_norm_F * squares_F.rsqrt(), 0.0)[:, None]

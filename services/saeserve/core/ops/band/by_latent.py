@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import math
 
-from saeserve.core.ops.band.products import add, add_four, dot, four_dots, next_four
-from saeserve.core.ops.band.weighing import ABOVE, FIRING, NOT_BELOW, SLOPES, Prices, weigh
+from saeserve.core.ops.band.products import Number, add, add_four, dot, four_dots, next_four
+from saeserve.core.ops.band.weighing import (
+    ABOVE,
+    BAND,
+    FIRING,
+    IN_BAND,
+    NOT_BELOW,
+    SHIFT,
+    SLOPES,
+    Prices,
+    weigh,
+)
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
 
 
@@ -74,9 +84,14 @@ def firing(
 
 @helper
 def _weights(
-    prices: Prices, i: int, h: float, tanh: float, along: float, sums: Array
-) -> tuple[float, float]:
-    by_f, by_x = weigh(prices, i, h - prices.threshold[i], tanh, along, sums)
+    prices: Prices, i: int, h: Number, tanh: Number, along: Number, sums: Array
+) -> tuple[Number, Number]:
+    """The entry's weights on its row of the error and on its row of the input; adds to `sums`."""
+    over = h - prices.threshold[i]
+    by_f, by_x, in_band_to_f, in_band = weigh(prices, i, over, tanh, along)
+    sums[SHIFT] += by_x
+    sums[BAND] += in_band_to_f
+    sums[IN_BAND] += in_band
     return by_f * h, by_x
 
 

@@ -6,7 +6,7 @@ passes over them; each row remembers where its next block begins.
 
 from __future__ import annotations
 
-from saeserve.core.ops.band.products import add, add_four, dot, four_dots, next_four
+from saeserve.core.ops.band.products import Number, add, add_four, dot, four_dots, next_four
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
 
 ROWS = 256
@@ -40,7 +40,7 @@ def _exact(
 
 
 @helper
-def _feature(h_N: Array, place: int, threshold: float) -> float:
+def _feature(h_N: Array, place: int, threshold: Number) -> Number:
     return h_N[place] if h_N[place] > threshold else h_N.dtype.type(0)
 
 

@@ -31,7 +31,7 @@ class Dense:
         encoder, found = self._encoder, Firing.nothing(threshold_F)
         number, scale_B = array(threshold_F).dtype.type, encoder.scale()
         bias_F = torch.zeros_like(encoder.b_F) if encoder.exact else encoder.b_F
-        layer = [array(t) for t in (encoder.W_FD, encoder.b_F, encoder.slack_F)]
+        layer = (array(encoder.W_FD), array(encoder.b_F), array(encoder.slack_F))
         for rows in self._blocks():
             over_RF = self._over_BF[rows].to(y_BO.dtype)
             f_RF = torch.empty_like(over_RF)
@@ -64,16 +64,18 @@ class Dense:
     ) -> Tensor:
         """See `Pass`."""
         encoder, prices = self._encoder, pricing.arrays(self.usual_band)
-        sums_FS = W_dec_FO.new_zeros(W_dec_FO.shape[0], SUMS)
+        sums_SF = W_dec_FO.new_zeros(SUMS, W_dec_FO.shape[0])
         low_error_BO, low_W_OF = encoder.low(error_BO), encoder.low(W_dec_FO).T
         for rows in self._blocks():
             over_RF = self._over_BF[rows].to(error_BO.dtype)
             along_RF = (low_error_BO[rows] @ low_W_OF).to(error_BO.dtype)
-            sweeping.weigh_all(prices, array(over_RF), array(along_RF), array(sums_FS))
+            f_RF = self._f_BF[rows].to(error_BO.dtype)
+            entries = (array(over_RF), array(f_RF), array(along_RF))
+            sweeping.weigh_all(prices, *entries, array(sums_SF))
             self._over_BF[rows].copy_(along_RF)
         to_W_dec_FO.add_(self._f_BF.T @ low_error_BO, alpha=pricing.per_error)
         to_W_enc_FD += self._over_BF.T @ encoder.low(encoder.x_BD)
-        return sums_FS
+        return sums_SF.T
 
     def _blocks(self) -> list[slice]:
         rows = self._over_BF.shape[0]

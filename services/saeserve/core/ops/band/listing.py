@@ -54,14 +54,17 @@ class ByRow:
 
     def decode_onto(self, y_BO: Tensor, W_FO: Tensor, threshold_F: Tensor) -> None:
         """y += f W, where f is h above the threshold, else 0."""
-        places = [array(t) for t in (self.offsets_B1, self.latents_N, self.h_N)]
-        by_row.decode_onto(array(y_BO), array(W_FO), array(threshold_F), *places, self._block())
+        by_row.decode_onto(
+            array(y_BO), array(W_FO), array(threshold_F), *self._arrays(), self._block()
+        )
 
     def make_exact(self, encoder: Encoder) -> None:
         """Compute h again, in the parameters' type."""
-        inputs = [array(t) for t in (encoder.x_BD, encoder.W_FD, encoder.b_F)]
-        places = [array(t) for t in (self.offsets_B1, self.latents_N, self.h_N)]
-        by_row.exact_values(*inputs, *places, self._block())
+        layer = (array(encoder.x_BD), array(encoder.W_FD), array(encoder.b_F))
+        by_row.exact_values(*layer, *self._arrays(), self._block())
+
+    def _arrays(self) -> tuple[Array, Array, Array]:
+        return array(self.offsets_B1), array(self.latents_N), array(self.h_N)
 
     def _block(self) -> int:
         return BLOCK if self.blocked else self.latents

@@ -9,9 +9,12 @@ from typing import Any
 
 from saeserve.core.ops.compiled import Array, helper
 
+Number = Any
+"""An element of an array: numpy's stubs leave its type open, numba does not."""
+
 
 @helper
-def dot(y: Array, a: Array) -> float:
+def dot(y: Array, a: Array) -> Number:
     """<y, a>."""
     total = y.dtype.type(0)
     for k in range(y.size):
@@ -22,7 +25,7 @@ def dot(y: Array, a: Array) -> float:
 @helper
 def four_dots(
     y: Array, a: Array, b: Array, c: Array, d: Array
-) -> tuple[float, float, float, float]:
+) -> tuple[Number, Number, Number, Number]:
     """<y, a>, <y, b>, <y, c>, <y, d>."""
     of_a = of_b = of_c = of_d = y.dtype.type(0)
     for k in range(y.size):
@@ -34,7 +37,7 @@ def four_dots(
 
 
 @helper
-def add(y: Array, by_a: float, a: Array) -> None:
+def add(y: Array, by_a: Number, a: Array) -> None:
     """y += by_a · a."""
     for k in range(y.size):
         y[k] += by_a * a[k]
@@ -43,13 +46,13 @@ def add(y: Array, by_a: float, a: Array) -> None:
 @helper
 def add_four(
     y: Array,
-    by_a: float,
+    by_a: Number,
     a: Array,
-    by_b: float,
+    by_b: Number,
     b: Array,
-    by_c: float,
+    by_c: Number,
     c: Array,
-    by_d: float,
+    by_d: Number,
     d: Array,
 ) -> None:
     """y += by_a · a + by_b · b + by_c · c + by_d · d."""
@@ -58,6 +61,6 @@ def add_four(
 
 
 @helper
-def next_four(of_N: Array, place: int) -> tuple[Any, Any, Any, Any]:
+def next_four(of_N: Array, place: int) -> tuple[Number, Number, Number, Number]:
     """Four consecutive elements."""
     return of_N[place], of_N[place + 1], of_N[place + 2], of_N[place + 3]

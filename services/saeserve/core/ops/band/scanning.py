@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from saeserve.core.ops.band.products import Number
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
 
 TILE = 256
@@ -17,7 +18,7 @@ WORD = 8
 
 
 @helper
-def _flag(row: Array, low: Array, high: Array, slack: Array, scale: float, flags: Array) -> None:
+def _flag(row: Array, low: Array, high: Array, slack: Array, scale: Number, flags: Array) -> None:
     """1 where an entry is not surely inside; NaN never is."""
     for i in range(row.size):
         margin = slack[i] * scale
@@ -25,7 +26,7 @@ def _flag(row: Array, low: Array, high: Array, slack: Array, scale: float, flags
 
 
 @helper
-def _places(words: Array, flags: Array, found: Array) -> int:
+def _places(words: Array, flags: Array, found: Array) -> Number:
     """Write the places of set flags; returns their number."""
     count = np.uint64(0)
     for w in range(words.size):

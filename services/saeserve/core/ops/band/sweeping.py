@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import math
 
-from saeserve.core.ops.band.products import dot
-from saeserve.core.ops.band.weighing import ABOVE, FIRING, NOT_BELOW, SLOPES, Prices, weigh
+import numpy as np
+
+from saeserve.core.ops.band.products import Number, dot
+from saeserve.core.ops.band.weighing import (
+    ABOVE,
+    BAND,
+    FIRING,
+    IN_BAND,
+    NOT_BELOW,
+    SHIFT,
+    SLOPES,
+    Prices,
+    of_tile,
+    weigh,
+)
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
 
 LATENTS = 64
@@ -13,7 +26,20 @@ LATENTS = 64
 
 
 @helper
-def _fire(over: float, h: float, scale: float, sums: Array) -> None:
+def _part(
+    over: Array, bias: Array, threshold: Array, slack: Array, scale: Number, unit: Number, f: Array
+) -> None:
+    """Turn h into h - threshold, and mark in f what is not surely below."""
+    zero, one = f.dtype.type(0), f.dtype.type(1)
+    for i in range(over.size):
+        margin = slack[i] * scale + unit * abs(over[i])
+        above = over[i] + bias[i] - threshold[i]
+        over[i] = above
+        f[i] = zero if above + margin < zero else one
+
+
+@helper
+def _fire(over: Number, h: Number, scale: Number, sums: Array) -> None:
     """Add one entry to a latent's sums."""
     one = sums.dtype.type(1)
     if over > 0:
@@ -37,7 +63,7 @@ def fire(
     b_F: Array,
     slack_F: Array,
     scale_R: Array,
-    unit: float,
+    unit: Number,
     counts_F: Array,
     sums_FS: Array,
 ) -> None:
@@ -48,31 +74,76 @@ def fire(
     rows, latents = over_RF.shape
     zero = f_RF.dtype.type(0)
     for tile in prange((latents + LATENTS - 1) // LATENTS):
+        first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
+        bias, threshold, slack = bias_F[first:last], threshold_F[first:last], slack_F[first:last]
         for r in range(rows):
-            for i in range(tile * LATENTS, min(tile * LATENTS + LATENTS, latents)):
-                h = over_RF[r, i] + bias_F[i]
-                over = h - threshold_F[i]
-                if abs(over) < slack_F[i] * scale_R[r] + unit * abs(over_RF[r, i]):
+            over, f = over_RF[r, first:last], f_RF[r, first:last]
+            _part(over, bias, threshold, slack, scale_R[r], unit, f)
+            for j in range(last - first):
+                if f[j] == zero:
+                    continue
+                i = first + j
+                h = over[j] + threshold[j]
+                if abs(over[j]) < slack[j] * scale_R[r] + unit * abs(h - bias[j]):
                     h = dot(x_RD[r], W_FD[i]) + b_F[i]
-                    over = h - threshold_F[i]
-                counts_F[i] += 1 if over > 0 else 0
-                f_RF[r, i] = h if over > 0 else zero
-                over_RF[r, i] = over
-                _fire(over, h, scale_F[i], sums_FS[i])
+                    over[j] = h - threshold[j]
+                counts_F[i] += 1 if over[j] > zero else 0
+                f[j] = h if over[j] > zero else zero
+                _fire(over[j], h, scale_F[i], sums_FS[i])
+
+
+@helper
+def _weigh_row(
+    prices: Prices, over: Array, tanh: Array, along: Array, shift: Array, band: Array, count: Array
+) -> None:
+    for i in range(over.size):
+        _by_f, by_x, in_band_to_f, in_band = weigh(prices, i, over[i], tanh[i], along[i])
+        along[i] = by_x
+        shift[i] += by_x
+        band[i] += in_band_to_f
+        count[i] += in_band
 
 
 @kernel
-def weigh_all(prices: Prices, over_RF: Array, along_RF: Array, sums_FS: Array) -> None:
+def weigh_all(prices: Prices, over_RF: Array, f_RF: Array, along_RF: Array, sums_SF: Array) -> None:
     """`along` comes as <W_dec, error> and is left as what each entry weighs its input's row by."""
     rows, latents = over_RF.shape
     zero = along_RF.dtype.type(0)
     for tile in prange((latents + LATENTS - 1) // LATENTS):
+        first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
+        here = of_tile(prices, first, last)
+        tanh = np.zeros(last - first, along_RF.dtype)
         for r in range(rows):
-            for i in range(tile * LATENTS, min(tile * LATENTS + LATENTS, latents)):
-                over, tanh = over_RF[r, i], zero
-                if over > 0 and prices.tanh_scale[i] > 0:
-                    tanh = math.tanh(prices.tanh_scale[i] * (over + prices.threshold[i]))
-                _by_f, along_RF[r, i] = weigh(prices, i, over, tanh, along_RF[r, i], sums_FS[i])
+            f = f_RF[r, first:last]
+            for j in range(last - first):
+                tanh[j] = zero if f[j] == zero else math.tanh(here.tanh_scale[j] * f[j])
+            _weigh_row(
+                here,
+                over_RF[r, first:last],
+                tanh,
+                along_RF[r, first:last],
+                sums_SF[SHIFT, first:last],
+                sums_SF[BAND, first:last],
+                sums_SF[IN_BAND, first:last],
+            )
+
+
+@helper
+def _sum_within(
+    h: Array,
+    low: Array,
+    high: Array,
+    slack: Array,
+    scale: Number,
+    along: Array,
+    sums: Array,
+    counts: Array,
+) -> None:
+    zero, one = sums.dtype.type(0), sums.dtype.type(1)
+    for i in range(h.size):
+        within = (h[i] > low[i]) & (h[i] + slack[i] * scale < high[i])
+        sums[i] += along[i] if within else zero
+        counts[i] += one if within else zero
 
 
 @kernel
@@ -86,13 +157,18 @@ def sum_band(
     sums_F: Array,
     counts_F: Array,
 ) -> None:
-    """Sum `along` and count over the entries between low and high by more than the slack."""
+    """Sum `along` and count over entries above low, and below high by more than the slack."""
     rows, latents = h_RF.shape
-    zero, one = sums_F.dtype.type(0), sums_F.dtype.type(1)
     for tile in prange((latents + LATENTS - 1) // LATENTS):
-        start, end = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
+        first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
         for r in range(rows):
-            for i in range(start, end):
-                within = h_RF[r, i] > low_F[i] and h_RF[r, i] + slack_F[i] * scale_R[r] < high_F[i]
-                sums_F[i] += along_RF[r, i] if within else zero
-                counts_F[i] += one if within else zero
+            _sum_within(
+                h_RF[r, first:last],
+                low_F[first:last],
+                high_F[first:last],
+                slack_F[first:last],
+                scale_R[r],
+                along_RF[r, first:last],
+                sums_F[first:last],
+                counts_F[first:last],
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from saeserve.core.ops.band.products import Number
 from saeserve.core.ops.compiled import Array, helper
 
 FIRING_SUMS = 4
@@ -12,7 +13,7 @@ FIRING, SLOPES, NOT_BELOW, ABOVE = range(FIRING_SUMS)
 threshold, and their h."""
 SUMS = 3
 SHIFT, BAND, IN_BAND = range(SUMS)
-"""What `weigh` sums for each latent: d loss / d h; d loss / d f in the band; entries in the band.
+"""Sums for each latent: d loss / d h; d loss / d f in the band; entries in the band.
 All beyond what entries that are not listed have."""
 
 
@@ -25,20 +26,21 @@ class Prices(NamedTuple):
     below: Array
     to_input: Array
     tanh_scale: Array
-    half_width: float
-    per_error: float
-    usual_band: float
+    half_width: Number
+    per_error: Number
+    usual_band: Number
 
 
 @helper
 def weigh(
-    prices: Prices, i: int, over: float, tanh: float, along: float, sums: Array
-) -> tuple[float, float]:
-    """What the entry's row of the error weighs per f, and its row of the input.
+    prices: Prices, i: int, over: Number, tanh: Number, along: Number
+) -> tuple[Number, Number, Number, Number]:
+    """What the entry's row of the error weighs per f; what its row of the input weighs; and what
+    it adds to the sums BAND and IN_BAND (the second adds to SHIFT).
 
-    `over` is h - threshold, `along` is <W_dec[i], error of the row>. Adds to `sums`.
+    `over` is h - threshold, `along` is <W_dec[i], error of the row>.
     """
-    zero, one = sums.dtype.type(0), sums.dtype.type(1)
+    zero, one = prices.threshold.dtype.type(0), prices.threshold.dtype.type(1)
     active = one if over > zero else zero
     below = one if over < zero else zero
     in_band = one if abs(over) < prices.half_width else zero
@@ -48,7 +50,21 @@ def weigh(
     usual_to_f = of_error + prices.firing[i] - prices.silent[i]
     usual = prices.to_input[i] * prices.usual_band * usual_to_f - prices.below[i]
     to_h = active * to_f + prices.to_input[i] * in_band * to_f - prices.below[i] * below
-    sums[SHIFT] += to_h - usual
-    sums[BAND] += in_band * to_f - prices.usual_band * usual_to_f
-    sums[IN_BAND] += in_band - prices.usual_band
-    return prices.per_error * active, to_h - usual
+    in_band_to_f = in_band * to_f - prices.usual_band * usual_to_f
+    return prices.per_error * active, to_h - usual, in_band_to_f, in_band - prices.usual_band
+
+
+@helper
+def of_tile(prices: Prices, start: int, end: int) -> Prices:
+    """The prices of some latents."""
+    return Prices(
+        prices.threshold[start:end],
+        prices.firing[start:end],
+        prices.silent[start:end],
+        prices.below[start:end],
+        prices.to_input[start:end],
+        prices.tanh_scale[start:end],
+        prices.half_width,
+        prices.per_error,
+        prices.usual_band,
+    )

@@ -91,7 +91,7 @@ def test_nan_is_outside() -> None:
     encoder.x_BD[3, 0] = torch.nan
     listed = list_outside(encoder, levels(encoder, -99.0, 99.0), most=2.0)
     assert listed is not None
-    assert rows_of(listed).tolist() == [3] * 7
+    assert torch.equal(rows_of(listed), torch.tensor([3] * 7))
     assert bool(listed.h_N.isnan().all())
 
 
