@@ -27,7 +27,7 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients, penalty
+from saeserve.core.architectures import auxk, gradients, jumprelu_fast, penalty
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -38,10 +38,11 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
+from saeserve.core.architectures.jumprelu_penalty import sparsity
 from saeserve.core.architectures.ties import is_autoencoder, unit_dictionaries
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.draws import generator
-from saeserve.core.ops.norms import SMALLEST_NORM, source_norms
+from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import jump_relu, linear, step
 from saeserve.core.specs.architectures import JumpReluSpec
 
@@ -108,7 +109,7 @@ class JumpRelu:
         rows = batch.x_BD.shape[0]
         terms = {
             "reconstruction": squared_error / rows,
-            "sparsity": _sparsity(spec, ctx, _firing(spec, f_BF, norms_F, h_BF, t).mean(dim=0)),
+            "sparsity": sparsity(spec, ctx, _firing(spec, f_BF, norms_F, h_BF, t).mean(dim=0)),
             "pre_act": spec.pre_act_coefficient * pre_act / rows,
             **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
         }
@@ -118,7 +119,9 @@ class JumpRelu:
     def gradients(
         self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Autograd of `loss`."""
+        """Those of `loss`: by hand on the CPU, where kernels are compiled; else by autograd."""
+        if jumprelu_fast.possible(params, batch):
+            return jumprelu_fast.FastStep(spec, params, batch, ctx).output(state)
         return gradients.by_autograd(
             lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
         )
@@ -150,18 +153,6 @@ def _firing(spec: JumpReluSpec, f_BF: Tensor, norms_F: Tensor, h_BF: Tensor, t_F
     if spec.penalty == "tanh":
         return torch.tanh(spec.tanh_scale * f_BF * norms_F)
     return step(h_BF, t_F, spec.bandwidth)
-
-
-def _sparsity(spec: JumpReluSpec, ctx: Context, p_F: Tensor) -> Tensor:
-    """The penalty of the module's text, from the latents' mean firing p."""
-    total = measure = p_F.sum()
-    if spec.frequency_scale is not None:
-        measure = total + p_F.square().sum() / spec.frequency_scale
-    if ctx.control is None and spec.penalty != "quadratic":
-        return ctx.scheduled[penalty.WEIGHT] * measure
-    # In units of L0, so that the goal keeps its meaning where frequent latents weigh more.
-    l0 = measure * (total / measure.clamp_min(SMALLEST_NORM)).detach()
-    return spec.sparsity_coefficient * (l0 / penalty.goal(ctx) - 1).square()
 
 
 def _uniform_dictionaries(
