@@ -37,6 +37,8 @@ class Trained:
     preprocessing: SideBySide
     trainer: Trainer
     rows_per_second: float
+    number: int = 0
+    """Which of the job's outputs it is."""
 
 
 def publish(context: RunContext, trained: Trained) -> Output:
@@ -46,7 +48,9 @@ def publish(context: RunContext, trained: Trained) -> Output:
     folder = scratch_folder(context)
     save_model(model, folder)
     context.check_fence()
-    resource = context.models.publish(trained.spec.model, context.submission.id, 0, folder)
+    resource = context.models.publish(
+        trained.spec.model, context.submission.id, trained.number, folder
+    )
     context.report.log(f"published {resource}")
     metrics = {**model.config.lineage.metrics, **_speed(trained)}
     return Output(model=resource, metrics=metrics)
