@@ -107,6 +107,11 @@ class Sweep:
         return cls(rows, setups, trainers, dict(header.lost))
 
     @property
+    def trainers(self) -> Mapping[str, Trainer]:
+        """The members that train, by name."""
+        return self._trainers
+
+    @property
     def lost(self) -> Mapping[str, Lost]:
         """The members that diverged, by name."""
         return self._lost
