@@ -126,12 +126,15 @@ def grids(draw: st.DrawFn) -> dict[str, list[float]]:
     }
 
 
+def with_grid(grid: dict[str, list[float]]) -> TrainSpec:
+    width = {} if "d_sae" in grid else {"d_sae": 512}
+    fields: dict[str, Any] = {"dataset": "acts", "model": "m", "topk": {}, "tokens": 100_000}
+    return TrainSpec.parse({**fields, **width, "sweep": grid}, "train")
+
+
 @given(grids())
 def test_every_combination_is_there_once_under_a_valid_name(grid: dict[str, list[float]]) -> None:
-    fields = {"dataset": "acts", "model": "m", "topk": {}, "tokens": 100_000}
-    if "d_sae" not in grid:
-        fields["d_sae"] = 512
-    spec = resolve(TrainSpec.parse({**fields, "sweep": grid}, "train"), 64, "x")
+    spec = resolve(with_grid(grid), 64, "x")
     found = [
         {"k": m.topk.k, "d_sae": m.d_sae, "lr": m.optimizer.lr, "seed": m.seed}
         for m in spec.members
@@ -148,10 +151,7 @@ def test_every_combination_is_there_once_under_a_valid_name(grid: dict[str, list
 
 @given(grids())
 def test_a_sweep_reads_back_what_it_writes(grid: dict[str, list[float]]) -> None:
-    fields = {"dataset": "acts", "model": "m", "topk": {}, "tokens": 100_000}
-    if "d_sae" not in grid:
-        fields["d_sae"] = 512
-    spec = resolve(TrainSpec.parse({**fields, "sweep": grid}, "train"), 64, "x")
+    spec = resolve(with_grid(grid), 64, "x")
     again = TrainSpec.parse(spec.to_json(), "train")
     assert again == spec
     assert again.members == spec.members

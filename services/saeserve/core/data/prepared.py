@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saeserve.core.data.preprocess import AnyPreprocessing
+from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 
 
@@ -25,7 +25,7 @@ class PreparedRows:
     """
 
     def __init__(
-        self, source: ActivationSource, preprocessing: AnyPreprocessing, device: torch.device
+        self, source: ActivationSource, preprocessing: Prepares, device: torch.device
     ) -> None:
         self._source = source
         self._preprocessing = preprocessing

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
+from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.ops.adam import AdamSettings
 from saeserve.core.specs.training import TrainSpec
-
-
-class Prepares(Protocol):
-    """What is done to rows before the SAE sees them."""
-
-    def apply(self, x_BD: Tensor) -> Tensor:
-        """Prepared rows, [B, d], on the rows' device."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from saeserve.core.architectures.continuing import continued
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm, Tensors
 from saeserve.core.architectures.registry import architecture_of
+from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.specs.training import TrainSpec
-from saeserve.core.training.setup import Prepares
 from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.state import TrainerState
 
