@@ -80,65 +80,83 @@ class Member:
     fields: Fields
 
 
-def expand(fields: Mapping[str, Any]) -> tuple[Member, ...]:
-    """The members of a train spec's plain fields, which hold a sweep.
+@dataclass(frozen=True)
+class Grid:
+    """A train spec's plain fields, the axes of its sweep, and the fields that each axis sets."""
 
-    Raises SpecError for a sweep that is no grid, that varies what the architecture does not have,
-    or whose fields are set to another value beside it.
-    """
-    sweep = _sweep_of(fields)
-    axes = sweep.axes
-    paths = _paths(axes, overlaid(fields))
-    _check_unset(fields, axes, paths)
-    common = {name: value for name, value in fields.items() if name != "sweep"}
-    if common.get("data_seed") is None:
-        common["data_seed"] = sweep.seed[0] if sweep.seed else common.get("seed") or 0
-    name = overlaid(fields).get("model")
-    return tuple(
-        _member(common, name, dict(zip(axes, values, strict=True)), paths)
-        for values in product(*axes.values())
-    )
+    fields: Fields
+    axes: Mapping[str, Sequence[float]]
+    paths: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Read the sweep in `fields`.
+
+        Raises SpecError for one that is no grid, that varies what the architecture does not have,
+        or whose fields are set beside it to another value.
+        """
+        given = fields["sweep"]
+        sweep = given if isinstance(given, SweepSpec) else SweepSpec.parse(given, _FIELD)
+        paths = _paths(sweep.axes, overlaid(fields))
+        _check_unset(fields, sweep.axes, paths)
+        return cls(dict(fields), sweep.axes, paths)
+
+    def first(self) -> Fields:
+        """The fields with every varied one set to its first value."""
+        return self._with({axis: values[0] for axis, values in self.axes.items()})
+
+    def members(self) -> tuple[Member, ...]:
+        """Every combination of the values."""
+        combinations = product(*self.axes.values())
+        return tuple(self._member(dict(zip(self.axes, c, strict=True))) for c in combinations)
+
+    def named(self, member: Member, error: SpecError) -> SpecError:
+        """The error as one of the sweep, at the axis that sets the field where there is one."""
+        axis = next((a for a, own in self.paths.items() if error.field in _fields(own)), None)
+        field = error.field if axis is None else f"{_FIELD}.{axis}"
+        message = error.message.removeprefix(f"{error.field}: ")
+        return SpecError(field, f"member {member.label}: {message}", remedy=error.remedy)
+
+    def _member(self, values: Mapping[str, float]) -> Member:
+        label = "-".join(f"{_SHORT[axis]}{_text(value)}" for axis, value in values.items())
+        fields = {name: value for name, value in self._with(values).items() if name != "sweep"}
+        # The stream is one, so its order does not hang on the member's own seed.
+        if fields.get("data_seed") is None:
+            fields["data_seed"] = self.first().get("seed") or 0
+        name = overlaid(self.fields).get("model")
+        return Member(label, fields | {"model": f"{name}-{label}"} if name else fields)
+
+    def _with(self, values: Mapping[str, float]) -> Fields:
+        fields = self.fields
+        for axis, value in values.items():
+            for path in self.paths[axis]:
+                fields = _put(fields, path.split("."), value)
+        return fields
 
 
-def check_members(fields: Mapping[str, Any], parse: Callable[[Fields], object]) -> Fields:
-    """The fields with every varied one set to its first value, once `parse` has taken each member.
+def checked_grid(fields: Mapping[str, Any], parse: Callable[[Fields], object]) -> Fields:
+    """The fields as those of the first member, the sweep kept, once `parse` took every member.
 
     Raises SpecError naming the member that cannot be; as it is where it is the same for all.
     """
-    members = expand(fields)
+    grid = Grid.of(fields)
+    members = grid.members()
     errors = [(member, error) for member in members if (error := _refusal(member, parse))]
     if errors:
         member, error = errors[0]
         common = len(errors) == len(members) and len({e.message for _, e in errors}) == 1
-        raise error if common else _named(member, error, _paths_of(fields))
-    first = dict(members[0].fields)
-    own = ("model", "data_seed")
-    return {
-        **{name: value for name, value in first.items() if name not in own},
-        **{name: fields[name] for name in (*own, "sweep") if name in fields},
-    }
-
-
-def _sweep_of(fields: Mapping[str, Any]) -> SweepSpec:
-    given = fields["sweep"]
-    return given if isinstance(given, SweepSpec) else SweepSpec.parse(given, _FIELD)
-
-
-def _paths_of(fields: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return _paths(_sweep_of(fields).axes, overlaid(fields))
+        raise error if common else grid.named(member, error)
+    return grid.first()
 
 
 def _paths(axes: Mapping[str, object], whole: Fields) -> dict[str, tuple[str, ...]]:
-    """The fields of the spec that each axis sets; without an architecture those of its own are
-    left out, and the spec is refused for that."""
+    """The fields of the spec that each axis sets; none without an architecture, for which the
+    spec is refused."""
     name = next((name for name in ARCHITECTURE_SPECS if whole.get(name) is not None), None)
     if name is None:
         return {axis: () for axis in axes}
+    _check_axes(axes, name)
     has_k = "k" in ARCHITECTURE_SPECS[name].model_fields
-    if has_k and "k" in axes and "target_l0" in axes:
-        raise SpecError(
-            f"{_FIELD}.target_l0", f"is k for {name}, which is varied too", remedy="vary one"
-        )
     found = {
         "k": (f"{name}.k",),
         "d_sae": ("d_sae",),
@@ -147,14 +165,21 @@ def _paths(axes: Mapping[str, object], whole: Fields) -> dict[str, tuple[str, ..
         "lr": ("optimizer.lr",),
         "seed": ("seed",),
     }
-    for axis in ("k", "sparsity_coefficient"):
-        if axis in axes and axis not in ARCHITECTURE_SPECS[name].model_fields:
-            raise SpecError(
-                f"{_FIELD}.{axis}",
-                f"{name} has no {axis}",
-                remedy=f"vary {'sparsity_coefficient' if axis == 'k' else 'k'} or target_l0",
-            )
     return {axis: found[axis] for axis in axes}
+
+
+def _check_axes(axes: Mapping[str, object], name: str) -> None:
+    """Raise SpecError for axes that the architecture `name` does not have, or of which one is k."""
+    known = ARCHITECTURE_SPECS[name].model_fields
+    for axis, other in (("k", "sparsity_coefficient"), ("sparsity_coefficient", "k")):
+        if axis in axes and axis not in known:
+            raise SpecError(
+                f"{_FIELD}.{axis}", f"{name} has no {axis}", remedy=f"vary {other} or target_l0"
+            )
+    if "k" in axes and "target_l0" in axes:
+        raise SpecError(
+            f"{_FIELD}.target_l0", f"is k for {name}, which is varied too", remedy="vary one"
+        )
 
 
 def _check_unset(
@@ -174,19 +199,6 @@ def _check_unset(
                 )
 
 
-def _member(
-    common: Fields, name: object, values: dict[str, float], paths: Mapping[str, tuple[str, ...]]
-) -> Member:
-    label = "-".join(f"{_SHORT[axis]}{_text(value)}" for axis, value in values.items())
-    fields = dict(common)
-    for axis, value in values.items():
-        for path in paths[axis]:
-            fields = _put(fields, path.split("."), value)
-    if isinstance(name, str):
-        fields["model"] = f"{name}-{label}"
-    return Member(label, fields)
-
-
 def _refusal(member: Member, parse: Callable[[Fields], object]) -> SpecError | None:
     try:
         parse(member.fields)
@@ -195,13 +207,8 @@ def _refusal(member: Member, parse: Callable[[Fields], object]) -> SpecError | N
     return None
 
 
-def _named(member: Member, error: SpecError, paths: Mapping[str, tuple[str, ...]]) -> SpecError:
-    """The error as one of the sweep, at the axis that sets the field where there is one."""
-    axes = (axis for axis, own in paths.items() if error.field in {f"train.{p}" for p in own})
-    axis = next(axes, None)
-    field = error.field if axis is None else f"{_FIELD}.{axis}"
-    message = error.message.removeprefix(f"{error.field}: ")
-    return SpecError(field, f"member {member.label}: {message}", remedy=error.remedy)
+def _fields(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"train.{path}" for path in paths)
 
 
 def _get(fields: Mapping[str, Any], path: str) -> object:

@@ -25,7 +25,7 @@ from saeserve.core.specs.base import Spec
 from saeserve.core.specs.forms import check_form
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.presets import overlaid
-from saeserve.core.specs.sweep import SweepSpec, check_members, expand
+from saeserve.core.specs.sweep import Grid, SweepSpec, checked_grid
 
 Name = Annotated[str, AfterValidator(check_name)]
 Device = Literal["auto", "cpu", "cuda"]
@@ -113,7 +113,7 @@ class TrainSpec(Spec):
             return data
         fields = cast("Mapping[str, Any]", data)
         if isinstance(fields.get("sweep"), Mapping | SweepSpec):
-            fields = check_members(fields, lambda member: cls.parse(member, "train"))
+            fields = checked_grid(fields, lambda member: cls.parse(member, "train"))
         return overlaid(fields)
 
     @property
@@ -128,7 +128,8 @@ class TrainSpec(Spec):
             return (self,)
         # What was left unset stays so: a default k does not contradict target_l0, a set one does.
         fields = self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-        return tuple(TrainSpec.parse(member.fields, "train") for member in expand(fields))
+        members = Grid.of(fields).members()
+        return tuple(TrainSpec.parse(member.fields, "train") for member in members)
 
     @property
     def models(self) -> tuple[str, ...]:
