@@ -1,6 +1,7 @@
-"""A sweep: several training runs in lock-step on the same rows, each read and prepared once.
+"""A sweep: several training runs that take turns on the same rows, each read and prepared once.
 
-Every member is a `Trainer` as it would be alone, and so are its bits. A member that diverges ends,
+Every member is a `Trainer` as it would be alone, and so are its bits. A turn is a few steps; where
+somebody looks (report, checkpoint, end) all members stand at the same step. A member that diverges ends,
 its memory is freed, and the others go on; only when the last one diverges does the sweep. One
 checkpoint holds all: a folder a member, and `sweep.json`, which names the members that diverged.
 """
@@ -31,6 +32,8 @@ from saeserve.core.training.trainer import JUDGED_ROWS, CheckpointSink, Trainer
 
 FORMAT_VERSION = 1
 SWEEP_FILE = "sweep.json"
+HELD_BYTES = 2**24
+"""Of prepared rows that are held at a time, where one batch is not more already."""
 
 Setups = Mapping[str, TrainingSetup]
 """Of every member by its name, in order. All take their rows from one `PreparedRows`, and have the
@@ -144,14 +147,25 @@ class Sweep:
         yield from told
 
     def _advance(self) -> Iterator[OfMember]:
-        self._rows.hold(self.step * self._spec.batch_size, self._spec.batch_size)
-        self.step += 1
+        """Every member's next steps, one member after the other."""
+        steps, rows = self._stretch(), self._spec.batch_size
+        self._rows.hold(self.step * rows, steps * rows)
+        self.step += steps
         for name, trainer in list(self._trainers.items()):
             try:
-                for event in trainer.advance():
-                    yield OfMember(name, event)
+                while trainer.step < self.step:
+                    for event in trainer.advance():
+                        yield OfMember(name, event)
             except DivergedError as error:
                 yield self._lose(name, error)
+
+    def _stretch(self) -> int:
+        """Steps that a member takes before it is the next one's turn: several, for as long its
+        weights stay in the processor's caches, but none past a report or a checkpoint."""
+        spec = self._spec
+        ends = (spec.log_every_steps, spec.checkpoint_every_steps)
+        left = min(spec.steps - self.step, *(end - self.step % end for end in ends))
+        return max(1, min(left, HELD_BYTES // (4 * self._rows.d * spec.batch_size)))
 
     def _commit(self, sink: CheckpointSink) -> Iterator[SweepEvent]:
         if self.step == self._committed:

@@ -43,7 +43,7 @@ class Ground:
 
 
 def run_sweep(context: RunContext, ground: Ground, resume: Path | None) -> Completed:
-    """Train all members in lock-step, then evaluate, export and publish those that are left."""
+    """Train all members side by side, then evaluate, export and publish those that are left."""
     members = ground.members()
     sweep = _sweep(context, ground, members, resume)
     speed = _train(context, ground, sweep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import weakref
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spe
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.errors import CheckpointError, DivergedError
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.events import (
     CheckpointCommitted,
@@ -134,6 +136,27 @@ def test_every_row_is_read_once_whatever_the_number_of_members(tmp_path: Path) -
     assert len(run.source.samples) == 1
 
 
+@pytest.mark.parametrize(
+    ("held_rows", "turns"),
+    [(1, [1] * 12), (2 * BATCH, [2, 2, 1, 1, 2, 2, 2]), (10**6, [5, 1, 4, 2])],
+)
+def test_members_take_turns_that_end_where_somebody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_rows: int, turns: list[int]
+) -> None:
+    """Reports after 6 and 12 steps, checkpoints after 5 and 10."""
+    monkeypatch.setattr("saeserve.core.training.sweep.HELD_BYTES", 4 * D * held_rows)
+    run = Run(sweep_spec({"k": [2, 4]}, log_every_steps=6))
+    sweep, sink = run.start(), FolderSink(tmp_path / "all")
+    looked = [0]
+    list(sweep.run(sink, lambda: looked.append(sweep.step) or False))
+    assert [after - before for before, after in pairwise([*looked[1:], STEPS])] == turns
+    assert sink.steps == [5, 10, 12]
+    reads = run.source.reads
+    assert reads == [(0, BATCH)] + [(n * BATCH, BATCH) for n in range(1, STEPS)]
+    for name, setup in run.alone.items():
+        assert same(bits(sweep.release(name)), undisturbed(setup, tmp_path / name))
+
+
 def test_rows_that_judge_the_sparsity_are_read_once_too(tmp_path: Path) -> None:
     run = Run(sweep_spec({"target_l0": [3, 5]}, "batchtopk", batchtopk={"k_aux": 8}))
     list(run.start().run(FolderSink(tmp_path), lambda: False))
@@ -192,7 +215,6 @@ def test_one_that_diverges_ends_alone(tmp_path: Path) -> None:
 def test_one_that_is_found_to_have_diverged_at_a_checkpoint_is_not_in_it(tmp_path: Path) -> None:
     run = Run(sweep_spec({"k": [2, 4]}, log_every_steps=1000))
     sweep, sink = run.start(), FolderSink(tmp_path)
-    until(sweep, FolderSink(tmp_path / "before"), 3)
     sweep.trainers["tiny-k2"].state.moments.second["b_enc"][0] = torch.inf
     events = until(sweep, sink, 5)
     [ended] = [e.event for e in events if isinstance(e, OfMember)]
@@ -200,6 +222,16 @@ def test_one_that_is_found_to_have_diverged_at_a_checkpoint_is_not_in_it(tmp_pat
     assert "a parameter or moment is not finite" in ended.message
     assert not (tmp_path / "5" / "tiny-k2").exists()
     assert (tmp_path / "5" / "tiny-k4").is_dir()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURE_SPECS)
+def test_one_that_is_nan_for_long_is_found_and_disturbs_nobody(tmp_path: Path, name: str) -> None:
+    run = Run(sweep_spec({"lr": [1e-3, DIVERGES]}, name, log_every_steps=1000))
+    sweep = run.start()
+    list(sweep.run(FolderSink(tmp_path / "all"), lambda: False))
+    assert list(sweep.lost) == ["tiny-lr1e30"]
+    wanted = undisturbed(run.alone["tiny-lr0.001"], tmp_path / "alone")
+    assert same(bits(sweep.release("tiny-lr0.001")), wanted)
 
 
 def test_one_that_diverged_stays_out_after_resuming(tmp_path: Path) -> None:
