@@ -16,7 +16,8 @@ from tests.fakes.real_stack import RealStack
 from saeserve.cli.stack import child_environment
 from saeserve.client.values import JobEvent
 
-STEPS, BATCH, EVERY = 400, 128, 50
+STEPS, BATCH, EVERY = 300, 64, 50
+PATIENCE_S = 240.0
 DIVERGES = 1e30
 LRS = (1e-3, DIVERGES, 3e-3)
 
@@ -48,12 +49,12 @@ def base(make_stack: Callable[[], RealStack]) -> RealStack:
 def test_a_sweep_that_is_killed_half_way_ends_as_if_undisturbed(base: RealStack) -> None:
     worker = base.worker()
     job = base.client.jobs.submit(train_spec("lost", sweep={"lr": list(LRS)})).id
-    base.wait_for_step(job, 2 * EVERY)
+    base.wait_for_step(job, 2 * EVERY, PATIENCE_S)
     (process,) = worker.job_processes
     os.kill(process, signal.SIGKILL)
     worker.kill()
     worker = base.worker()
-    ended = base.wait(job)
+    ended = base.wait(job, seconds=PATIENCE_S)
     assert (ended.state, ended.attempt, ended.error) == ("SUCCEEDED", 2, None)
     assert [output.model for output in ended.outputs] == [
         "models/lost-lr0.001/versions/1",
@@ -64,7 +65,7 @@ def test_a_sweep_that_is_killed_half_way_ends_as_if_undisturbed(base: RealStack)
     assert (error.code, error.step, error.retryable) == ("DIVERGED_NAN", 20, False)
     for lr in (1e-3, 3e-3):
         alone = train_spec(f"alone-{lr}", optimizer={"lr": lr}, seed=0)
-        undisturbed = base.wait(base.client.jobs.submit(alone).id)
+        undisturbed = base.wait(base.client.jobs.submit(alone).id, seconds=PATIENCE_S)
         model = undisturbed.outputs[0].model
         assert base.weights(f"lost-lr{lr}@1") == base.weights(model)
     events = [e for e in base.client.jobs.watch(job) if isinstance(e, JobEvent)]
@@ -87,7 +88,7 @@ def test_the_command_line_plans_submits_watches_and_shows_a_sweep(base: RealStac
             env=environment,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr

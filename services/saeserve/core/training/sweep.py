@@ -1,8 +1,8 @@
 """A sweep: several training runs that take turns on the same rows, each read and prepared once.
 
 Every member is a `Trainer` as it would be alone, and so are its bits. A turn is a few steps; where
-somebody looks (report, checkpoint, end) all members stand at the same step. A member that diverges ends,
-its memory is freed, and the others go on; only when the last one diverges does the sweep. One
+somebody looks (report, checkpoint, end) all members stand at the same step. A member that diverges
+ends, its memory is freed, and the others go on; only when the last one diverges does the sweep. One
 checkpoint holds all: a folder a member, and `sweep.json`, which names the members that diverged.
 """
 
