@@ -91,7 +91,7 @@ def train(name: str, target: float, setting: Setting) -> dict[str, float]:
         "target_l0": target,
         **found,
         "l0_miss": found["l0"] / target - 1,
-        **_guards(trained.trainer, rows),
+        **_guards(trained.trainer, [trained.preprocessing.apply(x_BD) for x_BD in rows]),
     }
 
 

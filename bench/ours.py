@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.data.preprocess import fit_preprocessing
+from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
@@ -36,6 +36,7 @@ class Trained:
 
     model: InferenceModel
     trainer: Trainer
+    preprocessing: Preprocessing
 
 
 def train(
@@ -70,4 +71,4 @@ def run(fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationS
         source=SOURCE,
         lineage=Lineage(spec=spec.to_json()),
     )
-    return Trained(model, trainer)
+    return Trained(model, trainer, preprocessing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.draws import generator
 
 
@@ -35,6 +36,31 @@ class MemorySource:
 
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(self.rows, generator=generator(self._seed, epoch, "order"))
+
+
+class CountedSource:
+    """Another source, and what was asked of it."""
+
+    def __init__(self, inner: ActivationSource) -> None:
+        self.inner = inner
+        self.reads: list[tuple[int, int]] = []
+        self.samples: list[tuple[int, int]] = []
+
+    @property
+    def d(self) -> int:
+        return self.inner.d
+
+    @property
+    def rows(self) -> int:
+        return self.inner.rows
+
+    def batch(self, position: int, size: int) -> Tensor:
+        self.reads.append((position, size))
+        return self.inner.batch(position, size)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        self.samples.append((n, seed))
+        return self.inner.sample(n, seed)
 
 
 class PlantedSource:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.fakes.worker_bench import Bench
 
 from saeserve.core.data.synthetic import write_synthetic
@@ -16,6 +18,7 @@ from saeserve.registry.models import ModelRegistry
 from saeserve.registry.version import ModelVersion
 from saeserve.worker import job_process
 from saeserve.worker.order import ExitCode, JobOrder
+from saeserve.worker.report import MemberOf, Report, Scale
 
 STEPS = 40
 BATCH = 64
@@ -69,6 +72,23 @@ class Workshop:
             torch_threads=1,
         )
         return job_process.run(order, self.stop)
+
+    def stop_at(self, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ask the run to stop once it reports `step`, of whichever member."""
+        report = Report.metrics
+
+        def reporting(
+            told: Report,
+            at: int,
+            values: Mapping[str, float],
+            scale: Scale,
+            member: MemberOf | None = None,
+        ) -> None:
+            report(told, at, values, scale, member)
+            if at == step:
+                self.stop.set()
+
+        monkeypatch.setattr(Report, "metrics", reporting)
 
     def events(self, job: str, epoch: int = 1) -> list[Event]:
         """What an attempt told."""

@@ -26,6 +26,7 @@ LABELS = {
     *("method", "code"),
     *("state", "kind", "outcome", "reason", "result"),
     *("stage", "term"),
+    "member",  # its number in the sweep, below MOST_MEMBERS; never its name
 }
 NOT_BASE_UNITS = {
     *("ms", "us", "ns", "sec", "secs", "millis", "milliseconds", "microseconds", "nanoseconds"),

@@ -12,6 +12,7 @@ from saeserve.core.specs import interchange, jobs, training
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.memory import Plan
+from saeserve.core.specs.sweep import SweepSpec
 from saeserve.v1 import job_pb2, spec_pb2
 
 PAIRS: list[tuple[type[Spec], Descriptor]] = [
@@ -20,6 +21,7 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (training.OptimizerSpec, spec_pb2.OptimizerSpec.DESCRIPTOR),
     (training.PreprocessSpec, spec_pb2.PreprocessSpec.DESCRIPTOR),
     (training.ResampleSpec, spec_pb2.ResampleSpec.DESCRIPTOR),
+    (SweepSpec, spec_pb2.SweepSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["topk"], spec_pb2.TopKSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["jumprelu"], spec_pb2.JumpReluSpec.DESCRIPTOR),
     (ARCHITECTURE_SPECS["relu"], spec_pb2.ReluSpec.DESCRIPTOR),

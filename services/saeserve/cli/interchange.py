@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from saeserve.cli.output import Json
-from saeserve.cli.submit import Priority, RequestId, WaitsFor, Watch, send
+from saeserve.cli.sending import Priority, RequestId, WaitsFor, Watch, send
 
 IMPORTS = (
     "saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope or openai."

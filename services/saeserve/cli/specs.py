@@ -53,6 +53,19 @@ def put(tree: Tree, path: str, value: object) -> None:
     tree[last] = value
 
 
+def grid(axes: list[str] | None) -> Tree | None:
+    """A sweep from texts such as k=16,32,64, one a field; None where there are none."""
+    found: Tree = {}
+    for text in axes or ():
+        name, equals, values = text.partition("=")
+        if not equals or not all(value.strip() for value in values.split(",")):
+            raise typer.BadParameter(f"--sweep {text}: write it as k=16,32,64")
+        if name in found:
+            raise typer.BadParameter(f"--sweep {name} stands twice; list all its values at once")
+        found[name] = [value.strip() for value in values.split(",")]
+    return found or None
+
+
 def count(text: str | None) -> int | None:
     """A count such as 50000, 50k, 2M or 1.5B."""
     if text is None:

@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from saeserve.cli import specs
-from saeserve.cli.jobs import follow
-from saeserve.cli.output import Json, connect, console, print_fields, print_json, size
+from saeserve.cli.output import Json, connect, print_fields, print_json, size
+from saeserve.cli.sending import File, Priority, RequestId, Set, WaitsFor, Watch, send
 
 app = typer.Typer(no_args_is_help=True, help="Submit a job.")
-
-File = Annotated[Path | None, typer.Option("--file", "-f", help="Job file, YAML or JSON.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any field, e.g. --set optimizer.lr=1e-3.")
-]
-WaitsFor = Annotated[list[str] | None, typer.Option(help="Job that must succeed first.")]
-RequestId = Annotated[str | None, typer.Option(help="Makes a retry of this command safe.")]
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Follow the job to its end.")]
-Priority = Annotated[int, typer.Option(help="Higher runs first.")]
-
-
-def send(
-    spec: dict[str, Any],
-    waits_for: list[str] | None,
-    request_id: str | None,
-    priority: int,
-    watch: bool,
-    as_json: bool,
-) -> None:
-    """Submit a spec and say how it goes on, or follow the job to its end."""
-    with connect() as client:
-        job = client.jobs.submit(
-            spec, waits_for=waits_for or (), request_id=request_id, priority=priority
-        )
-        if watch:
-            follow(client, job.id, as_json)
-        elif as_json:
-            print_json(job)
-        else:
-            console.print(f"{job.id} {job.state}; saeserve jobs watch {job.id}", highlight=False)
 
 
 @app.command()
@@ -68,6 +38,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every draw.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="Values to try: k=16,32,64; again for another field.")
+    ] = None,
     set_: Set = None,
     waits_for: WaitsFor = None,
     request_id: RequestId = None,
@@ -75,7 +48,7 @@ def train(
     watch: Watch = False,
     as_json: Json = False,
 ) -> None:
-    """Train an SAE on a data set."""
+    """Train an SAE on a data set, or with --sweep a grid of them on the same rows."""
     flags: specs.Tree = {
         "dataset": dataset,
         "source": source,
@@ -90,6 +63,7 @@ def train(
         "batch_size": batch_size,
         "optimizer.lr": lr,
         "seed": seed,
+        "sweep": specs.grid(sweep),
         "topk.k": topk,
         "jumprelu": {} if jumprelu else None,
     }
@@ -185,6 +159,7 @@ def plan(
             ("memory", size(planned.memory_bytes)),
             ("disk", size(planned.disk_bytes)),
             ("steps", f"{planned.steps:,}"),
+            ("models", "\n".join(planned.models)),
             ("notes", "\n".join(planned.notes)),
         ]
     )

@@ -25,6 +25,8 @@ class Progress:
     unit: str
     units_per_second: float
     metrics: Mapping[str, float]
+    members: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Any])
+    """Of a sweep: the latest metrics of each member, by the name of its model."""
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -74,6 +76,8 @@ class Job:
     waits_for: tuple[str, ...]
     progress: Progress
     outputs: tuple[JobOutput, ...]
+    member_errors: Mapping[str, JobFailure]
+    """Members of a sweep that diverged, by the name that their model would have."""
     error: JobFailure | None
     resolved_spec: Mapping[str, Any]
     created: datetime | None
@@ -97,6 +101,8 @@ class JobEvent:
     step: int
     data: Mapping[str, Any]
     token: str
+    member: str = ""
+    """Of a sweep: the name of the member's model that the event is about."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ class Plan:
     disk_bytes: int
     steps: int
     notes: tuple[str, ...]
+    models: tuple[str, ...]
+    """Names of the models that a train job publishes, the members of a sweep in order."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,6 @@ def instant(stamp: Timestamp) -> datetime | None:
 
 def job_value(job: job_pb2.Job) -> Job:
     """A Job off the wire."""
-    error = job.error
     return Job(
         id=job.id,
         kind=job.spec.WhichOneof("kind") or "",
@@ -156,11 +163,8 @@ def job_value(job: job_pb2.Job) -> Job:
         waits_for=tuple(job.waits_for),
         progress=_progress(job.progress),
         outputs=tuple(_output(output) for output in job.outputs),
-        error=JobFailure(
-            error.code, error.message, error.cause, error.remedy, error.retryable, error.step
-        )
-        if job.HasField("error")
-        else None,
+        member_errors={each.member: _failure(each.error) for each in job.member_errors},
+        error=_failure(job.error) if job.HasField("error") else None,
         resolved_spec=plain(job.resolved_spec),
         created=instant(job.create_time),
         started=instant(job.start_time),
@@ -176,6 +180,13 @@ def _progress(progress: job_pb2.Progress) -> Progress:
         progress.unit,
         progress.units_per_second,
         dict(progress.metrics),
+        {each.member: dict(each.metrics) for each in progress.members},
+    )
+
+
+def _failure(error: job_pb2.JobError) -> JobFailure:
+    return JobFailure(
+        error.code, error.message, error.cause, error.remedy, error.retryable, error.step
     )
 
 
@@ -225,13 +236,21 @@ def event_value(event: job_pb2.JobEvent) -> JobEvent:
     data = plain(payload) if payload is not None else {}
     if isinstance(payload, job_pb2.StateChanged):
         data["state"] = job_pb2.JobState.Name(payload.state).removeprefix("JOB_STATE_")
-    return JobEvent(kind, instant(event.time), event.attempt, event.step, data, event.token)
+    time = instant(event.time)
+    return JobEvent(kind, time, event.attempt, event.step, data, event.token, event.member)
 
 
 def plan_value(response: job_service_pb2.SubmitJobResponse) -> Plan:
     """The plan in a submit's answer."""
     plan = response.plan
-    return Plan(plan.parameters, plan.memory_bytes, plan.disk_bytes, plan.steps, tuple(plan.notes))
+    return Plan(
+        parameters=plan.parameters,
+        memory_bytes=plan.memory_bytes,
+        disk_bytes=plan.disk_bytes,
+        steps=plan.steps,
+        notes=tuple(plan.notes),
+        models=tuple(plan.models),
+    )
 
 
 def dataset_value(dataset: dataset_pb2.Dataset) -> Dataset:

@@ -46,7 +46,7 @@ def compare(
     if trained:
         latest = max(trained, key=lambda job: job.started or since)
         dead = latest.progress.metrics.get("dead", 0.0)
-        rows.append(("dead latents", worker[("saeserve_train_dead_latents", "")], dead))
+        rows.append(("dead latents", worker[("saeserve_train_dead_latents", "0")], dead))
     states = Counter(job.state for job in known)
     for state, count in sorted(states.items()):
         rows.append((f"jobs {state}", control[("saeserve_jobs", state)], count))

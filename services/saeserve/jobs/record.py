@@ -68,13 +68,17 @@ class Failure(Value):
 
 
 class Output(Value):
-    """One thing a job made: exactly one of the first four is set."""
+    """One thing a job made, or could not make: exactly one of the first five is set."""
 
     model: str = ""
     dataset: str = ""
     evaluation: dict[str, Any] | None = None
     exported: str = ""
     """Store key of a folder in another library's format."""
+    failure: Failure | None = None
+    """Why a member of a sweep has no model."""
+    member: str = ""
+    """With a failure: name of the model that was not made."""
     metrics: dict[str, float] = Field(default_factory=dict)
 
 
@@ -99,6 +103,8 @@ class Progress(Value):
     unit: str = "steps"
     units_per_second: float = 0.0
     metrics: dict[str, float] = Field(default_factory=dict)
+    members: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Of a sweep: the latest metrics of each member, by name; `metrics` then has sums only."""
 
 
 class JobRecord(Value):

@@ -104,6 +104,7 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    MEMBER_ERRORS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     owner: _builtins.str
@@ -144,6 +145,10 @@ class Job(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def member_errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberError]:
+        """Members of a sweep that diverged, while the others went on."""
+
     def __init__(
         self,
         *,
@@ -165,10 +170,11 @@ class Job(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        member_errors: _abc.Iterable[Global___MemberError] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "resolved_spec", b"resolved_spec", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "start_time", b"start_time", "state", b"state", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "start_time", b"start_time", "state", b"state", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -205,6 +211,7 @@ class Progress(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     UNITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     total_steps: _builtins.int
     unit: _builtins.str
@@ -214,6 +221,10 @@ class Progress(_message.Message):
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Latest value of each metric."""
 
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberProgress]:
+        """Of a sweep, the latest metrics of each member that trains; `metrics` has sums only."""
+
     def __init__(
         self,
         *,
@@ -222,14 +233,61 @@ class Progress(_message.Message):
         unit: _builtins.str = ...,
         units_per_second: _builtins.float = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        members: _abc.Iterable[Global___MemberProgress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "step", b"step", "total_steps", b"total_steps", "unit", b"unit", "units_per_second", b"units_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "metrics", b"metrics", "step", b"step", "total_steps", b"total_steps", "unit", b"unit", "units_per_second", b"units_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class MemberProgress(_message.Message):
+    """Latest figures of one member of a sweep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MEMBER_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    member: _builtins.str
+    """Name of the model that it becomes."""
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        member: _builtins.str = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "metrics", b"metrics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberProgress: _TypeAlias = MemberProgress  # noqa: Y015
 
 @_typing.final
 class JobOutput(_message.Message):
@@ -467,6 +525,32 @@ class JobError(_message.Message):
 Global___JobError: _TypeAlias = JobError  # noqa: Y015
 
 @_typing.final
+class MemberError(_message.Message):
+    """Why a member of a sweep has no model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    member: _builtins.str
+    """Name of the model that it would have become."""
+    @_builtins.property
+    def error(self) -> Global___JobError: ...
+    def __init__(
+        self,
+        *,
+        member: _builtins.str = ...,
+        error: Global___JobError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "member", b"member"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberError: _TypeAlias = MemberError  # noqa: Y015
+
+@_typing.final
 class Plan(_message.Message):
     """What a job would take, known before it runs."""
 
@@ -477,6 +561,7 @@ class Plan(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     parameters: _builtins.int
     memory_bytes: _builtins.int
     disk_bytes: _builtins.int
@@ -484,6 +569,10 @@ class Plan(_message.Message):
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Things worth knowing that do not forbid the job."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the models that a train job publishes, the members of a sweep in their order."""
 
     def __init__(
         self,
@@ -493,10 +582,11 @@ class Plan(_message.Message):
         disk_bytes: _builtins.int = ...,
         steps: _builtins.int = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "notes", b"notes", "parameters", b"parameters", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -512,6 +602,7 @@ class JobEvent(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     STATE_CHANGED_FIELD_NUMBER: _builtins.int
     ATTEMPT_STARTED_FIELD_NUMBER: _builtins.int
     METRICS_REPORTED_FIELD_NUMBER: _builtins.int
@@ -523,6 +614,8 @@ class JobEvent(_message.Message):
     """Hand to WatchJobRequest.resume_token to continue after this event."""
     attempt: _builtins.int
     step: _builtins.int
+    member: _builtins.str
+    """Member of a sweep (name of its model) that the event is about; empty when about the job."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -550,6 +643,7 @@ class JobEvent(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         attempt: _builtins.int = ...,
         step: _builtins.int = ...,
+        member: _builtins.str = ...,
         state_changed: Global___StateChanged | None = ...,
         attempt_started: Global___AttemptStarted | None = ...,
         metrics_reported: Global___MetricsReported | None = ...,
@@ -560,7 +654,7 @@ class JobEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_started", b"attempt_started", "checkpoint_committed", b"checkpoint_committed", "gap", b"gap", "log_written", b"log_written", "metrics_reported", b"metrics_reported", "payload", b"payload", "state_changed", b"state_changed", "time", b"time", "warning_raised", b"warning_raised"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_started", b"attempt_started", "checkpoint_committed", b"checkpoint_committed", "gap", b"gap", "log_written", b"log_written", "metrics_reported", b"metrics_reported", "payload", b"payload", "state_changed", b"state_changed", "step", b"step", "time", b"time", "token", b"token", "warning_raised", b"warning_raised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_started", b"attempt_started", "checkpoint_committed", b"checkpoint_committed", "gap", b"gap", "log_written", b"log_written", "member", b"member", "metrics_reported", b"metrics_reported", "payload", b"payload", "state_changed", b"state_changed", "step", b"step", "time", b"time", "token", b"token", "warning_raised", b"warning_raised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["state_changed", "attempt_started", "metrics_reported", "checkpoint_committed", "warning_raised", "log_written", "gap"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015

@@ -11,10 +11,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -67,7 +67,9 @@ Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
 
 @_typing.final
 class TrainSpec(_message.Message):
-    """Trains one SAE on a READY data set and publishes it as a new version of `model`."""
+    """Trains one SAE on a READY data set and publishes it as a new version of `model`; with a sweep,
+    several on one stream of rows.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -100,12 +102,14 @@ class TrainSpec(_message.Message):
     SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
     TARGET_L0_FIELD_NUMBER: _builtins.int
     RESAMPLE_FIELD_NUMBER: _builtins.int
+    DATA_SEED_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Name of the data set."""
     source: _builtins.str
     """Named source in the data set, e.g. "resid_post.15"; may be left out when there is only one."""
     model: _builtins.str
-    """Name of the model to publish."""
+    """Name of the model to publish; with a sweep, what the members' names begin with."""
     d_sae: _builtins.int
     """Number of latents."""
     tokens: _builtins.int
@@ -115,7 +119,7 @@ class TrainSpec(_message.Message):
     micro_batch_size: _builtins.int
     """Rows whose gradients are computed at a time; batch statistics are taken over these."""
     seed: _builtins.int
-    """Seed of every random draw."""
+    """Seed of every random draw but the order of rows."""
     dead_window_tokens: _builtins.int
     """A latent is dead when it has not fired for this many tokens; never more than a tenth of the run."""
     checkpoint_every_steps: _builtins.int
@@ -148,6 +152,8 @@ class TrainSpec(_message.Message):
     """Mean number of active latents a row. Sets k for the TopK family; for the others a controller
     takes the place of the penalty's ramp, and reaches this at 80 % of the steps.
     """
+    data_seed: _builtins.int
+    """Seed of the order of rows; `seed` when unset."""
     @_builtins.property
     def topk(self) -> Global___TopKSpec: ...
     @_builtins.property
@@ -173,6 +179,10 @@ class TrainSpec(_message.Message):
     @_builtins.property
     def resample(self) -> Global___ResampleSpec:
         """Resamples dead latents."""
+
+    @_builtins.property
+    def sweep(self) -> Global___SweepSpec:
+        """Makes the job train several SAEs on the same rows in the same order."""
 
     def __init__(
         self,
@@ -206,10 +216,12 @@ class TrainSpec(_message.Message):
         skip_connection: _builtins.bool | None = ...,
         target_l0: _builtins.float | None = ...,
         resample: Global___ResampleSpec | None = ...,
+        data_seed: _builtins.int | None = ...,
+        sweep: Global___SweepSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_l0", b"_target_l0", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "resample", b"resample", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "target_l0", b"target_l0", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_data_seed", b"_data_seed", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_l0", b"_target_l0", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "data_seed", b"data_seed", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "resample", b"resample", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sweep", b"sweep", "target_l0", b"target_l0", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_l0", b"_target_l0", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "resample", b"resample", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "target_l0", b"target_l0", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_checkpoint_every_steps", b"_checkpoint_every_steps", "_d_sae", b"_d_sae", "_data_seed", b"_data_seed", "_dataset", b"_dataset", "_dead_window_tokens", b"_dead_window_tokens", "_device", b"_device", "_encoder_dtype", b"_encoder_dtype", "_eval_rows", b"_eval_rows", "_init_from", b"_init_from", "_log_every_steps", b"_log_every_steps", "_micro_batch_size", b"_micro_batch_size", "_model", b"_model", "_preset", b"_preset", "_seed", b"_seed", "_skip_connection", b"_skip_connection", "_source", b"_source", "_target_l0", b"_target_l0", "_target_source", b"_target_source", "_tokens", b"_tokens", "architecture", b"architecture", "batch_size", b"batch_size", "batchtopk", b"batchtopk", "checkpoint_every_steps", b"checkpoint_every_steps", "d_sae", b"d_sae", "data_seed", b"data_seed", "dataset", b"dataset", "dead_window_tokens", b"dead_window_tokens", "device", b"device", "encoder_dtype", b"encoder_dtype", "eval_rows", b"eval_rows", "gated", b"gated", "init_from", b"init_from", "jumprelu", b"jumprelu", "log_every_steps", b"log_every_steps", "matryoshka", b"matryoshka", "micro_batch_size", b"micro_batch_size", "model", b"model", "optimizer", b"optimizer", "preprocess", b"preprocess", "preset", b"preset", "relu", b"relu", "resample", b"resample", "seed", b"seed", "skip_connection", b"skip_connection", "source", b"source", "sources", b"sources", "sweep", b"sweep", "target_l0", b"target_l0", "target_source", b"target_source", "tokens", b"tokens", "topk", b"topk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -217,6 +229,8 @@ class TrainSpec(_message.Message):
     _WhichOneofArgType__checkpoint_every_steps: _TypeAlias = _typing.Literal["_checkpoint_every_steps", b"_checkpoint_every_steps"]  # noqa: Y015
     _WhichOneofReturnType__d_sae: _TypeAlias = _typing.Literal["d_sae"]  # noqa: Y015
     _WhichOneofArgType__d_sae: _TypeAlias = _typing.Literal["_d_sae", b"_d_sae"]  # noqa: Y015
+    _WhichOneofReturnType__data_seed: _TypeAlias = _typing.Literal["data_seed"]  # noqa: Y015
+    _WhichOneofArgType__data_seed: _TypeAlias = _typing.Literal["_data_seed", b"_data_seed"]  # noqa: Y015
     _WhichOneofReturnType__dataset: _TypeAlias = _typing.Literal["dataset"]  # noqa: Y015
     _WhichOneofArgType__dataset: _TypeAlias = _typing.Literal["_dataset", b"_dataset"]  # noqa: Y015
     _WhichOneofReturnType__dead_window_tokens: _TypeAlias = _typing.Literal["dead_window_tokens"]  # noqa: Y015
@@ -258,6 +272,8 @@ class TrainSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__d_sae) -> _WhichOneofReturnType__d_sae | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__data_seed) -> _WhichOneofReturnType__data_seed | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dataset) -> _WhichOneofReturnType__dataset | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_window_tokens) -> _WhichOneofReturnType__dead_window_tokens | None: ...
@@ -293,6 +309,60 @@ class TrainSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_architecture) -> _WhichOneofReturnType_architecture | None: ...
 
 Global___TrainSpec: _TypeAlias = TrainSpec  # noqa: Y015
+
+@_typing.final
+class SweepSpec(_message.Message):
+    """A grid of 2 to 64 members: every combination of the values, in the order of these fields, the
+    last varying fastest. Each member is what a job of its own with these values (and the job's
+    data_seed) would train, bit for bit, and is published as <model>-<values>, e.g.
+    my-sae-k32-lr0.001. What is varied here is left out of the spec itself, or is the first value.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    K_FIELD_NUMBER: _builtins.int
+    D_SAE_FIELD_NUMBER: _builtins.int
+    SPARSITY_COEFFICIENT_FIELD_NUMBER: _builtins.int
+    TARGET_L0_FIELD_NUMBER: _builtins.int
+    LR_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def k(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """k of the TopK family; whole for "topk"."""
+
+    @_builtins.property
+    def d_sae(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def sparsity_coefficient(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Weight of the penalty: ReLU, gated, JumpReLU."""
+
+    @_builtins.property
+    def target_l0(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """optimizer.lr."""
+
+    @_builtins.property
+    def seed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Seeds of initialisation and draws; the order of rows is one for all, data_seed."""
+
+    def __init__(
+        self,
+        *,
+        k: _abc.Iterable[_builtins.float] | None = ...,
+        d_sae: _abc.Iterable[_builtins.int] | None = ...,
+        sparsity_coefficient: _abc.Iterable[_builtins.float] | None = ...,
+        target_l0: _abc.Iterable[_builtins.float] | None = ...,
+        lr: _abc.Iterable[_builtins.float] | None = ...,
+        seed: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["d_sae", b"d_sae", "k", b"k", "lr", b"lr", "seed", b"seed", "sparsity_coefficient", b"sparsity_coefficient", "target_l0", b"target_l0"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepSpec: _TypeAlias = SweepSpec  # noqa: Y015
 
 @_typing.final
 class ResampleSpec(_message.Message):

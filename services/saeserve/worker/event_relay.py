@@ -13,8 +13,11 @@ from saeserve.jobs.events import EventTail
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import Event, Progress, Submission
 from saeserve.worker.metrics import WorkerMetrics
+from saeserve.worker.report import MEMBER_DIVERGED
 
 _log = logging.getLogger("saeserve.worker.events")
+_SUMMED = ("tokens", "tokens_per_second")
+"""Metrics of a sweep's members whose sum is one of the job."""
 
 
 class EventRelay:
@@ -37,7 +40,7 @@ class EventRelay:
         self._metrics = metrics
         self._tail = EventTail(path)
         self._waiting: deque[Event] = deque()
-        self._values: dict[str, float] = {}
+        self._values: dict[str, Mapping[str, float]] = {}
         self._seen = -1
         self._lock = threading.Lock()
         self.progress: Progress | None = None
@@ -71,18 +74,31 @@ class EventRelay:
             _log.debug("%s: %d events wait for the index", self._job, len(self._waiting))
 
     def _observe(self, event: Event) -> None:
+        member: str = event.data.get("member", "")
+        if event.type == "warning" and event.data.get("code") == MEMBER_DIVERGED:
+            self._values.pop(member, None)
+            self._metrics.lost_member(event)
         if event.type != "metrics":
             return
-        self._metrics.observe(self._kind, event, self._values, self._resume_step)
-        self._values = dict(cast("Mapping[str, float]", event.data["metrics"]))
-        self.progress = _progress(event.step, event.data)
+        if self.progress is None:
+            self._metrics.attempt_began(self._kind)
+        before = self._values.get(member)
+        self._metrics.observe(self._kind, event, before, self._resume_step)
+        self._values[member] = cast("Mapping[str, float]", event.data["metrics"])
+        self.progress = _progress(event.step, event.data, self._values)
 
 
-def _progress(step: int, data: Mapping[str, Any]) -> Progress:
+def _progress(
+    step: int, data: Mapping[str, Any], latest: Mapping[str, Mapping[str, float]]
+) -> Progress:
+    """`latest` has each member's metrics by name; those of a job without a sweep by ""."""
+    members = {name: dict(values) for name, values in latest.items() if name}
+    sums = {key: sum(each.get(key, 0.0) for each in members.values()) for key in _SUMMED}
     return Progress(
         step=step,
         total_steps=int(data.get("total_steps", 0)),
         unit=str(data.get("unit", "steps")),
         units_per_second=float(data.get("units_per_second", 0.0)),
-        metrics=data["metrics"],
+        metrics=sums if members else data["metrics"],
+        members=members,
     )

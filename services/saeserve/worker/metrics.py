@@ -1,7 +1,12 @@
-"""What a worker tells Prometheus. Job ids are no labels: the event streams have them."""
+"""What a worker tells Prometheus. Job ids are no labels: the event streams have them.
+
+`member` is the number of a sweep's member, 0 to 63, and 0 for a job without a sweep; names are
+no labels, for every job brings others. Series of the job before go when an attempt begins.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import cast
@@ -33,11 +38,22 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._train = {
-            key: Gauge(name, _HELP[key], registry=registry) for key, name in _GAUGES.items()
+            key: Gauge(name, _HELP[key], ["member"], registry=registry)
+            for key, name in _GAUGES.items()
         }
-        self._loss = Gauge("saeserve_train_loss", "Loss terms.", ["term"], registry=registry)
+        self._loss = Gauge(
+            "saeserve_train_loss", "Loss terms.", ["member", "term"], registry=registry
+        )
+        self._terms: set[str] = set()
         self._tokens = Counter(
-            "saeserve_train_tokens", "Activation rows trained on.", registry=registry
+            "saeserve_train_tokens",
+            "Activation rows trained on, by every member of a sweep.",
+            registry=registry,
+        )
+        self._diverged = Counter(
+            "saeserve_train_diverged_members",
+            "Members of sweeps that diverged while the others went on.",
+            registry=registry,
         )
         self._harvested = Counter(
             "saeserve_harvest_tokens", "Activation rows harvested.", registry=registry
@@ -60,28 +76,51 @@ class WorkerMetrics:
         if outcome == "fenced":
             self._fenced.inc()
 
+    def attempt_began(self, kind: str) -> None:
+        """Forget the figures of the training before, which may have had other members and terms."""
+        if kind != "train":
+            return
+        for gauge in (*self._train.values(), self._loss):
+            gauge.clear()
+        self._terms.clear()
+
     def observe(
-        self, kind: str, event: Event, before: Mapping[str, float], resume_step: int
+        self, kind: str, event: Event, before: Mapping[str, float] | None, resume_step: int
     ) -> None:
-        """Take in a metrics event of a job of `kind`; `before` has the last one's values."""
+        """Take in a metrics event of a job of `kind`; `before` has the last values of the same
+        member, None at first."""
         self._progress.set(time.time())
         values = cast("dict[str, float]", event.data.get("metrics", {}))
         if kind == "train":
-            if not before:
-                self._loss.clear()  # another architecture may have had other terms
-                before = _at_start(event.step, values, resume_step)
-            self._training(values)
+            self._training(_number(event), values)
+            before = _at_start(event.step, values, resume_step) if before is None else before
             self._tokens.inc(_advance("tokens", values, before))
         elif kind == "harvest":
-            self._harvested.inc(_advance("rows", values, before))
+            self._harvested.inc(_advance("rows", values, before or {}))
 
-    def _training(self, values: Mapping[str, float]) -> None:
+    def lost_member(self, event: Event) -> None:
+        """A member diverged: its figures stand for nothing that trains."""
+        self._diverged.inc()
+        number = _number(event)
+        with contextlib.suppress(KeyError):  # it may have told nothing yet
+            for gauge in self._train.values():
+                gauge.remove(number)
+            for term in self._terms:
+                self._loss.remove(number, term)
+
+    def _training(self, number: str, values: Mapping[str, float]) -> None:
         for key, gauge in self._train.items():
             if key in values:
-                gauge.set(values[key])
+                gauge.labels(number).set(values[key])
         for key, value in values.items():
             if key == "loss" or key.startswith("loss_"):
-                self._loss.labels("total" if key == "loss" else key[5:]).set(value)
+                term = "total" if key == "loss" else key[5:]
+                self._terms.add(term)
+                self._loss.labels(number, term).set(value)
+
+
+def _number(event: Event) -> str:
+    return str(event.data.get("member_number", 0))
 
 
 def _at_start(step: int, values: Mapping[str, float], resume_step: int) -> Mapping[str, float]:

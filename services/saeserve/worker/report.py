@@ -22,12 +22,25 @@ class Scale:
     total: int = 0
 
 
+@dataclass(frozen=True)
+class MemberOf:
+    """A member of a sweep: the name of its model, and its number in the sweep, from 0."""
+
+    name: str
+    number: int
+
+
+MEMBER_DIVERGED = "MEMBER_DIVERGED"
+"""Code of the warning that a member of a sweep trains no more."""
+
+
 class Report:
     """Typed events of one attempt; `step` is the latest step that was told."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._last = (time.monotonic(), 0)
+        self._rate = 0.0
         self.step = 0
 
     @staticmethod
@@ -47,13 +60,16 @@ class Report:
         self._write("attempt_started", resume_step, {"resume_step": resume_step})
         self._last = (time.monotonic(), resume_step)
 
-    def metrics(self, step: int, values: Mapping[str, float], scale: Scale) -> None:
-        """Figures at `step`; what is not a finite number is left out."""
+    def metrics(
+        self, step: int, values: Mapping[str, float], scale: Scale, member: MemberOf | None = None
+    ) -> None:
+        """Figures at `step`, of a sweep's one member; what is not finite is left out."""
         data = {
             "metrics": finite(values),
             "unit": scale.unit,
             "total_steps": scale.total,
             "units_per_second": self._speed(step),
+            **_named(member),
         }
         self._write("metrics", step, data)
 
@@ -61,9 +77,9 @@ class Report:
         """A checkpoint is committed."""
         self._write("checkpoint", step, {"bytes": size_bytes})
 
-    def warning(self, step: int, code: str, message: str) -> None:
+    def warning(self, step: int, code: str, message: str, member: MemberOf | None = None) -> None:
         """Something worth knowing that does not end the job."""
-        self._write("warning", step, {"code": code, "message": message})
+        self._write("warning", step, {"code": code, "message": message, **_named(member)})
 
     def log(self, message: str) -> None:
         """A sentence for the person who watches."""
@@ -74,9 +90,16 @@ class Report:
         self._log.append(kind, step=step, data=dict(data))
 
     def _speed(self, step: int) -> float:
+        """Steps a second since another step was told; members tell of the same ones."""
         now, (before, last) = time.monotonic(), self._last
-        self._last = (now, step)
-        return max(0, step - last) / max(now - before, 1e-9)
+        if step != last:
+            self._last = (now, step)
+            self._rate = max(0, step - last) / max(now - before, 1e-9)
+        return self._rate
+
+
+def _named(member: MemberOf | None) -> dict[str, object]:
+    return {} if member is None else {"member": member.name, "member_number": member.number}
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:

@@ -15,7 +15,6 @@ from tests.fakes.workshop import Workshop
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.export.format import load_model
 from saeserve.worker.order import ExitCode
-from saeserve.worker.report import Report, Scale
 
 SITES = [{"hook": "attn_out", "layer": 1}, {"hook": "resid_post", "layer": 2}]
 IN, OUT = "attn_out.1", "resid_post.2"
@@ -98,7 +97,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(
 ) -> None:
     train(harvested, "j-1", form, model="undisturbed")
     with monkeypatch.context() as patch:
-        stop_at(harvested, 15, patch)
+        harvested.stop_at(15, patch)
         assert train(harvested, "j-2", form, model="disturbed") is ExitCode.STOPPED
     harvested.stop.clear()
     assert harvested.run("j-2") is ExitCode.FINISHED
@@ -107,18 +106,6 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(
         for name in ("undisturbed", "disturbed")
     ]
     assert bits[0] == bits[1]
-
-
-def stop_at(shop: Workshop, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask the run to stop once it reports `step`."""
-    report = Report.metrics
-
-    def reporting(self: Report, at: int, values: dict[str, float], scale: Scale) -> None:
-        report(self, at, values, scale)
-        if at == step:
-            shop.stop.set()
-
-    monkeypatch.setattr(Report, "metrics", reporting)
 
 
 @pytest.mark.parametrize(

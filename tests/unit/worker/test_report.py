@@ -56,11 +56,11 @@ def test_metrics_follow_the_events_once(bench: Bench, tmp_path: Path) -> None:
     value = bench.registry.get_sample_value
     # Steps 2 to 4 are this attempt's; step 1 was the last one's.
     assert value("saeserve_train_tokens_total") == 300
-    assert value("saeserve_train_loss", {"term": "total"}) == 2.0
-    assert value("saeserve_train_loss", {"term": "aux"}) == 0.5
-    assert value("saeserve_train_fvu") == 0.25
-    assert value("saeserve_train_dead_latents") == 3
-    assert value("saeserve_train_data_waiting_ratio") == 0.02
+    assert value("saeserve_train_loss", {"member": "0", "term": "total"}) == 2.0
+    assert value("saeserve_train_loss", {"member": "0", "term": "aux"}) == 0.5
+    assert value("saeserve_train_fvu", {"member": "0"}) == 0.25
+    assert value("saeserve_train_dead_latents", {"member": "0"}) == 3
+    assert value("saeserve_train_data_waiting_ratio", {"member": "0"}) == 0.02
     assert (value("saeserve_last_progress_timestamp_seconds") or 0) > 1.7e9
     assert relay.progress is not None
     assert (relay.progress.step, relay.progress.total_steps) == (4, 4)

@@ -14,7 +14,6 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
 from saeserve.registry.version import ModelVersion
 from saeserve.worker.order import ExitCode
-from saeserve.worker.report import Report, Scale
 
 
 @pytest.fixture(autouse=True)
@@ -24,18 +23,6 @@ def data(shop: Workshop) -> None:
 
 def weights(version: ModelVersion) -> bytes:
     return (version.folder / "model.safetensors").read_bytes()
-
-
-def stop_at(shop: Workshop, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask the run to stop once it reports `step`."""
-    report = Report.metrics
-
-    def reporting(self: Report, at: int, values: dict[str, float], scale: Scale) -> None:
-        report(self, at, values, scale)
-        if at == step:
-            shop.stop.set()
-
-    monkeypatch.setattr(Report, "metrics", reporting)
 
 
 def test_a_run_publishes_a_model_with_its_figures(shop: Workshop) -> None:
@@ -91,7 +78,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(
 ) -> None:
     shop.train("j-1", model="undisturbed")
     with monkeypatch.context() as patch:
-        stop_at(shop, 15, patch)
+        shop.stop_at(15, patch)
         assert shop.train("j-2", model="disturbed") is ExitCode.STOPPED
     shop.stop.clear()
     assert shop.run("j-2") is ExitCode.FINISHED
@@ -149,7 +136,7 @@ def test_a_checkpoint_without_its_preprocessing_is_told(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        stop_at(shop, 15, patch)
+        shop.stop_at(15, patch)
         shop.train("j-1")
     shop.stop.clear()
     checkpoint = shop.bench.folder("j-1", 1) / "checkpoints" / "15"
@@ -180,7 +167,7 @@ def test_a_continued_job_resumes_without_the_model(
     shop.train("j-1")
     shop.train("j-2", model="undisturbed", init_from="m@1")
     with monkeypatch.context() as patch:
-        stop_at(shop, 15, patch)
+        shop.stop_at(15, patch)
         assert shop.train("j-3", model="disturbed", init_from="m@1") is ExitCode.STOPPED
     shop.stop.clear()
     assert shop.run("j-3") is ExitCode.FINISHED

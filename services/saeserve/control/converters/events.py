@@ -26,6 +26,7 @@ def event_message(job: str, cursor: Cursor, event: Event) -> job_pb2.JobEvent | 
         time=timestamp(event.time),
         attempt=event.epoch,
         step=event.step,
+        member=event.data.get("member", ""),
     )
     fill(message, event.data)
     return message

@@ -34,7 +34,12 @@ def job_message(record: JobRecord) -> job_pb2.Job:
         attempt=record.attempt,
         max_attempts=submission.max_attempts,
         progress=_progress_message(record.progress),
-        outputs=[_output_message(output) for output in record.outputs],
+        outputs=[_output_message(output) for output in record.outputs if output.failure is None],
+        member_errors=[
+            job_pb2.MemberError(member=output.member, error=_error_message(output.failure))
+            for output in record.outputs
+            if output.failure is not None
+        ],
         error=_error_message(record.failure) if record.state is JobState.FAILED else None,
         create_time=timestamp(submission.created),
         start_time=timestamp(record.started),
@@ -57,6 +62,7 @@ def plan_message(plan: Plan) -> job_pb2.Plan:
         disk_bytes=plan.disk_bytes,
         steps=plan.steps,
         notes=plan.notes,
+        models=plan.models,
     )
 
 
@@ -82,6 +88,10 @@ def _progress_message(progress: Progress) -> job_pb2.Progress:
         unit=progress.unit,
         units_per_second=progress.units_per_second,
         metrics=progress.metrics,
+        members=[
+            job_pb2.MemberProgress(member=name, metrics=metrics)
+            for name, metrics in progress.members.items()
+        ],
     )
 
 

@@ -9,8 +9,8 @@ from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.judging import check_widths, judged_sources
 from saeserve.core.specs.layout import Layout, layout_of
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
-from saeserve.core.specs.memory import Plan, TrainingData, plan_training
-from saeserve.core.specs.training import TrainSpec
+from saeserve.core.specs.memory import Plan, TrainingData, plan_sweep, plan_training
+from saeserve.core.specs.training import TrainSpec, settled
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
@@ -22,24 +22,42 @@ def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[Tr
     """The resolved spec and the plan; while the data set is PENDING, the worker resolves."""
     manifest = inputs.manifest(spec.dataset, upstream, "spec.train.dataset")
     if manifest is None:
-        return pinned(spec, None, inputs, upstream), plan_training(spec, spec, None)
-    layout = _layout(spec, manifest)
-    resolved = pinned(layout.resolve(spec), layout, inputs, upstream)
+        resolved = _pinned(settled(spec), None, inputs, upstream)
+        plan = plan_training(spec, resolved, None)
+    else:
+        layout = _layout(spec, manifest)
+        resolved = _pinned(layout.resolve(spec), layout, inputs, upstream)
+        plan = _plan(spec, resolved, layout, manifest)
+    return resolved, plan.model_copy(update={"models": resolved.models})
+
+
+def _pinned(
+    spec: TrainSpec, layout: Layout | None, inputs: Inputs, upstream: Upstream
+) -> TrainSpec:
+    """As `pinned`, once every member of a sweep can continue from the model too."""
+    for member in spec.members if spec.sweep is not None else ():
+        pinned(member, layout, inputs, upstream)
+    return pinned(spec, layout, inputs, upstream)
+
+
+def _plan(asked: TrainSpec, resolved: TrainSpec, layout: Layout, manifest: DatasetManifest) -> Plan:
     data = TrainingData(
         d=layout.d_in,
-        d_target=layout.d_out if spec.target_source is not None else 0,
+        d_target=layout.d_out if asked.target_source is not None else 0,
         train_rows=manifest.rows - manifest.heldout_rows,
         heldout_rows=manifest.heldout_rows,
         shard_rows=max(shard.rows for shard in manifest.shards),
     )
     if not data.train_rows:
         raise FailedPrecondition(
-            f"all {manifest.rows} rows of data set {spec.dataset} are held out",
+            f"all {manifest.rows} rows of data set {asked.dataset} are held out",
             reason="NO_TRAINING_ROWS",
             field="spec.train.dataset",
             remedy="make the data set again with a lower heldout_fraction",
         )
-    return resolved, plan_training(spec, resolved, data)
+    if resolved.sweep is None:
+        return plan_training(asked, resolved, data)
+    return plan_sweep(asked, [layout.resolve(member) for member in resolved.members], data)
 
 
 def _layout(spec: TrainSpec, manifest: DatasetManifest) -> Layout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saeserve.control.handlers.usage import LiveUse, dataset_of, spec_of
+from saeserve.control.handlers.usage import LiveUse, dataset_of, models_of, spec_of
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.jobs.record import JobRecord
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
@@ -28,9 +28,7 @@ class Upstream:
 
     def makes_model(self, name: str) -> bool:
         """Whether one of them publishes a version of the model."""
-        specs = [spec_of(record.submission) for record in self.records]
-        makers = [spec.train or spec.import_model for spec in specs]
-        return any(maker is not None and maker.model == name for maker in makers)
+        return any(name in models_of(spec_of(record.submission)) for record in self.records)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.checking import checked, device_class, parse_spec
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.control.handlers.order import JobOrder
+from saeserve.control.handlers.usage import models_of
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.memory import Plan
 from saeserve.jobs import documents
@@ -136,9 +137,8 @@ class Submitter:
     def _commit(self, submission: Submission, resolved: JobSpec) -> JobRecord:
         submission = self._ledger.submit(submission)
         self._reserve_dataset(submission, resolved)
-        maker = resolved.train or resolved.import_model
-        if maker is not None:
-            self._inputs.models.announce(maker.model, submission.id)
+        for model in models_of(resolved):
+            self._inputs.models.announce(model, submission.id)
         record = self._record(submission)
         self._tell(record)
         return record

@@ -22,6 +22,13 @@ def dataset_of(spec: JobSpec) -> str:
     return job.dataset if job else ""
 
 
+def models_of(spec: JobSpec) -> tuple[str, ...]:
+    """Names of the models that a job publishes."""
+    if spec.train is not None:
+        return spec.train.models
+    return (spec.import_model.model,) if spec.import_model is not None else ()
+
+
 class LiveUse:
     """Answers which live jobs use a data set or a model version."""
 

@@ -33,13 +33,14 @@ def continued(
     Raises SpecError for an architecture that the form's activation is not of, and
     DataMismatchError for BatchTopK from thresholds that differ by latent.
     """
+    # Copies throughout: training writes to them, and several runs may begin with one form.
     common = {
         "W_enc": _alive(form, form.W_enc_FD, params["W_enc"]),
         "W_dec": _alive(form, form.W_dec_FO, params["W_dec"]),
-        "b_dec": form.b_dec_O.to(params["b_dec"]),
+        "b_dec": form.b_dec_O.to(params["b_dec"], copy=True),
     }
     if form.W_skip_OD is not None:
-        common[W_SKIP] = form.W_skip_OD.to(params[W_SKIP])
+        common[W_SKIP] = form.W_skip_OD.to(params[W_SKIP], copy=True)
     rest, new_state = _REST[spec.name](spec, form, {**params, **common}, state)
     return {**params, **common, **rest}, new_state
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,14 @@ from saeserve.core.errors import DataError
 from saeserve.core.specs.training import PreprocessSpec
 
 _CHUNK_ROWS = 8192
+
+
+class Prepares(Protocol):
+    """What is done to rows before the SAE sees them."""
+
+    def apply(self, x_BD: Tensor) -> Tensor:
+        """Prepared rows, [B, d], on the rows' device."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ spec and leaves out the interpreter, libraries and allocator slack (some hundred
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from saeserve.core.specs.base import Spec
@@ -45,6 +47,8 @@ class Plan(Spec):
     disk_bytes: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
     notes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    """Names of the models that a train job publishes."""
 
 
 class TrainingData(Spec):
@@ -95,6 +99,28 @@ def plan_training(asked: TrainSpec, resolved: TrainSpec, data: TrainingData | No
         disk_bytes=parameters * _CHECKPOINT_BYTES * _CHECKPOINTS_AT_ONCE + published,
         steps=resolved.steps,
         notes=(*_spec_notes(asked, resolved), *_data_notes(resolved, data)),
+    )
+
+
+def plan_sweep(asked: TrainSpec, resolved: Sequence[TrainSpec], data: TrainingData) -> Plan:
+    """The plan of a sweep: weights, moments and files of every member side by side; one window of
+    rows and one batch for all; gradients and temporaries of one member at a time."""
+    plans = [plan_training(asked, member, data) for member in resolved]
+    steps = [
+        plan.parameters * _FLOAT + _step_bytes(member, data)
+        for plan, member in zip(plans, resolved, strict=True)
+    ]
+    parameters = sum(plan.parameters for plan in plans)
+    batch = asked.batch_size * (data.d + data.d_target) * _FLOAT
+    return Plan(
+        parameters=parameters,
+        memory_bytes=parameters * (_STATE_BYTES - _FLOAT)
+        + max(steps)
+        + batch
+        + _window(resolved[0], data),
+        disk_bytes=sum(plan.disk_bytes for plan in plans),
+        steps=plans[0].steps,
+        notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
     )
 
 

@@ -25,6 +25,7 @@ from saeserve.core.specs.base import Spec
 from saeserve.core.specs.forms import check_form
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.presets import overlaid
+from saeserve.core.specs.sweep import Grid, SweepSpec, checked_grid
 
 Name = Annotated[str, AfterValidator(check_name)]
 Device = Literal["auto", "cpu", "cuda"]
@@ -81,7 +82,10 @@ class ResampleSpec(Spec):
 
 
 class TrainSpec(Spec):
-    """Trains an SAE, transcoder (`target_source`) or crosscoder (`sources`) on a READY data set."""
+    """Trains an SAE, transcoder (`target_source`) or crosscoder (`sources`) on a READY data set.
+
+    With a `sweep` it stands for several, its `members`; what it says itself is the first of them.
+    """
 
     dataset: Name
     source: str | None = None
@@ -100,6 +104,7 @@ class TrainSpec(Spec):
     batch_size: int = Field(default=2048, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    data_seed: int | None = Field(default=None, ge=0, lt=2**63)
     optimizer: OptimizerSpec = OptimizerSpec()
     preprocess: PreprocessSpec = PreprocessSpec()
     dead_window_tokens: int = Field(default=DEAD_WINDOW_TOKENS, ge=1)
@@ -112,11 +117,38 @@ class TrainSpec(Spec):
     resample: ResampleSpec | None = None
     preset: str | None = None
     init_from: str | None = None
+    sweep: SweepSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_preset(cls, data: object) -> object:
-        return overlaid(cast("Mapping[str, Any]", data)) if isinstance(data, Mapping) else data
+    def _fill(cls, data: object) -> object:
+        """What a preset says, and of a sweep what its first member says."""
+        if not isinstance(data, Mapping):
+            return data
+        fields = cast("Mapping[str, Any]", data)
+        if isinstance(fields.get("sweep"), Mapping | SweepSpec):
+            fields = checked_grid(fields, lambda member: cls.parse(member, "train"))
+        return overlaid(fields)
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the order of rows."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
+    def members(self) -> tuple[TrainSpec, ...]:
+        """What a sweep stands for, each without a sweep; the spec itself where there is none."""
+        if self.sweep is None:
+            return (self,)
+        # What was left unset stays so: a default k does not contradict target_l0, a set one does.
+        fields = self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        members = Grid.of(fields).members()
+        return tuple(TrainSpec.parse(member.fields, "train") for member in members)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that a job with this spec publishes."""
+        return tuple(member.model for member in self.members)
 
     @property
     def architecture(self) -> ArchitectureSpec:
@@ -190,24 +222,32 @@ def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
     """Fill every field that depends on others. Sources: RECIPES in DECISIONS.md.
 
     `d_in` is the width of `source`, the data set's source that is trained on; of a crosscoder,
-    whose `source` is None, that of all its sources together.
+    whose `source` is None, that of all its sources together. Of a sweep only what its members
+    share is filled; each of them is resolved by itself.
     """
+    shared = settled(spec).model_copy(
+        update={
+            "source": source,
+            "dead_window_tokens": min(spec.dead_window_tokens, max(1, spec.tokens // 10)),
+            "micro_batch_size": spec.micro_batch_size or spec.batch_size,
+        }
+    )
+    return shared if spec.sweep is not None else _resolve_own(shared, d_in)
+
+
+def settled(spec: TrainSpec) -> TrainSpec:
+    """Fill what depends on the spec alone: k by target_l0, and the order of rows by the seed."""
     aimed = spec.architecture.aimed_at(spec.target_l0)
-    architecture = _resolve_architecture(aimed, d_in, spec.d_sae, spec.target_l0)
+    return spec.model_copy(update={aimed.name: aimed, "data_seed": spec.order_seed})
+
+
+def _resolve_own(spec: TrainSpec, d_in: int) -> TrainSpec:
+    architecture = _resolve_architecture(spec.architecture, d_in, spec.d_sae, spec.target_l0)
     lr, eps = _adam_defaults(architecture, spec.d_sae)
     optimizer = spec.optimizer.model_copy(
         update={"lr": spec.optimizer.lr or lr, "eps": spec.optimizer.eps or eps}
     )
-    window = min(spec.dead_window_tokens, max(1, spec.tokens // 10))
-    return spec.model_copy(
-        update={
-            architecture.name: architecture,
-            "source": source,
-            "optimizer": optimizer,
-            "dead_window_tokens": window,
-            "micro_batch_size": spec.micro_batch_size or spec.batch_size,
-        }
-    )
+    return spec.model_copy(update={architecture.name: architecture, "optimizer": optimizer})
 
 
 def _resolve_architecture(

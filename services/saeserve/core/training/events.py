@@ -38,6 +38,16 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Diverged:
+    """A member of a sweep left the finite numbers and trains no more; as in DivergedError."""
+
+    step: int
+    code: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The run was asked to stop and did, after a checkpoint of `step`."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Dimensions
-from saeserve.core.data.preprocess import AnyPreprocessing
+from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 
 
@@ -18,7 +18,7 @@ class Feed:
     def __init__(
         self,
         source: ActivationSource,
-        preprocessing: AnyPreprocessing,
+        preprocessing: Prepares,
         dims: Dimensions,
         device: torch.device,
     ) -> None:
@@ -32,19 +32,23 @@ class Feed:
     def read(self, position: int, size: int) -> Batch:
         """Rows position .. position + size of the stream."""
         began = time.perf_counter()
-        batch = self.prepared(self._source.batch(position, size))
+        rows = self._source.batch(position, size).to(self._device)
+        batch = self._dims.batch(self._preprocessing.apply(rows))
         self.waited_seconds += time.perf_counter() - began
         return batch
 
-    def prepared(self, rows_BC: Tensor) -> Batch:
-        """Raw rows as the model sees them."""
-        return self._dims.batch(self._preprocessing.apply(rows_BC.to(self._device)))
+
+class Waits(Protocol):
+    """What rows are waited for."""
+
+    waited_seconds: float
+    """Spent waiting so far."""
 
 
 class Pace:
     """How fast rows are trained on, and which share of the time goes into waiting for them."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Waits) -> None:
         self._feed = feed
         self.restart()
 

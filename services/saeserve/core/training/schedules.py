@@ -1,6 +1,8 @@
-"""The learning rate's schedule: a pure function of the step."""
+"""What happens at which step: pure functions of it."""
 
 from __future__ import annotations
+
+from saeserve.core.specs.training import TrainSpec
 
 
 def learning_rate(
@@ -15,3 +17,8 @@ def learning_rate(
     decay_steps = decay_fraction * steps
     cool = min(1.0, (steps - step) / decay_steps) if decay_steps else 1.0
     return peak * warm * cool
+
+
+def checkpoint_due(step: int, spec: TrainSpec) -> bool:
+    """Whether a checkpoint belongs after `step` steps: at its cadence, and at the end."""
+    return step == spec.steps or step % spec.checkpoint_every_steps == 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
-from saeserve.core.data.preprocess import AnyPreprocessing
+from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.ops.adam import AdamSettings
@@ -25,7 +25,7 @@ class TrainingSetup:
     spec: TrainSpec
     dims: Dimensions
     source: ActivationSource
-    preprocessing: AnyPreprocessing
+    preprocessing: Prepares
     device: torch.device
     initial: EvaluationForm | None = None
     """What a fresh start continues from, of the same rows and widths (`init_from`)."""

@@ -7,7 +7,7 @@ import torch
 from saeserve.core.architectures.continuing import continued
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm, Tensors
 from saeserve.core.architectures.registry import architecture_of
-from saeserve.core.data.preprocess import AnyPreprocessing
+from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.sparsity import Controller
@@ -21,7 +21,7 @@ def initial_state(
     spec: TrainSpec,
     dims: Dimensions,
     source: ActivationSource,
-    preprocessing: AnyPreprocessing,
+    preprocessing: Prepares,
     initial: EvaluationForm | None,
     device: torch.device,
 ) -> TrainerState:

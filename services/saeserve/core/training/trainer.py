@@ -39,7 +39,7 @@ from saeserve.core.training.events import (
 from saeserve.core.training.feed import Feed, Pace
 from saeserve.core.training.judging import Sparsity, judge
 from saeserve.core.training.resampling import Upcoming, resample
-from saeserve.core.training.schedules import learning_rate
+from saeserve.core.training.schedules import checkpoint_due, learning_rate
 from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, check, resolved
 from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
@@ -131,24 +131,44 @@ class Trainer:
         Raises DivergedError at a report whose loss is not finite, and instead of committing a
         checkpoint that holds NaN or Inf.
         """
-        yield from self._warnings
-        self._warnings = ()
-        self._pace.restart()
+        yield from self.opening()
         while self.step < self.steps:
             if stop():
                 yield from self._commit(sink)
                 yield Stopped(self.step)
                 return
-            self._train_step()
-            done = self.step == self.steps
-            if done or self.step % self.spec.log_every_steps == 0:
-                yield self._report()
-            if done or self.step % self.spec.checkpoint_every_steps == 0:
+            yield from self.advance()
+            if checkpoint_due(self.step, self.spec):
                 yield from self._commit(sink)
+        yield from self.closing()
+        yield Finished(self.step)
+
+    def opening(self) -> Iterator[Warned]:
+        """What is to be told before the next step; the clock of the next report starts."""
+        yield from self._warnings
+        self._warnings = ()
+        self._pace.restart()
+
+    def advance(self) -> Iterator[MetricsReported]:
+        """Take one step, and report where it is time; raises DivergedError as `run` does."""
+        self._train_step()
+        if self.step == self.steps or self.step % self.spec.log_every_steps == 0:
+            yield self._report()
+
+    def closing(self) -> Iterator[Warned]:
+        """What is to be told after the last step."""
         sparsity = self.sparsity()
         if sparsity is not None:
             yield from sparsity.warnings(self.step)
-        yield Finished(self.step)
+
+    def check_finite(self) -> None:
+        """Raise DivergedError where the state holds NaN or Inf: it is not to be committed."""
+        if not self._state.finite():
+            raise self._diverged("a parameter or moment is not finite")
+
+    def save(self, folder: Path) -> None:
+        """Write the state into the empty `folder`; committing it is the caller's."""
+        checkpoint.save(folder, self._state, self.spec, self._setup.dims)
 
     def form(self) -> EvaluationForm:
         """The evaluation form of the parameters as they stand."""
@@ -164,7 +184,7 @@ class Trainer:
     def sparsity(self, heldout: Iterable[Tensor] | None = None) -> Sparsity | None:
         """How the state as it stands meets target_l0; None without one.
 
-        Judged on raw `heldout` rows (blocks are micro-batches), else on those that come next.
+        Judged on prepared `heldout` rows (blocks are micro-batches), else on those that come next.
         """
         target, architecture, state = self.spec.target_l0, self._architecture, self._state
         if target is None:
@@ -178,7 +198,7 @@ class Trainer:
 
         batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
         if heldout is not None:
-            batches = map(self.feed.prepared, heldout)
+            batches = (self._setup.dims.batch(rows.to(self._setup.device)) for rows in heldout)
         return judge(target, self.form(), ((batch, trained(batch)) for batch in batches))
 
     def _train_step(self) -> None:
@@ -267,12 +287,8 @@ class Trainer:
     def _commit(self, sink: CheckpointSink) -> Iterator[CheckpointCommitted]:
         if self.step == self._committed:
             return
-        if not self._state.finite():
-            raise self._diverged("a parameter or moment is not finite")
-        setup, state = self._setup, self._state
-        size = sink.commit(
-            self.step, lambda folder: checkpoint.save(folder, state, setup.spec, setup.dims)
-        )
+        self.check_finite()
+        size = sink.commit(self.step, self.save)
         self._committed = self.step
         yield CheckpointCommitted(self.step, size)
 

@@ -11,18 +11,10 @@ from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
 from saeserve.core.data.source import ShardSource
 from saeserve.core.specs.layout import Layout, layout_of
 from saeserve.core.specs.training import TrainSpec
-from saeserve.core.training.events import (
-    CheckpointCommitted,
-    Finished,
-    MetricsReported,
-    Stopped,
-    TrainingEvent,
-    Warned,
-)
+from saeserve.core.training.events import Stopped
 from saeserve.core.training.feed import Pace
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
-from saeserve.worker.report import Report, Scale
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext
 from saeserve.worker.runners.datasets import open_dataset
 from saeserve.worker.runners.devices import device_of, settle_torch
@@ -31,18 +23,22 @@ from saeserve.worker.runners.train_checkpoints import (
     load_preprocessing,
     recorded_threads,
 )
+from saeserve.worker.runners.train_events import tell
 from saeserve.worker.runners.train_export import Trained, publish
 from saeserve.worker.runners.train_init import initial_form
+from saeserve.worker.runners.train_sweep import Ground, run_sweep
 
 
 def run(context: RunContext) -> Completed:
-    """Train, evaluate on held-out rows, export, publish."""
+    """Train, evaluate on held-out rows, export, publish; with a sweep every member of it."""
     claim = context.order.claim
     resume = context.store.path(claim.resume) if claim.resume else None
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
     dataset, layout, spec = _resolved(context)
     source = _source(dataset, layout, spec)
     preprocessing = _preprocessing(context, source, layout, spec, resume)
+    if spec.sweep is not None:
+        return run_sweep(context, Ground(spec, dataset, layout, source, preprocessing), resume)
     setup = _setup(context, spec, layout, source, preprocessing)
     if resume is None:
         initial = initial_form(context, spec, layout, preprocessing)
@@ -65,7 +61,7 @@ def _source(dataset: ShardedDataset, layout: Layout, spec: TrainSpec) -> ShardSo
         dataset,
         layout.names,
         norm_cut=spec.preprocess.norm_cut,
-        seed=spec.seed,
+        seed=spec.order_seed,
         window_shards=spec.preprocess.window_shards,
     )
 
@@ -107,21 +103,7 @@ def _train(
     first, pace = trainer.step, Pace(trainer.feed)
     sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), preprocessing)
     for event in trainer.run(sink, context.stop):
-        _tell(context.report, event, trainer.steps)
+        tell(context.report, event, trainer.steps)
         if isinstance(event, Stopped):
             raise JobStopped
     return pace.values((trainer.step - first) * setup.spec.batch_size)
-
-
-def _tell(report: Report, event: TrainingEvent, steps: int) -> None:
-    match event:
-        case MetricsReported(step, tokens, values):
-            report.metrics(step, {**values, "tokens": tokens}, Scale("steps", steps))
-        case CheckpointCommitted(step, size_bytes):
-            report.checkpoint(step, size_bytes)
-        case Warned(step, code, message):
-            report.warning(step, code, message)
-        case Stopped(step):
-            report.log(f"stopped at step {step}")
-        case Finished(step):
-            report.log(f"trained {step} steps")

@@ -21,10 +21,14 @@ _PREPROCESSING = "preprocessing.safetensors"
 
 
 def recorded_threads(folder: Path) -> int:
-    """Threads that the checkpoint was written with: the same number gives the same bits."""
+    """Threads that the checkpoint was written with: the same number gives the same bits.
+
+    Members of a sweep, each in a folder of its own, were all written by one process.
+    """
     try:
-        return int(json.loads((folder / HEADER_FILE).read_bytes())["environment"]["threads"])
-    except (OSError, ValueError, KeyError) as error:
+        header = next(folder.rglob(HEADER_FILE))
+        return int(json.loads(header.read_bytes())["environment"]["threads"])
+    except (OSError, ValueError, KeyError, StopIteration) as error:
         raise _damaged(folder, HEADER_FILE) from error
 
 

@@ -37,6 +37,8 @@ class Trained:
     preprocessing: SideBySide
     trainer: Trainer
     pace: Mapping[str, float]
+    number: int = 0
+    """Which of the job's outputs it is."""
 
 
 def publish(context: RunContext, trained: Trained) -> Output:
@@ -46,7 +48,9 @@ def publish(context: RunContext, trained: Trained) -> Output:
     folder = scratch_folder(context)
     save_model(model, folder)
     context.check_fence()
-    resource = context.models.publish(trained.spec.model, context.submission.id, 0, folder)
+    resource = context.models.publish(
+        trained.spec.model, context.submission.id, trained.number, folder
+    )
     context.report.log(f"published {resource}")
     metrics = {**model.config.lineage.metrics, **_pace(trained)}
     return Output(model=resource, metrics=metrics)
@@ -86,7 +90,9 @@ def _lineage(context: RunContext, trained: Trained) -> Lineage:
 def _sparsity(context: RunContext, trained: Trained) -> dict[str, float]:
     """How target_l0 was met: on held-out rows, else on those that would have come next; {} without
     a target."""
-    heldout_rows = _heldout(context, trained) if _evaluates(trained) else None
+    heldout_rows = None
+    if _evaluates(trained):
+        heldout_rows = map(trained.preprocessing.apply, _heldout(context, trained))
     found = trained.trainer.sparsity(heldout_rows)
     return found.metrics() if found is not None else {}
 

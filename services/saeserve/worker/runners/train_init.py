@@ -22,7 +22,8 @@ def initial_form(
     if spec.init_from is None:
         return None
     version = context.models.resolve(spec.init_from, "train.init_from")
-    check_continuation(spec, version.config, layout)
+    for member in spec.members:
+        check_continuation(member, version.config, layout)
     context.report.log(f"continuing from {version.resource}")
     source, target = sides(layout, preprocessing)
     return unfold(load_model(version.folder), source, target)

@@ -44,7 +44,8 @@ def found_l0(setup: TrainingSetup, tmp_path: Path) -> float:
     trainer = Trainer.start(setup)
     events = run_all(trainer, FolderSink(tmp_path))
     assert [event.code for event in events if isinstance(event, Warned) and event.step > 0] == []
-    unseen = [setup.source.batch(2**30 + i * ROWS, ROWS) for i in range(64)]
+    raw = [setup.source.batch(2**30 + i * ROWS, ROWS) for i in range(64)]
+    unseen = [setup.preprocessing.apply(rows) for rows in raw]
     sparsity = trainer.sparsity(unseen)
     assert sparsity is not None
     assert list(sparsity.warnings(STEPS)) == []

@@ -1,0 +1,81 @@
+"""Rows prepared once for several readers: read, moved, centred and scaled."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from saeserve.core.data.preprocess import Prepares
+from saeserve.core.data.source import ActivationSource
+
+
+class AsTheyAre:
+    """The preprocessing of rows that are prepared already."""
+
+    def apply(self, x_BD: Tensor) -> Tensor:
+        """The rows themselves, not a copy; nobody may write to them."""
+        return x_BD
+
+
+class PreparedRows:
+    """An activation source whose rows come prepared, and on the device.
+
+    The blocks of the held stretch are kept and handed to whoever asks for the same block; others
+    are prepared anew each time. Values equal those of preparing the source's rows one by one.
+    """
+
+    def __init__(
+        self, source: ActivationSource, preprocessing: Prepares, device: torch.device
+    ) -> None:
+        self._source = source
+        self._preprocessing = preprocessing
+        self._device = device
+        self.waited_seconds = 0.0
+        """Spent reading and preparing rows so far."""
+        self._held = range(0)
+        self._blocks: dict[tuple[int, int], Tensor] = {}
+        self._sample: tuple[tuple[int, int], Tensor] | None = None
+
+    @property
+    def d(self) -> int:
+        """Width of a row."""
+        return self._source.d
+
+    @property
+    def rows(self) -> int:
+        """Rows of one epoch."""
+        return self._source.rows
+
+    def hold(self, start: int, rows: int) -> None:
+        """Keep what is read of rows start .. start + rows from now on; let go of all else."""
+        self._held = range(start, start + rows)
+        self._sample = None
+        self._blocks = {block: x for block, x in self._blocks.items() if self._holds(*block)}
+
+    def batch(self, position: int, size: int) -> Tensor:
+        """Rows position .. position + size of the stream, prepared; [size, d], to be read only."""
+        block = (position, size)
+        if not self._holds(*block):
+            return self._prepared(*block)
+        if block not in self._blocks:
+            self._blocks[block] = self._prepared(*block)
+        return self._blocks[block]
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """The source's sample, prepared, on the CPU; the last one is kept until `hold`."""
+        if self._sample is None or self._sample[0] != (n, seed):
+            sample_ND = self._preprocessing.apply(self._source.sample(n, seed))
+            self._sample = ((n, seed), sample_ND)
+        return self._sample[1]
+
+    def _holds(self, position: int, size: int) -> bool:
+        return self._held.start <= position and position + size <= self._held.stop
+
+    def _prepared(self, position: int, size: int) -> Tensor:
+        began = time.perf_counter()
+        rows = self._source.batch(position, size).to(self._device)
+        prepared = self._preprocessing.apply(rows)
+        self.waited_seconds += time.perf_counter() - began
+        return prepared

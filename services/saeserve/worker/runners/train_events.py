@@ -1,0 +1,33 @@
+"""Training events as job events."""
+
+from __future__ import annotations
+
+from saeserve.core.training.events import (
+    CheckpointCommitted,
+    Diverged,
+    Finished,
+    MetricsReported,
+    Stopped,
+    TrainingEvent,
+    Warned,
+)
+from saeserve.worker.report import MEMBER_DIVERGED, MemberOf, Report, Scale
+
+
+def tell(
+    report: Report, event: TrainingEvent | Diverged, steps: int, member: MemberOf | None = None
+) -> None:
+    """Report an event of a run of `steps` steps, or of one `member` of a sweep."""
+    match event:
+        case MetricsReported(step, tokens, values):
+            report.metrics(step, {**values, "tokens": tokens}, Scale("steps", steps), member)
+        case CheckpointCommitted(step, size_bytes):
+            report.checkpoint(step, size_bytes)
+        case Warned(step, code, message):
+            report.warning(step, code, message, member)
+        case Diverged(step, code, message):
+            report.warning(step, MEMBER_DIVERGED, f"{code}: {message}", member)
+        case Stopped(step):
+            report.log(f"stopped at step {step}")
+        case Finished(step):
+            report.log(f"trained {step} steps")
