@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from saeserve.core.specs.training import TrainSpec
+
 ComputeType = Literal["auto", "float32", "bfloat16"]
 BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
 """Names of torch's CPU capabilities, the last one Arm's."""
@@ -17,6 +19,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(feature, False) for feature in BFLOAT16_FEATURES)
+
+
+def encoder_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
+    """Type of a run's encoder GEMM: `auto` is low only where the choice of latents stays exact."""
+    wanted = spec.encoder_dtype
+    if wanted == "auto" and not spec.architecture.exact_choice:
+        return torch.float32
+    return chosen_dtype(wanted, device)
 
 
 def chosen_dtype(wanted: ComputeType, device: torch.device) -> torch.dtype:

@@ -19,6 +19,8 @@ class ArchitectureSpec(Spec):
     """Base of the architecture specs; `name` is the case in the API's oneof and in the registry."""
 
     name: ClassVar[str]
+    exact_choice: ClassVar[bool] = False
+    """Whether active latents stay those of float32 when the encoder multiplies in a lower type."""
 
     def check_width(self, d_sae: int) -> None:
         """Raise SpecError where the spec does not fit `d_sae` latents."""
@@ -71,6 +73,7 @@ class TopKSpec(AuxKSpec):
     """TopK with AuxK (Gao et al. 2024, arXiv 2406.04093, sections 2.3 and A.2)."""
 
     name: ClassVar[str] = "topk"
+    exact_choice: ClassVar[bool] = True
 
     k: int = Field(default=32, ge=1)
     auxk_coefficient: float = Field(default=1 / 32, ge=0)
@@ -100,6 +103,7 @@ class BatchTopKSpec(AuxKSpec):
     """
 
     name: ClassVar[str] = "batchtopk"
+    exact_choice: ClassVar[bool] = True
 
     k: float = Field(default=32.0, gt=0)
     auxk_coefficient: float = Field(default=1 / 32, ge=0)
@@ -232,6 +236,7 @@ class JumpReluSpec(PenaltySpec):
     """
 
     name: ClassVar[str] = "jumprelu"
+    exact_choice: ClassVar[bool] = True
 
     sparsity_coefficient: float = Field(default=20.0, ge=0)
     pre_act_coefficient: float = Field(default=3e-6, ge=0)

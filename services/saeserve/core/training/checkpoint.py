@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 from saeserve.core.architectures.contract import Dimensions, Tensors
 from saeserve.core.disk import space_needed
 from saeserve.core.errors import CheckpointError, SpecError
-from saeserve.core.ops.precision import chosen_dtype
+from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.state import TrainerState
@@ -40,7 +40,7 @@ class Environment(Spec):
     @classmethod
     def of(cls, spec: TrainSpec, device: torch.device) -> Environment:
         """That of a run of `spec` on `device` in this process."""
-        dtype = chosen_dtype(spec.encoder_dtype, device)
+        dtype = encoder_dtype(spec, device)
         return cls(
             threads=torch.get_num_threads(),
             instruction_set=torch.backends.cpu.get_cpu_capability(),

@@ -8,12 +8,23 @@ that train row by row both forms are the same, and nothing moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
 
 from saeserve.core.architectures.applied import features_of, reconstruction_of
-from saeserve.core.architectures.contract import Batch, EvaluationForm, Stats
+from saeserve.core.architectures.contract import (
+    Architecture,
+    Batch,
+    Context,
+    EvaluationForm,
+    Stats,
+)
+from saeserve.core.specs.architectures import ArchitectureSpec
 from saeserve.core.training.events import Warned
+from saeserve.core.training.state import TrainerState
 
 LARGEST_MISS = 0.05
 LARGEST_MOVE = 0.15
@@ -56,12 +67,29 @@ class Sparsity:
             yield Warned(step, "CALIBRATION_RAISED_FVU", message)
 
 
+def training_form(
+    architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState, ctx: Context
+) -> Callable[[Batch], Stats]:
+    """What a step would see of a batch. What is active is float32's, whatever type steps use."""
+    exact = replace(ctx, encoder_dtype=torch.float32)
+
+    @torch.no_grad()
+    def stats(batch: Batch) -> Stats:
+        return architecture.loss(spec, state.params, state.architecture, batch, exact).stats
+
+    return stats
+
+
 def judge(
-    target_l0: float, form: EvaluationForm, batches: Iterable[tuple[Batch, Stats]]
+    target_l0: float,
+    form: EvaluationForm,
+    trained: Callable[[Batch], Stats],
+    batches: Iterable[Batch],
 ) -> Sparsity:
-    """Compare `form` with what the training form did on the same batches (at least one row)."""
+    """Compare `form` with the training form on the same batches (at least one row)."""
     fired, error, training_fired, training_error, rows = 0, 0.0, 0, 0.0, 0
-    for batch, stats in batches:
+    for batch in batches:
+        stats = trained(batch)
         f_BF = features_of(form, batch.x_BD)
         residual_BO = batch.target_BO - reconstruction_of(form, batch.x_BD, f_BF)
         fired += int((f_BF != 0).sum())

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import (
@@ -19,11 +18,10 @@ from saeserve.core.architectures.contract import (
     Batch,
     Context,
     EvaluationForm,
-    Stats,
 )
 from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.errors import DivergedError
-from saeserve.core.ops.precision import chosen_dtype
+from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import checkpoint, dead, notices
@@ -37,7 +35,7 @@ from saeserve.core.training.events import (
     Warned,
 )
 from saeserve.core.training.feed import Feed, Pace
-from saeserve.core.training.judging import Sparsity, judge
+from saeserve.core.training.judging import Sparsity, judge, training_form
 from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.schedules import checkpoint_due, learning_rate
 from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, check, resolved
@@ -71,7 +69,7 @@ class Trainer:
         self._architecture: Architecture[Any] = architecture_of(setup.spec)
         self._controller = Controller(setup.spec)
         self._adam = adam_settings(setup.spec)
-        self._encoder_dtype = chosen_dtype(setup.spec.encoder_dtype, setup.device)
+        self._encoder_dtype = encoder_dtype(setup.spec, setup.device)
         self._committed = -1 if state.step == 0 else state.step
         self.feed = Feed(setup.source, setup.preprocessing, setup.dims, setup.device)
         self._pace = Pace(self.feed)
@@ -186,20 +184,15 @@ class Trainer:
 
         Judged on prepared `heldout` rows (blocks are micro-batches), else on those that come next.
         """
-        target, architecture, state = self.spec.target_l0, self._architecture, self._state
-        if target is None:
+        if self.spec.target_l0 is None:
             return None
-        ctx = self._context()
-
-        @torch.no_grad()
-        def trained(batch: Batch) -> Stats:
-            spec = self.spec.architecture
-            return architecture.loss(spec, state.params, state.architecture, batch, ctx).stats
-
         batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
         if heldout is not None:
             batches = (self._setup.dims.batch(rows.to(self._setup.device)) for rows in heldout)
-        return judge(target, self.form(), ((batch, trained(batch)) for batch in batches))
+        trained = training_form(
+            self._architecture, self.spec.architecture, self._state, self._context()
+        )
+        return judge(self.spec.target_l0, self.form(), trained, batches)
 
     def _train_step(self) -> None:
         state = self._state

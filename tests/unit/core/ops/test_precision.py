@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.fakes.training import tiny_spec
 
-from saeserve.core.ops.precision import chosen_dtype
+from saeserve.core.ops.precision import chosen_dtype, encoder_dtype
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -36,3 +38,17 @@ def test_auto_on_cuda_does_not_take_emulation_for_support(
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert chosen_dtype("auto", CUDA) is getattr(torch, expected)
+
+
+def test_auto_is_low_only_where_the_choice_of_latents_stays_exact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    exact = {
+        name: encoder_dtype(tiny_spec(name, encoder_dtype="auto"), CPU) is torch.bfloat16
+        for name in ARCHITECTURE_SPECS
+    }
+    rounded = {"relu", "gated"}
+    assert exact == {name: name not in rounded for name in ARCHITECTURE_SPECS}
+    asked = tiny_spec("relu", encoder_dtype="bfloat16")
+    assert encoder_dtype(asked, CPU) is torch.bfloat16
