@@ -9,7 +9,9 @@ from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.judging import check_widths, judged_sources
 from saeserve.core.specs.layout import Layout, layout_of
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
-from saeserve.core.specs.memory import Plan, TrainingData, plan_training
+from saeserve.core.specs.machine import Fleet
+from saeserve.core.specs.memory import Plan, plan_training
+from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference
@@ -18,20 +20,16 @@ from saeserve.registry.version import ModelVersion
 _FIELD = "spec.evaluate"
 
 
-def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[TrainSpec, Plan]:
+def check_train(
+    spec: TrainSpec, inputs: Inputs, upstream: Upstream, fleet: Fleet
+) -> tuple[TrainSpec, Plan]:
     """The resolved spec and the plan; while the data set is PENDING, the worker resolves."""
     manifest = inputs.manifest(spec.dataset, upstream, "spec.train.dataset")
     if manifest is None:
         return pinned(spec, None, inputs, upstream), plan_training(spec, spec, None)
     layout = _layout(spec, manifest)
     resolved = pinned(layout.resolve(spec), layout, inputs, upstream)
-    data = TrainingData(
-        d=layout.d_in,
-        d_target=layout.d_out if spec.target_source is not None else 0,
-        train_rows=manifest.rows - manifest.heldout_rows,
-        heldout_rows=manifest.heldout_rows,
-        shard_rows=max(shard.rows for shard in manifest.shards),
-    )
+    data = training_data(layout, manifest)
     if not data.train_rows:
         raise FailedPrecondition(
             f"all {manifest.rows} rows of data set {spec.dataset} are held out",
@@ -39,7 +37,7 @@ def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[Tr
             field="spec.train.dataset",
             remedy="make the data set again with a lower heldout_fraction",
         )
-    return resolved, plan_training(spec, resolved, data)
+    return resolved, plan_training(spec, resolved, data, fleet)
 
 
 def _layout(spec: TrainSpec, manifest: DatasetManifest) -> Layout:
