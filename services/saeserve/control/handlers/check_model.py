@@ -8,8 +8,8 @@ from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.judging import check_widths, judged_sources
 from saeserve.core.specs.layout import Layout, layout_of
-from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.machine import Fleet
+from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.memory import Plan, plan_training
 from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec

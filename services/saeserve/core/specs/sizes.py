@@ -14,7 +14,8 @@ from saeserve.core.specs.training import TrainSpec
 _WITHOUT_INPUT_BIAS = ("jumprelu", "relu")
 _VECTORS = {"jumprelu": ("b_enc", "t"), "gated": ("b_gate", "b_mag", "r_mag")}
 
-_VALUE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+VALUE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+"""Of the types that data sets are stored in."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -51,7 +52,7 @@ def training_data(layout: Layout, manifest: DatasetManifest) -> TrainingData:
         train_rows=manifest.rows - manifest.heldout_rows,
         heldout_rows=manifest.heldout_rows,
         shard_rows=max(shard.rows for shard in manifest.shards),
-        value_bytes=_VALUE_BYTES[manifest.dtype],
+        value_bytes=VALUE_BYTES[manifest.dtype],
     )
 
 
