@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -19,18 +20,19 @@ from saeserve.worker.runners.devices import device_of, settle_torch
 
 
 def main() -> None:
-    """Measure, and write the machine to the order's path in one piece."""
+    """Measure, and leave what is known at the order's path after each architecture."""
     order = CalibrationOrder.model_validate_json(sys.argv[1])
     die_with_parent(order.parent)
     settle_torch(order.torch_threads)
-    machine = measured(order, device_of(order.resource_class))
-    staged = order.path.with_suffix(".part")
-    staged.write_text(machine.model_dump_json())
-    os.replace(staged, order.path)
+    device = device_of(order.resource_class)
+    machine = _rated(order, device)
+    for timing in measure_steps(device):
+        machine = machine.model_copy(update={"timings": (*machine.timings, timing)})
+        _leave(machine, order.path)
 
 
-def measured(order: CalibrationOrder, device: torch.device) -> Machine:
-    """The machine as this process finds it."""
+def _rated(order: CalibrationOrder, device: torch.device) -> Machine:
+    """The machine as this process finds it, before any step."""
     rates = measure_rates(device)
     cuda = device.type == "cuda"
     return Machine(
@@ -42,8 +44,14 @@ def measured(order: CalibrationOrder, device: torch.device) -> Machine:
         float32_flops=rates.float32_flops,
         bfloat16_flops=rates.bfloat16_flops,
         adam_bytes_per_second=rates.adam_bytes_per_second,
-        timings=measure_steps(device),
     )
+
+
+def _leave(machine: Machine, path: Path) -> None:
+    """In one piece; what is left before a process is ended counts."""
+    staged = path.with_suffix(".part")
+    staged.write_text(machine.model_dump_json())
+    os.replace(staged, path)
 
 
 if __name__ == "__main__":

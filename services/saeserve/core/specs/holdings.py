@@ -93,14 +93,14 @@ def _initialisation(spec: TrainSpec, data: TrainingData) -> list[Held]:
     now = frozenset({Moment.INITIALISATION})
     rows = min(_sample_rows(spec), data.train_rows)
     sample = (rows, data.width)
-    held = [
-        Held("sample", sample, "float32", now | {Moment.START}),
-        Held("centring and scaling of the sample", (3, *sample), "float32", now),
-        Held("squares of a dictionary's rows", (spec.d_sae, data.d_out), "float32", now),
-    ]
-    if isinstance(spec.architecture, TopKSpec | BatchTopKSpec):
-        copies = 2 if spec.architecture.b_dec_init == "geometric_median" else 0
-        held.append(Held("Weiszfeld's distances", (copies, *sample), "float64", now))
+    held = [Held("sample", sample, "float32", now | {Moment.START})]
+    if _weiszfeld(spec):
+        held.append(Held("sample, distances and their squares", (3, *sample), "float64", now))
+    else:
+        held.append(Held("centring and scaling of the sample", (3, *sample), "float32", now))
+        held.append(
+            Held("squares of a dictionary's rows", (spec.d_sae, data.d_out), "float32", now)
+        )
     if isinstance(spec.architecture, JumpReluSpec):
         held.append(Held("quantiles", (2, rows, _QUANTILE_BLOCK), "float32", now))
     if spec.target_l0 is not None:
@@ -108,6 +108,13 @@ def _initialisation(spec: TrainSpec, data: TrainingData) -> list[Held]:
         held.append(Held("features", measured, "float32", frozenset({Moment.START})))
         held += _each("form.", _shapes(spec, data), frozenset({Moment.START}))
     return held
+
+
+def _weiszfeld(spec: TrainSpec) -> bool:
+    """Whether biases start at geometric medians (`ops.location`)."""
+    chosen = spec.architecture
+    family = isinstance(chosen, TopKSpec | BatchTopKSpec)
+    return family and chosen.b_dec_init == "geometric_median"
 
 
 def _sample_rows(spec: TrainSpec) -> int:
@@ -213,12 +220,13 @@ def _rows_read(spec: TrainSpec, data: TrainingData) -> list[Held]:
 
 
 def _base(accelerator: bool) -> list[Held]:
-    def held(name: str, size: int, host: bool) -> Held:
-        return Held(name, (size,), "byte", ALWAYS, Part.BASE, host)
+    def held(name: str, size: int, moments: frozenset[Moment], host: bool) -> Held:
+        return Held(name, (size,), "byte", moments, Part.BASE, host)
 
     context = CONTEXT_BYTES if accelerator else 0
+    stepped = TRAINED - {Moment.START}
     return [
-        held("interpreter, torch and kernels", BASE_BYTES, True),
-        held("blocks that the allocator keeps", SLACK_BYTES, True),
-        held("the accelerator's context", context, False),
+        held("interpreter, torch and kernels", BASE_BYTES, ALWAYS, True),
+        held("blocks that the allocator keeps", SLACK_BYTES, stepped, True),
+        held("the accelerator's context", context, ALWAYS, False),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 
 
@@ -33,17 +34,17 @@ class Machine(Spec):
     memory_bytes: int = Field(ge=0)
     """What one job may have: of the accelerator where there is one, else of the host, where a
     control group's limit counts."""
-    float32_flops: float = Field(default=0.0, ge=0)
-    bfloat16_flops: float = Field(default=0.0, ge=0)
-    """FLOP a second of an encoder's product; 0: not measured."""
-    adam_bytes_per_second: float = Field(default=0.0, ge=0)
+    float32_flops: float = Field(default=1.0, gt=0)
+    bfloat16_flops: float = Field(default=1.0, gt=0)
+    """FLOP a second of an encoder's product; of no use without timings."""
+    adam_bytes_per_second: float = Field(default=1.0, gt=0)
     """Memory traffic of the optimiser: 28 bytes a parameter."""
     timings: tuple[StepTiming, ...] = ()
 
     @property
     def measured(self) -> bool:
-        """Whether it is known how fast it is, beside how large."""
-        return min(self.float32_flops, self.bfloat16_flops, self.adam_bytes_per_second) > 0
+        """Whether it is known how fast it is at every architecture, beside how large."""
+        return ARCHITECTURE_SPECS.keys() == {each.architecture for each in self.timings}
 
     def timing(self, architecture: str) -> StepTiming | None:
         """The measured steps of an architecture, if any."""

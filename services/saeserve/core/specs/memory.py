@@ -165,7 +165,7 @@ def _fit_notes(fleet: Fleet, large: Sequence[Machine], needed: int) -> list[str]
 
 def _speed_notes(predicted: Sequence[tuple[float, Machine]]) -> list[str]:
     if not predicted:
-        return ["the worker has not measured its machine yet, so no speed is predicted"]
+        return ["no worker has measured how fast it trains this yet, so no speed is predicted"]
     _, slowest = max(predicted, key=lambda pair: pair[0])
     return [
         f"speed is scaled from steps measured on {slowest.name} ({slowest.threads} threads, "
