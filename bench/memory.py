@@ -87,12 +87,17 @@ class Measured:
 
     def line(self) -> str:
         case, error = self.case, self.planned_bytes / self.peak_bytes - 1
-        predicted = self.planned_tokens_per_second or 0.0
+        predicted = self.planned_tokens_per_second
+        ratio = (
+            ""
+            if predicted is None
+            else f"  predicted / real {predicted / self.tokens_per_second:.2f}"
+        )
         return (
             f"{case.architecture:11s} d_sae {case.d_sae:7d}  batch {case.batch_size:5d}/"
             f"{case.micro_batch_size:5d}  peak {self.peak_bytes / 2**20:7.0f} MiB  planned "
             f"{self.planned_bytes / 2**20:7.0f} ({error:+.1%})  {self.tokens_per_second:8.0f} "
-            f"tokens/s  predicted {predicted:8.0f} ({predicted / self.tokens_per_second - 1:+.0%})"
+            f"tokens/s{ratio}"
         )
 
 
@@ -199,19 +204,20 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help="architecture:d_sae:batch[/micro]")
     parser.add_argument("--quick", action="store_true", help="two small cases")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-speed", action="store_true", help="memory alone: no calibration")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     chosen = options.cases or (QUICK if options.quick else WHOLE).split()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        machine = _calibrated(folder, options.threads)
+        machine = None if options.no_speed else _calibrated(folder, options.threads)
         bench = Bench(folder, options.threads, machine)
         measured: list[Measured] = []
         for number, text in enumerate(chosen):
             measured.append(bench.run(Case.parse(text), number))
             print(measured[-1].line(), flush=True)
     told = {
-        "machine": machine.model_dump(mode="json"),
+        "machine": machine.model_dump(mode="json") if machine else None,
         "d_in": D_IN,
         "cases": [asdict(each) for each in measured],
     }

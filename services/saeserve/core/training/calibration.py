@@ -35,7 +35,7 @@ WARM_STEPS, STEPS = 1, 6
 ENOUGH_S = 0.4
 """A measurement of steps ends after this time too, once a step beyond the first ones is done."""
 LARGEST_SHARE = 0.9
-"""Of the smaller batch's time that may belong to the step: a line through noise could say more."""
+"""Of a batch's time that may belong to the step: a line through noise could say more."""
 PRODUCT = (512, 512, 4096)
 """Rows, inputs and latents of the encoder's product."""
 OPTIMISED = 2**24
@@ -72,7 +72,7 @@ def measure_step(architecture: str, device: torch.device, d_sae: int = D_SAE) ->
     """Of one architecture."""
     few, many = (_step_seconds(_spec(architecture, rows, d_sae), device) for rows in ROWS)
     per_row = (many - few) / (ROWS[1] - ROWS[0])
-    per_step = min(max(many - per_row * ROWS[1], 0.0), LARGEST_SHARE * few)
+    per_step = min(max(many - per_row * ROWS[1], 0.0), LARGEST_SHARE * min(few, many))
     spec = _spec(architecture, ROWS[0], d_sae)
     return StepTiming(
         architecture=architecture,
