@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.fakes.control import TRAIN, Bench
 
@@ -9,7 +11,7 @@ from saeserve.control.converters.jobs import plan_message
 from saeserve.core.specs.machine import Machine, StepTiming
 from saeserve.platform.errors import FailedPrecondition
 
-WIDE = TRAIN | {"d_sae": 2**16, "batch_size": 1024, "relu": {}, "topk": None}
+WIDE: dict[str, Any] = TRAIN | {"d_sae": 2**16, "batch_size": 1024, "relu": {}, "topk": None}
 TIMING = StepTiming(
     architecture="topk",
     d_in=4,

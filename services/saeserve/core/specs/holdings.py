@@ -32,14 +32,14 @@ measured; a run that has to compile the kernels first takes about as much again.
 CONTEXT_BYTES = 512 * 2**20
 """An accelerator's context and libraries: the customary size, not measured here."""
 
-_SAMPLE_ROWS = 32_768
-_QUANTILE_BLOCK = 1_024
-_L0_ROWS = 2_048
-_FOLD_ELEMENTS = 2**23
-_EVALUATION_BYTES = 64 * 2**20
-_EVALUATION_ROWS = 2_048
+SAMPLE_ROWS = 32_768
+QUANTILE_BLOCK = 1_024
+L0_ROWS = 2_048
+FOLD_ELEMENTS = 2**23
+EVALUATION_BYTES = 64 * 2**20
+EVALUATION_ROWS = 2_048
 """As `architectures.topk`, `architectures.jumprelu`, `training.starting`, `export.fold`,
-`ops.sparse` and the runner have them; `tests/unit/core` holds them equal."""
+`ops.sparse` and the runner have them; a test holds them equal."""
 
 _BLOCK_ROWS = 256
 """Rows of pre-activations that compiled steps have at a time (`ops.fast`, `ops.band`)."""
@@ -115,9 +115,9 @@ def _initialisation(spec: TrainSpec, data: TrainingData) -> list[Held]:
             Held("squares of a dictionary's rows", (spec.d_sae, data.d_out), "float32", now)
         )
     if isinstance(spec.architecture, JumpReluSpec):
-        held.append(Held("quantiles", (2, rows, _QUANTILE_BLOCK), "float32", now))
+        held.append(Held("quantiles", (2, rows, QUANTILE_BLOCK), "float32", now))
     if spec.target_l0 is not None:
-        measured = (3, min(spec.batch_size, _L0_ROWS), spec.d_sae)
+        measured = (3, min(spec.batch_size, L0_ROWS), spec.d_sae)
         held.append(Held("features", measured, "float32", frozenset({Moment.START})))
         held += _each("form.", _shapes(spec, data), frozenset({Moment.START}))
     return held
@@ -134,7 +134,7 @@ def _sample_rows(spec: TrainSpec) -> int:
     if isinstance(spec.architecture, JumpReluSpec):
         wanted = 10 * spec.d_sae / (spec.architecture.initial_l0 or 1)
         return max(4_096, math.ceil(wanted))
-    return _SAMPLE_ROWS if isinstance(spec.architecture, TopKSpec | BatchTopKSpec) else 1
+    return SAMPLE_ROWS if isinstance(spec.architecture, TopKSpec | BatchTopKSpec) else 1
 
 
 def _step(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
@@ -248,14 +248,14 @@ def _closing(spec: TrainSpec, data: TrainingData) -> list[Held]:
     in blocks of float64."""
     shapes, widest = _shapes(spec, data), max(data.d, data.d_out)
     export, evaluation = frozenset({Moment.EXPORT}), frozenset({Moment.EVALUATION})
-    block = min(_FOLD_ELEMENTS, spec.d_sae * widest)
-    features = min(_EVALUATION_BYTES // 4, _EVALUATION_ROWS * spec.d_sae)
+    block = min(FOLD_ELEMENTS, spec.d_sae * widest)
+    features = min(EVALUATION_BYTES // 4, EVALUATION_ROWS * spec.d_sae)
     held = [
         *_each("form.", shapes, export),
         *_each("folded.", shapes, export | evaluation),
         Held("blocks of the fold", (4, block), "float64", export),
         Held("features by blocks", (2, features), "float32", evaluation),
-        Held("held-out rows", (4, _EVALUATION_ROWS, data.width), "float64", evaluation),
+        Held("held-out rows", (4, EVALUATION_ROWS, data.width), "float64", evaluation),
     ]
     rows = micro_batch_of(spec)
     for moment, wanted in (
