@@ -36,7 +36,7 @@ from saeserve.worker.order import JobOrder, command
 D_IN = 576
 STEPS = 6
 ROWS = 40_000
-POLL_S = 0.01
+POLL_S = 0.05
 OUT = Path(__file__).parent / "results" / "memory.json"
 QUICK = "topk:16384:2048 jumprelu:8192:1024"
 WHOLE = (
