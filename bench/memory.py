@@ -31,6 +31,7 @@ from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.roots import Roots
 from saeserve.worker import hardware
+from saeserve.worker.child import DEFAULTS
 from saeserve.worker.order import JobOrder, command
 
 D_IN = 576
@@ -157,13 +158,18 @@ class Bench:
 
 def _peak(words: list[str]) -> int:
     """Run a process and return the most memory that was resident, in bytes."""
-    process, peak = subprocess.Popen(words), 0
+    # With the environment that workers give to job processes: it decides what is kept of memory.
+    process, peak = subprocess.Popen(words, env=_environment()), 0
     while process.poll() is None:
         peak = max(peak, _resident(process.pid))
         time.sleep(POLL_S)
     if process.returncode:
         raise SystemExit(f"the job ended with {process.returncode}: {' '.join(words[-1:])}")
     return peak
+
+
+def _environment() -> dict[str, str]:
+    return DEFAULTS | os.environ  # noqa: TID251 - handed on, not read
 
 
 def _resident(pid: int) -> int:
@@ -194,7 +200,7 @@ def _calibrated(folder: Path, threads: int) -> Machine:
         parent=os.getpid(),
     )
     began = time.monotonic()
-    subprocess.run(hardware.command(order), check=True)
+    subprocess.run(hardware.command(order), check=True, env=_environment())
     print(f"calibrated in {time.monotonic() - began:.1f} s")
     return Machine.model_validate_json(path.read_bytes())
 
