@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.record import (
     Beat,
@@ -59,6 +60,7 @@ class MemoryIndex:
         self._offers: dict[tuple[str, str], str] = {}
         self._unsettled: set[str] = set()
         self._leaders: dict[str, tuple[str, float]] = {}
+        self._machines: dict[tuple[str, str], tuple[Machine, float]] = {}
         self._generation: str | None = None
 
     def forget(self) -> None:
@@ -68,6 +70,7 @@ class MemoryIndex:
             self._offers.clear()
             self._unsettled.clear()
             self._leaders.clear()
+            self._machines.clear()
             self._generation = None
 
     def put(
@@ -261,6 +264,20 @@ class MemoryIndex:
                 return False
             self._leaders[name] = (owner, self._clock() + ttl_s)
             return True
+
+    def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
+        with self._reached():
+            self._machines[resource_class, worker] = (machine, self._clock() + ttl_s)
+
+    def machines(self, resource_class: str) -> list[Machine]:
+        with self._reached():
+            return [
+                machine
+                for (name, _), (machine, ends) in sorted(
+                    self._machines.items(), key=lambda item: item[0]
+                )
+                if name == resource_class and ends > self._clock()
+            ]
 
     def generation(self) -> str | None:
         with self._reached():

@@ -245,6 +245,7 @@ class RealStack:
             "reconcile_seconds": "0.2",
             "retry_seconds": "0",
             "torch_threads": "1",
+            "calibrate": "false",
             **self.settings,
             **settings,
         }

@@ -11,7 +11,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from saeserve.core.specs import interchange, jobs, training
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
-from saeserve.core.specs.memory import Plan
+from saeserve.core.specs.fitting import Refusal
+from saeserve.core.specs.memory import MemoryPeak, MemoryPlan, Plan
 from saeserve.core.specs.sweep import SweepSpec
 from saeserve.v1 import job_pb2, spec_pb2
 
@@ -39,9 +40,15 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (interchange.ImportModelSpec, spec_pb2.ImportModelSpec.DESCRIPTOR),
     (interchange.ReferenceSpec, spec_pb2.ReferenceSpec.DESCRIPTOR),
     (interchange.ExportModelSpec, spec_pb2.ExportModelSpec.DESCRIPTOR),
-    (Plan, job_pb2.Plan.DESCRIPTOR),
 ]
-IDS = [spec.__name__ for spec, _ in PAIRS]
+PLANS: list[tuple[type[Spec], Descriptor]] = [
+    (Plan, job_pb2.Plan.DESCRIPTOR),
+    (MemoryPlan, job_pb2.MemoryPlan.DESCRIPTOR),
+    (MemoryPeak, job_pb2.MemoryPeak.DESCRIPTOR),
+    (Refusal, job_pb2.Refusal.DESCRIPTOR),
+]
+ALL = PAIRS + PLANS
+IDS = [spec.__name__ for spec, _ in ALL]
 SCALARS: dict[int, type] = {
     FieldDescriptor.TYPE_INT64: int,
     FieldDescriptor.TYPE_DOUBLE: float,
@@ -65,12 +72,12 @@ def plain(annotation: Any) -> tuple[Any, bool]:  # noqa: ANN401 - annotations ar
     return annotation, False
 
 
-@pytest.mark.parametrize(("spec", "message"), PAIRS, ids=IDS)
+@pytest.mark.parametrize(("spec", "message"), ALL, ids=IDS)
 def test_fields_have_the_same_names(spec: type[Spec], message: Descriptor) -> None:
     assert sorted(spec.model_fields) == sorted(field.name for field in message.fields)
 
 
-@pytest.mark.parametrize(("spec", "message"), PAIRS, ids=IDS)
+@pytest.mark.parametrize(("spec", "message"), ALL, ids=IDS)
 def test_fields_have_the_same_types(spec: type[Spec], message: Descriptor) -> None:
     for field in message.fields:
         expected, repeats = plain(spec.model_fields[field.name].annotation)
@@ -81,7 +88,7 @@ def test_fields_have_the_same_types(spec: type[Spec], message: Descriptor) -> No
             assert expected is SCALARS[field.type], field.name
 
 
-@pytest.mark.parametrize(("spec", "message"), PAIRS[:-1], ids=IDS[:-1])
+@pytest.mark.parametrize(("spec", "message"), PAIRS, ids=IDS[: len(PAIRS)])
 def test_every_scalar_of_a_spec_knows_unset_from_zero(
     spec: type[Spec], message: Descriptor
 ) -> None:
@@ -91,7 +98,7 @@ def test_every_scalar_of_a_spec_knows_unset_from_zero(
 
 def test_every_spec_message_has_its_spec() -> None:
     messages = set(spec_pb2.DESCRIPTOR.message_types_by_name)
-    assert messages == {message.name for _, message in PAIRS[:-1]}
+    assert messages == {message.name for _, message in PAIRS}
 
 
 def test_architectures_are_the_oneof() -> None:

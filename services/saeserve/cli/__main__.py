@@ -9,6 +9,7 @@ import typer
 from saeserve.cli import datasets, interchange, jobs, models, submit
 from saeserve.cli.doctor import doctor
 from saeserve.cli.output import errors
+from saeserve.cli.plan import plan
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
 from saeserve.platform.errors import ServiceError
@@ -20,7 +21,7 @@ app = typer.Typer(
 )
 app.command()(up)
 app.add_typer(submit.app, name="submit")
-app.command()(submit.plan)
+app.command()(plan)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(datasets.app, name="datasets")
 models.app.command("import")(interchange.import_model)

@@ -1,14 +1,13 @@
-"""`saeserve submit train|harvest|ingest|evaluate` and `saeserve plan`."""
+"""`saeserve submit train|harvest|ingest|evaluate`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from saeserve.cli import specs
-from saeserve.cli.output import Json, connect, print_fields, print_json, size
+from saeserve.cli.output import Json
 from saeserve.cli.sending import File, Priority, RequestId, Set, WaitsFor, Watch, send
 
 app = typer.Typer(no_args_is_help=True, help="Submit a job.")
@@ -138,32 +137,6 @@ def evaluate(
     }
     spec = specs.build("evaluate", file, flags, set_ or [])
     send(spec, waits_for, request_id, priority, watch, as_json)
-
-
-def plan(
-    file: Annotated[Path, typer.Argument(help="Job file, YAML or JSON.")],
-    set_: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a job would take, with every default filled in; records nothing."""
-    spec = specs.read_file(file)
-    kind = next(iter(spec), "")
-    with connect() as client:
-        job, planned = client.jobs.plan(specs.build(kind, file, {}, set_ or []))
-    if as_json:
-        print_json({"resolved_spec": job.resolved_spec, "plan": planned})
-        return
-    print_fields(
-        [
-            ("parameters", f"{planned.parameters:,}"),
-            ("memory", size(planned.memory_bytes)),
-            ("disk", size(planned.disk_bytes)),
-            ("steps", f"{planned.steps:,}"),
-            ("models", "\n".join(planned.models)),
-            ("notes", "\n".join(planned.notes)),
-        ]
-    )
-    print_json(job.resolved_spec)
 
 
 def _site(name: str) -> dict[str, object]:

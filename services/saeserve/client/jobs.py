@@ -11,7 +11,8 @@ import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
 from saeserve.client.errors import InvalidArgumentError, UnavailableError, translated
-from saeserve.client.values import Job, JobEvent, Plan, event_value, job_value, plan_value
+from saeserve.client.plans import plan_value
+from saeserve.client.values import Job, JobEvent, Plan, event_value, job_value
 from saeserve.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc, spec_pb2
 
 RECONNECT_SECONDS = 1.0
@@ -71,13 +72,16 @@ class Jobs:
     def plan(
         self, spec: Mapping[str, Any] | spec_pb2.JobSpec, *, waits_for: Sequence[str] = ()
     ) -> tuple[Job, Plan]:
-        """Resolve, check and plan a spec without recording anything."""
+        """Resolve, check and plan a spec without recording anything.
+
+        A job that would be refused for want of memory is planned too: see `Plan.refusal`.
+        """
         request = job_service_pb2.SubmitJobRequest(
             spec=parse_spec(spec), validate_only=True, waits_for=waits_for
         )
         with translated(self._address):
             response = self._stub.SubmitJob(request, timeout=self._timeout)
-        return job_value(response.job), plan_value(response)
+        return job_value(response.job), plan_value(response.plan)
 
     def get(self, job: str) -> Job:
         """The job as it is now."""

@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from saeserve.v1 import dataset_pb2, job_pb2, job_service_pb2
+from saeserve.v1 import dataset_pb2, job_pb2
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -106,8 +106,23 @@ class JobEvent:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why a job would be refused, and the largest that would not be."""
+
+    code: str
+    message: str
+    remedy: str
+    largest_batch_size: int | None
+    largest_micro_batch_size: int | None
+    largest_d_sae: int | None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a job would take."""
+    """What a job would take; sizes in bytes, None where it is not known.
+
+    `memory` has the bytes by what holds them, `peaks` the most that each stretch of the job holds.
+    """
 
     parameters: int
     memory_bytes: int
@@ -116,6 +131,12 @@ class Plan:
     notes: tuple[str, ...]
     models: tuple[str, ...]
     """Names of the models that a train job publishes, the members of a sweep in order."""
+    memory: Mapping[str, int]
+    peaks: Mapping[str, int]
+    machine_memory_bytes: int | None
+    tokens_per_second: float | None
+    seconds: float | None
+    refusal: Refusal | None
 
 
 @dataclass(frozen=True)
@@ -238,19 +259,6 @@ def event_value(event: job_pb2.JobEvent) -> JobEvent:
         data["state"] = job_pb2.JobState.Name(payload.state).removeprefix("JOB_STATE_")
     time = instant(event.time)
     return JobEvent(kind, time, event.attempt, event.step, data, event.token, event.member)
-
-
-def plan_value(response: job_service_pb2.SubmitJobResponse) -> Plan:
-    """The plan in a submit's answer."""
-    plan = response.plan
-    return Plan(
-        parameters=plan.parameters,
-        memory_bytes=plan.memory_bytes,
-        disk_bytes=plan.disk_bytes,
-        steps=plan.steps,
-        notes=tuple(plan.notes),
-        models=tuple(plan.models),
-    )
 
 
 def dataset_value(dataset: dataset_pb2.Dataset) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.record import (
     Beat,
@@ -129,6 +130,15 @@ class JobIndex(Protocol):
 
     def lead(self, name: str, owner: str, ttl_s: float) -> bool:
         """Take or keep the leadership `name`; True for the one owner that holds it."""
+        ...
+
+    def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
+        """Tell that `worker` takes jobs of a class on this machine; forgotten after `ttl_s`
+        unless told again. Says nothing about leases."""
+        ...
+
+    def machines(self, resource_class: str) -> list[Machine]:
+        """Machines of the class whose workers were heard of lately, by the workers' names."""
         ...
 
     def generation(self) -> str | None:

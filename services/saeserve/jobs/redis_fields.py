@@ -1,12 +1,23 @@
-"""A job record as the fields of a Redis hash, and back."""
+"""Job records as the fields of a Redis hash, events and machines as JSON, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from saeserve.jobs.record import Failure, JobRecord, Output, Progress, Submission
+from saeserve.core.specs.machine import Machine
+from saeserve.jobs.record import (
+    Event,
+    Failure,
+    JobRecord,
+    NumberedEvent,
+    Output,
+    Progress,
+    Submission,
+)
+from saeserve.jobs.redis_scripts import text
 from saeserve.jobs.states import TERMINAL, JobState
 
 _OUTPUTS = TypeAdapter(tuple[Output, ...])
@@ -69,3 +80,24 @@ def from_fields(fields: Fields) -> JobRecord:
         ended=int(fields["ended"]) / 1000,
         revision=int(fields["revision"]),
     )
+
+
+def event_json(event: Event) -> str:
+    """An event as the stream holds it."""
+    return event.model_dump_json()
+
+
+def numbered(entry: tuple[bytes | str, dict[bytes | str, bytes | str]]) -> NumberedEvent:
+    """The event of a stream's entry."""
+    sequence, fields = entry
+    [event] = fields.values()
+    return NumberedEvent(
+        sequence=int(text(sequence).partition("-")[0]), event=Event.model_validate_json(event)
+    )
+
+
+def machines_of(told: Sequence[str]) -> Iterator[Machine]:
+    """Machines, without those of another release's form: its workers may run beside ours."""
+    for each in told:
+        with contextlib.suppress(ValidationError):
+            yield Machine.model_validate_json(each)

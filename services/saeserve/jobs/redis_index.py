@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import redis
 
+from saeserve.core.specs.machine import Machine
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -23,7 +24,15 @@ from saeserve.jobs.record import (
     Output,
     Progress,
 )
-from saeserve.jobs.redis_fields import failure_json, from_fields, outputs_json, to_fields
+from saeserve.jobs.redis_fields import (
+    event_json,
+    failure_json,
+    from_fields,
+    machines_of,
+    numbered,
+    outputs_json,
+    to_fields,
+)
 from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
 from saeserve.jobs.states import JobState
 
@@ -48,7 +57,7 @@ class RedisIndex:
         fields = to_fields(record, self._stream_length)
         pairs = [part for pair in fields.items() for part in pair]
         kept = history[-self._stream_length :]
-        events = [part for event in kept for part in (event.epoch, event.op, _dump(event))]
+        events = [part for event in kept for part in (event.epoch, event.op, event_json(event))]
         return self._scripts.flag("put", record.id, _ms(lease_ttl_s), len(fields), *pairs, *events)
 
     def get(self, job: str) -> JobRecord | None:
@@ -131,7 +140,7 @@ class RedisIndex:
 
     def append(self, job: str, event: Event) -> bool:
         """Number an event into the job's stream; see `JobIndex.append`."""
-        return self._scripts.flag("append", job, event.epoch, event.op, _dump(event))
+        return self._scripts.flag("append", job, event.epoch, event.op, event_json(event))
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         """Events with a sequence above `after`, oldest first."""
@@ -139,7 +148,7 @@ class RedisIndex:
             entries = self._client.xrange(
                 f"{PREFIX}events:{job}", min=f"{after + 1}-0", count=limit
             )
-        return [_numbered(entry) for entry in cast("list[Any]", entries)]
+        return [numbered(entry) for entry in cast("list[Any]", entries)]
 
     def runnable(self) -> dict[str, int]:
         """QUEUED jobs of each resource class that has any."""
@@ -149,6 +158,15 @@ class RedisIndex:
     def lead(self, name: str, owner: str, ttl_s: float) -> bool:
         """Take or keep the leadership; True for the one that holds it."""
         return self._scripts.flag("lead", name, owner, _ms(ttl_s))
+
+    def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
+        """Tell of a worker's machine; see `JobIndex.announce`."""
+        told = machine.model_dump_json()
+        self._scripts.flag("announce", resource_class, worker, told, _ms(ttl_s))
+
+    def machines(self, resource_class: str) -> list[Machine]:
+        """Machines of the class whose workers were heard of lately."""
+        return list(machines_of(self._scripts.words("machines", resource_class)))
 
     def generation(self) -> str | None:
         """The mark that dies with the data."""
@@ -184,15 +202,3 @@ class RedisIndex:
     def _read(self, jobs: Sequence[str]) -> Iterator[JobRecord]:
         found = self._scripts.lists("read", *jobs)
         return (from_fields(table(flat)) for flat in found if flat)
-
-
-def _dump(event: Event) -> str:
-    return event.model_dump_json()
-
-
-def _numbered(entry: tuple[bytes | str, dict[bytes | str, bytes | str]]) -> NumberedEvent:
-    sequence, fields = entry
-    [event] = fields.values()
-    return NumberedEvent(
-        sequence=int(text(sequence).partition("-")[0]), event=Event.model_validate_json(event)
-    )

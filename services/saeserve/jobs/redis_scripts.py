@@ -19,11 +19,13 @@ PREFIX = "saeserve:"
 
 _NAMES = (
     "acquire",
+    "announce",
     "append",
     "beat",
     "expire",
     "finish",
     "lead",
+    "machines",
     "put",
     "read",
     "release",

@@ -552,7 +552,7 @@ Global___MemberError: _TypeAlias = MemberError  # noqa: Y015
 
 @_typing.final
 class Plan(_message.Message):
-    """What a job would take, known before it runs."""
+    """What a job would take, known before it runs. What is not known is not set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -561,14 +561,32 @@ class Plan(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    MACHINE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     parameters: _builtins.int
     memory_bytes: _builtins.int
+    """Peak of the whole job; on an accelerator, of its memory."""
     disk_bytes: _builtins.int
     steps: _builtins.int
+    machine_memory_bytes: _builtins.int
+    """Of the largest machine whose worker takes jobs of this class."""
+    tokens_per_second: _builtins.float
+    """Scaled from steps that the worker measured on its machine."""
+    seconds: _builtins.float
+    """Of all steps; reading the data, checkpoints and the closing evaluation come on top."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Things worth knowing that do not forbid the job."""
+
+    @_builtins.property
+    def memory(self) -> Global___MemoryPlan: ...
+    @_builtins.property
+    def refusal(self) -> Global___Refusal:
+        """Set where the job would be refused: SubmitJob without validate_only answers it as its error."""
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -582,15 +600,149 @@ class Plan(_message.Message):
         disk_bytes: _builtins.int = ...,
         steps: _builtins.int = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        memory: Global___MemoryPlan | None = ...,
+        machine_memory_bytes: _builtins.int | None = ...,
+        tokens_per_second: _builtins.float | None = ...,
+        seconds: _builtins.float | None = ...,
+        refusal: Global___Refusal | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "refusal", b"refusal", "seconds", b"seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "disk_bytes", b"disk_bytes", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "refusal", b"refusal", "seconds", b"seconds", "steps", b"steps", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__machine_memory_bytes: _TypeAlias = _typing.Literal["machine_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__machine_memory_bytes: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
+    _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_second: _TypeAlias = _typing.Literal["tokens_per_second"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_second: _TypeAlias = _typing.Literal["_tokens_per_second", b"_tokens_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__machine_memory_bytes) -> _WhichOneofReturnType__machine_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds) -> _WhichOneofReturnType__seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_second) -> _WhichOneofReturnType__tokens_per_second | None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class MemoryPlan(_message.Message):
+    """Bytes by what holds them. Not all are held at once, so the peak may be less than their sum."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETER_BYTES_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_BYTES_FIELD_NUMBER: _builtins.int
+    GRADIENT_BYTES_FIELD_NUMBER: _builtins.int
+    STEP_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_BYTES_FIELD_NUMBER: _builtins.int
+    BASE_BYTES_FIELD_NUMBER: _builtins.int
+    PEAKS_FIELD_NUMBER: _builtins.int
+    parameter_bytes: _builtins.int
+    optimizer_bytes: _builtins.int
+    """Adam's moments, and counters."""
+    gradient_bytes: _builtins.int
+    step_bytes: _builtins.int
+    """Activations and other temporaries of a step."""
+    data_bytes: _builtins.int
+    """Rows that are shuffled and read ahead."""
+    base_bytes: _builtins.int
+    """The process itself: interpreter, libraries, what the allocator keeps."""
+    @_builtins.property
+    def peaks(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryPeak]: ...
+    def __init__(
+        self,
+        *,
+        parameter_bytes: _builtins.int = ...,
+        optimizer_bytes: _builtins.int = ...,
+        gradient_bytes: _builtins.int = ...,
+        step_bytes: _builtins.int = ...,
+        data_bytes: _builtins.int = ...,
+        base_bytes: _builtins.int = ...,
+        peaks: _abc.Iterable[Global___MemoryPeak] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_bytes", b"base_bytes", "data_bytes", b"data_bytes", "gradient_bytes", b"gradient_bytes", "optimizer_bytes", b"optimizer_bytes", "parameter_bytes", b"parameter_bytes", "peaks", b"peaks", "step_bytes", b"step_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Plan: _TypeAlias = Plan  # noqa: Y015
+Global___MemoryPlan: _TypeAlias = MemoryPlan  # noqa: Y015
+
+@_typing.final
+class MemoryPeak(_message.Message):
+    """The most that is held in one stretch of a job, e.g. "initialisation", "backward", "export"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOMENT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    moment: _builtins.str
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        moment: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "moment", b"moment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryPeak: _TypeAlias = MemoryPeak  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """Why a job would be refused, and the largest that would not be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    LARGEST_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    LARGEST_MICRO_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    LARGEST_D_SAE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Stable word, e.g. INSUFFICIENT_MEMORY."""
+    message: _builtins.str
+    remedy: _builtins.str
+    largest_batch_size: _builtins.int
+    largest_micro_batch_size: _builtins.int
+    """With batch_size as it is."""
+    largest_d_sae: _builtins.int
+    """Set where no batch would fit."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        largest_batch_size: _builtins.int | None = ...,
+        largest_micro_batch_size: _builtins.int | None = ...,
+        largest_d_sae: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_largest_batch_size", b"_largest_batch_size", "_largest_d_sae", b"_largest_d_sae", "_largest_micro_batch_size", b"_largest_micro_batch_size", "largest_batch_size", b"largest_batch_size", "largest_d_sae", b"largest_d_sae", "largest_micro_batch_size", b"largest_micro_batch_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_largest_batch_size", b"_largest_batch_size", "_largest_d_sae", b"_largest_d_sae", "_largest_micro_batch_size", b"_largest_micro_batch_size", "code", b"code", "largest_batch_size", b"largest_batch_size", "largest_d_sae", b"largest_d_sae", "largest_micro_batch_size", b"largest_micro_batch_size", "message", b"message", "remedy", b"remedy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__largest_batch_size: _TypeAlias = _typing.Literal["largest_batch_size"]  # noqa: Y015
+    _WhichOneofArgType__largest_batch_size: _TypeAlias = _typing.Literal["_largest_batch_size", b"_largest_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__largest_d_sae: _TypeAlias = _typing.Literal["largest_d_sae"]  # noqa: Y015
+    _WhichOneofArgType__largest_d_sae: _TypeAlias = _typing.Literal["_largest_d_sae", b"_largest_d_sae"]  # noqa: Y015
+    _WhichOneofReturnType__largest_micro_batch_size: _TypeAlias = _typing.Literal["largest_micro_batch_size"]  # noqa: Y015
+    _WhichOneofArgType__largest_micro_batch_size: _TypeAlias = _typing.Literal["_largest_micro_batch_size", b"_largest_micro_batch_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_batch_size) -> _WhichOneofReturnType__largest_batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_d_sae) -> _WhichOneofReturnType__largest_d_sae | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__largest_micro_batch_size) -> _WhichOneofReturnType__largest_micro_batch_size | None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class JobEvent(_message.Message):

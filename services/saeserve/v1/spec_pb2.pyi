@@ -129,8 +129,9 @@ class TrainSpec(_message.Message):
     device: _builtins.str
     """"auto" (CUDA when there is one), "cpu" or "cuda"."""
     encoder_dtype: _builtins.str
-    """Type of the encoder GEMM: "auto" (bfloat16 where the worker's hardware multiplies it natively,
-    else float32), "float32" or "bfloat16". Weights and moments are float32 always.
+    """Type of the encoder GEMM: "auto" (bfloat16 where the worker's hardware multiplies it natively and
+    the choice of latents stays exact: not for ReLU and gated; else float32), "float32" or
+    "bfloat16". Weights and moments are float32 always.
     """
     eval_rows: _builtins.int
     """Held-out rows for the closing evaluation; 0 leaves it out."""

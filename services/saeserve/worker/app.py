@@ -18,6 +18,7 @@ from saeserve.platform.redis import connect
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.roots import Roots
+from saeserve.worker.announcer import Announcer
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.settings import WorkerSettings
 from saeserve.worker.settlement import Settlement
@@ -42,7 +43,9 @@ def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[
     settlement = Settlement(Ledger(store), index, doorbell, datasets)
     supervisor = Supervisor(settings, settlement, metrics, drain)
     classes = settings.worker_classes
-    register(app, JobTaker(index, supervisor, settings.lease_seconds, drain))
+    taker = JobTaker(index, supervisor, settings.lease_seconds, drain)
+    register(app, taker)
+    announcer = Announcer(settings, index, taker.alone)
 
     def ready(**_: object) -> None:
         _ring_myself(doorbell, classes)
@@ -50,11 +53,16 @@ def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[
 
     def shutting_down(**_: object) -> None:
         drain.set()
+        announcer.stop()
 
     # Celery keeps weak references to receivers; these live as long as this call.
     signals.worker_ready.connect(ready)
     signals.worker_shutting_down.connect(shutting_down)
-    _worker(app, settings).start()
+    announcer.start()
+    try:
+        _worker(app, settings).start()
+    finally:
+        announcer.close()
 
 
 def _worker(app: Celery, settings: WorkerSettings) -> Worker:

@@ -27,3 +27,6 @@ class WorkerSettings(ServiceSettings):
 
     torch_threads: int = Field(default=0, ge=0)
     """Threads of a job; 0 leaves the choice to torch. A resumed job keeps what it began with."""
+
+    calibrate: bool = True
+    """Whether the worker measures its machine once, so that plans can tell how long jobs take."""

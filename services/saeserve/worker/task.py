@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery import Celery
 
@@ -26,12 +26,15 @@ class JobTaker:
     supervisor: Supervisor
     lease_seconds: float
     drain: threading.Event
+    alone: threading.Lock = field(default_factory=threading.Lock)
+    """Held while jobs run, and by whoever else wants the machine for itself for a moment."""
 
     def take(self, resource_class: str) -> int:
         """Run every runnable job of the class; how many attempts were run."""
         ran = 0
-        while not self.drain.is_set() and self._take_one(resource_class):
-            ran += 1
+        with self.alone:
+            while not self.drain.is_set() and self._take_one(resource_class):
+                ran += 1
         return ran
 
     def _take_one(self, resource_class: str) -> bool:

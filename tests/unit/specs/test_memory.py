@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeserve.core.specs.memory import Plan, TrainingData, parameter_count, plan_training
+from saeserve.core.specs.memory import Plan, plan_training
+from saeserve.core.specs.sizes import TrainingData, parameter_count
 from saeserve.core.specs.training import TrainSpec, resolve
 
 DATA = TrainingData(d=64, train_rows=50_000, heldout_rows=5_000, shard_rows=16_384)
@@ -34,12 +35,39 @@ def test_counts_parameters_by_hand() -> None:
 def test_counts_bytes_by_hand() -> None:
     plan = plan_of(spec())
     assert plan.parameters == 2 * 64 * 512 + 512 + 64
-    state = 16 * plan.parameters
-    step = 1000 * (3 * 512 + 4 * 64) * 4
-    window = 50_000 * 64 * 4
-    assert plan.memory_bytes == state + step + window
+    memory = plan.memory
+    assert memory is not None
+    assert memory.parameter_bytes == memory.gradient_bytes == 4 * plan.parameters
+    assert memory.optimizer_bytes == 8 * plan.parameters + 8 * 512
+    assert memory.data_bytes == (50_000 + 16_384) * 64 * 4 + 2 * 50_000 * 8
+    assert plan.memory_bytes == max(peak.bytes for peak in memory.peaks)
     assert plan.disk_bytes == plan.parameters * (3 * 12 + 2 * 4)
     assert plan.steps == 40_000
+
+
+def test_micro_batches_hold_less_and_sum_their_gradients() -> None:
+    whole, parts = plan_of(spec()).memory, plan_of(spec(micro_batch_size=100)).memory
+    assert whole is not None
+    assert parts is not None
+    assert parts.step_bytes < whole.step_bytes
+    assert parts.gradient_bytes == 2 * whole.gradient_bytes
+
+
+def test_data_in_half_precision_takes_half() -> None:
+    halves = DATA.model_copy(update={"value_bytes": 2})
+    whole, half = plan_of(spec()).memory, plan_of(spec(), halves).memory
+    assert whole is not None
+    assert half is not None
+    assert whole.data_bytes - half.data_bytes == (50_000 + 16_384) * 64 * 2
+
+
+def test_a_window_is_read_ahead_where_there_is_another() -> None:
+    few = DATA.model_copy(update={"train_rows": 8 * 16_384})
+    more = DATA.model_copy(update={"train_rows": 16 * 16_384})
+    one, two = plan_of(spec(), few).memory, plan_of(spec(), more).memory
+    assert one is not None
+    assert two is not None
+    assert two.data_bytes - one.data_bytes == 8 * 16_384 * 64 * 4
 
 
 def test_only_steps_are_known_without_the_data() -> None:
@@ -65,5 +93,8 @@ def test_more_latents_never_take_less(name: str, d_sae: int, more: int) -> None:
     data = DATA.model_copy(update={"d": 8})
     chosen: dict[str, object] = {"topk": None, name: {"k": 1} if name == "topk" else {}}
     small, large = (plan_of(spec(**chosen, d_sae=n), data) for n in (d_sae, d_sae + more))
-    assert small.memory_bytes < large.memory_bytes
+    assert small.memory_bytes <= large.memory_bytes
+    assert small.memory is not None
+    assert large.memory is not None
+    assert small.memory.parameter_bytes < large.memory.parameter_bytes
     assert small.disk_bytes < large.disk_bytes

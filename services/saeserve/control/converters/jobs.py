@@ -56,14 +56,7 @@ def etag(record: JobRecord) -> str:
 
 def plan_message(plan: Plan) -> job_pb2.Plan:
     """The plan as the API tells it."""
-    return job_pb2.Plan(
-        parameters=plan.parameters,
-        memory_bytes=plan.memory_bytes,
-        disk_bytes=plan.disk_bytes,
-        steps=plan.steps,
-        notes=plan.notes,
-        models=plan.models,
-    )
+    return ParseDict(plan.to_json(), job_pb2.Plan())
 
 
 def state_message(state: JobState) -> job_pb2.JobState.ValueType:

@@ -6,11 +6,10 @@ from saeserve.control.handlers.inputs import Inputs
 from saeserve.control.handlers.model_folder import ModelFacts, language_model_facts
 from saeserve.core.specs.jobs import HarvestSpec, IngestSpec
 from saeserve.core.specs.memory import Plan
+from saeserve.core.specs.sizes import VALUE_BYTES
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.dataset_errors import taken
-
-_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 def check_harvest(spec: HarvestSpec, inputs: Inputs) -> Plan:
@@ -66,5 +65,5 @@ def _harvest_plan(spec: HarvestSpec, facts: ModelFacts) -> Plan:
     if not spec.max_tokens or not facts.width:
         note = "disk is known when max_tokens is set and the model's config.json can be read here"
         return Plan(steps=spec.max_tokens, notes=(note,))
-    row = facts.width * _BYTES[spec.dtype] * len(spec.sites)
+    row = facts.width * VALUE_BYTES[spec.dtype] * len(spec.sites)
     return Plan(steps=spec.max_tokens, disk_bytes=spec.max_tokens * row)

@@ -8,8 +8,10 @@ from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.judging import check_widths, judged_sources
 from saeserve.core.specs.layout import Layout, layout_of
+from saeserve.core.specs.machine import Fleet
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
-from saeserve.core.specs.memory import Plan, TrainingData, plan_sweep, plan_training
+from saeserve.core.specs.memory import Plan, plan_training
+from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec, settled
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference
@@ -18,7 +20,9 @@ from saeserve.registry.version import ModelVersion
 _FIELD = "spec.evaluate"
 
 
-def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[TrainSpec, Plan]:
+def check_train(
+    spec: TrainSpec, inputs: Inputs, upstream: Upstream, fleet: Fleet
+) -> tuple[TrainSpec, Plan]:
     """The resolved spec and the plan; while the data set is PENDING, the worker resolves."""
     manifest = inputs.manifest(spec.dataset, upstream, "spec.train.dataset")
     if manifest is None:
@@ -27,7 +31,7 @@ def check_train(spec: TrainSpec, inputs: Inputs, upstream: Upstream) -> tuple[Tr
     else:
         layout = _layout(spec, manifest)
         resolved = _pinned(layout.resolve(spec), layout, inputs, upstream)
-        plan = _plan(spec, resolved, layout, manifest)
+        plan = _plan(spec, resolved, layout, manifest, fleet)
     return resolved, plan.model_copy(update={"models": resolved.models})
 
 
@@ -40,14 +44,10 @@ def _pinned(
     return pinned(spec, layout, inputs, upstream)
 
 
-def _plan(asked: TrainSpec, resolved: TrainSpec, layout: Layout, manifest: DatasetManifest) -> Plan:
-    data = TrainingData(
-        d=layout.d_in,
-        d_target=layout.d_out if asked.target_source is not None else 0,
-        train_rows=manifest.rows - manifest.heldout_rows,
-        heldout_rows=manifest.heldout_rows,
-        shard_rows=max(shard.rows for shard in manifest.shards),
-    )
+def _plan(
+    asked: TrainSpec, resolved: TrainSpec, layout: Layout, manifest: DatasetManifest, fleet: Fleet
+) -> Plan:
+    data = training_data(layout, manifest)
     if not data.train_rows:
         raise FailedPrecondition(
             f"all {manifest.rows} rows of data set {asked.dataset} are held out",
@@ -55,9 +55,7 @@ def _plan(asked: TrainSpec, resolved: TrainSpec, layout: Layout, manifest: Datas
             field="spec.train.dataset",
             remedy="make the data set again with a lower heldout_fraction",
         )
-    if resolved.sweep is None:
-        return plan_training(asked, resolved, data)
-    return plan_sweep(asked, [layout.resolve(member) for member in resolved.members], data)
+    return plan_training(asked, resolved, data, fleet, layout.members(resolved))
 
 
 def _layout(spec: TrainSpec, manifest: DatasetManifest) -> Layout:

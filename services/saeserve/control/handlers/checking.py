@@ -10,6 +10,7 @@ from saeserve.control.handlers.check_model import check_evaluate, check_train
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.core.specs.machine import Fleet
 from saeserve.core.specs.memory import Plan
 from saeserve.platform.errors import InvalidInput
 
@@ -25,10 +26,13 @@ def parse_spec(spec: Mapping[str, object]) -> JobSpec:
         ) from None
 
 
-def checked(spec: JobSpec, inputs: Inputs, upstream: Upstream) -> tuple[JobSpec, Plan]:
-    """The resolved spec and its plan. Raises ServiceErrors naming the field that cannot be."""
+def checked(
+    spec: JobSpec, inputs: Inputs, upstream: Upstream, fleet: Fleet
+) -> tuple[JobSpec, Plan]:
+    """The resolved spec and its plan on the workers of its class. Raises ServiceErrors naming the
+    field that cannot be."""
     if spec.train is not None:
-        train, plan = check_train(spec.train, inputs, upstream)
+        train, plan = check_train(spec.train, inputs, upstream, fleet)
         return JobSpec(train=train), plan
     if spec.evaluate is not None:
         evaluate, plan = check_evaluate(spec.evaluate, inputs, upstream)

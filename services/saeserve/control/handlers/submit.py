@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from saeserve.control.handlers.admission import admit, fleet_of
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.checking import checked, device_class, parse_spec
 from saeserve.control.handlers.inputs import Inputs, Upstream
@@ -59,7 +60,8 @@ class Submitter:
     def submit(self, order: JobOrder) -> tuple[JobRecord, Plan]:
         """Record the job, unless only validating, and return it with its plan.
 
-        Raises InvalidInput, NotFound, FailedPrecondition and Conflict, naming the field.
+        Raises InvalidInput, NotFound, FailedPrecondition and Conflict, naming the field. A job that
+        fits no worker's memory is refused, but planned all the same: the plan says so.
         """
         order.check()
         spec = parse_spec(order.spec)
@@ -67,10 +69,12 @@ class Submitter:
         if standing is not None:
             return self._catalog.get(standing), Plan(notes=(_REPEATED,))
         upstream = self._upstream(order)
-        resolved, plan = checked(spec, self._inputs, upstream)
+        fleet = fleet_of(self._index, device_class(spec, self._policy.auto_class))
+        resolved, plan = checked(spec, self._inputs, upstream, fleet)
         submission = self._submission(order, resolved)
         if order.validate_only:
             return self._record(submission.model_copy(update={"id": ""})), plan
+        admit(plan)
         return self._commit(submission, resolved), plan
 
     def _standing(self, order: JobOrder) -> str | None:

@@ -211,15 +211,19 @@ def _scales(preprocessing: AnyPreprocessing, like: Tensor) -> Tensor:
 
 
 def _norms(W_dec_FO: Tensor, target: AnyPreprocessing) -> tuple[Tensor, Tensor]:
-    """Norms of the decoder rows as trained and in raw activation space, float64 [F] each."""
+    """Norms of the decoder rows as trained and in raw activation space, float64 [F] each; block by
+    block too, for whole decoders in float64 would be the most that a job ever holds."""
     widths = [part.mean_D.numel() for part in target.parts]
     trained_F = W_dec_FO.new_zeros(W_dec_FO.shape[0], dtype=torch.float64)
     raw_F = torch.zeros_like(trained_F)
-    columns = W_dec_FO.split_with_sizes(widths, dim=1)
-    for part, part_FS in zip(target.parts, columns, strict=True):
-        squares_F = part_FS.double().square().sum(dim=1)
-        trained_F += squares_F
-        raw_F += squares_F / part.scale**2
+    rows = max(1, _BLOCK_ELEMENTS // W_dec_FO.shape[1])
+    for start in range(0, W_dec_FO.shape[0], rows):
+        block = slice(start, start + rows)
+        columns = W_dec_FO[block].split_with_sizes(widths, dim=1)
+        for part, part_fS in zip(target.parts, columns, strict=True):
+            squares_f = part_fS.double().square().sum(dim=1)
+            trained_F[block] += squares_f
+            raw_F[block] += squares_f / part.scale**2
     return trained_F.sqrt(), raw_F.sqrt()
 
 

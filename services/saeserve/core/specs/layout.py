@@ -50,6 +50,10 @@ class Layout:
         """`spec` with every field filled that depends on others."""
         return resolve(spec, self.d_in, None if spec.sources else self.inputs[0].name)
 
+    def members(self, spec: TrainSpec) -> tuple[TrainSpec, ...]:
+        """The runs that a spec stands for, resolved: those of a sweep, else the one."""
+        return tuple(self.resolve(member) for member in spec.members)
+
 
 def layout_of(spec: TrainSpec, manifest: DatasetManifest, find: FindSource) -> Layout:
     """The sources that `spec` names, looked up by `find`.

@@ -1,7 +1,7 @@
-"""What a job would take: parameters, bytes of memory and disk, steps. Plain arithmetic.
+"""What a job would take: parameters, bytes of memory and disk, steps, and how long.
 
-An estimate for admission and for people, not a promise: it counts the tensors that grow with the
-spec and leaves out the interpreter, libraries and allocator slack (some hundred MB).
+Plain arithmetic for admission and for people: `holdings` counts the tensors, `speed` scales what a
+worker has measured of its machine, `fitting` says what would fit.
 """
 
 from __future__ import annotations
@@ -11,32 +11,44 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.fitting import Refusal, gib, refusal
+from saeserve.core.specs.footprint import STEP, Footprint, Part
+from saeserve.core.specs.holdings import footprint_of
+from saeserve.core.specs.machine import Fleet, Machine
+from saeserve.core.specs.sizes import TrainingData, parameters_of
+from saeserve.core.specs.speed import training_seconds
 from saeserve.core.specs.training import TrainSpec
 
 _FLOAT = 4
-_STATE_BYTES = 4 * _FLOAT
-"""Bytes a parameter while training: float32 weight, gradient and two Adam moments."""
 _CHECKPOINT_BYTES = 3 * _FLOAT
 """Bytes a parameter in a checkpoint: weight and two moments."""
 _CHECKPOINTS_AT_ONCE = 3
 """Two are kept while the next one is written."""
 _EXPORTS_AT_ONCE = 2
 """The export's scratch folder and the published version."""
-_DENSE_ACTIVATIONS = {
-    "topk": 3,
-    "batchtopk": 3,
-    "matryoshka": 3,
-    "jumprelu": 7,
-    "relu": 4,
-    "gated": 8,
-}
-"""[rows, d_sae] float32 tensors alive at the peak of a step, from the growth of a CPU process
-between micro-batches of 512 and 4096 rows (d_in 256, d_sae 8192, with dead latents where AuxK is
-on by default): 2.7, 2.6, 2.8 for the TopK family, 6.4 for JumpReLU, rounded up."""
-_ROW_TENSORS = 4
-"""[rows, d_in] float32 tensors alive at the peak: rows, reconstruction, error, its gradient."""
 
-_WITHOUT_INPUT_BIAS = ("jumprelu", "relu")
+
+class MemoryPeak(Spec):
+    """The most that is held in one stretch of a job."""
+
+    moment: str
+    bytes: int = Field(ge=0)
+
+
+class MemoryPlan(Spec):
+    """Bytes by what holds them. Not all are held at once, so the job's peak may be less than
+    their sum; `peaks` has it for each stretch of the job."""
+
+    parameter_bytes: int = Field(default=0, ge=0)
+    optimizer_bytes: int = Field(default=0, ge=0)
+    gradient_bytes: int = Field(default=0, ge=0)
+    step_bytes: int = Field(default=0, ge=0)
+    """Activations and other temporaries of a step."""
+    data_bytes: int = Field(default=0, ge=0)
+    """Rows that are shuffled and read ahead."""
+    base_bytes: int = Field(default=0, ge=0)
+    """The process itself: interpreter, libraries, what the allocator keeps."""
+    peaks: tuple[MemoryPeak, ...] = ()
 
 
 class Plan(Spec):
@@ -44,96 +56,128 @@ class Plan(Spec):
 
     parameters: int = Field(default=0, ge=0)
     memory_bytes: int = Field(default=0, ge=0)
+    """The job's peak; on an accelerator, of its memory."""
     disk_bytes: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
     notes: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     """Names of the models that a train job publishes."""
+    memory: MemoryPlan | None = None
+    machine_memory_bytes: int | None = Field(default=None, ge=0)
+    tokens_per_second: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0)
+    """Of all steps; reading the data, checkpoints and the closing evaluation come on top."""
+    refusal: Refusal | None = None
+    """Set where the job would be refused."""
 
 
-class TrainingData(Spec):
-    """What the plan needs to know of a READY data set's sources."""
+def plan_training(
+    asked: TrainSpec,
+    resolved: TrainSpec,
+    data: TrainingData | None,
+    fleet: Fleet | None = None,
+    members: Sequence[TrainSpec] = (),
+) -> Plan:
+    """The plan of a train job; without `data` (its data set is not READY yet) only the steps.
 
-    d: int = Field(ge=1)
-    """Width of the input, all sources together."""
-    d_target: int = Field(default=0, ge=0)
-    """Width of the target where that is another source, else 0."""
-    train_rows: int = Field(ge=0)
-    heldout_rows: int = Field(ge=0)
-    shard_rows: int = Field(ge=1)
-
-
-def parameter_count(
-    architecture: str, d_in: int, d_sae: int, d_target: int = 0, *, skip: bool = False
-) -> int:
-    """Parameters of an autoencoder: W_enc, W_dec, b_dec, and vectors over latents: b_enc, one
-    threshold for JumpReLU, two biases and a scale for gated.
-
-    With a `d_target` those of a transcoder: a bias for the input where the architecture subtracts
-    one, and W_skip for a skip connection.
+    `fleet`: the workers that may run it, for whether it fits and how long it takes. `members`: a
+    sweep's, resolved.
     """
-    d_out = d_target or d_in
-    vectors = {"jumprelu": 2, "gated": 3}.get(architecture, 1)
-    own_bias = d_in if d_target and architecture not in _WITHOUT_INPUT_BIAS else 0
-    return d_sae * (d_in + d_out + vectors) + d_out + own_bias + d_in * d_out * skip
-
-
-def plan_training(asked: TrainSpec, resolved: TrainSpec, data: TrainingData | None) -> Plan:
-    """The plan of a train job; without `data` (its data set is not READY yet) only the steps."""
+    notes = _spec_notes(asked, resolved)
     if data is None:
         note = "memory and disk are known once the data set is READY, for they depend on its width"
-        return Plan(steps=resolved.steps, notes=(note, *_spec_notes(asked, resolved)))
-    parameters = parameter_count(
-        resolved.architecture.name,
-        data.d,
-        resolved.d_sae,
-        data.d_target,
-        skip=resolved.skip_connection,
-    )
+        return Plan(steps=resolved.steps, notes=(note, *notes))
+    plan = plan_members(members or (resolved,), data, fleet or Fleet())
+    return plan.model_copy(update={"notes": (*notes, *_data_notes(resolved, data), *plan.notes)})
+
+
+def plan_members(members: Sequence[TrainSpec], data: TrainingData, fleet: Fleet) -> Plan:
+    """The plan of resolved runs that share one stream of rows and step in turn."""
+    parameters = sum(parameters_of(spec, data) for spec in members)
+    footprint = footprint_of(members, data, accelerator=fleet.accelerated)
     published = parameters * _FLOAT * _EXPORTS_AT_ONCE
-    return Plan(
+    plan = Plan(
         parameters=parameters,
-        memory_bytes=parameters * _STATE_BYTES
-        + _step_bytes(resolved, data)
-        + _window(resolved, data),
+        memory_bytes=footprint.peak,
         disk_bytes=parameters * _CHECKPOINT_BYTES * _CHECKPOINTS_AT_ONCE + published,
-        steps=resolved.steps,
-        notes=(*_spec_notes(asked, resolved), *_data_notes(resolved, data)),
+        steps=max(spec.steps for spec in members),
+        memory=_memory(footprint),
+    )
+    return plan.model_copy(update=_on(fleet, members, data, plan.memory_bytes))
+
+
+def _memory(footprint: Footprint) -> MemoryPlan:
+    return MemoryPlan(
+        parameter_bytes=footprint.largest(Part.PARAMETERS),
+        optimizer_bytes=footprint.largest(Part.OPTIMIZER),
+        gradient_bytes=footprint.largest(Part.GRADIENTS),
+        step_bytes=footprint.largest(Part.TEMPORARIES, STEP),
+        data_bytes=footprint.largest(Part.DATA),
+        base_bytes=footprint.largest(Part.BASE),
+        peaks=tuple(MemoryPeak(moment=m, bytes=size) for m, size in footprint.peaks.items()),
     )
 
 
-def plan_sweep(asked: TrainSpec, resolved: Sequence[TrainSpec], data: TrainingData) -> Plan:
-    """The plan of a sweep: weights, moments and files of every member side by side; one window of
-    rows and one batch for all; gradients and temporaries of one member at a time."""
-    plans = [plan_training(asked, member, data) for member in resolved]
-    steps = [
-        plan.parameters * _FLOAT + _step_bytes(member, data)
-        for plan, member in zip(plans, resolved, strict=True)
+def _on(
+    fleet: Fleet, members: Sequence[TrainSpec], data: TrainingData, needed: int
+) -> dict[str, object]:
+    """What the workers' machines make of it."""
+    if not fleet.machines:
+        note = (
+            f"no worker of class {fleet.resource_class} has told of its machine, so neither fit "
+            "nor speed is predicted"
+        )
+        return {"notes": (note,)}
+    large = [machine for machine in fleet.machines if machine.memory_bytes >= needed]
+    largest = max(fleet.machines, key=lambda machine: machine.memory_bytes)
+    predicted = [
+        (seconds, machine)
+        for machine in large or [largest]
+        if (seconds := training_seconds(members, data, machine)) is not None
     ]
-    parameters = sum(plan.parameters for plan in plans)
-    batch = asked.batch_size * (data.d + data.d_target) * _FLOAT
-    return Plan(
-        parameters=parameters,
-        memory_bytes=parameters * (_STATE_BYTES - _FLOAT)
-        + max(steps)
-        + batch
-        + _window(resolved[0], data),
-        disk_bytes=sum(plan.disk_bytes for plan in plans),
-        steps=plans[0].steps,
-        notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
-    )
+    return {
+        "machine_memory_bytes": largest.memory_bytes,
+        "refusal": refusal(
+            members,
+            data,
+            largest.memory_bytes,
+            f"the largest worker of class {fleet.resource_class}",
+            accelerator=fleet.accelerated,
+        ),
+        **_speed(members, predicted),
+        "notes": (*_fit_notes(fleet, large, needed), *_speed_notes(predicted)),
+    }
 
 
-def _step_bytes(spec: TrainSpec, data: TrainingData) -> int:
-    rows = spec.micro_batch_size or spec.batch_size
-    dense = _DENSE_ACTIVATIONS[spec.architecture.name] * spec.d_sae
-    return rows * (dense + _ROW_TENSORS * (data.d + data.d_target)) * _FLOAT
+def _speed(
+    members: Sequence[TrainSpec], predicted: Sequence[tuple[float, Machine]]
+) -> dict[str, object]:
+    """Of the slowest machine that the job may come to."""
+    if not predicted:
+        return {}
+    seconds = max(seconds for seconds, _ in predicted)
+    rows = sum(spec.steps * spec.batch_size for spec in members)
+    return {"seconds": seconds, "tokens_per_second": rows / seconds}
 
 
-def _window(spec: TrainSpec, data: TrainingData) -> int:
-    """Rows held to be shuffled, and as many that are read ahead, in float32."""
-    rows = min(2 * spec.preprocess.window_shards * data.shard_rows, data.train_rows)
-    return rows * (data.d + data.d_target) * _FLOAT
+def _fit_notes(fleet: Fleet, large: Sequence[Machine], needed: int) -> list[str]:
+    small = len(fleet.machines) - len(large)
+    if not small or not large:
+        return []
+    return [
+        f"{small} of {len(fleet.machines)} workers of class {fleet.resource_class} have less than "
+        f"{gib(needed)} of memory and would refuse the job"
+    ]
+
+
+def _speed_notes(predicted: Sequence[tuple[float, Machine]]) -> list[str]:
+    if not predicted:
+        return ["no worker has measured how fast it trains this yet, so no speed is predicted"]
+    _, slowest = max(predicted, key=lambda pair: pair[0])
+    return [
+        f"speed is scaled from steps measured on {slowest.name} ({slowest.threads} threads, "
+        f"{slowest.instruction_set}) with nothing beside them and no dead latents"
+    ]
 
 
 def _spec_notes(asked: TrainSpec, resolved: TrainSpec) -> list[str]:

@@ -19,6 +19,8 @@
 -- held:<class>:<submitter>     leased ids
 -- leases                       leased ids; score = end of the lease in server milliseconds
 -- offer:<class>:<owner>        the id that acquire gave this owner
+-- workers:<class>              names of workers that told of their machine
+-- machine:<class>:<worker>     what they told, as JSON; expires
 local PREFIX = 'saeserve:'
 local LEASED = { STARTING = true, RUNNING = true, PAUSING = true, CANCELLING = true }
 local TERMINAL = { SUCCEEDED = true, FAILED = true, CANCELLED = true }

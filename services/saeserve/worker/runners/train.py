@@ -15,6 +15,7 @@ from saeserve.core.training.events import Stopped
 from saeserve.core.training.feed import Pace
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
+from saeserve.worker.runners.admission import check_memory
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext
 from saeserve.worker.runners.datasets import open_dataset
 from saeserve.worker.runners.devices import device_of, settle_torch
@@ -35,6 +36,7 @@ def run(context: RunContext) -> Completed:
     resume = context.store.path(claim.resume) if claim.resume else None
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
     dataset, layout, spec = _resolved(context)
+    check_memory(spec, layout, dataset, device_of(context.submission.resource_class))
     source = _source(dataset, layout, spec)
     preprocessing = _preprocessing(context, source, layout, spec, resume)
     if spec.sweep is not None:

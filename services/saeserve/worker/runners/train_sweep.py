@@ -39,7 +39,7 @@ class Ground:
 
     def members(self) -> dict[str, TrainSpec]:
         """The resolved spec of every member by its model's name, in order."""
-        return {each.model: self.layout.resolve(each) for each in self.spec.members}
+        return {each.model: each for each in self.layout.members(self.spec)}
 
 
 def run_sweep(context: RunContext, ground: Ground, resume: Path | None) -> Completed:

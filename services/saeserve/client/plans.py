@@ -1,0 +1,40 @@
+"""A plan off the wire."""
+
+from __future__ import annotations
+
+from saeserve.client.values import Plan, Refusal
+from saeserve.v1 import job_pb2
+
+_PARTS = ("parameter", "optimizer", "gradient", "step", "data", "base")
+
+
+def plan_value(plan: job_pb2.Plan) -> Plan:
+    """The plan in a submit's answer."""
+    memory: dict[str, int] = {part: getattr(plan.memory, f"{part}_bytes") for part in _PARTS}
+    return Plan(
+        parameters=plan.parameters,
+        memory_bytes=plan.memory_bytes,
+        disk_bytes=plan.disk_bytes,
+        steps=plan.steps,
+        notes=tuple(plan.notes),
+        models=tuple(plan.models),
+        memory=memory if plan.HasField("memory") else {},
+        peaks={peak.moment: peak.bytes for peak in plan.memory.peaks},
+        machine_memory_bytes=plan.machine_memory_bytes
+        if plan.HasField("machine_memory_bytes")
+        else None,
+        tokens_per_second=plan.tokens_per_second if plan.HasField("tokens_per_second") else None,
+        seconds=plan.seconds if plan.HasField("seconds") else None,
+        refusal=_refusal(plan.refusal) if plan.HasField("refusal") else None,
+    )
+
+
+def _refusal(refusal: job_pb2.Refusal) -> Refusal:
+    return Refusal(
+        code=refusal.code,
+        message=refusal.message,
+        remedy=refusal.remedy,
+        largest_batch_size=refusal.largest_batch_size or None,
+        largest_micro_batch_size=refusal.largest_micro_batch_size or None,
+        largest_d_sae=refusal.largest_d_sae or None,
+    )

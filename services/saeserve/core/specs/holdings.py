@@ -1,0 +1,296 @@
+"""Which tensors a training job holds in which moment: the rows of `footprint`.
+
+To correct a plan, correct its row: `make bench-memory` compares the figure with the peak that the
+kernel counts. Rows that a step of one architecture adds are in `_dense_step` and `_sparse_step`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, JumpReluSpec, TopKSpec
+from saeserve.core.specs.footprint import (
+    ALWAYS,
+    STEP,
+    TRAINED,
+    Footprint,
+    Held,
+    Moment,
+    Part,
+)
+from saeserve.core.specs.sizes import Shapes, TrainingData, micro_batch_of, parameter_shapes
+from saeserve.core.specs.training import TrainSpec
+
+BASE_BYTES = 390 * 2**20
+"""Resident bytes of a job process that has imported torch, numba and the trainer and computed a
+little: 387 MiB measured (torch 2.13 for CPU on Linux), of which 146 MiB are mapped libraries."""
+SLACK_BYTES = 110 * 2**20
+"""What the compiled kernels take, and what the allocator keeps once steps have run: glibc gives
+blocks above its threshold (at most 32 MiB) back at once and holds smaller ones back. 100 to 120 MiB
+measured; a run that has to compile the kernels first takes about as much again."""
+CONTEXT_BYTES = 512 * 2**20
+"""An accelerator's context and libraries: the customary size, not measured here."""
+
+SAMPLE_ROWS = 32_768
+QUANTILE_BLOCK = 1_024
+L0_ROWS = 2_048
+FOLD_ELEMENTS = 2**23
+EVALUATION_BYTES = 64 * 2**20
+EVALUATION_ROWS = 2_048
+"""As `architectures.topk`, `architectures.jumprelu`, `training.starting`, `export.fold`,
+`ops.sparse` and the runner have them; a test holds them equal."""
+
+_BLOCK_ROWS = 256
+"""Rows of pre-activations that compiled steps have at a time (`ops.fast`, `ops.band`)."""
+_DEAD_SHARE = 0.1
+_DEAD_BLOCK_BYTES = 64 * 2**20
+"""Of the latents that AuxK revives, a guess; and of a block of their pre-activations."""
+_SPARE = 16
+"""Candidates a row beyond those that are kept."""
+
+_AUTOGRAD = {"topk": 2, "batchtopk": 2, "matryoshka": 2, "jumprelu": 7, "relu": 4, "gated": 7}
+"""[rows, d_sae] float32 tensors alive at the peak of a step whose loss autograd differentiates. The
+TopK family: pre-activations, and a copy for dead latents. JumpReLU: h, f, c f n, its tanh,
+ReLU(theta - h), and the gradients of f and h. ReLU: h, f and their gradients. Gated: w x, both
+pre-activations, f, ReLU(pi) and two gradients. Measured with d_in 576, d_sae 20480, 2048 rows, less
+gradients and slack: 2.1, 6.7, 3.8 and 7.0."""
+_COMPILED = ("topk", "batchtopk", "matryoshka", "jumprelu")
+"""Those whose steps are compiled loops on the CPU."""
+
+
+def footprint_of(
+    members: Sequence[TrainSpec], data: TrainingData, *, accelerator: bool = False
+) -> Footprint:
+    """What runs hold that share one stream of rows: each its state all the time, and, since they
+    step in turn, the temporaries of the one that needs most. Of resolved specs."""
+    lasting = [row for spec in members for row in _state(spec, data)]
+    worst = max((_temporaries(spec, data, accelerator) for spec in members), key=_peak_of)
+    held = (*lasting, *worst, *_rows_read(members[0], data), *_base(accelerator))
+    return Footprint(held, accelerator)
+
+
+def _peak_of(rows: Sequence[Held]) -> int:
+    return Footprint(tuple(rows)).peak
+
+
+def _temporaries(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
+    step = _step(spec, data, accelerator)
+    return [*_initialisation(spec, data), *step, *_closing(spec, data)]
+
+
+def _shapes(spec: TrainSpec, data: TrainingData) -> Shapes:
+    return parameter_shapes(
+        spec.architecture.name, data.d, spec.d_sae, data.d_target, skip=spec.skip_connection
+    )
+
+
+def _each(
+    prefix: str, shapes: Shapes, moments: frozenset[Moment], part: Part = Part.TEMPORARIES
+) -> list[Held]:
+    return [Held(f"{prefix}{n}", shape, "float32", moments, part) for n, shape in shapes.items()]
+
+
+def _state(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    shapes = _shapes(spec, data)
+    counters = Held("tokens_since_fired", (spec.d_sae,), "int64", TRAINED, Part.OPTIMIZER)
+    return [
+        *_each("", shapes, ALWAYS, Part.PARAMETERS),
+        *_each("first.", shapes, TRAINED, Part.OPTIMIZER),
+        *_each("second.", shapes, TRAINED, Part.OPTIMIZER),
+        counters,
+    ]
+
+
+def _initialisation(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    now = frozenset({Moment.INITIALISATION})
+    rows = min(_sample_rows(spec), data.train_rows)
+    sample = (rows, data.width)
+    held = [Held("sample", sample, "float32", now | {Moment.START})]
+    if _weiszfeld(spec):
+        held.append(Held("sample, distances and their squares", (3, *sample), "float64", now))
+    else:
+        held.append(Held("centring and scaling of the sample", (3, *sample), "float32", now))
+        held.append(
+            Held("squares of a dictionary's rows", (spec.d_sae, data.d_out), "float32", now)
+        )
+    if isinstance(spec.architecture, JumpReluSpec):
+        held.append(Held("quantiles", (2, rows, QUANTILE_BLOCK), "float32", now))
+    if spec.target_l0 is not None:
+        measured = (3, min(spec.batch_size, L0_ROWS), spec.d_sae)
+        held.append(Held("features", measured, "float32", frozenset({Moment.START})))
+        held += _each("form.", _shapes(spec, data), frozenset({Moment.START}))
+    return held
+
+
+def _weiszfeld(spec: TrainSpec) -> bool:
+    """Whether biases start at geometric medians (`ops.location`)."""
+    chosen = spec.architecture
+    family = isinstance(chosen, TopKSpec | BatchTopKSpec)
+    return family and chosen.b_dec_init == "geometric_median"
+
+
+def _sample_rows(spec: TrainSpec) -> int:
+    if isinstance(spec.architecture, JumpReluSpec):
+        wanted = 10 * spec.d_sae / (spec.architecture.initial_l0 or 1)
+        return max(4_096, math.ceil(wanted))
+    return SAMPLE_ROWS if isinstance(spec.architecture, TopKSpec | BatchTopKSpec) else 1
+
+
+def _step(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
+    rows, shapes = micro_batch_of(spec), _shapes(spec, data)
+    held = [
+        Held("rows, centred, and their errors", (4, rows, data.width), "float32", STEP),
+        *_each("gradient.", shapes, STEP - {Moment.FORWARD}, Part.GRADIENTS),
+    ]
+    if rows < spec.batch_size:
+        held += _each("sum.", shapes, STEP, Part.GRADIENTS)
+    if accelerator or spec.architecture.name not in _COMPILED:
+        return held + _autograd_step(spec, data, rows)
+    if isinstance(spec.architecture, JumpReluSpec):
+        return held + _band_step(spec, data, rows)
+    return held + _entries_step(spec, data, rows)
+
+
+def _autograd_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
+    """Every intermediate value of every latent; those of AuxK where it is not counted already."""
+    copies, whole = _AUTOGRAD[spec.architecture.name], (rows, spec.d_sae)
+    on = STEP - {Moment.UPDATE}
+    backward = frozenset({Moment.BACKWARD})
+    dense = copies > 2
+    held = [
+        Held("activations", (copies, *whole), "float32", backward if dense else on),
+        Held("entries", (4, rows, math.ceil(_entries(spec))), "int64", on),
+        Held("squares of rows", (spec.d_sae, data.d_out), "float32", frozenset({Moment.UPDATE})),
+    ]
+    if dense and _auxk(spec):
+        held.append(Held("pre-activations of dead latents", (2, *whole), "float32", on))
+    return held
+
+
+def _entries_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
+    """The TopK family compiled: one dense product block by block, and the entries chosen from it.
+    Twice as many candidates are collected as entries are kept."""
+    forward, backward = frozenset({Moment.FORWARD}), frozenset({Moment.BACKWARD})
+    entries = math.ceil((_entries(spec) - _auxk(spec) + _SPARE) * rows)
+    groups = len(getattr(spec.architecture, "widths", ())) or 1
+    return [
+        *_encoder(spec, data, forward),
+        Held("values of candidates", (2, entries), "float32", forward | backward),
+        Held("latents of candidates", (2, entries), "int64", forward | backward),
+        Held("entries by latent", (4, entries), "float32", backward),
+        Held("gradients of prefixes", (groups, rows, data.d_out), "float32", backward),
+        *_dead_latents(spec, data, rows),
+    ]
+
+
+def _dead_latents(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
+    """AuxK's rows of the dictionaries, their gradients, and their pre-activations by blocks."""
+    if not _auxk(spec):
+        return []
+    backward, dead = frozenset({Moment.BACKWARD}), math.ceil(_DEAD_SHARE * spec.d_sae)
+    block = min(_DEAD_BLOCK_BYTES // 4, rows * dead)
+    return [
+        Held("rows of dead latents", (2, dead, data.d + data.d_out), "float32", backward),
+        Held("features of dead latents", (2, block), "float32", backward),
+    ]
+
+
+def _band_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
+    """JumpReLU compiled, on its dense way: a batch's distances from the threshold and its features.
+    The lists of the sparse ways are shorter, else the dense one is taken."""
+    both = STEP - {Moment.UPDATE}
+    return [
+        *_encoder(spec, data, both),
+        Held("distances and features", (2, rows, spec.d_sae), _low(spec), both),
+        Held(
+            "a product's result", (spec.d_sae, data.d_out), _low(spec), frozenset({Moment.BACKWARD})
+        ),
+    ]
+
+
+def _encoder(spec: TrainSpec, data: TrainingData, moments: frozenset[Moment]) -> list[Held]:
+    """Weights in the product's type, packed for it, and blocks of its result."""
+    low, block = _low(spec), (2, min(_BLOCK_ROWS, micro_batch_of(spec)), spec.d_sae)
+    copies = 2 if low != "float32" else 0
+    return [
+        Held("weights for the product", (copies, spec.d_sae, data.d), low, moments),
+        Held("pre-activations by blocks", block, "float32", moments),
+    ]
+
+
+def _low(spec: TrainSpec) -> str:
+    """The type of the encoder's product. Left to the hardware it is bfloat16, as wherever training
+    is worth planning; elsewhere the plan is low by JumpReLU's distances and features."""
+    return "float32" if spec.encoder_dtype == "float32" else "bfloat16"
+
+
+def _entries(spec: TrainSpec) -> float:
+    """Entries of a row: active latents, four times as many for Multi-TopK, and AuxK's."""
+    chosen, active = spec.architecture, 0.0
+    if isinstance(chosen, TopKSpec):
+        active = chosen.k * (4 if chosen.multi_topk_coefficient else 1)
+    if isinstance(chosen, BatchTopKSpec):
+        active = max(chosen.k, chosen.k_initial or 0)
+    return active + _auxk(spec)
+
+
+def _auxk(spec: TrainSpec) -> int:
+    """Latents a row that AuxK may take; 0 where it is off."""
+    chosen = spec.architecture
+    if not isinstance(chosen, AuxKSpec) or not chosen.auxk_coefficient:
+        return 0
+    return min(chosen.k_aux or 0, spec.d_sae)
+
+
+def _closing(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    """What looks at the trained model hold: the form is a copy of the parameters, the fold another
+    in blocks of float64."""
+    shapes, widest = _shapes(spec, data), max(data.d, data.d_out)
+    export, evaluation = frozenset({Moment.EXPORT}), frozenset({Moment.EVALUATION})
+    block = min(FOLD_ELEMENTS, spec.d_sae * widest)
+    features = min(EVALUATION_BYTES // 4, EVALUATION_ROWS * spec.d_sae)
+    held = [
+        *_each("form.", shapes, export),
+        *_each("folded.", shapes, export | evaluation),
+        Held("blocks of the fold", (4, block), "float64", export),
+        Held("features by blocks", (2, features), "float32", evaluation),
+        Held("held-out rows", (4, EVALUATION_ROWS, data.width), "float64", evaluation),
+    ]
+    rows = micro_batch_of(spec)
+    for moment, wanted in (
+        (Moment.JUDGING, spec.target_l0 is not None),
+        (Moment.RESAMPLING, spec.resample is not None),
+    ):
+        if wanted:
+            held += _each("form.", shapes, frozenset({moment}))
+            held.append(Held("features", (3, rows, spec.d_sae), "float32", frozenset({moment})))
+    return held
+
+
+def _rows_read(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    """Rows held to be shuffled, in the stored type, those of the next window, which are read
+    meanwhile, and the order of both; and the mapped shard that is read."""
+    window = min(spec.preprocess.window_shards * data.shard_rows, data.train_rows)
+    ahead = min(window, data.train_rows - window)
+    row = data.width * data.value_bytes
+    stored = ("byte", ALWAYS, Part.DATA, True)
+    return [
+        Held("window", (window, row), *stored),
+        Held("window read ahead", (ahead, row), *stored),
+        Held("order of rows", (2, window), "int64", ALWAYS, Part.DATA, host=True),
+        Held("shard being read", (min(data.shard_rows, data.train_rows), row), *stored),
+    ]
+
+
+def _base(accelerator: bool) -> list[Held]:
+    def held(name: str, size: int, moments: frozenset[Moment], host: bool) -> Held:
+        return Held(name, (size,), "byte", moments, Part.BASE, host)
+
+    context = CONTEXT_BYTES if accelerator else 0
+    stepped = TRAINED - {Moment.START}
+    return [
+        held("interpreter, torch and kernels", BASE_BYTES, ALWAYS, True),
+        held("blocks that the allocator keeps", SLACK_BYTES, stepped, True),
+        held("the accelerator's context", context, ALWAYS, False),
+    ]

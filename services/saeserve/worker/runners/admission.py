@@ -1,0 +1,38 @@
+"""Whether a train job fits this machine: asked before the first tensor is made."""
+
+from __future__ import annotations
+
+import torch
+
+from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.specs.fitting import INSUFFICIENT_MEMORY, gib, refusal
+from saeserve.core.specs.footprint import Part
+from saeserve.core.specs.holdings import footprint_of
+from saeserve.core.specs.layout import Layout
+from saeserve.core.specs.sizes import training_data
+from saeserve.core.specs.training import TrainSpec
+from saeserve.platform.errors import FailedPrecondition, Unavailable
+from saeserve.platform.memory import free_bytes, limit_bytes
+
+
+def check_memory(
+    spec: TrainSpec, layout: Layout, dataset: ShardedDataset, device: torch.device
+) -> None:
+    """Raise FailedPrecondition for a run that the machine could never hold, and Unavailable, which
+    is tried again, for one that what else runs here leaves no room for."""
+    data, accelerator = training_data(layout, dataset.manifest), device.type == "cuda"
+    free, limit = torch.cuda.mem_get_info(device) if accelerator else (free_bytes(), limit_bytes())
+    where = "the device" if accelerator else "this machine"
+    members = layout.members(spec)
+    refused = refusal(members, data, limit, where, accelerator=accelerator)
+    if refused is not None:
+        raise FailedPrecondition(refused.message, reason=refused.code, remedy=refused.remedy)
+    footprint = footprint_of(members, data, accelerator=accelerator)
+    # This process is there already, and so is its context on a device.
+    wanted = footprint.peak - footprint.largest(Part.BASE)
+    if wanted > free:
+        raise Unavailable(
+            f"the job needs {gib(wanted)} more and {where} has {gib(free)} free of {gib(limit)}",
+            reason=INSUFFICIENT_MEMORY,
+            remedy="wait for what else runs there to end, or lower batch_size or micro_batch_size",
+        )

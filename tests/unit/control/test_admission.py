@@ -1,0 +1,79 @@
+"""Plans on the machines that workers tell of, and jobs that no machine could hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.fakes.control import TRAIN, Bench
+
+from saeserve.control.converters.jobs import plan_message
+from saeserve.core.specs.machine import Machine, StepTiming
+from saeserve.platform.errors import FailedPrecondition
+
+WIDE: dict[str, Any] = TRAIN | {"d_sae": 2**16, "batch_size": 1024, "relu": {}, "topk": None}
+TIMING = StepTiming(
+    architecture="topk",
+    d_in=4,
+    d_sae=8,
+    active=2.0,
+    encoder_dtype="float32",
+    seconds_per_row=1e-4,
+    seconds_per_step=0.01,
+)
+
+
+def announce(bench: Bench, memory_bytes: int, resource_class: str = "cpu") -> None:
+    machine = Machine(fingerprint="f", name="m", memory_bytes=memory_bytes, timings=(TIMING,))
+    bench.index.announce(resource_class, "w", machine, 60.0)
+
+
+def test_a_job_that_fits_is_taken_and_told_its_time(bench: Bench) -> None:
+    bench.ready()
+    announce(bench, 2**34)
+    record, plan = bench.plan({"train": TRAIN})
+    assert bench.ledger.jobs() == [record.id]
+    assert plan.machine_memory_bytes == 2**34
+    assert plan.seconds is not None
+    assert plan.tokens_per_second == pytest.approx(4096 / plan.seconds)
+
+
+def test_a_job_that_fits_no_machine_is_refused_with_the_largest_that_would(bench: Bench) -> None:
+    bench.ready()
+    _, planned = bench.plan({"train": WIDE}, validate_only=True)
+    announce(bench, planned.memory_bytes - 1)
+    with pytest.raises(FailedPrecondition, match="the job needs") as caught:
+        bench.train(**WIDE)
+    error = caught.value
+    assert (error.reason, error.field) == ("INSUFFICIENT_MEMORY", "spec.train")
+    assert "batch_size = 1023" in error.remedy
+    assert bench.ledger.jobs() == []
+
+
+def test_a_plan_of_a_job_that_does_not_fit_shows_the_numbers_and_says_so(bench: Bench) -> None:
+    bench.ready()
+    announce(bench, 2**30)
+    _, plan = bench.plan({"train": WIDE}, validate_only=True)
+    assert plan.refusal is not None
+    assert plan.refusal.code == "INSUFFICIENT_MEMORY"
+    message = plan_message(plan)
+    assert message.memory.gradient_bytes == 4 * plan.parameters
+    assert message.refusal.largest_batch_size == plan.refusal.largest_batch_size
+    assert not message.HasField("tokens_per_second")
+
+
+def test_machines_of_another_class_do_not_count(bench: Bench) -> None:
+    bench.ready()
+    announce(bench, 1, "gpu")
+    _, plan = bench.plan({"train": WIDE})
+    assert plan.refusal is None
+    assert any("no worker of class cpu" in note for note in plan.notes)
+
+
+def test_without_the_index_jobs_are_planned_without_machines(bench: Bench) -> None:
+    bench.ready()
+    announce(bench, 1)
+    bench.index.down = True
+    record, plan = bench.plan({"train": TRAIN})
+    assert plan.machine_memory_bytes is None
+    assert bench.ledger.jobs() == [record.id]
