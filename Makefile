@@ -1,4 +1,4 @@
-# Every developer command. .PHONY: help setup demo test test-slow peers interop bench groundtruthmake.PHONY: help setup demo test test-slow peers interop bench groundtruth alone explains them.
+# Every developer command. `make` alone explains them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -64,7 +64,7 @@ groundtruth-peers: $(STAMP) $(PEERS_STAMP) ## SAELens and dictionary_learning on
 	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.groundtruth_peers
 	PYTHONPATH=services:. $(BIN)/python -m bench.plot
 
-peers-quality: $(PEERS_STAMP) ## Ours and the peers' TopK and BatchTopK on what .PHONY: help setup demo test test-slow peers interop bench groundtruthmake demo.PHONY: help setup demo test test-slow peers interop bench groundtruth harvested
+peers-quality: $(PEERS_STAMP) ## Ours and the peers' TopK and BatchTopK on what `make demo` harvested
 	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.smollm2_peers
 
 achieved-l0: $(STAMP) ## Whether every architecture has the L0 asked for, on what `make demo` harvested
