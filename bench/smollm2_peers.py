@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import ours, smollm2
-from bench.peers import PEERS, Architecture, PeerSetting, Schedule
+from bench.peers.registry import PEERS
+from bench.peers.setting import Architecture, PeerSetting, Schedule
 from bench.results import FOLDER, Results, table
 from bench.smollm2 import heldout_figures
 from bench.tasks import Task, run_all

@@ -21,7 +21,25 @@ class MatryoshkaBatchTopKTrainingSAEConfig:
         use_matryoshka_aux_loss: bool = ...,
     ) -> None: ...
 
+class JumpReLUTrainingSAEConfig:
+    def __init__(
+        self,
+        *,
+        d_in: int,
+        d_sae: int,
+        apply_b_dec_to_input: bool = ...,
+        jumprelu_sparsity_loss_mode: str = ...,
+        jumprelu_init_threshold: float = ...,
+        jumprelu_bandwidth: float = ...,
+        jumprelu_tanh_scale: float = ...,
+        jumprelu_ste_to_input: bool = ...,
+        l0_coefficient: float = ...,
+        l0_warm_up_steps: int = ...,
+        pre_act_loss_coefficient: float | None = ...,
+    ) -> None: ...
+
 class TrainingSAE:
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> object: ...
     def save_inference_model(self, path: str | Path) -> tuple[Path, Path]: ...
 
 class TopKTrainingSAE(TrainingSAE):
@@ -32,6 +50,9 @@ class BatchTopKTrainingSAE(TrainingSAE):
 
 class MatryoshkaBatchTopKTrainingSAE(TrainingSAE):
     def __init__(self, cfg: MatryoshkaBatchTopKTrainingSAEConfig) -> None: ...
+
+class JumpReLUTrainingSAE(TrainingSAE):
+    def __init__(self, cfg: JumpReLUTrainingSAEConfig) -> None: ...
 
 class SAE:
     W_dec: Tensor

@@ -8,4 +8,6 @@ class SAETrainerConfig:
         lr_end: float | None = ...,
         lr_warm_up_steps: int = ...,
         lr_decay_steps: int = ...,
+        autocast: bool = ...,
+        dead_feature_window: int = ...,
     ) -> None: ...

@@ -1,0 +1,1 @@
+"""The other libraries behind one small interface; they are installed in .venv-peers alone."""

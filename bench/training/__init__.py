@@ -1,0 +1,1 @@
+"""How fast our training step is, beside other libraries and beside the machine: `make bench`."""
