@@ -34,7 +34,7 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.architectures.gradients import by_autograd
 from saeserve.core.architectures.registry import ARCHITECTURES, architecture_for
-from saeserve.core.data.preprocess import SideBySide
+from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.errors import SpecError
 from saeserve.core.export.fold import fold_tensors
 from saeserve.core.ops.rows import dense
@@ -155,8 +155,8 @@ def test_the_export_computes_on_raw_rows_what_the_evaluation_form_does(prepared:
     if form.k is not None:
         form.W_dec_FO.div_(norms_F[:, None])
         norms_F = torch.ones_like(norms_F)
-    assert isinstance(setup.preprocessing, SideBySide)
-    (preprocessing,) = setup.preprocessing.parts
+    preprocessing = setup.preprocessing
+    assert isinstance(preprocessing, Preprocessing)
     raw_BD = setup.source.batch(7, 64).double()
     x_BD = preprocessing.apply(raw_BD)
     folded = fold_tensors(form, preprocessing, preprocessing, torch.float64)

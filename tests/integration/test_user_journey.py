@@ -130,7 +130,8 @@ def test_large_batches_are_split_and_come_back_in_order(journey: Journey) -> Non
     whole = journey.client.encode("sae", x, wire="f16")
     assert whole.shape == (2, 10_000, 128)
     part = journey.client.encode("sae", x[1, -5:], wire="f16")
-    assert np.array_equal(whole.to_dense()[1, -5:], part.to_dense())
+    # Processors sum products of other shapes in other orders.
+    assert np.allclose(whole.to_dense()[1, -5:], part.to_dense(), rtol=1e-5, atol=1e-5)
 
 
 def test_decode_and_reconstruct_agree(journey: Journey) -> None:
