@@ -21,7 +21,7 @@ from saeserve.cli.output import (
     size,
 )
 from saeserve.cli.sending import Set
-from saeserve.client.values import Plan, Refusal
+from saeserve.client.plans import Plan, Refusal
 
 _PARTS = {
     "parameter": "parameters",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import grpc
 
+from saeserve.client.dataset_values import Dataset, dataset_value
 from saeserve.client.errors import NotFoundError, UnavailableError, translated
-from saeserve.client.values import Dataset, dataset_value
 from saeserve.v1 import dataset_service_pb2, dataset_service_pb2_grpc
 
 CHUNK_BYTES = 2**20

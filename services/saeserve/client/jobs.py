@@ -11,8 +11,8 @@ import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
 from saeserve.client.errors import InvalidArgumentError, UnavailableError, translated
-from saeserve.client.plans import plan_value
-from saeserve.client.values import Job, JobEvent, Plan, event_value, job_value
+from saeserve.client.plans import Plan, plan_value
+from saeserve.client.values import Job, JobEvent, event_value, job_value
 from saeserve.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc, spec_pb2
 
 RECONNECT_SECONDS = 1.0

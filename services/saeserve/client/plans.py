@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
-from saeserve.client.values import Plan, Refusal
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from saeserve.v1 import job_pb2
 
 _PARTS = ("parameter", "optimizer", "gradient", "step", "data", "base")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a job would be refused, and the largest that would not be."""
+
+    code: str
+    message: str
+    remedy: str
+    largest_batch_size: int | None
+    largest_micro_batch_size: int | None
+    largest_d_sae: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would take; sizes in bytes, None where it is not known.
+
+    `memory` has the bytes by what holds them, `peaks` the most that each stretch of the job holds.
+    """
+
+    parameters: int
+    memory_bytes: int
+    disk_bytes: int
+    steps: int
+    notes: tuple[str, ...]
+    models: tuple[str, ...]
+    """Names of the models that a train job publishes, the members of a sweep in order."""
+    memory: Mapping[str, int]
+    peaks: Mapping[str, int]
+    machine_memory_bytes: int | None
+    tokens_per_second: float | None
+    seconds: float | None
+    refusal: Refusal | None
 
 
 def plan_value(plan: job_pb2.Plan) -> Plan:

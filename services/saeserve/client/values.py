@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from saeserve.v1 import dataset_pb2, job_pb2
+from saeserve.v1 import job_pb2
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -103,60 +103,6 @@ class JobEvent:
     token: str
     member: str = ""
     """Of a sweep: the name of the member's model that the event is about."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a job would be refused, and the largest that would not be."""
-
-    code: str
-    message: str
-    remedy: str
-    largest_batch_size: int | None
-    largest_micro_batch_size: int | None
-    largest_d_sae: int | None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a job would take; sizes in bytes, None where it is not known.
-
-    `memory` has the bytes by what holds them, `peaks` the most that each stretch of the job holds.
-    """
-
-    parameters: int
-    memory_bytes: int
-    disk_bytes: int
-    steps: int
-    notes: tuple[str, ...]
-    models: tuple[str, ...]
-    """Names of the models that a train job publishes, the members of a sweep in order."""
-    memory: Mapping[str, int]
-    peaks: Mapping[str, int]
-    machine_memory_bytes: int | None
-    tokens_per_second: float | None
-    seconds: float | None
-    refusal: Refusal | None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set of activations."""
-
-    name: str
-    state: str
-    rows: int
-    heldout_rows: int
-    shards: int
-    size_bytes: int
-    dtype: str
-    language_model: str
-    sources: tuple[Mapping[str, Any], ...]
-    failure: str
-    job: str
-    manifest_sha256: str
-    created: datetime | None
-    files: tuple[Mapping[str, Any], ...] = field(default=())
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -259,23 +205,3 @@ def event_value(event: job_pb2.JobEvent) -> JobEvent:
         data["state"] = job_pb2.JobState.Name(payload.state).removeprefix("JOB_STATE_")
     time = instant(event.time)
     return JobEvent(kind, time, event.attempt, event.step, data, event.token, event.member)
-
-
-def dataset_value(dataset: dataset_pb2.Dataset) -> Dataset:
-    """A Dataset off the wire."""
-    return Dataset(
-        name=dataset.name,
-        state=dataset_pb2.DatasetState.Name(dataset.state).removeprefix("DATASET_STATE_"),
-        rows=dataset.rows,
-        heldout_rows=dataset.heldout_rows,
-        shards=dataset.shards,
-        size_bytes=dataset.size_bytes,
-        dtype=dataset.dtype,
-        language_model=dataset.language_model,
-        sources=tuple(plain(source) for source in dataset.sources),
-        failure=dataset.failure,
-        job=dataset.job,
-        manifest_sha256=dataset.manifest_sha256,
-        created=instant(dataset.create_time),
-        files=tuple(plain(file) for file in dataset.files),
-    )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from saeserve.cli import plan as command
 from saeserve.cli.__main__ import app
-from saeserve.client.values import Plan, Refusal
+from saeserve.client.plans import Plan, Refusal
 
 PLAN = Plan(
     parameters=1_000_000,
