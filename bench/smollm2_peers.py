@@ -35,6 +35,9 @@ COUNTERPARTS = {name: name for name in ARCHITECTURES}
 VARIANTS = ("default", "our rate")
 FIGURES = ("fvu", "silent", "l0")
 DECAY_SHARE = 0.2
+LR = 6e-3
+"""Where our TopK's FVU is lowest on seed 1, which is not compared: 0.249 at 1e-3, 0.211 at 2e-3,
+0.191 at 4e-3, 0.189 at 6e-3, 0.197 at 1e-2 (silent: 0, 0, 3, 15 and 46 %)."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=2048)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=LR)
     parser.add_argument("--warmup-steps", type=int, default=10)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--processes", type=int, default=2)

@@ -69,6 +69,15 @@ def test_a_short_run_has_a_short_warm_up() -> None:
     assert kept.optimizer.warmup_steps == 150
 
 
+def test_a_short_run_forgets_old_gradients_in_time() -> None:
+    """Second moments are remembered for 1 / (1 - beta2) steps: a tenth of the run at most."""
+    run = {"tokens": 512 * 400, "batch_size": 512}
+    assert gemma_scope(**run)[0].optimizer.beta2 == pytest.approx(1 - 1 / 40)
+    assert gemma_scope(**run, optimizer={"beta2": 0.99})[0].optimizer.beta2 == 0.99
+    assert gemma_scope()[0].optimizer.beta2 == 0.999
+    assert short("batchtopk", **run).optimizer.beta2 == 0.999
+
+
 def test_january_2025_is_literal_and_the_others_centre() -> None:
     centred = {name: short(name).preprocess.centre for name in PRESETS}
     assert centred.pop("anthropic-jan-2025") == "none"
@@ -103,10 +112,10 @@ def test_gemma_scope_asks_for_an_l0_that_may_be_overridden() -> None:
 
 
 def test_thresholds_of_a_short_run_start_where_they_can_end_in_time() -> None:
-    """Log thresholds move by the rate times the steps: 7e-5 times 24,414, or 3e-3 times 400."""
+    """Log thresholds move by half the rate times the steps: of 7e-5 and 24,414, or 3e-3 and 400."""
     for changes, travel in (
-        ({}, 7e-5 * 24_414),
-        ({"tokens": 512 * 400, "batch_size": 512, "optimizer": {"lr": 3e-3}}, 1.2),
+        ({}, 3.5e-5 * 24_414),
+        ({"tokens": 512 * 400, "batch_size": 512, "optimizer": {"lr": 3e-3}}, 0.6),
     ):
         _, jumprelu = gemma_scope(**changes)
         assert jumprelu.bandwidth == pytest.approx(0.05 * math.exp(-travel), rel=1e-3)

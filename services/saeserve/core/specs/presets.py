@@ -91,9 +91,10 @@ PRESETS: dict[str, Preset] = {
         "sweep lambda for each site and publish the L0 that came out, here target_l0 = 100 (near "
         "their canonical models) is asked for, by the quadratic penalty of DECISIONS; rows are "
         "centred, so b_dec is not subtracted from the input; b_enc starts where d_in latents fire "
-        "a row, theirs at 0, where half of all do. Thresholds grow by about the rate a step in "
-        "log, and from 0.001 it takes the 4 billion tokens that they have: in shorter runs they "
-        "and the bandwidth start higher, that much below 0.05, where those of SmolLM2 rows end.",
+        "a row, theirs at 0, where half of all do. Thresholds grow by about half the rate a "
+        "step in log, and from 0.001 it takes the 4 billion tokens that they have: in shorter runs "
+        "they and the bandwidth start higher, that much below 0.05, where those of SmolLM2 rows "
+        "end, and beta2 is such that second moments are remembered for a tenth of the run.",
         fields={
             "jumprelu": {
                 "penalty": "l0",
@@ -205,25 +206,30 @@ def _preset(name: object, own: Fields) -> Preset:
 
 
 def _shortened(optimizer: Fields, whole: Fields) -> Fields:
-    """The preset's optimizer with no more warm-up than a tenth of the run."""
+    """The preset's optimizer with no more warm-up, and no longer a memory, than a tenth of the run.
+
+    The memory is that of Adam's second moments, 1 / (1 - beta2) steps.
+    """
     tokens, batch = whole["tokens"], whole["batch_size"]
-    warmup = optimizer.get("warmup_steps")
-    if warmup is None or not isinstance(tokens, int) or not isinstance(batch, int) or batch < 1:
+    if not isinstance(tokens, int) or not isinstance(batch, int) or batch < 1:
         return optimizer
-    return {**optimizer, "warmup_steps": max(0, min(warmup, tokens // batch // 10))}
+    tenth = tokens // batch // 10
+    limits = {"warmup_steps": max(0, tenth), "beta2": 1 - 1 / max(1, tenth)}
+    return {n: min(value, limits.get(n, value)) for n, value in optimizer.items()}
 
 
 def _within_reach(preset: Preset, whole: Fields) -> Fields:
     """First threshold and bandwidth of a run whose thresholds shall end near `last_threshold`.
 
-    Adam moves log thresholds by about the rate a step, so they start no further below than that
-    times the steps, and never below the preset's own start.
+    Adam moves log thresholds by the rate a step at most and by about half of that as gradients
+    waver, so they start no further below than that times the steps, and never below the preset's
+    own start.
     """
     tokens, batch = whole["tokens"], whole["batch_size"]
     rate = (_tree(whole["optimizer"]) or {}).get("lr")
     start, last = preset.fields["jumprelu"]["bandwidth"], preset.last_threshold
     if isinstance(tokens, int) and isinstance(batch, int) and isinstance(rate, float) and batch > 0:
-        start = max(start, (last or 0.0) * math.exp(-max(0.0, rate * (tokens // batch))))
+        start = max(start, (last or 0.0) * math.exp(-max(0.0, rate / 2 * (tokens // batch))))
     return {"bandwidth": start, "initial_log_threshold": math.log(start)}
 
 
