@@ -54,6 +54,7 @@ interop: $(PEERS_STAMP) ## Load our exports in the real peers and their files he
 bench: $(STAMP) $(PEERS_STAMP) ## Training speed beside the peers and the machine's limits, service cost, scaling
 	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.training
 	PYTHONPATH=services:. $(BIN)/python -m bench.training.service
+	PYTHONPATH=services:. $(BIN)/python -m bench.training.sweep_jobs
 	PYTHONPATH=services:. $(BIN)/python -m bench.training.page
 
 groundtruth: $(STAMP) ## How much of a planted dictionary each preset recovers, three seeds

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
-from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
+from saeserve.core.data.preprocess import Prepares, Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
@@ -68,7 +68,7 @@ def resolved(fields: Mapping[str, Any], d: int) -> TrainSpec:
 def setup(
     spec: TrainSpec,
     source: ActivationSource,
-    preprocessing: Preprocessing,
+    preprocessing: Prepares,
     initial: EvaluationForm | None = None,
 ) -> TrainingSetup:
     """What a trainer of `spec` stands on, on the CPU."""

@@ -21,6 +21,7 @@ from bench.training.figures import (
 from bench.training.machine import AMX
 from bench.training.race import Result
 from bench.training.service_record import ServiceCost
+from bench.training.sweep_record import SweepJobs
 
 Races = Mapping[str, Sequence[Result]]
 ELSEWHERE = 3.0
@@ -28,6 +29,8 @@ JACCARD = 0.999
 FVU_TOLERANCE = 0.005
 SERVICE_SHARE = 0.03
 MEMORY_TOLERANCE = 0.1
+SWEEP_SPEED = 1.0
+SWEEP_JOBS = 1.3
 LARGEST = 131_072
 LARGEST_BYTES = 24 * 2**30
 LIMIT_SHARE = 0.55
@@ -185,6 +188,34 @@ def largest(races: Races) -> list[Verdict]:
             judged(peak, LARGEST_BYTES, least=False),
         )
     ]
+
+
+def sweep(races: Races, jobs: SweepJobs | None) -> list[Verdict]:
+    """A sweep against trainers of their own, and against jobs of their own."""
+    found: list[Verdict] = []
+    if results := races.get("sweep", ()):
+        many, alone = results
+        read = sum(turn["rows_read"] for turn in many.turns)
+        trained = sum(turn["rows_read"] for turn in alone.turns)
+        what = f"A sweep of {many.contestant.members}"
+        speed = ratio(many, alone)
+        found += [
+            _at_least(f"{what}: tokens/s against trainers alone", speed, SWEEP_SPEED),
+            Verdict(
+                f"{what}: rows read, of those that one trainer reads",
+                f"{read / trained:.2f}",
+                "≤ 1",
+                judged(read / trained, 1.0, least=False),
+            ),
+        ]
+    if jobs is not None:
+        what = f"A sweep of {jobs.members}: time to the end against jobs of their own"
+        found.append(_at_least(what, Ratio.of(jobs.ratios), SWEEP_JOBS))
+    return found
+
+
+def _at_least(what: str, value: Ratio, bar: float) -> Verdict:
+    return Verdict(what, f"{value}×", f"≥ {bar:g}×", judged(value.median, bar))
 
 
 def service(cost: ServiceCost | None) -> list[Verdict]:

@@ -45,6 +45,8 @@ class Contestant:
     """Of ours alone: the L0 that a JumpReLU is led to."""
     evaluate: bool = True
     """Whether held-out figures are wanted at the end."""
+    members: int = 1
+    """Of ours alone: SAEs that a sweep trains on the same rows, each as this contestant says."""
     as_job: bool = False
     """Whether the process has the environment of our job processes (saeserve.worker.child)."""
 
@@ -54,12 +56,18 @@ class Contestant:
         return self.steps // self.turn_steps
 
     @property
+    def turn_tokens(self) -> int:
+        """Rows that models have been trained on in a turn: a sweep's count for every member."""
+        return self.batch * self.turn_steps * self.members
+
+    @property
     def label(self) -> str:
         """For people."""
         if self.system == LIMIT:
             return "limit"
         short = "bf16" if self.dtype == "bfloat16" else "fp32"
-        return f"{NAMES[self.system]} {self.architecture} {short}"
+        many = f" x {self.members}" if self.members > 1 else ""
+        return f"{NAMES[self.system]} {self.architecture} {short}{many}"
 
     def to_json(self) -> dict[str, Any]:
         """The fields."""

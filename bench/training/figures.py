@@ -37,20 +37,19 @@ def counted(result: Result) -> tuple[float, ...]:
 
 def tokens_per_second(result: Result) -> float:
     """Of the median turn."""
-    who = result.contestant
-    return who.batch * who.turn_steps / statistics.median(counted(result))
+    return result.contestant.turn_tokens / statistics.median(counted(result))
 
 
 def whole_run(result: Result) -> float:
     """Tokens a second over every turn, the first too."""
-    who = result.contestant
-    return who.batch * who.steps / sum(result.seconds)
+    return result.contestant.turn_tokens * len(result.turns) / sum(result.seconds)
 
 
 def ratio(ours: Result, theirs: Result) -> Ratio:
-    """Of speeds, in pairs of turns of the same round; both train the same rows a turn."""
+    """Of tokens a second, in pairs of turns of the same round."""
+    more = ours.contestant.turn_tokens / theirs.contestant.turn_tokens
     pairs = zip(counted(theirs), counted(ours), strict=True)
-    return Ratio.of([slow / fast for slow, fast in pairs])
+    return Ratio.of([more * slow / fast for slow, fast in pairs])
 
 
 def fraction_of_limit(result: Result, limit: Result, d_in: int, dtype: Dtype) -> float:

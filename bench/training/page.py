@@ -19,10 +19,12 @@ from bench.training.parts import (
     PREPARATION,
     SETTLING_TURNS,
     SPARSE_L0,
+    SWEEP_MEMBERS,
 )
 from bench.training.race import Result
 from bench.training.records import PARTS_FOLDER, ROWS_FILE, Part, known_races, save_rows
 from bench.training.service_record import ServiceCost
+from bench.training.sweep_record import SweepJobs
 
 PAGE_FILE = FOLDER / "training.md"
 HOW = """\
@@ -57,6 +59,16 @@ AuxK, so that AuxK has all the work that it can have. In the table above none is
 tokens, or the peer's own window)."""
 
 
+SWEEP = f"""\
+{SWEEP_MEMBERS} TopK that differ in their seeds take turns on the same rows, which are read, centred
+and scaled once; beside them one that has its rows and the caches to itself. Tokens a second count
+every member's."""
+SWEEP_JOBS = """\
+From the submission until a client sees the end, one worker, default settings, every member as many
+tokens as the data set has training rows. What a sweep saves is what each job does once (a process,
+libraries, centre and scale, the evaluation's rows), so that longer jobs gain less."""
+
+
 def main() -> None:
     """Write page, plots and training.json."""
     parser = argparse.ArgumentParser(prog="python -m bench.training.page", description=__doc__)
@@ -67,16 +79,22 @@ def main() -> None:
     parts = [Part.load(path) for path in files if path.exists()]
     if not parts:
         parser.error(f"{asked.results} holds no results: run `make bench` first")
-    cost_file = asked.results / "service.json"
+    cost_file, jobs_file = asked.results / "service.json", asked.results / "sweep_jobs.json"
     cost = ServiceCost.load(cost_file) if cost_file.exists() else None
+    jobs = SweepJobs.load(jobs_file) if jobs_file.exists() else None
     save_rows(parts, asked.out / ROWS_FILE.name)
     races = known_races(parts)
     drawn = plots.save(races, parts[0].rows["d"], asked.out)
-    (asked.out / PAGE_FILE.name).write_text(page(parts, cost, drawn))
+    (asked.out / PAGE_FILE.name).write_text(page(parts, cost, jobs, drawn))
     print(f"wrote {asked.out / PAGE_FILE.name} and {asked.out / ROWS_FILE.name}")
 
 
-def page(parts: Sequence[Part], cost: ServiceCost | None, drawn: Sequence[str]) -> str:
+def page(
+    parts: Sequence[Part],
+    cost: ServiceCost | None,
+    jobs: SweepJobs | None,
+    drawn: Sequence[str],
+) -> str:
     """The whole text."""
     races, d_in = known_races(parts), parts[0].rows["d"]
     amx = bars.has_amx(parts[0].machine)
@@ -84,6 +102,7 @@ def page(parts: Sequence[Part], cost: ServiceCost | None, drawn: Sequence[str]) 
         *bars.speeds(races, amx=amx),
         *bars.limit_share(races, d_in, amx=amx),
         *bars.precision(races),
+        *bars.sweep(races, jobs),
         *bars.largest(races),
         *bars.service(cost),
     ]
@@ -101,6 +120,10 @@ def page(parts: Sequence[Part], cost: ServiceCost | None, drawn: Sequence[str]) 
             sections += _race(name, races[name], d_in)
     sections += _scaling(races, d_in)
     sections += _environment(races)
+    if "sweep" in races:
+        sections += ["## A sweep", SWEEP, _sweep(races["sweep"])]
+    if jobs is not None:
+        sections += ["## A sweep as a job", SWEEP_JOBS, str(jobs)]
     sections += _limits(races)
     if cost is not None:
         sections += ["## One job through the services", str(cost)]
@@ -181,6 +204,14 @@ def _scaling(races: bars.Races, d_in: int) -> list[str]:
         if lines:
             found += [f"## TopK by {title}", table([title, *HEAD], lines)]
     return found
+
+
+def _sweep(results: Sequence[Result]) -> str:
+    lines = [
+        [r.contestant.members, f"{tokens_per_second(r):,.0f}", f"{r.peak_bytes / 2**20:,.0f}"]
+        for r in results
+    ]
+    return table(["members", "tokens/s", "peak MiB"], lines)
 
 
 def _environment(races: bars.Races) -> list[str]:

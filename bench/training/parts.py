@@ -23,6 +23,7 @@ SCALING_PAIRS = 3
 AUXK_DEAD_STEPS = 2
 """So short that latents are dead from the start: AuxK has all the work that it can have."""
 PEER_SYSTEMS: tuple[System, ...] = ("saelens", "dictionary_learning", "sparsify")
+SWEEP_MEMBERS = 8
 SPARSE_L0 = 64
 SPARSE_LR = 1e-5
 """Low, so that L0 stays where it is while the turns are timed."""
@@ -139,6 +140,13 @@ def _prepare(contestant: Contestant, track: Track, path: Path, turns: int) -> No
         racer.ask(f"save {path}")
 
 
+def sweep(setting: Setting, track: Track) -> Races:
+    """Eight TopK that share their rows, beside one that has them to itself."""
+    short = replace(setting, turn_steps=4)
+    alone = replace(short.contestant(OURS, "topk", "bfloat16"), evaluate=False)
+    return {"sweep": race([replace(alone, members=SWEEP_MEMBERS), alone], track)}
+
+
 def widths(setting: Setting, track: Track) -> Races:
     """TopK by d_sae."""
     short = replace(setting, turn_steps=2, pairs=SCALING_PAIRS)
@@ -181,6 +189,7 @@ PARTS: Mapping[str, Callable[[Setting, Track], Races]] = {
     "jumprelu_sparse": jumprelu_sparse,
     "jumprelu": jumprelu,
     "auxk": auxk,
+    "sweep": sweep,
     "widths": widths,
     "batches": batches,
     "environment": environment,

@@ -48,6 +48,8 @@ class Rows:
 
     def __init__(self, folder: Path) -> None:
         self.header = Header(**json.loads((folder / HEADER_FILE).read_text()))
+        self.rows_read = 0
+        """Training rows read from the file so far."""
         self._folder = folder
 
     @property
@@ -64,6 +66,7 @@ class Rows:
         """Rows of the endless stream, which repeats the file."""
         start = position % self.rows
         first = min(size, self.rows - start)
+        self.rows_read += first
         x_BD = self._read(TRAIN_FILE, start, first)
         return x_BD if first == size else torch.cat([x_BD, self.batch(0, size - first)])
 

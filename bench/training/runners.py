@@ -19,10 +19,12 @@ from bench.training.precision import jaccard
 from bench.training.rows import Rows
 
 from saeserve.core.architectures.contract import EvaluationForm
+from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
-from saeserve.core.training.events import MetricsReported, TrainingEvent
+from saeserve.core.training.events import MetricsReported
+from saeserve.core.training.sweep import OfMember, Sweep
 from saeserve.core.training.trainer import Trainer
 
 SMALL = {"d_sae": 1024, "batch": 256, "steps": 4, "turn_steps": 2, "start": "", "evaluate": False}
@@ -48,11 +50,17 @@ def runner_of(contestant: Contestant, rows: Rows) -> Runner:
     """The contestant's runner, after a small run of the same kind has compiled what is compiled."""
     if contestant.system == LIMIT:
         return LimitRunner(contestant, rows)
-    kind = OurRunner if contestant.system == OURS else PeerRunner
+    kind = _kind(contestant)
     small = kind(replace(contestant, **SMALL), rows)
     small.turn()
     small.turn()
     return kind(contestant, rows)
+
+
+def _kind(contestant: Contestant) -> type[OurRunner | SweepRunner | PeerRunner]:
+    if contestant.system != OURS:
+        return PeerRunner
+    return SweepRunner if contestant.members > 1 else OurRunner
 
 
 class OurRunner:
@@ -68,11 +76,11 @@ class OurRunner:
         self._events = self._trainer.run(ours.NoCheckpoints(), lambda: False)
 
     def turn(self) -> dict[str, float]:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self._rows.rows_read
         report = _next_report(self._events)
         seconds = time.perf_counter() - began
-        shown = ("l0", "dead", "fvu")
-        return {"seconds": seconds, **{name: report.values[name] for name in shown}}
+        shown = {name: report.values[name] for name in ("l0", "dead", "fvu")}
+        return {"seconds": seconds, "rows_read": self._rows.rows_read - before, **shown}
 
     def finish(self) -> dict[str, float]:
         dictionary = Dictionary.of(ours.exported(self._trainer, self._preprocessing))
@@ -87,6 +95,33 @@ class OurRunner:
             raise NotImplementedError("only a JumpReLU can be handed on")
         start = Start(form.W_enc_FD, form.b_enc_F, form.W_dec_FO, form.b_dec_O, form.threshold_F)
         start.save(path)
+
+
+class SweepRunner:
+    """Our sweep's own loop; its members differ in their seeds."""
+
+    def __init__(self, contestant: Contestant, rows: Rows) -> None:
+        self._contestant, self._rows = contestant, rows
+        cpu, spec = torch.device("cpu"), our_spec(contestant, rows.d)
+        shared = PreparedRows(rows, Preprocessing(torch.zeros(rows.d), 1.0), cpu)
+        setups = {
+            f"seed{n}": ours.setup(spec.model_copy(update={"seed": n}), shared, AsTheyAre())
+            for n in range(contestant.members)
+        }
+        self._events = Sweep.start(shared, setups).run(ours.NoCheckpoints(), lambda: False)
+
+    def turn(self) -> dict[str, float]:
+        began, before = time.perf_counter(), self._rows.rows_read
+        for _member in range(self._contestant.members):
+            _next_report(event.event for event in self._events if isinstance(event, OfMember))
+        seconds = time.perf_counter() - began
+        return {"seconds": seconds, "rows_read": self._rows.rows_read - before}
+
+    def finish(self) -> dict[str, float]:
+        raise NotImplementedError("members are not evaluated")
+
+    def save(self, path: Path) -> None:
+        raise NotImplementedError(f"{path} shall be written by one of ours alone")
 
 
 def our_spec(contestant: Contestant, d: int) -> TrainSpec:
@@ -132,7 +167,7 @@ def _initial(contestant: Contestant) -> EvaluationForm | None:
     )
 
 
-def _next_report(events: Iterator[TrainingEvent]) -> MetricsReported:
+def _next_report(events: Iterator[object]) -> MetricsReported:
     return next(event for event in events if isinstance(event, MetricsReported))
 
 

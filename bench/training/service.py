@@ -1,18 +1,13 @@
 """What the services cost beside a train job, and whether it keeps to the planned memory.
 
-Broker, control, inference and worker run as `saeserve up` runs them, with their default settings
-and a store of their own that links the data set; the job is a real one. Runs in .venv.
+The job is a real one in services as `saeserve up` runs them (see `stack`). Runs in .venv.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import socket
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +17,8 @@ from bench.training.parts import Setting
 from bench.training.processes import Account
 from bench.training.records import PARTS_FOLDER
 from bench.training.service_record import ServiceCost
+from bench.training.stack import running
 
-from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
 from saeserve.client import Client
 from saeserve.client.values import Job
 
@@ -62,28 +57,8 @@ def spec(asked: argparse.Namespace) -> dict[str, Any]:
 
 def measure(folder: Path, dataset: Path, job_spec: dict[str, Any]) -> ServiceCost:
     """Start everything, run the job, stop everything."""
-    store = folder / "store"
-    _link(dataset, store / "datasets" / dataset.name)
-    control, inference = _free_address(), _free_address()
-    environment = child_environment(
-        {
-            "SAESERVE_STORE": str(store),
-            "SAESERVE_RUN": str(folder / "run"),
-            "SAESERVE_CONTROL_ADDRESS": control,
-            "SAESERVE_INFERENCE_ADDRESS": inference,
-            "SAESERVE_CONTROL_METRICS_ADDRESS": "127.0.0.1:0",
-            "SAESERVE_INFERENCE_METRICS_ADDRESS": "127.0.0.1:0",
-            "SAESERVE_WORKER_METRICS_ADDRESS": "127.0.0.1:0",
-            "SAESERVE_REDIS_URL": "",
-        }
-    )
-    stack = Stack((BROKER, *SERVICES), folder / "logs", environment, _say)
-    stack.start()
-    try:
-        with closing(Client(control, inference)) as client:
-            return _cost(client, Account(stack.pids()), job_spec)
-    finally:
-        stack.stop()
+    with running(folder, dataset) as (client, pids):
+        return _cost(client, Account(pids), job_spec)
 
 
 def _cost(client: Client, account: Account, job_spec: dict[str, Any]) -> ServiceCost:
@@ -116,26 +91,6 @@ def _followed(client: Client, account: Account, job: str) -> Job:
             if seen.done:
                 return seen
         time.sleep(LOOK_SECONDS)
-
-
-def _link(dataset: Path, target: Path) -> None:
-    """The data set's files under another store, linked where the file system can."""
-    target.parent.mkdir(parents=True)
-    try:
-        shutil.copytree(dataset, target, copy_function=os.link)
-    except OSError:
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(dataset, target)
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def _say(name: str, facts: str) -> None:
-    print(f"  {name}: {facts}", flush=True)
 
 
 def _parse() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from bench.training.figures import (
     whole_run,
 )
 from bench.training.limits import Limits, limit_seconds, parameters
+from bench.training.race import Result
 from bench.training.service_record import ServiceCost
+from bench.training.sweep_record import SweepJobs
 from tests.fakes.races import D_IN, contestant, field, limit, result
 
 
@@ -34,6 +37,13 @@ def test_ratios_are_taken_within_rounds() -> None:
     found = ratio(ours, theirs)
     assert found == Ratio(10.0, 12.0, 15.0)
     assert str(found) == "12.00 (10.00 to 15.00)"
+
+
+def test_a_sweep_counts_the_tokens_of_every_member() -> None:
+    alone = result(contestant(OURS), (1.0, 1.0, 1.0))
+    many = result(contestant(OURS, members=8), (9.0, 4.0, 4.0))
+    assert tokens_per_second(many) == 2 * tokens_per_second(alone)
+    assert ratio(many, alone) == Ratio(2.0, 2.0, 2.0)
 
 
 def test_the_limit_is_a_gemm_and_the_bytes_of_adam() -> None:
@@ -125,3 +135,25 @@ def test_the_service_is_held_against_its_job_and_the_job_against_its_plan() -> N
     dear = cost(cpu_seconds={"control": 4.0, "job": 100.0}, peak_bytes=800)
     assert [v.verdict for v in bars.service(dear)] == ["MISSED", "MISSED"]
     assert bars.service(None) == []
+
+
+def swept(seconds: float, rows_read: float) -> bars.Races:
+    many = result(contestant(OURS, members=8), (9.0, seconds, seconds))
+    alone = result(contestant(OURS), (1.0, 1.0, 1.0))
+    return {"sweep": [with_rows(many, rows_read), with_rows(alone, 100.0)]}
+
+
+def with_rows(found: Result, read: float) -> Result:
+    return replace(found, turns=tuple(turn | {"rows_read": read} for turn in found.turns))
+
+
+def test_a_sweep_is_no_slower_than_trainers_alone_and_reads_once() -> None:
+    assert [v.verdict for v in bars.sweep(swept(8.0, 100.0), None)] == ["reached", "reached"]
+    assert [v.verdict for v in bars.sweep(swept(8.2, 800.0), None)] == ["MISSED", "MISSED"]
+    assert bars.sweep({}, None) == []
+
+
+def test_a_sweep_ends_before_as_many_jobs_do() -> None:
+    for separate, verdict in ((13.1, "reached"), (12.9, "MISSED")):
+        jobs = SweepJobs({}, 8, 2048, (10.0,), (separate,))
+        assert [v.verdict for v in bars.sweep({}, jobs)] == [verdict]

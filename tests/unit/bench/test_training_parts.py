@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,13 @@ def test_every_peer_races_in_its_architectures() -> None:
     assert "sparsify" not in {who.system for who in setting.field("batchtopk")}
     assert {who.turns for who in setting.field("jumprelu")} == {7}
     assert {who.k for who in setting.field("jumprelu")} == {64}
+
+
+def test_eight_members_race_one_that_is_like_them(
+    fields: list[Sequence[Contestant]], tmp_path: Path
+) -> None:
+    assert run_part("sweep", tmp_path) == {"sweep"}
+    many, alone = fields[0]
+    assert (many.members, many.turn_tokens) == (8, 8 * alone.turn_tokens)
+    assert replace(many, members=1) == alone
+    assert many.label == "saeserve topk bf16 x 8"

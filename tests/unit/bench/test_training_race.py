@@ -13,7 +13,13 @@ from bench.training.contestant import LIMIT, OURS, Dtype, decay_steps, warmup_st
 from bench.training.precision import overlap
 from bench.training.race import Track, race
 from bench.training.rows import Rows, write
-from bench.training.runners import OurRunner, our_spec, peer_setting
+from bench.training.runners import (
+    OurRunner,
+    SweepRunner,
+    our_spec,
+    peer_setting,
+    runner_of,
+)
 from tests.fakes.races import contestant
 from torch import Tensor
 
@@ -48,6 +54,14 @@ def test_rows_are_centred_and_scaled_and_repeat_without_end(folder: Path) -> Non
     across = rows.batch(rows.rows - 3, 5)
     assert torch.equal(across, torch.cat([everything[-3:], everything[:2]]))
     assert sum(len(x) for x in rows.heldout()) == rows.header.heldout_rows == 32
+
+
+def test_a_sweep_reads_the_rows_of_a_turn_once_for_all_members(folder: Path) -> None:
+    who = contestant(OURS, **TINY, members=3)
+    runner = runner_of(who, Rows(folder))
+    assert isinstance(runner, SweepRunner)
+    # The first batch was read before, to start from.
+    assert [runner.turn()["rows_read"] for _ in range(who.turns)] == [16, 32]
 
 
 def test_ours_trains_in_the_setting_with_a_dead_window_in_tokens() -> None:

@@ -9,8 +9,10 @@ from bench.training import page, plots
 from bench.training.contestant import OURS
 from bench.training.records import Part, save_rows
 from bench.training.service_record import ServiceCost
+from bench.training.sweep_record import SweepJobs
 from tests.fakes.races import D_IN, MACHINE, contestant, field, limit, part, result
 
+JOBS = SweepJobs(MACHINE, 8, 2048, (10.0,), (15.0,))
 FIELDS = {
     "system",
     "architecture",
@@ -58,6 +60,13 @@ def test_the_cost_of_the_service_is_read_as_it_was_written(tmp_path: Path) -> No
     assert "1.0% beside the job's" in str(saved)
 
 
+def test_the_time_of_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
+    saved = JOBS.with_round(20.0, 50.0)
+    saved.save(tmp_path / "sweep_jobs.json")
+    assert SweepJobs.load(tmp_path / "sweep_jobs.json") == saved
+    assert saved.ratios == [1.5, 2.5]
+
+
 def test_the_page_has_verdicts_and_a_table_for_every_race() -> None:
     wide = [limit(), result(contestant(OURS, dtype="bfloat16", d_sae=4096), (1.0, 1.0, 1.0))]
     peer = contestant("saelens", evaluate=False)
@@ -68,12 +77,13 @@ def test_the_page_has_verdicts_and_a_table_for_every_race() -> None:
         part("width_4096", wide),
         part("environment_saelens", waiting),
     ]
-    text = page.page(parts, None, ["training_speed.png"])
+    text = page.page(parts, None, JOBS, ["training_speed.png"])
     assert "| TopK with AuxK: saeserve bf16 / SAELens fp32 | 6.00 (5.00 to 7.00)× |" in text
     assert "(no AMX)" in text
     assert "## JumpReLU tanh, whole run" in text
     assert "| 4096 | saeserve | bfloat16 | 256 | 1 |" in text
     assert "| SAELens | 1.50 (1.50 to 1.50) |" in text
+    assert "8 members of 2,048 tokens each: 10 s as a sweep, 15 s as jobs of their own" in text
     assert "![training_speed.png](training_speed.png)" in text
 
 
