@@ -20,7 +20,7 @@ from bench.peers.setting import Architecture, PeerSetting, Schedule
 from bench.results import FOLDER, Results, table
 from bench.smollm2 import heldout_figures
 from bench.tasks import Task, run_all
-from bench.verdicts import judge
+from bench.verdicts import judge, with_best_peers
 from torch import Tensor
 
 from saeserve.core.data.dataset import ShardedDataset
@@ -161,8 +161,9 @@ def main() -> None:
     wanted = [task for s in settings for task in tasks(s)]
     runs = run_all(wanted, asked.processes, results, asked.out).runs
     print(table(runs, FIGURES))
-    for figure in ("fvu", "silent"):
-        print(judge(runs, figure, OURS, COUNTERPARTS, higher_is_better=False))
+    best = with_best_peers(runs, "fvu", OURS)
+    for figure, judged in (("fvu", runs), ("silent", best)):
+        print(judge(judged, figure, OURS, COUNTERPARTS, higher_is_better=False))
 
 
 if __name__ == "__main__":

@@ -60,5 +60,15 @@ def reaches(us: Estimate, them: Estimate, sign: int) -> bool:
     return sign * (us.mean - them.mean) >= -allowed
 
 
+def with_best_peers(runs: Sequence[Run], figure: str, ours: str) -> list[Run]:
+    """Our runs and, for each architecture, those of the peer whose `figure` is lowest."""
+    found = {key: e for key, e in estimates(runs, figure).items() if key[0] != ours}
+    kept = {
+        _best({key: e for key, e in found.items() if key[1] == architecture}, -1)[0]
+        for architecture in {key[1] for key in found}
+    }
+    return [run for run in runs if run.library == ours or run.key[:3] in kept]
+
+
 def _best(found: dict[Key, Estimate], sign: int) -> tuple[Key, Estimate]:
     return max(found.items(), key=lambda item: sign * item[1].mean)

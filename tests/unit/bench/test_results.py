@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bench.results import Estimate, Results, Run, aligned, estimates, table
-from bench.verdicts import best_margin, judge, reaches
+from bench.verdicts import best_margin, judge, reaches, with_best_peers
 
 SAME = {"topk": "topk", "matryoshka": "plain"}
 
@@ -99,6 +99,13 @@ def test_lower_may_be_better() -> None:
     line = judge(runs, "f1", "ours", SAME, higher_is_better=False).splitlines()[1]
     assert "A, x" in line
     assert line.endswith("MISSED")
+
+
+def test_other_figures_are_those_of_the_peer_that_is_best_by_one() -> None:
+    ours = seeds("ours", "topk", "", 0.3)
+    better = seeds("A", "topk", "x", 0.2, 0.4) + seeds("B", "plain", "y", 0.9)
+    worse = seeds("A", "topk", "y", 0.1, 0.6) + seeds("B", "topk", "x", 0.5)
+    assert with_best_peers(ours + better + worse, "f1", "ours") == ours + better
 
 
 def test_the_margin_is_between_the_best_of_both() -> None:

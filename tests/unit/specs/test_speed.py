@@ -73,6 +73,15 @@ def test_a_faster_product_shortens_the_product_alone() -> None:
     assert seconds(low) == pytest.approx(1024 * (product / 4 + rest) + 0.01)
 
 
+def test_auto_is_the_type_that_the_run_will_have() -> None:
+    """ReLU's choice would be rounded, so it stays in float32; TopK's is made exact."""
+    on = machine(timing("topk", 1e-4), timing("relu", 1e-4))
+    relu, asked = (spec(topk=None, relu={}, encoder_dtype=d) for d in ("float32", "auto"))
+    assert seconds(asked, on) == seconds(relu, on)
+    low = seconds(spec(encoder_dtype="bfloat16"), on)
+    assert seconds(spec(encoder_dtype="auto"), on) == low < seconds(spec(), on)
+
+
 def test_twice_the_latents_double_the_product_and_the_optimiser() -> None:
     product = PRODUCT / 1e11
     grown = (2 * F + 0.2 * 32 * D) / (F + 0.2 * 32 * D)

@@ -32,8 +32,17 @@ from saeserve.core.architectures.contract import (
     Tensors,
 )
 from saeserve.core.architectures.nested import Prefixes, nested_loss
-from saeserve.core.architectures.ties import centre_biases, unit_dictionaries
-from saeserve.core.architectures.topk import SAMPLE_ROWS, folded, sample_variance
+from saeserve.core.architectures.ties import (
+    centre_biases,
+    unit_dictionaries,
+    with_short_encoder,
+)
+from saeserve.core.architectures.topk import (
+    ENCODER_LENGTH,
+    SAMPLE_ROWS,
+    folded,
+    sample_variance,
+)
 from saeserve.core.specs.architectures import BatchTopKSpec
 
 WINDOW_SHARE = 0.05
@@ -66,8 +75,9 @@ class BatchTopK:
 
         Raises DataError for a sample without variance.
         """
+        units = unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name)
         params = {
-            **unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name),
+            **with_short_encoder(units, self._encoder_length()),
             **centre_biases(sample_ND, target_NO, spec.b_dec_init),
             "b_enc": sample_ND.new_zeros(dims.d_sae),
         }
@@ -97,6 +107,9 @@ class BatchTopK:
         return gradients.by_autograd(
             lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
         )
+
+    def _encoder_length(self) -> float:
+        return ENCODER_LENGTH
 
     def _prefixes(self, spec: BatchTopKSpec, params: Tensors) -> Prefixes:  # noqa: ARG002 - Matryoshka's are in its spec
         return Prefixes((params["W_dec"].shape[0],))

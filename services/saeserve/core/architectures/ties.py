@@ -35,6 +35,12 @@ def unit_dictionaries(
     return {"W_enc": W_enc, "W_dec": W_dec}
 
 
+def with_short_encoder(dictionaries: Tensors, length: float) -> Tensors:
+    """The dictionaries with rows of W_enc of that length: the shorter, the further a step turns
+    them, and the first reconstructions do not overshoot (DECISIONS has figures)."""
+    return {**dictionaries, "W_enc": dictionaries["W_enc"] * length}
+
+
 def centre_biases(
     sample_ND: Tensor, target_NO: Tensor, kind: Literal["mean", "geometric_median"]
 ) -> Tensors:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saeserve.core.specs.architectures import BatchTopKSpec, TopKSpec
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, BatchTopKSpec, TopKSpec
 from saeserve.core.specs.machine import Machine, StepTiming
 from saeserve.core.specs.sizes import TrainingData, micro_batch_of, parameter_count, parameters_of
 from saeserve.core.specs.training import TrainSpec
@@ -123,8 +123,8 @@ def active_of(spec: TrainSpec, otherwise: float) -> float:
 def _products(shape: _Shape, machine: Machine) -> float:
     """Seconds a row of all dense products."""
     pattern = _PATTERNS[shape.architecture]
-    low = encoder_flops(shape.encoder_dtype, machine)
-    encoder = pattern.encoder_products * 2 * shape.d_in * shape.d_sae / low
+    rate = encoder_flops(shape.architecture, shape.encoder_dtype, machine)
+    encoder = pattern.encoder_products * 2 * shape.d_in * shape.d_sae / rate
     return encoder + pattern.other_products * 2 * shape.d_out * shape.d_sae / machine.float32_flops
 
 
@@ -134,7 +134,10 @@ def _numbers(shape: _Shape) -> float:
     return shape.d_sae + gathered
 
 
-def encoder_flops(dtype: str, machine: Machine) -> float:
-    """The rate of the encoder's product; any other word leaves the choice to the machine."""
+def encoder_flops(architecture: str, dtype: str, machine: Machine) -> float:
+    """The rate of the encoder's product; `auto` is float32 where rounding would choose latents,
+    else what is faster."""
     rates = {"float32": machine.float32_flops, "bfloat16": machine.bfloat16_flops}
+    if dtype == "auto" and not ARCHITECTURE_SPECS[architecture].exact_choice:
+        return machine.float32_flops
     return rates.get(dtype, max(rates.values()))

@@ -250,7 +250,7 @@ def test_initial_parameters(case: Case) -> None:
     dims = Dimensions(D, D, F)
     sample = draw(500, D, seed=8) + 3.0
     params, state = TopK().initialise(AUXK, dims, sample, sample, seed=1)
-    assert torch.equal(params["W_enc"], params["W_dec"])
+    assert torch.equal(params["W_enc"], 0.3 * params["W_dec"])
     norms = params["W_dec"].square().sum(dim=1).sqrt()
     torch.testing.assert_close(norms, torch.ones(F, dtype=torch.float64))
     assert not params["b_enc"].any()

@@ -22,6 +22,7 @@ from tests.fakes.training import (
 )
 
 from saeserve.core.architectures.contract import Dimensions
+from saeserve.core.architectures.topk import ENCODER_LENGTH
 from saeserve.core.errors import DataMismatchError, DivergedError, SpecError
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
 from saeserve.core.training.events import (
@@ -217,7 +218,7 @@ def test_auxk_revives_latents_that_were_made_dead(tmp_path: Path) -> None:
         architecture = {"k": 4, "k_aux": 8, "auxk_coefficient": coefficient}
         spec = tiny_spec("topk", topk=architecture, tokens=400 * 64, log_every_steps=50)
         trainer = Trainer.start(tiny_setup(spec))
-        trainer.state.params["b_enc"][:32] -= 2.0
+        trainer.state.params["b_enc"][:32] -= 2.0 * ENCODER_LENGTH
         events = run_all(trainer, FolderSink(tmp_path / str(coefficient)))
         assert metric(events, "dead")[0] > 10
         dead[coefficient] = trainer.dead_fraction()
