@@ -35,7 +35,9 @@ from saeserve.worker.child import DEFAULTS
 from saeserve.worker.order import JobOrder, command
 
 D_IN = 576
-STEPS = 6
+STEPS, ALIVE_STEPS = 22, 3
+"""Latents are dead after a tenth of the run without firing, that is from the fourth step on. Plans
+predict the speed of the steps before, and memory for AuxK at work too."""
 ROWS = 40_000
 POLL_S = 0.05
 OUT = Path(__file__).parent / "results" / "memory.json"
@@ -69,8 +71,6 @@ class Case:
             "tokens": STEPS * self.batch_size,
             "batch_size": self.batch_size,
             "micro_batch_size": self.micro_batch_size,
-            # Latents count as dead from the third step on, so that AuxK's tensors are there.
-            "dead_window_tokens": 2 * self.batch_size,
             "log_every_steps": 1,
             "eval_rows": 2048,
         }
@@ -182,11 +182,11 @@ def _resident(pid: int) -> int:
 
 
 def _speed(store: ArtifactStore, ledger: Ledger, job: str) -> float:
-    """The fastest step but the first, which compiles: a handful of steps tell no mean."""
+    """The fastest step before AuxK but the first, which compiles: a handful tell no mean."""
     path = store.path(f"{ledger.attempt_key(job, 1)}/events.jsonl")
     events = [json.loads(line) for line in path.read_text().splitlines()]
     values = [event["data"]["metrics"] for event in events if event["type"] == "metrics"]
-    return max(value["tokens_per_second"] for value in values[1:])
+    return max(value["tokens_per_second"] for value in values[1:ALIVE_STEPS])
 
 
 def _calibrated(folder: Path, threads: int) -> Machine:

@@ -43,9 +43,8 @@ EVALUATION_ROWS = 2_048
 
 _BLOCK_ROWS = 256
 """Rows of pre-activations that compiled steps have at a time (`ops.fast`, `ops.band`)."""
-_DEAD_SHARE = 0.1
 _DEAD_BLOCK_BYTES = 64 * 2**20
-"""Of the latents that AuxK revives, a guess; and of a block of their pre-activations."""
+"""Of a block of dead latents' pre-activations."""
 _SPARE = 16
 """Candidates a row beyond those that are kept."""
 
@@ -185,10 +184,11 @@ def _entries_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
 
 
 def _dead_latents(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
-    """AuxK's rows of the dictionaries, their gradients, and their pre-activations by blocks."""
+    """AuxK's rows of the dictionaries, their gradients, and their pre-activations by blocks; as if
+    all latents were dead, which few are later but most can be early."""
     if not _auxk(spec):
         return []
-    backward, dead = frozenset({Moment.BACKWARD}), math.ceil(_DEAD_SHARE * spec.d_sae)
+    backward, dead = frozenset({Moment.BACKWARD}), spec.d_sae
     block = min(_DEAD_BLOCK_BYTES // 4, rows * dead)
     return [
         Held("rows of dead latents", (2, dead, data.d + data.d_out), "float32", backward),

@@ -94,7 +94,7 @@ PRESETS: dict[str, Preset] = {
         "a row, theirs at 0, where half of all do. Thresholds grow by about half the rate a "
         "step in log, and from 0.001 it takes the 4 billion tokens that they have: in shorter runs "
         "they and the bandwidth start higher, that much below 0.05, where those of SmolLM2 rows "
-        "end, and beta2 is such that second moments are remembered for a tenth of the run.",
+        "end.",
         fields={
             "jumprelu": {
                 "penalty": "l0",
@@ -206,16 +206,12 @@ def _preset(name: object, own: Fields) -> Preset:
 
 
 def _shortened(optimizer: Fields, whole: Fields) -> Fields:
-    """The preset's optimizer with no more warm-up, and no longer a memory, than a tenth of the run.
-
-    The memory is that of Adam's second moments, 1 / (1 - beta2) steps.
-    """
+    """The preset's optimizer with no more warm-up than a tenth of the run."""
     tokens, batch = whole["tokens"], whole["batch_size"]
-    if not isinstance(tokens, int) or not isinstance(batch, int) or batch < 1:
+    warmup = optimizer.get("warmup_steps")
+    if warmup is None or not isinstance(tokens, int) or not isinstance(batch, int) or batch < 1:
         return optimizer
-    tenth = tokens // batch // 10
-    limits = {"warmup_steps": max(0, tenth), "beta2": 1 - 1 / max(1, tenth)}
-    return {n: min(value, limits.get(n, value)) for n, value in optimizer.items()}
+    return {**optimizer, "warmup_steps": max(0, min(warmup, tokens // batch // 10))}
 
 
 def _within_reach(preset: Preset, whole: Fields) -> Fields:

@@ -88,14 +88,26 @@ def _sum_gradients(
     sums = Sums({}, {}, torch.zeros_like(state.tokens_since_fired_F), 0)
     micro_batches = 0
     for batch in batches:
-        output = architecture.gradients(spec, state.params, state.architecture, batch, ctx)
-        state.architecture = output.state
-        accumulate(sums.gradients, output.grads, state.params)
-        sums.fired_F += output.stats.fired_F
-        sums.rows += batch.x_BD.shape[0]
-        _add(sums.metrics, _metrics(output, batch))
+        _include(sums, architecture, spec, state, batch, ctx)
         micro_batches += 1
     return _finish(sums, micro_batches)
+
+
+def _include(
+    sums: Sums,
+    architecture: Architecture[Any],
+    spec: ArchitectureSpec,
+    state: TrainerState,
+    batch: Batch,
+    ctx: Context,
+) -> None:
+    """Add a micro-batch; its own gradients are let go of before the next one's are made."""
+    output = architecture.gradients(spec, state.params, state.architecture, batch, ctx)
+    state.architecture = output.state
+    accumulate(sums.gradients, output.grads, state.params)
+    sums.fired_F += output.stats.fired_F
+    sums.rows += batch.x_BD.shape[0]
+    _add(sums.metrics, _metrics(output, batch))
 
 
 def _metrics(output: StepOutput, batch: Batch) -> Tensors:
