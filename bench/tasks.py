@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from bench.results import Results, Run, RunKey
+
+from saeserve.platform.process import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def run_all(tasks: Sequence[Task], processes: int, results: Results, path: Path)
     began = time.perf_counter()
     found = {run.key: run for run in results.runs}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=one_thread) as pool:
+    begin = partial(_begin, os.getpid())
+    with ProcessPoolExecutor(processes, context, initializer=begin) as pool:
         futures = [pool.submit(_run, task) for task in tasks if task.key not in found]
         for future in as_completed(futures):
             run = future.result()
@@ -62,6 +67,12 @@ def _told(run: Run) -> str:
     figures = ", ".join(f"{name} {run.figures[name]:.3f}" for name in shown if name in run.figures)
     title = " ".join(filter(None, (run.library, run.name, run.variant)))
     return f"{title}, seed {run.seed}: {figures} ({run.seconds:.0f} s)"
+
+
+def _begin(parent: int) -> None:
+    """A process that takes tasks: it has one thread, and no task outlives the benchmark."""
+    die_with_parent(parent)
+    one_thread()
 
 
 def one_thread() -> None:

@@ -3,7 +3,7 @@
 Every architecture takes a few real steps on random rows at one width and two batch sizes; the line
 through the two fastest parts what a row costs from what a step costs. Beside them stand the rates
 of the encoder's product and of the optimiser. The fastest counts, since whatever else the machine
-does only adds time. Some ten seconds at most, where compiled kernels are at hand.
+does only adds time. Some twenty seconds, where compiled kernels are at hand.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from saeserve.core.training.events import MetricsReported
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
 
-D_IN, D_SAE, ROWS = 512, 8448, (256, 1024)
+D_IN, D_SAE, ROWS = 512, 8448, (512, 2048)
 """The larger [rows, d_sae] in float32 exceeds 32 MiB and is mapped anew every time, as in runs."""
 WARM_STEPS, STEPS = 1, 6
 """The first steps compile kernels and touch memory; of the others the fastest counts."""
-ENOUGH_S = 0.4
+ENOUGH_S = 1.5
 """A measurement of steps ends after this time too, once a step beyond the first ones is done."""
 LARGEST_SHARE = 0.9
 """Of a batch's time that may belong to the step: a line through noise could say more."""
