@@ -192,7 +192,8 @@ def _dead_latents(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
     block = min(_DEAD_BLOCK_BYTES // 4, rows * dead)
     return [
         Held("rows of dead latents", (2, dead, data.d + data.d_out), "float32", backward),
-        Held("features of dead latents", (2, block), "float32", backward),
+        Held("features of dead latents, gradients, a mask", (3, block), "float32", backward),
+        Held("masks of dead latents", (2, block), "bool", backward),
     ]
 
 
