@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,13 +33,16 @@ class EventRelay:
         resume_step: int,
         index: JobIndex,
         metrics: WorkerMetrics,
+        earlier: Iterable[Event] = (),
     ) -> None:
+        """`earlier` attempts' events go first: their worker may have died before the index had
+        them, and the index takes none twice."""
         self._path, self._job, self._kind = path, job.id, job.kind
         self._resume_step = resume_step
         self._index = index
         self._metrics = metrics
         self._tail = EventTail(path)
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[Event] = deque(earlier)
         self._values: dict[str, Mapping[str, float]] = {}
         self._seen = -1
         self._lock = threading.Lock()

@@ -96,9 +96,11 @@ class Supervisor:
         return self._settle(job, lease, seen, failure)
 
     def _relay(self, job: Submission, claim: Claim) -> EventRelay:
-        folder = self.settlement.ledger.attempt_key(claim.job, claim.epoch)
-        path = self.settlement.ledger.store.path(f"{folder}/events.jsonl")
-        return EventRelay(path, job, claim.resume_step, self.settlement.index, self.metrics)
+        ledger, index = self.settlement.ledger, self.settlement.index
+        folder = ledger.attempt_key(claim.job, claim.epoch)
+        path = ledger.store.path(f"{folder}/events.jsonl")
+        earlier = (event for event in ledger.events(claim.job) if event.epoch < claim.epoch)
+        return EventRelay(path, job, claim.resume_step, index, self.metrics, earlier)
 
     def _order(self, claim: Claim) -> JobOrder:
         return JobOrder(

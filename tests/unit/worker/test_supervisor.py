@@ -9,6 +9,7 @@ from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.record import Failure, Lease
 from saeserve.jobs.states import JobState
+from saeserve.worker.report import Report
 from saeserve.worker.settlement import Ending
 
 
@@ -32,6 +33,22 @@ def test_a_committed_result_reaches_the_index(bench: Bench) -> None:
     assert [event.step for event in events if event.type == "metrics"] == [1, 2]
     assert events[-1].data["state"] == "SUCCEEDED"
     assert bench.registry.get_sample_value("saeserve_attempts_total", {"outcome": "succeeded"}) == 1
+
+
+def test_what_a_lost_worker_had_not_passed_on_goes_first(bench: Bench) -> None:
+    bench.submit()
+    lost = bench.ledger.claim("j-1", "lost", 0.0)
+    with Report.open(bench.ledger.store, bench.ledger, lost) as report:
+        report.warning(3, "CODE", "told to the file alone")
+    bench.part = "report"
+    assert bench.run() is Ending.SUCCEEDED
+    events = [entry.event for entry in bench.index.events("j-1", 0, 100)]
+    told = [event for event in events if event.type in ("warning", "metrics")]
+    assert [(event.epoch, event.type) for event in told] == [
+        (lost.epoch, "warning"),
+        (lost.epoch + 1, "metrics"),
+        (lost.epoch + 1, "metrics"),
+    ]
 
 
 def test_a_failure_that_would_repeat_ends_the_job(bench: Bench) -> None:
