@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.data.ahead import Ahead
+from saeserve.core.data.ahead import Ahead, Background
 from saeserve.core.data.dataset import ShardedDataset, SourceNames, names_of, take_columns
 from saeserve.core.data.order import RowOrder, spread_sample
 from saeserve.core.data.shards import IndexArray
@@ -75,6 +75,7 @@ class ShardSource:
         self._reader = WindowReader(dataset, self._names, norm_cut, self._order, self._width)
         self._window: Window | None = None
         self._ahead: tuple[int, Ahead[Window]] | None = None
+        self._background = Background()
         if self.rows < 1:
             names = " with ".join(self._names)
             raise DataError(
@@ -119,7 +120,7 @@ class ShardSource:
         window = self._window
         if window is None or not window.holds(position):
             self._window = window = self._next(position)
-            self._ahead = _read_ahead(self._reader, window)
+            self._ahead = self._read_ahead(window)
         return window
 
     def _next(self, position: int) -> Window:
@@ -135,13 +136,13 @@ class ShardSource:
         reading.discard()
         return self._reader.load(position, None)
 
+    def _read_ahead(self, window: Window) -> tuple[int, Ahead[Window]]:
+        """The window after `window`, by its first position."""
+        reader, end = self._reader, window.end
+        return end, Ahead(lambda: reader.load(end, window), self._background)
+
     def _read(self, index: int, chosen: IndexArray) -> Tensor:
         """The `chosen` of a shard's kept rows, in the stored type."""
         with self._dataset.shard(index) as shard:
             kept = self._dataset.kept(shard, self._names, "train", self._norm_cut)
             return take_columns(shard, self._names, kept[chosen])
-
-
-def _read_ahead(reader: WindowReader, window: Window) -> tuple[int, Ahead[Window]]:
-    """The window after `window`, by its first position."""
-    return window.end, Ahead(lambda: reader.load(window.end, window))

@@ -24,7 +24,9 @@ def settle_torch(threads: int) -> None:
     """Ask for the same bits every time; `threads` 0 leaves the number to torch."""
     if threads:
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # The debug mode sets the same switch as `use_deterministic_algorithms`, which imports torch's
+    # compiler besides: two seconds for a setting of code that is never compiled here.
+    torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
     # Filling fresh memory would cost time and help only programs that read it uninitialised. The
     # module sets the attribute by a trick that hides it from type checkers.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from tests.fakes.datasets import SOURCE, numbered_rows, write_dataset
+from tests.fakes.worker_bench import until
 
-from saeserve.core.data.ahead import Ahead
+from saeserve.core.data import ahead
+from saeserve.core.data.ahead import Ahead, Background
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.shards import shard_name
 from saeserve.core.data.source import ShardSource
@@ -26,9 +28,9 @@ def test_a_value_is_made_at_once_and_on_another_thread() -> None:
         made.set()
         return threading.current_thread()
 
-    ahead = Ahead(make)
+    reading = Ahead(make, Background())
     assert made.wait(10)
-    thread = ahead.result()
+    thread = reading.result()
     assert thread is not threading.current_thread()
     assert thread.daemon
 
@@ -37,10 +39,55 @@ def test_an_error_is_raised_where_the_value_is_wanted() -> None:
     def fail() -> int:
         raise DataError("is missing", shard="shards/00007.safetensors")
 
-    ahead = Ahead(fail)
+    background = Background()
+    reading = Ahead(fail, background)
     with pytest.raises(DataError, match="00007"):
-        ahead.result()
-    Ahead(fail).discard()
+        reading.result()
+    Ahead(fail, background).discard()
+
+
+def test_one_thread_makes_every_value_in_order() -> None:
+    background = Background()
+    readings = [Ahead(threading.get_ident, background) for _ in range(3)]
+    assert len({reading.result() for reading in readings}) == 1
+
+
+def test_the_thread_ends_with_its_owner() -> None:
+    background = Background()
+    thread = Path(f"/proc/self/task/{Ahead(threading.get_native_id, background).result()}")
+    assert thread.exists()
+    del background
+    until(lambda: not thread.exists())
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("can't start new thread")])
+def test_a_thread_that_cannot_start_is_lack_of_memory(
+    error: RuntimeError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory, the thread may end before its first line: nobody learns of it."""
+
+    def start(*_: object) -> int:
+        if error is not None:
+            raise error
+        return 1
+
+    monkeypatch.setattr(ahead, "LOOK_S", 0.01)
+    monkeypatch.setattr("_thread.start_new_thread", start)
+    with pytest.raises(MemoryError, match="did not start"):
+        Background()
+
+
+def test_a_thread_that_died_is_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "LOOK_S", 0.01)
+    background = Background()
+
+    def die() -> None:
+        raise SystemExit
+
+    background.run(die)
+    reading = Ahead(lambda: 1, background)
+    with pytest.raises(MemoryError, match="ended before"):
+        reading.result()
 
 
 @pytest.fixture
