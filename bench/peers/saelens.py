@@ -56,17 +56,20 @@ class SaeLensRun:
 
 
 def _model(setting: PeerSetting) -> TrainingSAE:
-    d, d_sae, k = setting.d, setting.d_sae, setting.k
+    d, d_sae, k, device = setting.d, setting.d_sae, setting.k, setting.device
     if setting.architecture == "jumprelu":
         return JumpReLUTrainingSAE(_jumprelu(setting))
     if setting.architecture == "topk":
-        return TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d, d_sae=d_sae, k=k))
+        return TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d, d_sae=d_sae, k=k, device=device))
     if setting.architecture == "batchtopk":
-        return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=d, d_sae=d_sae, k=k))
+        return BatchTopKTrainingSAE(
+            BatchTopKTrainingSAEConfig(d_in=d, d_sae=d_sae, k=k, device=device)
+        )
     cfg = MatryoshkaBatchTopKTrainingSAEConfig(
         d_in=d,
         d_sae=d_sae,
         k=k,
+        device=device,
         matryoshka_widths=[int(share * d_sae) for share in LEARNED_WIDTHS],
         use_matryoshka_aux_loss=True,
     )
@@ -79,6 +82,7 @@ def _jumprelu(setting: PeerSetting) -> JumpReLUTrainingSAEConfig:
     return JumpReLUTrainingSAEConfig(
         d_in=setting.d,
         d_sae=setting.d_sae,
+        device=setting.device,
         apply_b_dec_to_input=False,
         jumprelu_sparsity_loss_mode="tanh",
         jumprelu_init_threshold=math.exp(spec.initial_log_threshold),
@@ -115,5 +119,6 @@ def _config(setting: PeerSetting) -> SAETrainerConfig:
         lr_warm_up_steps=warmup,
         lr_decay_steps=decay,
         autocast=setting.autocast,
+        device=setting.device,
         dead_feature_window=DEAD_STEPS if setting.dead_steps is None else setting.dead_steps,
     )

@@ -54,6 +54,7 @@ class PeerSetting:
     """Steps without firing after which a latent is dead; None keeps the peer's own."""
     start: Path | None = None
     """A `Start` of JumpReLU, in place of the peer's initialisation."""
+    device: str = "cpu"
 
 
 class PeerRun(Protocol):

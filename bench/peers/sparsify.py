@@ -30,13 +30,13 @@ class SparsifyRun:
     def __init__(self, setting: PeerSetting) -> None:
         torch.default_generator.manual_seed(setting.seed)
         config = SparseCoderConfig(num_latents=setting.d_sae, k=setting.k)
-        self._sae = SparseCoder(setting.d, config, dtype=torch.float32)
+        self._sae = SparseCoder(setting.d, config, device=setting.device, dtype=torch.float32)
         lr = 5e-3 / (setting.d_sae / 2**14) ** 0.5
         groups: list[dict[str, object]] = [{"params": self._sae.parameters(), "lr": lr}]
         self._optimizer = ScheduleFreeWrapper(SignSGD(groups), momentum=MOMENTUM)
         self._optimizer.train()
-        self._since_fired_F = torch.zeros(setting.d_sae, dtype=torch.long)
-        self._fired_F = torch.zeros(setting.d_sae, dtype=torch.bool)
+        self._since_fired_F = torch.zeros(setting.d_sae, dtype=torch.long, device=setting.device)
+        self._fired_F = torch.zeros(setting.d_sae, dtype=torch.bool, device=setting.device)
         self._fvu = 0.0
         self._done = 0
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from torch import Tensor
 
 class TopKTrainingSAEConfig:
-    def __init__(self, *, d_in: int, d_sae: int, k: int) -> None: ...
+    def __init__(self, *, d_in: int, d_sae: int, k: int, device: str = ...) -> None: ...
 
 class BatchTopKTrainingSAEConfig:
-    def __init__(self, *, d_in: int, d_sae: int, k: float) -> None: ...
+    def __init__(self, *, d_in: int, d_sae: int, k: float, device: str = ...) -> None: ...
 
 class MatryoshkaBatchTopKTrainingSAEConfig:
     def __init__(
@@ -18,6 +18,7 @@ class MatryoshkaBatchTopKTrainingSAEConfig:
         d_sae: int,
         k: float,
         matryoshka_widths: list[int],
+        device: str = ...,
         use_matryoshka_aux_loss: bool = ...,
     ) -> None: ...
 
@@ -27,6 +28,7 @@ class JumpReLUTrainingSAEConfig:
         *,
         d_in: int,
         d_sae: int,
+        device: str = ...,
         apply_b_dec_to_input: bool = ...,
         jumprelu_sparsity_loss_mode: str = ...,
         jumprelu_init_threshold: float = ...,

@@ -9,5 +9,6 @@ class SAETrainerConfig:
         lr_warm_up_steps: int = ...,
         lr_decay_steps: int = ...,
         autocast: bool = ...,
+        device: str = ...,
         dead_feature_window: int = ...,
     ) -> None: ...

@@ -27,7 +27,12 @@ class SparseCoder:
     W_dec: Tensor
     b_dec: Tensor
     def __init__(
-        self, d_in: int, cfg: SparseCoderConfig, *, dtype: torch.dtype | None = ...
+        self,
+        d_in: int,
+        cfg: SparseCoderConfig,
+        *,
+        device: str = ...,
+        dtype: torch.dtype | None = ...,
     ) -> None: ...
     def __call__(
         self,

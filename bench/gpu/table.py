@@ -1,0 +1,58 @@
+"""A record as text: ceilings, the worst errors, and each race with ratios to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bench.gpu.lab import Record
+
+
+def lines(data: Record) -> Iterator[str]:
+    """The table, line by line; whatever was not measured says so."""
+    yield "ceilings"
+    for name, found in data.get("ceilings", {}).items():
+        if name != "names":
+            yield f"  {name:14} {_ceiling(found)}"
+    yield "correctness: worst gradient against the CPU, automatic precision, runs"
+    for name, found in data.get("correctness", {}).items():
+        yield f"  {name:30} {_correct(found)}"
+    for race, entries in data.get("speed", {}).items():
+        yield f"{race}: ms a step, tokens/s, times ours"
+        ours = entries.get("ours", {}).get("ms")
+        for name, found in entries.items():
+            yield f"  {name:32} {_speed(found, ours)}"
+
+
+def _unmeasured(found: Record) -> str | None:
+    said = (f"{key}: {found[key]}"[:110] for key in ("error", "skipped") if key in found)
+    return next(said, None)
+
+
+def _ceiling(found: Record) -> str:
+    if text := _unmeasured(found):
+        return text
+    rates = [f"{found[key]:8.1f} {key}" for key in ("GB_per_s", "TFLOP_per_s") if key in found]
+    return "  ".join([f"{found['ms']:8.3f} ms", *rates])
+
+
+def _correct(found: Record) -> str:
+    if text := _unmeasured(found):
+        return text
+    if "refused" in found:
+        return "strict determinism refuses nothing"
+    auto: dict[str, Any] = found["auto"]
+    differing = found["two runs differ in"]
+    bits = f"two runs DIFFER in {differing}" if differing else "two runs bit-equal"
+    worst = max(found["gradients"].values())
+    low = max(auto["gradients"].values())
+    return f"{worst:.1e}; {auto['is']} {low:.1e}, Jaccard {auto['jaccard']:.6f}; {bits}"
+
+
+def _speed(found: Record, ours: float | None) -> str:
+    if text := _unmeasured(found):
+        return text
+    if "ms" not in found:
+        return "no time was left"
+    ratio = f"{found['ms'] / ours:6.2f}x" if ours else "     ?"
+    return f"{found['ms']:9.3f}  {found['tokens_per_s']:12,.0f}  {ratio}"

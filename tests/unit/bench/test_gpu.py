@@ -1,0 +1,90 @@
+"""The GPU benchmark goes through all of its code with tiny shapes on the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.gpu import table
+from bench.gpu.lab import Lab, relative
+from torch import device, nan, tensor
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """In a process of its own, since it forbids numba."""
+    out = tmp_path_factory.mktemp("gpu") / "record.json"
+    words = ["--device", "cpu", "--tiny", "--budget", "100", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(out.read_text())
+    assert done.stdout.endswith("\n".join(table.lines(found)) + "\n")
+    return found
+
+
+def test_ceilings_are_measured(record: dict[str, Any]) -> None:
+    ceilings = record["ceilings"]
+    assert {"names", "copy", "mm S1 fp16", "mm S3 fp32", "topk S1", "adam S3"} <= set(ceilings)
+    assert not [name for name, found in ceilings.items() if "error" in found or "skipped" in found]
+
+
+def test_every_architecture_is_compared(record: dict[str, Any]) -> None:
+    found = record["correctness"]
+    names = ("topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated")
+    assert set(names) <= set(found)
+    for name, case in found.items():
+        assert "error" not in case, (name, case)
+        if not name.endswith("strict"):
+            assert max(case["gradients"].values()) <= 1e-6
+            assert case["two runs differ in"] == []
+            assert case["finite"]
+
+
+def test_ours_and_every_peer_stand_in_each_race(record: dict[str, Any]) -> None:
+    peers = ("SAELens", "dictionary_learning")
+    for race in ("S1 topk", "S1 jumprelu", "S3 topk", "S3 jumprelu"):
+        entries = record["speed"][race]
+        assert entries["ours"]["tokens_per_s"] > 0
+        for peer in peers:
+            assert f"{peer} autocast" in entries
+    assert "sparsify fp32" in record["speed"]["S1 topk"]
+
+
+def test_a_failure_is_recorded_and_the_next_measurement_runs(tmp_path: Path) -> None:
+    lab = Lab(device("cpu"), tiny=True, out=tmp_path / "r.json", ends=float("inf"))
+    into: dict[str, Any] = {}
+    lab.data["part"] = into
+
+    def fails() -> dict[str, Any]:
+        raise ValueError("no memory")
+
+    lab.attempt(into, "bad", fails)
+    lab.attempt(into, "good", lambda: {"ms": 1.0})
+    saved = json.loads(lab.out.read_text())["part"]
+    assert saved["bad"]["error"] == "ValueError: no memory"
+    assert saved["good"]["ms"] == 1.0
+
+
+def test_what_has_no_time_left_is_said_to_be_skipped(tmp_path: Path) -> None:
+    lab = Lab(device("cpu"), tiny=True, out=tmp_path / "r.json", ends=0.0)
+    into: dict[str, Any] = {}
+    lab.attempt(into, "late", lambda: {"ms": 1.0})
+    assert "skipped" in into["late"]
+
+
+def test_relative_keeps_nan() -> None:
+    assert relative(tensor([nan]), tensor([1.0])) != relative(tensor([1.0]), tensor([1.0]))
+    assert relative(tensor([3.0]), tensor([2.0])) == 0.5
