@@ -415,6 +415,7 @@ class TopKSpec(_message.Message):
     AUXK_COEFFICIENT_FIELD_NUMBER: _builtins.int
     MULTI_TOPK_COEFFICIENT_FIELD_NUMBER: _builtins.int
     B_DEC_INIT_FIELD_NUMBER: _builtins.int
+    ENCODER_NORM_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """Active latents a row."""
     k_aux: _builtins.int
@@ -425,6 +426,8 @@ class TopKSpec(_message.Message):
     """Weight of Multi-TopK's L(4k) term; 0 leaves it out, the paper uses 1/8."""
     b_dec_init: _builtins.str
     """Start of b_dec: "mean" or "geometric_median" of a sample."""
+    encoder_norm: _builtins.float
+    """Norm of the encoder's rows at the start, above 0 and at most 1; 0.3 when unset, and 1, that of the decoder's, in the papers."""
     def __init__(
         self,
         *,
@@ -433,15 +436,18 @@ class TopKSpec(_message.Message):
         auxk_coefficient: _builtins.float | None = ...,
         multi_topk_coefficient: _builtins.float | None = ...,
         b_dec_init: _builtins.str | None = ...,
+        encoder_norm: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_aux", b"_k_aux", "_multi_topk_coefficient", b"_multi_topk_coefficient", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_aux", b"k_aux", "multi_topk_coefficient", b"multi_topk_coefficient"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_encoder_norm", b"_encoder_norm", "_k", b"_k", "_k_aux", b"_k_aux", "_multi_topk_coefficient", b"_multi_topk_coefficient", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "encoder_norm", b"encoder_norm", "k", b"k", "k_aux", b"k_aux", "multi_topk_coefficient", b"multi_topk_coefficient"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_aux", b"_k_aux", "_multi_topk_coefficient", b"_multi_topk_coefficient", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_aux", b"k_aux", "multi_topk_coefficient", b"multi_topk_coefficient"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_encoder_norm", b"_encoder_norm", "_k", b"_k", "_k_aux", b"_k_aux", "_multi_topk_coefficient", b"_multi_topk_coefficient", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "encoder_norm", b"encoder_norm", "k", b"k", "k_aux", b"k_aux", "multi_topk_coefficient", b"multi_topk_coefficient"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
     _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
     _WhichOneofReturnType__b_dec_init: _TypeAlias = _typing.Literal["b_dec_init"]  # noqa: Y015
     _WhichOneofArgType__b_dec_init: _TypeAlias = _typing.Literal["_b_dec_init", b"_b_dec_init"]  # noqa: Y015
+    _WhichOneofReturnType__encoder_norm: _TypeAlias = _typing.Literal["encoder_norm"]  # noqa: Y015
+    _WhichOneofArgType__encoder_norm: _TypeAlias = _typing.Literal["_encoder_norm", b"_encoder_norm"]  # noqa: Y015
     _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
     _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
     _WhichOneofReturnType__k_aux: _TypeAlias = _typing.Literal["k_aux"]  # noqa: Y015
@@ -452,6 +458,8 @@ class TopKSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__b_dec_init) -> _WhichOneofReturnType__b_dec_init | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encoder_norm) -> _WhichOneofReturnType__encoder_norm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
     @_typing.overload
@@ -716,6 +724,7 @@ class BatchTopKSpec(_message.Message):
     B_DEC_INIT_FIELD_NUMBER: _builtins.int
     K_INITIAL_FIELD_NUMBER: _builtins.int
     K_ANNEAL_FRACTION_FIELD_NUMBER: _builtins.int
+    ENCODER_NORM_FIELD_NUMBER: _builtins.int
     k: _builtins.float
     """Active latents a row, on average over a micro-batch."""
     k_aux: _builtins.int
@@ -728,6 +737,8 @@ class BatchTopKSpec(_message.Message):
     """Where k starts, to be annealed linearly to k; not annealed when unset."""
     k_anneal_fraction: _builtins.float
     """Share of the run over which k is annealed."""
+    encoder_norm: _builtins.float
+    """Norm of the encoder's rows at the start, above 0 and at most 1; 0.3 when unset, and 1, that of the decoder's, in the papers."""
     def __init__(
         self,
         *,
@@ -737,15 +748,18 @@ class BatchTopKSpec(_message.Message):
         b_dec_init: _builtins.str | None = ...,
         k_initial: _builtins.float | None = ...,
         k_anneal_fraction: _builtins.float | None = ...,
+        encoder_norm: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_encoder_norm", b"_encoder_norm", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "encoder_norm", b"encoder_norm", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_encoder_norm", b"_encoder_norm", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "encoder_norm", b"encoder_norm", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
     _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
     _WhichOneofReturnType__b_dec_init: _TypeAlias = _typing.Literal["b_dec_init"]  # noqa: Y015
     _WhichOneofArgType__b_dec_init: _TypeAlias = _typing.Literal["_b_dec_init", b"_b_dec_init"]  # noqa: Y015
+    _WhichOneofReturnType__encoder_norm: _TypeAlias = _typing.Literal["encoder_norm"]  # noqa: Y015
+    _WhichOneofArgType__encoder_norm: _TypeAlias = _typing.Literal["_encoder_norm", b"_encoder_norm"]  # noqa: Y015
     _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
     _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
     _WhichOneofReturnType__k_anneal_fraction: _TypeAlias = _typing.Literal["k_anneal_fraction"]  # noqa: Y015
@@ -758,6 +772,8 @@ class BatchTopKSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__auxk_coefficient) -> _WhichOneofReturnType__auxk_coefficient | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__b_dec_init) -> _WhichOneofReturnType__b_dec_init | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encoder_norm) -> _WhichOneofReturnType__encoder_norm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
     @_typing.overload
@@ -785,6 +801,7 @@ class MatryoshkaSpec(_message.Message):
     DETACH_INNER_FIELD_NUMBER: _builtins.int
     SORT_BY_FREQUENCY_FIELD_NUMBER: _builtins.int
     SORT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    ENCODER_NORM_FIELD_NUMBER: _builtins.int
     k: _builtins.float
     """Active latents a row, on average over a micro-batch."""
     k_aux: _builtins.int
@@ -803,6 +820,8 @@ class MatryoshkaSpec(_message.Message):
     """Keeps latents in descending order of how often they fire."""
     sort_every_steps: _builtins.int
     """Steps between two sorts."""
+    encoder_norm: _builtins.float
+    """Norm of the encoder's rows at the start, above 0 and at most 1; 1, that of the decoder's, when unset."""
     @_builtins.property
     def widths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the nested prefixes, ascending, the last one d_sae; d_sae over 128, 32, 8, 4, 2 and 1
@@ -822,10 +841,11 @@ class MatryoshkaSpec(_message.Message):
         detach_inner: _builtins.bool | None = ...,
         sort_by_frequency: _builtins.bool | None = ...,
         sort_every_steps: _builtins.int | None = ...,
+        encoder_norm: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_encoder_norm", b"_encoder_norm", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "encoder_norm", b"encoder_norm", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps", "widths", b"widths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient", "_b_dec_init", b"_b_dec_init", "_detach_inner", b"_detach_inner", "_encoder_norm", b"_encoder_norm", "_k", b"_k", "_k_anneal_fraction", b"_k_anneal_fraction", "_k_aux", b"_k_aux", "_k_initial", b"_k_initial", "_sort_by_frequency", b"_sort_by_frequency", "_sort_every_steps", b"_sort_every_steps", "auxk_coefficient", b"auxk_coefficient", "b_dec_init", b"b_dec_init", "detach_inner", b"detach_inner", "encoder_norm", b"encoder_norm", "k", b"k", "k_anneal_fraction", b"k_anneal_fraction", "k_aux", b"k_aux", "k_initial", b"k_initial", "sort_by_frequency", b"sort_by_frequency", "sort_every_steps", b"sort_every_steps", "widths", b"widths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auxk_coefficient: _TypeAlias = _typing.Literal["auxk_coefficient"]  # noqa: Y015
     _WhichOneofArgType__auxk_coefficient: _TypeAlias = _typing.Literal["_auxk_coefficient", b"_auxk_coefficient"]  # noqa: Y015
@@ -833,6 +853,8 @@ class MatryoshkaSpec(_message.Message):
     _WhichOneofArgType__b_dec_init: _TypeAlias = _typing.Literal["_b_dec_init", b"_b_dec_init"]  # noqa: Y015
     _WhichOneofReturnType__detach_inner: _TypeAlias = _typing.Literal["detach_inner"]  # noqa: Y015
     _WhichOneofArgType__detach_inner: _TypeAlias = _typing.Literal["_detach_inner", b"_detach_inner"]  # noqa: Y015
+    _WhichOneofReturnType__encoder_norm: _TypeAlias = _typing.Literal["encoder_norm"]  # noqa: Y015
+    _WhichOneofArgType__encoder_norm: _TypeAlias = _typing.Literal["_encoder_norm", b"_encoder_norm"]  # noqa: Y015
     _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
     _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
     _WhichOneofReturnType__k_anneal_fraction: _TypeAlias = _typing.Literal["k_anneal_fraction"]  # noqa: Y015
@@ -851,6 +873,8 @@ class MatryoshkaSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__b_dec_init) -> _WhichOneofReturnType__b_dec_init | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__detach_inner) -> _WhichOneofReturnType__detach_inner | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encoder_norm) -> _WhichOneofReturnType__encoder_norm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
     @_typing.overload

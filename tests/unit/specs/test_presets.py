@@ -44,6 +44,14 @@ def test_the_resolved_spec_shows_everything_and_reads_back(name: str) -> None:
     assert resolve(again, 64, "x") == spec
 
 
+@EVERY
+def test_a_preset_says_at_what_norm_its_encoder_starts(name: str) -> None:
+    architecture = resolve(short(name), 64, "x").architecture
+    norm = getattr(architecture, "encoder_norm", None)
+    assert norm is None or f"{architecture.name}.encoder_norm = 1" in PRESETS[name].source
+    assert norm in (None, 1.0) or f"start at {norm} of the norm" in PRESETS[name].source
+
+
 def test_own_fields_override_those_of_the_preset_one_by_one() -> None:
     spec = short("matryoshka-best", matryoshka={"k": 10, "k_initial": None}, optimizer={"lr": 1e-3})
     assert spec.matryoshka is not None

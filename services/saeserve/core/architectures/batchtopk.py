@@ -35,10 +35,9 @@ from saeserve.core.architectures.nested import Prefixes, nested_loss
 from saeserve.core.architectures.ties import (
     centre_biases,
     unit_dictionaries,
-    with_short_encoder,
+    with_encoder_norm,
 )
 from saeserve.core.architectures.topk import (
-    ENCODER_LENGTH,
     SAMPLE_ROWS,
     folded,
     sample_variance,
@@ -77,7 +76,7 @@ class BatchTopK:
         """
         units = unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name)
         params = {
-            **with_short_encoder(units, self._encoder_length()),
+            **with_encoder_norm(units, spec.encoder_norm),
             **centre_biases(sample_ND, target_NO, spec.b_dec_init),
             "b_enc": sample_ND.new_zeros(dims.d_sae),
         }
@@ -107,9 +106,6 @@ class BatchTopK:
         return gradients.by_autograd(
             lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
         )
-
-    def _encoder_length(self) -> float:
-        return ENCODER_LENGTH
 
     def _prefixes(self, spec: BatchTopKSpec, params: Tensors) -> Prefixes:  # noqa: ARG002 - Matryoshka's are in its spec
         return Prefixes((params["W_dec"].shape[0],))

@@ -37,16 +37,11 @@ class Matryoshka(BatchTopK):
     def initialise(
         self, spec: BatchTopKSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
     ) -> tuple[Tensors, Tensors]:
-        """As BatchTopK's, with an encoder of unit rows; frequencies are known after the first
-        micro-batch."""
+        """As BatchTopK's; frequencies are known after the first micro-batch."""
         params, state = super().initialise(spec, dims, sample_ND, target_NO, seed)
         if _matryoshka(spec).sort_by_frequency:
             state["frequency"] = sample_ND.new_zeros(dims.d_sae)
         return params, state
-
-    def _encoder_length(self) -> float:
-        # Prefixes that are shared by all levels are better off where steps turn them less.
-        return 1.0
 
     def _prefixes(self, spec: BatchTopKSpec, params: Tensors) -> Prefixes:  # noqa: ARG002 - BatchTopK's are in its parameters
         options = _matryoshka(spec)

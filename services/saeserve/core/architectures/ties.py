@@ -35,10 +35,10 @@ def unit_dictionaries(
     return {"W_enc": W_enc, "W_dec": W_dec}
 
 
-def with_short_encoder(dictionaries: Tensors, length: float) -> Tensors:
-    """The dictionaries with rows of W_enc of that length: the shorter, the further a step turns
+def with_encoder_norm(units: Tensors, norm: float) -> Tensors:
+    """Unit dictionaries with rows of W_enc of that norm: the shorter, the further a step turns
     them, and the first reconstructions do not overshoot (DECISIONS has figures)."""
-    return {**dictionaries, "W_enc": dictionaries["W_enc"] * length}
+    return {**units, "W_enc": units["W_enc"] * norm}
 
 
 def centre_biases(

@@ -28,7 +28,7 @@ from saeserve.core.architectures.ties import (
     centre_biases,
     input_bias,
     unit_dictionaries,
-    with_short_encoder,
+    with_encoder_norm,
 )
 from saeserve.core.errors import DataError
 from saeserve.core.ops.latents import active_values, decode
@@ -36,8 +36,6 @@ from saeserve.core.ops.preactivations import PreActivations
 from saeserve.core.specs.architectures import TopKSpec
 
 SAMPLE_ROWS = 32_768
-ENCODER_LENGTH = 0.3
-"""Of the encoder's rows at the start; the paper's are as long as the decoder's, 1."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,13 @@ class TopK:
         self, spec: TopKSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
     ) -> tuple[Tensors, Tensors]:
         """Random rows for decoder and encoder, alike in direction in an autoencoder, the
-        decoder's of length 1; biases at the sample's centres.
+        decoder's of norm 1, the encoder's of norm `encoder_norm`; biases at the sample's centres.
 
         Raises DataError for a sample without variance.
         """
         units = unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name)
         params = {
-            **with_short_encoder(units, ENCODER_LENGTH),
+            **with_encoder_norm(units, spec.encoder_norm),
             **centre_biases(sample_ND, target_NO, spec.b_dec_init),
             "b_enc": sample_ND.new_zeros(dims.d_sae),
         }

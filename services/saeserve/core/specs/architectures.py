@@ -70,7 +70,11 @@ class AuxKSpec(ArchitectureSpec):
 
 
 class TopKSpec(AuxKSpec):
-    """TopK with AuxK (Gao et al. 2024, arXiv 2406.04093, sections 2.3 and A.2)."""
+    """TopK with AuxK (Gao et al. 2024, arXiv 2406.04093, sections 2.3 and A.2).
+
+    `encoder_norm` is the norm of W_enc's rows at the start; the paper's is 1, that of W_dec's rows.
+    Shorter rows turn further in a step and train better in the same steps (DECISIONS).
+    """
 
     name: ClassVar[str] = "topk"
     exact_choice: ClassVar[bool] = True
@@ -79,6 +83,7 @@ class TopKSpec(AuxKSpec):
     auxk_coefficient: float = Field(default=1 / 32, ge=0)
     multi_topk_coefficient: float = Field(default=0.0, ge=0)
     b_dec_init: Literal["mean", "geometric_median"] = "geometric_median"
+    encoder_norm: float = Field(default=0.3, gt=0, le=1)
 
     def check_width(self, d_sae: int) -> None:
         """k is at most d_sae."""
@@ -100,6 +105,7 @@ class BatchTopKSpec(AuxKSpec):
     """BatchTopK (Bussmann, Leask, Nanda 2024, arXiv 2412.06410) with AuxK.
 
     k is a mean over rows and may be broken. `k_initial` anneals it linearly from there to k.
+    `encoder_norm` is as in TopKSpec.
     """
 
     name: ClassVar[str] = "batchtopk"
@@ -110,6 +116,7 @@ class BatchTopKSpec(AuxKSpec):
     b_dec_init: Literal["mean", "geometric_median"] = "geometric_median"
     k_initial: float | None = Field(default=None, gt=0)
     k_anneal_fraction: float = Field(default=0.8, ge=0, le=1)
+    encoder_norm: float = Field(default=0.3, gt=0, le=1)
 
     def check_width(self, d_sae: int) -> None:
         """k and k_initial are at most d_sae."""
@@ -128,6 +135,7 @@ class MatryoshkaSpec(BatchTopKSpec):
 
     `widths` of the nested prefixes ascend, the last of them d_sae; those of `prefix_widths` when
     empty. Detached inner levels, sorting and annealing are what scored best on SynthSAEBench.
+    `encoder_norm` is 1: prefixes that all levels share are better off where steps turn them less.
     """
 
     name: ClassVar[str] = "matryoshka"
@@ -136,6 +144,7 @@ class MatryoshkaSpec(BatchTopKSpec):
     detach_inner: bool = False
     sort_by_frequency: bool = False
     sort_every_steps: int = Field(default=20, ge=1)
+    encoder_norm: float = Field(default=1.0, gt=0, le=1)
 
     def check_width(self, d_sae: int) -> None:
         """Widths ascend strictly from 1 on and end with d_sae."""

@@ -39,8 +39,11 @@ PRESETS: dict[str, Preset] = {
     "openai-topk-2024": Preset(
         source="Gao et al. 2024, arXiv 2406.04093, appendix A, and the code beside it (train.py): "
         "k = 32, AuxK 1/32, batch 131,072, constant rate, gradient norm clipped at 1. The rate "
-        "follows the paper's law 2e-4 / sqrt(d_sae / 2^14). Averaged weights are left out; rows "
-        "are centred by the data's mean in place of being normalised each by its own.",
+        "follows the paper's law 2e-4 / sqrt(d_sae / 2^14). Different here: averaged weights are "
+        "left out; rows are centred by the data's mean in place of being normalised each by its "
+        "own; rows of W_enc start at 0.3 of the norm of W_dec's, theirs at the same norm "
+        "(topk.encoder_norm = 1); the gradient of AuxK reaches b_dec through the encoder alone, "
+        "as in the paper's formula, and not through AuxK's decoding, as in the code.",
         fields={
             "topk": {"k": 32, "auxk_coefficient": 1 / 32, "b_dec_init": "geometric_median"},
             "batch_size": 131_072,
@@ -122,7 +125,10 @@ PRESETS: dict[str, Preset] = {
     "batchtopk": Preset(
         source="Bussmann, Leask, Nanda 2024, arXiv 2412.06410, with the constants of "
         "dictionary_learning's BatchTopKTrainer: AuxK 1/32, rate 2e-4 / sqrt(d_sae / 2^14), 1,000 "
-        "warm-up steps, the last 20 % linear to zero; batch 4,096 as in the authors' code, k = 32.",
+        "warm-up steps, the last 20 % linear to zero; batch 4,096 as in the authors' code, k = 32. "
+        "Different here: rows of W_enc start at 0.3 of the norm of W_dec's, theirs at the same "
+        "norm (batchtopk.encoder_norm = 1); Adam's eps is Gao's 6.25e-10, theirs 1e-8; the "
+        "threshold is averaged over the last 5 % of the steps.",
         fields={
             "batchtopk": {"k": 32, "auxk_coefficient": 1 / 32},
             "batch_size": 4096,
@@ -135,7 +141,8 @@ PRESETS: dict[str, Preset] = {
         "inner levels, latents sorted by frequency, k annealed 80 to 25, six widths (32 to 4,096 "
         "at d_sae = 4,096), 1,000 warm-up steps, the last third linear to zero, batch 1,024. Those "
         "runs anneal k to the last step; here it arrives at 80 %, so that the threshold is "
-        "calibrated at the k that was asked for.",
+        "calibrated at the k that was asked for. Rows of W_enc start at the norm of W_dec's "
+        "(matryoshka.encoder_norm = 1).",
         fields={
             "matryoshka": {
                 "k": 25,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.fakes.sources import MemorySource, PlantedSource
 from tests.fakes.training import (
+    TINY,
     D,
     F,
     FolderSink,
@@ -22,8 +23,8 @@ from tests.fakes.training import (
 )
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.architectures.topk import ENCODER_LENGTH
 from saeserve.core.errors import DataMismatchError, DivergedError, SpecError
+from saeserve.core.ops.norms import row_norms
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
 from saeserve.core.training.events import (
     CheckpointCommitted,
@@ -218,8 +219,20 @@ def test_auxk_revives_latents_that_were_made_dead(tmp_path: Path) -> None:
         architecture = {"k": 4, "k_aux": 8, "auxk_coefficient": coefficient}
         spec = tiny_spec("topk", topk=architecture, tokens=400 * 64, log_every_steps=50)
         trainer = Trainer.start(tiny_setup(spec))
-        trainer.state.params["b_enc"][:32] -= 2.0 * ENCODER_LENGTH
+        trainer.state.params["b_enc"][:32] -= 2.0 * 0.3
         events = run_all(trainer, FolderSink(tmp_path / str(coefficient)))
         assert metric(events, "dead")[0] > 10
         dead[coefficient] = trainer.dead_fraction()
     assert dead[1 / 32] < dead[0.0] / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"), [("topk", 0.3), ("batchtopk", 0.3), ("matryoshka", 1.0)]
+)
+def test_the_encoder_starts_at_the_norm_that_the_spec_says(name: str, usual: float) -> None:
+    """As it always did where nothing is said, and at the papers' 1 where that is asked for."""
+    for fields, wanted in (({}, usual), ({"encoder_norm": 1.0}, 1.0), ({"encoder_norm": 0.5}, 0.5)):
+        spec = tiny_spec(name, **{name: {**TINY[name], **fields}})
+        params = Trainer.start(tiny_setup(spec)).state.params
+        torch.testing.assert_close(row_norms(params["W_enc"]), torch.full((F,), wanted))
+        torch.testing.assert_close(params["W_enc"] / wanted, params["W_dec"])
