@@ -125,7 +125,7 @@ def rm(
 def encode(
     reference: Reference,
     file: Annotated[Path, typer.Argument(help=".npy of raw activations, [..., d_in].")],
-    out: Annotated[Path | None, typer.Option(help="Write offsets, indices, values here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write model and CSR arrays here.")] = None,
     top: Annotated[int, typer.Option(help="Features shown for each row.")] = 8,
     as_json: Json = False,
 ) -> None:
@@ -140,6 +140,7 @@ def encode(
             offsets=features.offsets,
             indices=features.indices,
             values=features.values,
+            model=np.array(features.model),
         )
     if as_json:
         print_json(features)

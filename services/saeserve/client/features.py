@@ -28,7 +28,7 @@ class SparseFeatures:
     indices: IntArray
     values: FloatArray
     model: str = ""
-    """models/<name>/versions/<n> that answered."""
+    """models/<name>/versions/<n> that answered; decode refuses another. Empty: not checked."""
     queue_seconds: float = 0.0
     """Time waited in the server's queue, summed over the requests of the call."""
     compute_seconds: float = 0.0

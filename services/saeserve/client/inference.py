@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 import numpy as np
@@ -31,6 +33,14 @@ IN_FLIGHT = 4
 _Answer = TypeVar("_Answer")
 
 
+@dataclass(frozen=True)
+class _Part(Generic[_Answer]):
+    """The answer to one part, and the version that gave it."""
+
+    value: _Answer
+    version: str
+
+
 class Inference:
     """Calls of InferenceService."""
 
@@ -53,24 +63,29 @@ class Inference:
         """
         rows = _rows(activations)
 
-        def call(part: npt.NDArray[np.generic]) -> SparseFeatures:
+        def call(version: str, part: npt.NDArray[np.generic]) -> _Part[SparseFeatures]:
             request = inference_service_pb2.EncodeRequest(
-                model=model, activations=to_tensor(part, wire), values_dtype=wire_type(values)
+                model=version, activations=to_tensor(part, wire), values_dtype=wire_type(values)
             )
             with translated(self._address):
                 answer = self._stub.Encode(request, timeout=self._timeout)
             times = answer.execution
-            return from_sparse(
+            features = from_sparse(
                 answer.features,
                 times.resolved_model,
                 _seconds(times.queue_time),
                 _seconds(times.compute_time),
             )
+            return _Part(features, times.resolved_model)
 
-        return concatenate(_each_part(call, rows), activations.shape[:-1])
+        return concatenate(_each_part(call, model, rows), activations.shape[:-1])
 
     def decode(self, model: str, features: SparseFeatures) -> FloatArray:
-        """Reconstructions [..., d_out] of sparse features, in raw activation space."""
+        """Reconstructions [..., d_out] of sparse features, in raw activation space.
+
+        The server refuses features that another model, or another version of it, made
+        (`features.model`).
+        """
         request = inference_service_pb2.DecodeRequest(model=model, features=to_sparse(features))
         with translated(self._address):
             answer = self._stub.Decode(request, timeout=self._timeout)
@@ -82,15 +97,15 @@ class Inference:
         """Encode and decode in one call: [..., d_out]."""
         rows = _rows(activations)
 
-        def call(part: npt.NDArray[np.generic]) -> FloatArray:
+        def call(version: str, part: npt.NDArray[np.generic]) -> _Part[FloatArray]:
             request = inference_service_pb2.ReconstructRequest(
-                model=model, activations=to_tensor(part, wire)
+                model=version, activations=to_tensor(part, wire)
             )
             with translated(self._address):
                 answer = self._stub.Reconstruct(request, timeout=self._timeout)
-            return from_tensor(answer.activations)
+            return _Part(from_tensor(answer.activations), answer.execution.resolved_model)
 
-        parts = np.concatenate(_each_part(call, rows))
+        parts = np.concatenate(_each_part(call, model, rows))
         return parts.reshape(*activations.shape[:-1], parts.shape[-1])
 
 
@@ -105,14 +120,22 @@ def _rows(activations: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def _each_part(
-    call: Callable[[npt.NDArray[np.generic]], _Answer], rows: npt.NDArray[np.generic]
+    call: Callable[[str, npt.NDArray[np.generic]], _Part[_Answer]],
+    model: str,
+    rows: npt.NDArray[np.generic],
 ) -> list[_Answer]:
-    """`call` on row-aligned parts, a few in flight at a time, answers in order."""
-    parts = list(_parts(rows))
-    if len(parts) == 1:
-        return [call(parts[0])]
+    """`call` on row-aligned parts, a few in flight at a time, answers in order.
+
+    The first part alone resolves the reference: an alias that moves, or a version that is
+    published meanwhile, would otherwise put rows of two models into one answer.
+    """
+    first, *rest = _parts(rows)
+    answer = call(model, first)
+    if not rest:
+        return [answer.value]
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        return list(pool.map(call, parts))
+        others = pool.map(partial(call, answer.version), rest)
+        return [answer.value, *(other.value for other in others)]
 
 
 def _parts(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

@@ -114,6 +114,7 @@ def to_sparse(features: SparseFeatures) -> tensor_pb2.SparseFeatures:
         values_dtype=tensor_pb2.DATA_TYPE_F32,
         row_means=means,
         row_deviations=deviations,
+        model=features.model,
     )
 
 

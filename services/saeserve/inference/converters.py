@@ -30,6 +30,8 @@ class Query(Generic[RowsT]):
     rows: RowsT
     leading: tuple[int, ...]
     dtype: tensor_pb2.DataType.ValueType
+    made_by: str = ""
+    """The version that made the features of a decode; empty when the caller does not say."""
 
 
 def encode_query(request: pb.EncodeRequest) -> Query[DenseRows]:
@@ -48,12 +50,13 @@ def decode_query(request: pb.DecodeRequest) -> Query[FeatureRows]:
     """Read a DecodeRequest. Raises InvalidInput."""
     dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
     rows = feature_rows(request.features, "features")
-    return Query(_model(request.model), rows, tuple(request.features.shape[:-1]), dtype)
+    leading, made_by = tuple(request.features.shape[:-1]), request.features.model
+    return Query(_model(request.model), rows, leading, dtype, made_by)
 
 
 def encode_response(query: Query[DenseRows], answer: Encoded) -> pb.EncodeResponse:
     """Write an EncodeResponse. Raises InvalidInput for an answer that does not fit."""
-    features = sparse_features(answer.features, query.leading, query.dtype)
+    features = sparse_features(answer.features, query.leading, query.dtype, answer.model)
     execution = _execution(answer.model, answer.served)
     return _fitting(pb.EncodeResponse(features=features, execution=execution))
 

@@ -44,8 +44,10 @@ def sparse_features(
     features: FeatureRows,
     leading: Sequence[int],
     values_dtype: tensor_pb2.DataType.ValueType,
+    model: str = "",
 ) -> tensor_pb2.SparseFeatures:
-    """Write features over [leading..., d_sae]; offsets are left out when every row has k > 0."""
+    """Write features over [leading..., d_sae], made by the version `model`; offsets are left out
+    when every row has k > 0."""
     k = _common_count(features.offsets)
     narrow = features.d_sae <= NARROW_LATENTS
     return tensor_pb2.SparseFeatures(
@@ -58,6 +60,7 @@ def sparse_features(
         values_dtype=values_dtype,
         row_means=_column(features.statistics, 0),
         row_deviations=_column(features.statistics, 1),
+        model=model,
     )
 
 

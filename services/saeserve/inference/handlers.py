@@ -63,10 +63,15 @@ class Handlers:
         self._metrics.encode_rows.inc(rows.rows)
         return Encoded(features, loaded.resource, served)
 
-    async def decode(self, model: str, rows: FeatureRows, deadline: float | None) -> Decoded:
-        """Reconstructions of features [rows, d_sae]; a skip connection would need the input."""
+    async def decode(
+        self, model: str, rows: FeatureRows, deadline: float | None, made_by: str = ""
+    ) -> Decoded:
+        """Reconstructions of features [rows, d_sae] that the version `made_by` made, where that is
+        known; a skip connection would need the input."""
         async with self._models.use(model) as loaded:
             config = loaded.model.config
+            if made_by not in ("", loaded.resource):
+                raise _of_another_model(loaded, made_by)
             if rows.d_sae != config.d_sae:
                 raise _mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
             if config.row_norm.kind != "none" and rows.statistics is None and rows.rows:
@@ -132,6 +137,15 @@ def _check_width(rows: DenseRows, loaded: Loaded[InferenceModel]) -> None:
 def _check_result(rows: int, d_out: int) -> None:
     if rows * d_out * 4 > MAX_RESULT_BYTES:
         raise too_large()
+
+
+def _of_another_model(loaded: Loaded[InferenceModel], made_by: str) -> InvalidInput:
+    return InvalidInput(
+        f"the features were made by {made_by}, and {loaded.resource} was asked to decode them",
+        reason="FEATURES_OF_ANOTHER_MODEL",
+        field="features.model",
+        remedy="decode with the version that made them, or leave features.model empty",
+    )
 
 
 def _needs_statistics(loaded: Loaded[InferenceModel]) -> InvalidInput:

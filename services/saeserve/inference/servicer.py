@@ -45,7 +45,8 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
     async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
         """Sparse features in, activations out."""
         query = await self._stage("parse", request.ByteSize(), converters.decode_query, request)
-        answer = await self._handlers.decode(query.model, query.rows, _deadline(context))
+        deadline = _deadline(context)
+        answer = await self._handlers.decode(query.model, query.rows, deadline, query.made_by)
         size = answer.activations.nbytes
         return await self._stage("build", size, converters.decode_response, query, answer)
 

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18saeserve/v1/tensor.proto\x12\x0bsaeserve.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.saeserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xe6\x01\n\x0eSparseFeatures\x12\r\n\x05shape\x18\x01 \x03(\x03\x12\x0f\n\x07offsets\x18\x02 \x01(\x0c\x12\x0f\n\x07\x66ixed_k\x18\x03 \x01(\x03\x12\x0f\n\x07indices\x18\x04 \x01(\x0c\x12*\n\nindex_type\x18\x05 \x01(\x0e\x32\x16.saeserve.v1.IndexType\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12+\n\x0cvalues_dtype\x18\x07 \x01(\x0e\x32\x15.saeserve.v1.DataType\x12\x11\n\trow_means\x18\x08 \x01(\x0c\x12\x16\n\x0erow_deviations\x18\t \x01(\x0c*_\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDATA_TYPE_F32\x10\x01\x12\x11\n\rDATA_TYPE_F16\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_BF16\x10\x03*O\n\tIndexType\x12\x1a\n\x16INDEX_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eINDEX_TYPE_U16\x10\x01\x12\x12\n\x0eINDEX_TYPE_U32\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18saeserve/v1/tensor.proto\x12\x0bsaeserve.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.saeserve.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xf5\x01\n\x0eSparseFeatures\x12\r\n\x05shape\x18\x01 \x03(\x03\x12\x0f\n\x07offsets\x18\x02 \x01(\x0c\x12\x0f\n\x07\x66ixed_k\x18\x03 \x01(\x03\x12\x0f\n\x07indices\x18\x04 \x01(\x0c\x12*\n\nindex_type\x18\x05 \x01(\x0e\x32\x16.saeserve.v1.IndexType\x12\x0e\n\x06values\x18\x06 \x01(\x0c\x12+\n\x0cvalues_dtype\x18\x07 \x01(\x0e\x32\x15.saeserve.v1.DataType\x12\x11\n\trow_means\x18\x08 \x01(\x0c\x12\x16\n\x0erow_deviations\x18\t \x01(\x0c\x12\r\n\x05model\x18\n \x01(\t*_\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDATA_TYPE_F32\x10\x01\x12\x11\n\rDATA_TYPE_F16\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_BF16\x10\x03*O\n\tIndexType\x12\x1a\n\x16INDEX_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0eINDEX_TYPE_U16\x10\x01\x12\x12\n\x0eINDEX_TYPE_U32\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'saeserve.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=351
-  _globals['_DATATYPE']._serialized_end=446
-  _globals['_INDEXTYPE']._serialized_start=448
-  _globals['_INDEXTYPE']._serialized_end=527
+  _globals['_DATATYPE']._serialized_start=366
+  _globals['_DATATYPE']._serialized_end=461
+  _globals['_INDEXTYPE']._serialized_start=463
+  _globals['_INDEXTYPE']._serialized_end=542
   _globals['_TENSOR']._serialized_start=41
   _globals['_TENSOR']._serialized_end=116
   _globals['_SPARSEFEATURES']._serialized_start=119
-  _globals['_SPARSEFEATURES']._serialized_end=349
+  _globals['_SPARSEFEATURES']._serialized_end=364
 # @@protoc_insertion_point(module_scope)

@@ -100,6 +100,7 @@ class SparseFeatures(_message.Message):
     VALUES_DTYPE_FIELD_NUMBER: _builtins.int
     ROW_MEANS_FIELD_NUMBER: _builtins.int
     ROW_DEVIATIONS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     offsets: _builtins.bytes
     """u64, rows + 1 entries; empty when every row holds exactly fixed_k entries."""
     fixed_k: _builtins.int
@@ -114,6 +115,10 @@ class SparseFeatures(_message.Message):
     whose Decode needs them.
     """
     row_deviations: _builtins.bytes
+    model: _builtins.str
+    """models/<name>/versions/<n> that made them; set by Encode. Decode refuses features of another
+    model or version, and checks nothing when this is empty.
+    """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Leading axes of the input followed by d_sae."""
@@ -130,10 +135,11 @@ class SparseFeatures(_message.Message):
         values_dtype: Global___DataType.ValueType = ...,
         row_means: _builtins.bytes = ...,
         row_deviations: _builtins.bytes = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed_k", b"fixed_k", "index_type", b"index_type", "indices", b"indices", "offsets", b"offsets", "row_deviations", b"row_deviations", "row_means", b"row_means", "shape", b"shape", "values", b"values", "values_dtype", b"values_dtype"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed_k", b"fixed_k", "index_type", b"index_type", "indices", b"indices", "model", b"model", "offsets", b"offsets", "row_deviations", b"row_deviations", "row_means", b"row_means", "shape", b"shape", "values", b"values", "values_dtype", b"values_dtype"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
