@@ -120,6 +120,10 @@ class Running:
         self._thread.start()
         self.supervisor = supervisor
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def ending(self) -> Ending:
         self._thread.join(30)
         assert not self._thread.is_alive()

@@ -43,13 +43,14 @@ class JobFinished(ClaimRefused):
 
 
 class Fenced(FailedPrecondition):
-    """A later attempt has claimed the job; whoever gets this stops and commits nothing."""
+    """A later attempt has claimed the job, or it has ended; whoever gets this stops and commits,
+    publishes and removes nothing."""
 
-    def __init__(self, job: str, epoch: int, highest: int) -> None:
+    def __init__(self, job: str, epoch: int, by: str) -> None:
         super().__init__(
-            f"attempt {epoch} of job {job} is superseded by attempt {highest}",
+            f"attempt {epoch} of job {job} is superseded by {by}",
             reason="FENCED",
-            remedy="nothing to do: the later attempt goes on",
+            remedy="nothing to do: the job goes on or has ended without this attempt",
         )
 
 

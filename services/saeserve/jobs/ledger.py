@@ -6,7 +6,7 @@ Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown
 
 from __future__ import annotations
 
-from saeserve.jobs import attempts, checkpoints, claims, documents, layout
+from saeserve.jobs import attempts, checkpoints, claims, documents, fence, layout
 from saeserve.jobs.events import tail
 from saeserve.jobs.record import (
     Claim,
@@ -64,6 +64,18 @@ class Ledger:
     def highest_epoch(self, job: str) -> int:
         """The latest claimed epoch; 0 when the job was never claimed."""
         return attempts.highest_epoch(self.store, job)
+
+    def superseded(self, job: str, epoch: int) -> bool:
+        """Whether attempt `epoch` was overtaken: by a later claim, or by a result not its own."""
+        if self.highest_epoch(job) > epoch:
+            return True
+        result = self.result(job)
+        own = result is not None and result.epoch == epoch and result.state is JobState.SUCCEEDED
+        return result is not None and not own
+
+    def check_fence(self, lease: Lease) -> None:
+        """Raise Fenced when the attempt of `lease` may change nothing any more."""
+        fence.check_fence(self.store, lease.job, lease.epoch)
 
     def exhausted(self, job: str) -> bool:
         """Whether no further attempt would be granted."""

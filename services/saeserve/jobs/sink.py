@@ -7,9 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from saeserve.jobs import attempts, checkpoints, documents
+from saeserve.jobs import checkpoints, documents, fence
 from saeserve.jobs.checkpoints import MANIFEST, CheckpointManifest
-from saeserve.jobs.errors import Fenced
 from saeserve.jobs.layout import attempt_key, checkpoint_key, numbered
 from saeserve.jobs.record import Lease
 from saeserve.platform.store import ArtifactStore, disk_full, sync_directory
@@ -29,7 +28,7 @@ class StoreCheckpointSink:
         """Let `write(folder)` fill an empty folder, then commit it; its size in bytes.
 
         Committing a step again returns the size of what stands. Raises Fenced when the store
-        shows a later claim, Unavailable (DISK_FULL) when there is no room; then nothing of the
+        shows a later claim or a result, Unavailable (DISK_FULL) when there is no room; then nothing of the
         checkpoint stays and the older ones are untouched.
         """
         key = checkpoint_key(self._lease.job, self._lease.epoch, step)
@@ -48,10 +47,8 @@ class StoreCheckpointSink:
         return _size(manifest)
 
     def check_fence(self) -> None:
-        """Raise Fenced when the store shows a later claim."""
-        highest = attempts.highest_epoch(self._store, self._lease.job)
-        if highest > self._lease.epoch:
-            raise Fenced(self._lease.job, self._lease.epoch, highest)
+        """Raise Fenced when the store shows a later claim or a result."""
+        fence.check_fence(self._store, self._lease.job, self._lease.epoch)
 
     def _write(self, key: str, step: int, write: Callable[[Path], None]) -> CheckpointManifest:
         self._store.remove(key)

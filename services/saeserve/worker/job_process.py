@@ -23,6 +23,7 @@ from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.roots import Roots
 from saeserve.worker.failures import failure_of
+from saeserve.worker.fence_watch import FenceWatch
 from saeserve.worker.order import ExitCode, JobOrder
 from saeserve.worker.orphan import end_with_parent
 from saeserve.worker.report import Report
@@ -56,11 +57,11 @@ def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:
 def run(order: JobOrder, stop: threading.Event) -> ExitCode:
     """Run the attempt until it has ended; leave its result or its error in the store."""
     context = make_context(order, stop)
-    with context.report:
+    with context.report, FenceWatch(context.ledger, order.lease, stop.set):
         try:
             return _run(context)
         except JobStopped:
-            return ExitCode.STOPPED
+            return _stopped(context)
         except Fenced as error:
             _log.warning("%s", error.message)
             return ExitCode.FENCED
@@ -109,7 +110,19 @@ def _result(context: RunContext, completed: Completed) -> Result:
     )
 
 
+def _stopped(context: RunContext) -> ExitCode:
+    lease = context.order.lease
+    if context.ledger.superseded(lease.job, lease.epoch):
+        return ExitCode.FENCED
+    return ExitCode.STOPPED
+
+
 def _failed(context: RunContext, error: Exception) -> ExitCode:
+    lease = context.order.lease
+    if context.ledger.superseded(lease.job, lease.epoch):
+        # Its successor may have removed or finished what this attempt was working on.
+        _log.warning("%s: superseded attempt %d: %s", lease.job, lease.epoch, error)
+        return ExitCode.FENCED
     failure = failure_of(error, context.report.step)
     _log.error("%s: %s", context.submission.id, failure.message, exc_info=error)
     context.ledger.write_failure(context.order.lease, failure)

@@ -11,6 +11,7 @@ from typing import Self
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import Beat, Claim, Lease
+from saeserve.platform.errors import ServiceError
 from saeserve.worker.event_relay import EventRelay
 
 _log = logging.getLogger("saeserve.worker.lease")
@@ -105,10 +106,10 @@ class LeaseKeeper:
 
     def _by_store(self) -> Beat:
         try:
-            if self._ledger.highest_epoch(self._claim.job) > self._claim.epoch:
+            if self._ledger.superseded(self._claim.job, self._claim.epoch):
                 return Beat.FENCED
             wished = self._ledger.cancel_requested(self._claim.job)
-        except OSError:
+        except (OSError, ServiceError):
             _log.exception("%s: index and store are out of reach; stopping", self._claim.job)
             return Beat.FENCED
         return Beat.CANCEL if wished else Beat.OK

@@ -148,7 +148,8 @@ class Supervisor:
     ) -> Ending:
         if (settled := self.settlement.settled(job.id)) is not None:
             return settled
-        if seen.code in (None, ExitCode.FENCED):
+        fenced = self.settlement.ledger.superseded(lease.job, lease.epoch)
+        if fenced or seen.code in (None, ExitCode.FENCED):
             return Ending.FENCED
         if seen.cancelled:
             return self.settlement.cancel(job, lease.epoch, seen.step)

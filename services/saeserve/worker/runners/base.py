@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.jobs.errors import Fenced
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Output, Submission
 from saeserve.platform.store import ArtifactStore
@@ -57,11 +56,9 @@ class RunContext:
         return self.ledger.attempt_key(self.order.claim.job, self.order.claim.epoch)
 
     def check_fence(self) -> None:
-        """Raise Fenced when the store shows a later attempt. Called before every commit."""
-        claim = self.order.claim
-        highest = self.ledger.highest_epoch(claim.job)
-        if highest > claim.epoch:
-            raise Fenced(claim.job, claim.epoch, highest)
+        """Raise Fenced when the store shows a later attempt or a result. Called before everything
+        that others see: each commit, each publication, each removal."""
+        self.ledger.check_fence(self.order.lease)
 
     def check_stop(self) -> None:
         """Raise JobStopped when asked to stop."""
