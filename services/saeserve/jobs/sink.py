@@ -28,8 +28,8 @@ class StoreCheckpointSink:
         """Let `write(folder)` fill an empty folder, then commit it; its size in bytes.
 
         Committing a step again returns the size of what stands. Raises Fenced when the store
-        shows a later claim or a result, Unavailable (DISK_FULL) when there is no room; then nothing of the
-        checkpoint stays and the older ones are untouched.
+        shows a later claim or a result, Unavailable (DISK_FULL) when there is no room; then nothing
+        of the checkpoint stays and the older ones are untouched.
         """
         key = checkpoint_key(self._lease.job, self._lease.epoch, step)
         standing = documents.read(self._store, f"{key}/{MANIFEST}", CheckpointManifest)
