@@ -68,7 +68,7 @@ class Valkey:
 
     def _tell(self, *command: str) -> None:
         with self.client() as client:
-            _ask(client, *command)
+            ask(client, *command)
 
     def __enter__(self) -> Self:
         self.start()
@@ -83,14 +83,15 @@ class Valkey:
         self.stop()
 
 
-def _ask(client: redis.Redis, *command: str) -> object:
+def ask(client: redis.Redis, *command: str) -> object:
+    """Send a command as it is written."""
     # redis-py leaves the keyword arguments of its commands untyped.
     return cast("Callable[..., object]", client.execute_command)(*command)
 
 
 def _answers(client: redis.Redis) -> bool:
     try:
-        return bool(_ask(client, "PING"))
+        return bool(ask(client, "PING"))
     except redis.ConnectionError:
         return False
 

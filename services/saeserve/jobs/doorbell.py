@@ -43,6 +43,9 @@ SETTINGS: dict[str, object] = {
     "broker_connection_retry": True,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    # A server that answers but refuses (a failover, a full disk, too few replicas) is waited for
+    # as one that is away; otherwise the refusal ends the worker.
+    "broker_channel_error_retry": True,
     # A wish to stop is durable in the store and told by the heartbeat; broadcasts are not.
     "worker_enable_remote_control": False,
     "worker_send_task_events": False,

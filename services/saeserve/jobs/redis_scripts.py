@@ -8,9 +8,10 @@ from importlib.resources import files
 from typing import cast
 
 import redis
-from redis import exceptions
+from redis.exceptions import RedisError, ResponseError
 
 from saeserve.jobs.errors import IndexUnavailable
+from saeserve.platform.redis import unreachable
 
 Reply = bytes | str | int
 
@@ -34,9 +35,6 @@ _NAMES = (
     "start",
     "unblock",
 )
-
-_REFUSALS = ("MISCONF", "OOM", "READONLY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN")
-"""Error replies of a server that is there but does not take writes now."""
 
 
 class Scripts:
@@ -77,14 +75,11 @@ def reaching(what: str) -> Generator[None]:
     """Turn the faults of a server that is away or refuses writes into IndexUnavailable."""
     try:
         yield
-    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-        raise IndexUnavailable(f"the {what} is out of reach: {error}") from error
-    except exceptions.ResponseError as error:
-        if any(word in str(error) for word in _REFUSALS) or isinstance(
-            error, exceptions.OutOfMemoryError | exceptions.ReadOnlyError
-        ):
-            raise IndexUnavailable(f"the {what} takes no writes: {error}") from error
-        raise
+    except (RedisError, OSError) as error:
+        if not unreachable(error):
+            raise
+        why = "refuses commands now" if isinstance(error, ResponseError) else "is out of reach"
+        raise IndexUnavailable(f"the {what} {why}: {error}") from error
 
 
 def text(value: Reply) -> str:

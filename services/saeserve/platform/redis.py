@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    ConnectionError,
+    InvalidResponse,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.retry import Retry
 
 from saeserve.platform.errors import StartupError, Unavailable
 
 SOCKET_TIMEOUT_S = 5.0
 """A blocking command (XREAD BLOCK, BRPOP) must wait for less than this."""
+
+_CODE = re.compile(r"^-?([A-Z]{2,})\b")
+# Older servers put a script's error inside one of their own: "ERR Error running script ... -OOM".
+_CODE_WITHIN = re.compile(r"(?:\s-|caused error: )([A-Z]{2,})\b")
+_FAULTS_OF_THE_CALLER = frozenset({"ERR", "WRONGTYPE", "NOSCRIPT"})
 
 
 def connect(url: str) -> Redis:
@@ -56,6 +68,25 @@ def answers(url: str) -> bool:
         check(client)
         return True
     return False
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether `error` says that the server is away, or that it refuses commands in its present
+    state (READONLY, NOREPLICAS, MISCONF, OOM, LOADING, UNBLOCKED, ...).
+
+    Waiting helps against both. What remains is a fault of the caller, such as a wrong command.
+    """
+    if isinstance(error, ResponseError):
+        return _refused(error)
+    return isinstance(error, ConnectionError | TimeoutError | InvalidResponse | OSError)
+
+
+def _refused(error: ResponseError) -> bool:
+    text = str(error)
+    # redis-py cuts the code off the text of those that have a class of their own.
+    stated = getattr(error, "status_code", None)
+    codes = {str(stated)} if stated else set(_CODE.findall(text))
+    return bool((codes | set(_CODE_WITHIN.findall(text))) - _FAULTS_OF_THE_CALLER)
 
 
 def unavailable(error: RedisError) -> Unavailable:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from logging import getLogger
+
 from saeserve.platform import logging
 from saeserve.platform.metrics import Metrics, serve_metrics
 from saeserve.platform.service import run
@@ -9,9 +12,14 @@ from saeserve.worker.app import serve
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.settings import WorkerSettings
 
+ENDED_BY_ITSELF = 1
+
 
 def main() -> None:
-    """Read the settings, serve metrics, take jobs until stopped."""
+    """Read the settings, serve metrics, take jobs until stopped.
+
+    Exits with `ENDED_BY_ITSELF` when no signal asked for the end, so that a supervisor restarts it.
+    """
     settings = WorkerSettings.load()
     logging.configure(settings.log_level)
     metrics = Metrics("worker")
@@ -23,9 +31,12 @@ def main() -> None:
         logging.ready("worker", classes=",".join(settings.worker_classes), metrics=endpoint.address)
 
     try:
-        serve(settings, WorkerMetrics(metrics.registry), ready)
+        drained = serve(settings, WorkerMetrics(metrics.registry), ready)
     finally:
         endpoint.close()
+    if not drained:
+        getLogger("saeserve.worker").error("ended without being asked to; the lines above say why")
+        sys.exit(ENDED_BY_ITSELF)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,11 @@ from saeserve.worker.task import JobTaker, register
 _log = logging.getLogger("saeserve.worker")
 
 
-def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[], None]) -> None:
-    """Take jobs until told to stop (SIGTERM: drain, then return).
+def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[], None]) -> bool:
+    """Take jobs until asked to stop (SIGTERM: drain, then return).
 
-    Waits for the broker for as long as it takes; `on_ready` is called when rings are heard.
+    Waits for the broker for as long as it takes, at the start and whenever it goes away or refuses
+    commands; `on_ready` is called when rings are heard. False when Celery ended by itself.
     """
     store = ArtifactStore(settings.store)
     store.check()
@@ -63,6 +64,7 @@ def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[
         _worker(app, settings).start()
     finally:
         announcer.close()
+    return drain.is_set()
 
 
 def _worker(app: Celery, settings: WorkerSettings) -> Worker:

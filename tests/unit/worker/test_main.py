@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from saeserve.worker import __main__ as program
+
 
 def run(code: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
     plain = {key: value for key, value in os.environ.items() if "SAESERVE_" not in key}
@@ -35,3 +39,18 @@ def test_metrics_stay_on_this_machine_unless_told_otherwise() -> None:
     ended = run(["-m", "saeserve.worker"], worker_metrics_address="0.0.0.0:0")
     assert ended.returncode == 2
     assert "0.0.0.0" in ended.stderr
+
+
+@pytest.mark.parametrize(("drained", "code"), [(True, 0), (False, program.ENDED_BY_ITSELF)])
+def test_the_exit_code_tells_a_drain_from_an_end_by_itself(
+    monkeypatch: pytest.MonkeyPatch, drained: bool, code: int
+) -> None:
+    def serve(*_: object) -> bool:
+        return drained
+
+    monkeypatch.setenv("SAESERVE_WORKER_METRICS_ADDRESS", "127.0.0.1:0")
+    monkeypatch.setattr(program, "serve", serve)
+    with pytest.raises(SystemExit) as ended:
+        program.run("worker", program.main)
+    assert ended.value.code == code
+    assert program.ENDED_BY_ITSELF != 0

@@ -1,0 +1,65 @@
+"""What errors of the Redis client mean: away, refusing for now, or a fault of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from redis import exceptions
+from redis._parsers.base import BaseParser
+
+from saeserve.platform.redis import unreachable
+
+REFUSALS = [
+    "NOREPLICAS Not enough good replicas to write.",
+    "READONLY You can't write against a read only replica.",
+    "MISCONF Errors writing to the AOF file: No space left on device",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "LOADING Valkey is loading the dataset in memory",
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+    "BUSY Redis is busy running a script.",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "CLUSTERDOWN Hash slot not served",
+    "TRYAGAIN Multiple keys request during rehashing of slot",
+    "NOPERM User default has no permissions to run the 'brpop' command",
+    "NOAUTH Authentication required.",
+    "EXECABORT Transaction discarded because of previous errors.",
+    "ERR Error running script (call to f_1): @user_script:12: -READONLY You can't write against",
+    "ERR max number of clients reached",
+]
+FAULTS = [
+    "ERR unknown command 'FOO'",
+    "ERR user_script:5: attempt to index a nil value script: 0a, on @user_script:5.",
+    "WRONGTYPE Operation against a key holding the wrong kind of value",
+    "NOSCRIPT No matching script.",
+    "something else",
+]
+
+
+def answered(line: str) -> Exception:
+    """What redis-py raises for an error line of the server."""
+    # redis-py leaves this one untyped.
+    return cast("Callable[[str], Exception]", BaseParser.parse_error)(line)
+
+
+@pytest.mark.parametrize("line", REFUSALS)
+def test_a_refusal_of_the_server_is_an_outage(line: str) -> None:
+    assert unreachable(answered(line))
+
+
+def test_a_refusal_within_a_pipeline_is_an_outage() -> None:
+    text = "Command # 1 (ZADD x) of pipeline caused error: NOREPLICAS Not enough good replicas"
+    assert unreachable(exceptions.ResponseError(text))
+
+
+@pytest.mark.parametrize("line", FAULTS)
+def test_a_fault_of_ours_is_none(line: str) -> None:
+    assert not unreachable(answered(line))
+
+
+@pytest.mark.parametrize(
+    "error", [exceptions.ConnectionError("x"), exceptions.TimeoutError("x"), OSError("x")]
+)
+def test_a_server_that_is_away_is_an_outage(error: Exception) -> None:
+    assert unreachable(error)
