@@ -32,10 +32,10 @@ def flip(path: Path, tensor: str, at: float = 0.5) -> None:
     path.write_bytes(data)
 
 
-def remake(shop: Workshop, **options: int) -> None:
+def remake(shop: Workshop, seed: int = 1) -> None:
     """Delete the data set and make another of the same name and shape."""
     shutil.rmtree(shop.bench.datasets.get("planted").folder)
-    shop.planted(shard_rows=512, **options)
+    shop.planted(shard_rows=512, seed=seed)
 
 
 @pytest.mark.parametrize("fields", [{}, SWEEP], ids=["alone", "sweep"])
