@@ -146,25 +146,23 @@ def test_terminal_absorbs(index: JobIndex, end: JobState) -> None:
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.BLOCKED, JobState.PAUSED])
-def test_cancel_of_a_job_nobody_runs(index: JobIndex, state: JobState) -> None:
+@pytest.mark.parametrize("end", sorted(TERMINAL))
+def test_cancel_of_a_job_nobody_runs_waits_for_its_result(
+    index: JobIndex, state: JobState, end: JobState
+) -> None:
     index.put(record(state=state))
-    cancelled = index.request_cancel("j-1")
-    assert cancelled is not None
-    assert cancelled.state is JobState.CANCELLED
+    cancelling = index.request_cancel("j-1")
+    assert cancelling is not None
+    assert (cancelling.state, cancelling.owner_id) == (JobState.CANCELLING, "")
+    assert index.request_cancel("j-1") == cancelling
     assert index.acquire("cpu", "A", TTL) is None
+    assert index.expire(-1e6) == []
     assert index.unsettled() == ["j-1"]
+    assert finish(index, end)
+    assert look(index).state is end
     assert not finish(index, JobState.CANCELLED)
     assert index.unsettled() == []
-
-
-def test_a_committed_result_corrects_an_unsettled_cancel_once(index: JobIndex) -> None:
-    index.put(record())
-    index.request_cancel("j-1")
-    assert finish(index, JobState.SUCCEEDED)
-    assert look(index).state is JobState.SUCCEEDED
-    assert not finish(index, JobState.CANCELLED)
-    assert index.unsettled() == []
-    assert index.counts() == {JobState.SUCCEEDED: 1}
+    assert index.counts() == {end: 1}
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -185,16 +183,21 @@ def test_cancel_of_a_leased_job_is_told_by_the_beat(index: JobIndex, started: bo
 
 
 @pytest.mark.parametrize("how", ["release", "expire"])
-def test_a_cancelling_job_without_worker_is_cancelled(index: JobIndex, how: str) -> None:
+def test_a_cancelling_job_without_worker_waits_for_its_result(index: JobIndex, how: str) -> None:
     lease = run(index)
     index.request_cancel("j-1")
     if how == "release":
         assert index.release(lease, "drain")
     else:
-        assert [r.state for r in index.expire(-TTL - 1)] == [JobState.CANCELLED]
-    assert look(index).state is JobState.CANCELLED
+        assert [r.state for r in index.expire(-TTL - 1)] == [JobState.CANCELLING]
+    found = look(index)
+    assert (found.state, found.owner_id, found.lease_expires) == (JobState.CANCELLING, "", 0.0)
+    assert index.beat(lease, TTL, None) is Beat.FENCED
+    assert index.expire(-1e6) == []
     assert index.unsettled() == ["j-1"]
     assert index.runnable() == {}
+    assert finish(index, JobState.CANCELLED)
+    assert index.unsettled() == []
 
 
 def test_a_worker_may_finish_as_cancelled_before_the_index_was_told(index: JobIndex) -> None:

@@ -57,11 +57,27 @@ def test_flushed_scripts_are_loaded_again(redis_index: RedisIndex, valkey: Valke
     assert redis_index.put(record("j-2"))
 
 
+def test_a_restarted_server_has_another_generation(tmp_path: Path) -> None:
+    """It may have lost its last writes, and hand sequences out a second time."""
+    with Valkey(tmp_path, appendonly=True) as server, server.client() as client:
+        index = RedisIndex(client)
+        index.set_generation("g")
+        assert index.generation() == "g"
+        server.stop()
+        server.start()
+        again = index.generation()
+        assert again not in (None, "g")
+        assert index.generation() == again
+        index.set_generation("h")
+        assert index.generation() == "h"
+
+
 CALLS: dict[str, Callable[[JobIndex], object]] = {
     "put": lambda index: index.put(record("j-2")),
     "get": lambda index: index.get("j-1"),
     "ids": lambda index: index.ids(),
     "page": lambda index: index.page(JobFilter(states=frozenset({JobState.QUEUED})), 5, ""),
+    "told": lambda index: index.told("j-1"),
     "events": lambda index: index.events("j-1", 0, 5),
     "counts": lambda index: index.counts(),
     "generation": lambda index: index.generation(),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from saeserve.core.specs.machine import Machine
-from saeserve.jobs.errors import IndexUnavailable
+from saeserve.jobs.errors import EventsMissing, IndexUnavailable
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -73,8 +73,21 @@ class MemoryIndex:
             self._machines.clear()
             self._generation = None
 
+    def lose_events(self, job: str, count: int) -> None:
+        """Lose the job's last events, as a server that restarts without its last writes."""
+        with self._lock:
+            entry = self._entries[job]
+            del entry.stream[-count:]
+            entry.last_sequence -= count
+            kept = [each.event for each in entry.stream if each.event.op >= 0]
+            entry.highest_op = {event.epoch: event.op for event in kept}
+
     def put(
-        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+        self,
+        record: JobRecord,
+        history: Sequence[Event] = (),
+        lease_ttl_s: float = 60.0,
+        left_out: int = 0,
     ) -> bool:
         with self._reached():
             if record.id in self._entries:
@@ -83,7 +96,9 @@ class MemoryIndex:
             entry = _Entry(record, settled=record.state in TERMINAL)
             entry.lease_epoch = record.epoch if leased else 0
             self._entries[record.id] = entry
-            for event in history[-self._stream_length :]:
+            kept = history[-self._stream_length :]
+            entry.last_sequence = left_out + len(history) - len(kept)
+            for event in kept:
                 entry.highest_op[event.epoch] = event.op
                 self._number(entry, event)
             ends = self._clock() + lease_ttl_s if leased else 0.0
@@ -227,21 +242,28 @@ class MemoryIndex:
             lost = [
                 entry
                 for entry in self._entries.values()
-                if entry.record.state in LEASED and entry.record.lease_expires <= limit
+                if entry.record.owner_id and entry.record.lease_expires <= limit
             ]
             for entry in lost:
                 pausing = entry.record.state is _S.PAUSING
                 self._give_back(entry, _S.PAUSED if pausing else _S.QUEUED, "lease expired")
             return [entry.record for entry in lost]
 
-    def append(self, job: str, event: Event) -> bool:
+    def append(self, job: str, event: Event, after: int = -1) -> bool:
         with self._reached():
             entry = self._entries.get(job)
             if entry is None or event.op <= entry.highest_op.get(event.epoch, -1):
                 return False
+            if entry.highest_op.get(event.epoch, -1) < after:
+                raise EventsMissing(job, event.epoch, after)
             entry.highest_op[event.epoch] = event.op
             self._number(entry, event)
             return True
+
+    def told(self, job: str) -> dict[int, int]:
+        with self._reached():
+            entry = self._entries.get(job)
+            return dict(entry.highest_op) if entry else {}
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         with self._reached():
@@ -308,7 +330,7 @@ class MemoryIndex:
         mine = entry.record.submission
         others = (other.record for other in self._entries.values())
         running = sum(
-            other.state in LEASED
+            other.owner_id != ""
             and other.submission.owner == mine.owner
             and other.submission.resource_class == mine.resource_class
             for other in others
@@ -322,7 +344,10 @@ class MemoryIndex:
             self._move(entry, to, reason)
 
     def _cancel(self, entry: _Entry, reason: str) -> None:
-        self._move(entry, _S.CANCELLED, reason)
+        if entry.record.state is not _S.CANCELLING:
+            self._move(entry, _S.CANCELLING, reason)
+        entry.lease_epoch = 0
+        self._change(entry, owner_id="", lease_expires=0.0)
         self._unsettled.add(entry.record.id)
 
     def _approach(self, entry: _Entry, to: JobState, reason: str) -> None:

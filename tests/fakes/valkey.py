@@ -19,8 +19,9 @@ from saeserve.platform.broker_server import BUNDLED, find_server
 class Valkey:
     """A server on a unix socket in `folder`; `stop` and `start` make an outage."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, appendonly: bool = False) -> None:
         self._folder = folder
+        self._appendonly = "yes" if appendonly else "no"
         self.socket = folder / "valkey.sock"
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -31,7 +32,7 @@ class Valkey:
             "unixsocket": str(self.socket),
             "dir": str(self._folder),
             "save": "",
-            "appendonly": "no",
+            "appendonly": self._appendonly,
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen(

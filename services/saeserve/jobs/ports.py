@@ -31,12 +31,17 @@ class JobIndex(Protocol):
     """
 
     def put(
-        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+        self,
+        record: JobRecord,
+        history: Sequence[Event] = (),
+        lease_ttl_s: float = 60.0,
+        left_out: int = 0,
     ) -> bool:
         """Add a job, at submit or rebuild; False (and no change) when it is known already.
 
-        `history` starts its stream. A record in a leased state gets a lease of `lease_ttl_s`
-        for its `owner_id`, so that a worker that is still running it just goes on.
+        `history` starts its stream, after `left_out` events that only the store holds: their
+        numbers are skipped, so that a watch shows a gap. A record in a leased state gets a lease
+        of `lease_ttl_s` for its `owner_id`, so that a worker that still runs it just goes on.
         """
         ...
 
@@ -70,7 +75,8 @@ class JobIndex(Protocol):
         ...
 
     def release(self, lease: Lease, reason: str) -> bool:
-        """Give a leased job back: it becomes QUEUED (CANCELLED when cancelling). False when fenced.
+        """Give a leased job back: it becomes QUEUED, or unsettled when cancelling. False when
+        fenced.
 
         A lease from `acquire` that has not started yet has epoch 0.
         """
@@ -86,18 +92,22 @@ class JobIndex(Protocol):
     ) -> bool:
         """Make a job terminal as its committed result says; False when it was already.
 
-        Not fenced by owner: `jobs/<id>/result.json` has decided, this only tells the index. So
-        it also settles a CANCELLED that the index reached by itself (see `unsettled`).
+        Not fenced by owner: `jobs/<id>/result.json` has decided, this only tells the index.
+        Called by `telling.tell_end`, which appends the job's events first.
         """
         ...
 
     def request_cancel(self, job: str) -> JobRecord | None:
-        """BLOCKED or QUEUED becomes CANCELLED, a leased state CANCELLING; others stay."""
+        """A live job becomes CANCELLING; the job then, or None when it is unknown.
+
+        One that is leased hears of it by its beat. One that nobody runs is in `unsettled` until
+        `finish`: only a committed result makes a job terminal.
+        """
         ...
 
     def unsettled(self) -> list[str]:
-        """Jobs that became CANCELLED here by a wish, before `finish` told a committed result.
-        Whoever cancels commits the result; the reconciler does what is left."""
+        """CANCELLING jobs that nobody runs. Whoever cancels commits the result and calls
+        `finish`; the reconciler does what is left."""
         ...
 
     def counts(self) -> dict[JobState, int]:
@@ -110,13 +120,21 @@ class JobIndex(Protocol):
 
     def expire(self, now_slack_s: float) -> list[JobRecord]:
         """Put every job whose lease ran out (by the server's clock, plus slack) back in QUEUED,
-        or CANCELLED when cancelling, and return them as they are now (not again when a lost
+        or unsettled when cancelling, and return them as they are now (not again when a lost
         answer makes the client repeat the call)."""
         ...
 
-    def append(self, job: str, event: Event) -> bool:
+    def append(self, job: str, event: Event, after: int = -1) -> bool:
         """Number an event into the job's stream; False when (epoch, op) or a later op of the
-        epoch is there already, or the job is unknown (the rebuild reads `events.jsonl`)."""
+        epoch is there already, or the job is unknown (the rebuild reads `events.jsonl`).
+
+        `after` is the op that this epoch's events were handed over to before. Raises
+        EventsMissing when the index has lost it: then all events must come again.
+        """
+        ...
+
+    def told(self, job: str) -> dict[int, int]:
+        """Highest op here of each epoch that has any; {} for an unknown job."""
         ...
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
@@ -142,7 +160,11 @@ class JobIndex(Protocol):
         ...
 
     def generation(self) -> str | None:
-        """A mark that dies with the index's data; None says: rebuild from the store."""
+        """A mark that dies with the index's data; None says: rebuild from the store.
+
+        It also changes when another server process answers, as that one may have lost the last
+        writes: numbers of events may then have been handed out twice.
+        """
         ...
 
     def set_generation(self, mark: str) -> None:

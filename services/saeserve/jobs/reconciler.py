@@ -118,12 +118,15 @@ class Reconciler:
         """Index a job from the store; whoever runs it now keeps it by a fresh lease."""
         try:
             record = self._ledger.record(job)
-            history = () if record.state in TERMINAL else self._ledger.events(job)
+            ended = record.state in TERMINAL
+            history = () if ended else self._ledger.events(job)
+            left_out = self._ledger.event_count(job) if ended else 0
         except RecordUnreadable as error:
             _log.error("%s is left out: %s", job, error.text())
             done["unreadable"] += 1
             return
-        done["indexed"] += self._index.put(record, history, self._pace.lease_ttl_s)
+        ttl_s = self._pace.lease_ttl_s
+        done["indexed"] += self._index.put(record, history, ttl_s, left_out)
 
     def _advance(self, done: Counter[str]) -> None:
         """What must not wait for a scan."""

@@ -33,6 +33,7 @@ _NAMES = (
     "request_cancel",
     "runnable",
     "start",
+    "told",
     "unblock",
 )
 

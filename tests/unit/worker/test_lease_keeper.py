@@ -77,6 +77,21 @@ def test_an_index_that_forgot_the_job_is_told_all_events_again(
     log.close()
 
 
+def test_events_that_a_restarted_index_lost_are_handed_over_again(
+    bench: Bench, keeper: LeaseKeeper
+) -> None:
+    told(keeper)
+    with EventLog(bench.folder("j-1", 1) / "events.jsonl", 1) as log:
+        for word in ("one", "two", "three"):
+            log.append("log", data={"message": word})
+        told(keeper)
+        bench.index.lose_events("j-1", 2)
+        log.append("log", data={"message": "four"})
+        told(keeper)
+        told(keeper)
+    assert messages(bench) == ["one", "two", "three", "four"]
+
+
 def test_a_start_that_the_index_missed_is_made_up_for(bench: Bench, keeper: LeaseKeeper) -> None:
     bench.index.down = True
     told(keeper)

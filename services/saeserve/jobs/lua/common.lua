@@ -13,7 +13,7 @@
 -- events:<id>                  stream, entry ids <sequence>-0
 -- ids                          all ids; equal scores, so in order of time
 -- state:<state>                ids in that state
--- unsettled                    ids cancelled by a wish, result not committed or not told
+-- unsettled                    CANCELLING ids that nobody runs: result not committed or not told
 -- classes, submitters:<class>  what has ever queued
 -- queue:<class>:<submitter>    QUEUED ids; score -priority, then by id, which is age
 -- held:<class>:<submitter>     leased ids
@@ -21,6 +21,7 @@
 -- offer:<class>:<owner>        the id that acquire gave this owner
 -- workers:<class>              names of workers that told of their machine
 -- machine:<class>:<worker>     what they told, as JSON; expires
+-- generation, server           mark of the data, and run id of the server that it was set on
 local PREFIX = 'saeserve:'
 local LEASED = { STARTING = true, RUNNING = true, PAUSING = true, CANCELLING = true }
 local TERMINAL = { SUCCEEDED = true, FAILED = true, CANCELLED = true }
@@ -110,9 +111,13 @@ local function move(job, to, reason)
   note(job, to, reason)
 end
 
--- A cancellation that no committed result backs yet.
+-- Nobody runs the job: only a committed result, which finish() tells, makes it CANCELLED.
 local function cancel_unsettled(job, reason)
-  move(job, 'CANCELLED', reason)
+  local values = redis.call('HMGET', key('job', job), 'state', 'class', 'submitter')
+  if values[1] ~= 'CANCELLING' then
+    move(job, 'CANCELLING', reason)
+  end
+  drop_lease(job, values[2], values[3])
   redis.call('SADD', key('unsettled'), job)
 end
 
