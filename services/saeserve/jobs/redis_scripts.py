@@ -26,6 +26,7 @@ _NAMES = (
     "expire",
     "finish",
     "lead",
+    "leases",
     "machines",
     "put",
     "read",
@@ -33,7 +34,6 @@ _NAMES = (
     "request_cancel",
     "runnable",
     "start",
-    "told",
     "unblock",
 )
 

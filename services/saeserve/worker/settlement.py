@@ -11,7 +11,6 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
 from saeserve.jobs.record import Failure, Lease, Result, Submission
 from saeserve.jobs.states import JobState
-from saeserve.jobs.telling import tell_end
 from saeserve.registry.datasets import DatasetRegistry
 
 _log = logging.getLogger("saeserve.worker")
@@ -80,7 +79,9 @@ class Settlement:
 
     def _tell(self, result: Result) -> Ending:
         try:
-            tell_end(self.ledger, self.index, result)
+            self.index.finish(
+                result.job, result.epoch, result.state, result.outputs, result.failure
+            )
         except IndexUnavailable as error:
             _log.warning("%s: %s, untold to the index: %s", result.job, result.state, error)
         return Ending(result.state.lower())

@@ -90,10 +90,9 @@ class Trainer:
 
     @classmethod
     def resume(cls, setup: TrainingSetup, folder: Path) -> Trainer:
-        """The run whose checkpoint stands in `folder`; raises CheckpointError if it cannot be,
-        DataMismatchError where its data set is another by now."""
+        """The run whose checkpoint stands in `folder`; raises CheckpointError if it cannot be."""
         check(setup)
-        loaded = checkpoint.load(folder, setup.spec, setup.dims, setup.device, setup.data_sha256)
+        loaded = checkpoint.load(folder, setup.spec, setup.dims, setup.device)
         return cls(
             setup, loaded.state, notices.of_resume(loaded, Environment.of(setup.spec, setup.device))
         )
@@ -167,8 +166,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the state into the empty `folder`; committing it is the caller's."""
-        setup = self._setup
-        checkpoint.save(folder, self._state, self.spec, setup.dims, setup.data_sha256)
+        checkpoint.save(folder, self._state, self.spec, self._setup.dims)
 
     def form(self) -> EvaluationForm:
         """The evaluation form of the parameters as they stand."""

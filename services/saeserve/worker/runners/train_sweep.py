@@ -67,7 +67,6 @@ def _sweep(
             preprocessing=AsTheyAre(),
             device=device,
             initial=initial,
-            data_sha256=ground.dataset.manifest.sha256,
         )
         for name, spec in members.items()
     }
