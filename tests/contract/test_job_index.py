@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.fakes.jobs import TTL, event, finish, lease_of, look, record, run
 
+from saeserve.jobs.errors import EventsMissing
 from saeserve.jobs.ports import JobIndex
 from saeserve.jobs.record import Beat, Failure, JobFilter, JobRecord, Lease, Output, Progress
 from saeserve.jobs.states import JobState
@@ -226,23 +227,39 @@ def test_a_restored_history_is_not_appended_twice(index: JobIndex) -> None:
     assert kept == [*history, event(1, epoch=2)]
 
 
+def test_what_the_index_was_told_is_known(index: JobIndex) -> None:
+    assert index.told("j-1") == {}
+    index.put(record(), [event(0), event(1)])
+    index.append("j-1", event(4, epoch=2))
+    assert index.told("j-1") == {1: 1, 2: 4}
+
+
+def test_an_event_whose_predecessor_was_lost_is_refused(index: JobIndex) -> None:
+    index.put(record())
+    assert index.append("j-1", event(0))
+    assert index.append("j-1", event(2), after=0)  # op 1 was damaged in the log
+    with pytest.raises(EventsMissing, match="event 3 of attempt 1 of job j-1"):
+        index.append("j-1", event(4), after=3)
+    assert not index.append("j-1", event(1), after=7)
+    assert index.told("j-1") == {1: 2}
+    assert not index.append("j-9", event(4), after=3)
+
+
+def test_events_left_out_at_a_rebuild_show_as_a_gap(index: JobIndex) -> None:
+    index.put(record("j-1", JobState.SUCCEEDED), left_out=7)
+    assert [e.sequence for e in index.events("j-1", 0, 10)] == [8]
+    index.put(record("j-2"), [event(op) for op in range(STREAM + 20)], left_out=3)
+    assert index.events("j-2", 0, 1000)[0].sequence >= 3 + 20 + 1
+
+
 # Leadership and generation
 
 
 def test_one_leads(index: JobIndex) -> None:
-    first = index.lead("x", "A")
-    assert first.holder == "A"
-    assert index.lead("x", "B", first).holder == "B"
-    assert index.lead("x", "A").holder == "B"
-    assert index.lead("y", "A").holder == "A"
-
-
-def test_a_leader_that_was_heard_since_stays(index: JobIndex) -> None:
-    first = index.lead("x", "A")
-    second = index.lead("x", "A")
-    assert second != first
-    assert index.lead("x", "B", first) == second
-    assert index.lead("x", "B", second).holder == "B"
+    assert index.lead("x", "A", TTL)
+    assert index.lead("x", "A", TTL)
+    assert not index.lead("x", "B", TTL)
+    assert index.lead("y", "B", TTL)
 
 
 def test_the_generation_stays_until_the_data_goes(index: JobIndex) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from saeserve.core.specs.machine import Machine
-from saeserve.jobs.errors import IndexUnavailable
-from saeserve.jobs.leases import HeldLease, Leadership
+from saeserve.jobs.errors import EventsMissing, IndexUnavailable
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -33,7 +32,6 @@ class _Entry:
 
     record: JobRecord
     lease_epoch: int = 0
-    lease_ttl_s: float = 0.0
     left: tuple[str, int] | None = None
     settled: bool = False
     last_sequence: int = 0
@@ -61,7 +59,7 @@ class MemoryIndex:
         self._entries: dict[str, _Entry] = {}
         self._offers: dict[tuple[str, str], str] = {}
         self._unsettled: set[str] = set()
-        self._leaders: dict[str, Leadership] = {}
+        self._leaders: dict[str, tuple[str, float]] = {}
         self._machines: dict[tuple[str, str], tuple[Machine, float]] = {}
         self._generation: str | None = None
 
@@ -75,8 +73,21 @@ class MemoryIndex:
             self._machines.clear()
             self._generation = None
 
+    def lose_events(self, job: str, count: int) -> None:
+        """Lose the job's last events, as a server that restarts without its last writes."""
+        with self._lock:
+            entry = self._entries[job]
+            del entry.stream[-count:]
+            entry.last_sequence -= count
+            kept = [each.event for each in entry.stream if each.event.op >= 0]
+            entry.highest_op = {event.epoch: event.op for event in kept}
+
     def put(
-        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+        self,
+        record: JobRecord,
+        history: Sequence[Event] = (),
+        lease_ttl_s: float = 60.0,
+        left_out: int = 0,
     ) -> bool:
         with self._reached():
             if record.id in self._entries:
@@ -85,11 +96,13 @@ class MemoryIndex:
             entry = _Entry(record, settled=record.state in TERMINAL)
             entry.lease_epoch = record.epoch if leased else 0
             self._entries[record.id] = entry
-            for event in history[-self._stream_length :]:
+            kept = history[-self._stream_length :]
+            entry.last_sequence = left_out + len(history) - len(kept)
+            for event in kept:
                 entry.highest_op[event.epoch] = event.op
                 self._number(entry, event)
-            if leased:
-                self._renew(entry, lease_ttl_s)
+            ends = self._clock() + lease_ttl_s if leased else 0.0
+            self._change(entry, lease_expires=ends)
             self._note(entry)
             return True
 
@@ -119,8 +132,7 @@ class MemoryIndex:
                 self._move(entry, _S.STARTING)
                 self._offers[resource_class, owner] = entry.record.id
                 entry.lease_epoch = 0
-            self._change(entry, owner_id=owner)
-            self._renew(entry, ttl_s)
+            self._change(entry, owner_id=owner, lease_expires=self._clock() + ttl_s)
             return entry.record
 
     def start(self, lease: Lease, charged: bool) -> bool:
@@ -149,7 +161,7 @@ class MemoryIndex:
                 return Beat.UNKNOWN
             if not entry.holds(lease):
                 return Beat.FENCED
-            self._renew(entry, ttl_s)
+            self._change(entry, lease_expires=self._clock() + ttl_s)
             if progress:
                 self._change(entry, progress=progress)
             return Beat.CANCEL if entry.record.state is _S.CANCELLING else Beat.OK
@@ -224,33 +236,34 @@ class MemoryIndex:
             self._move(entry, _S.QUEUED)
             return True
 
-    def leases(self) -> list[HeldLease]:
+    def expire(self, now_slack_s: float) -> list[JobRecord]:
         with self._reached():
-            return [
-                HeldLease(
-                    job=entry.record.id, mark=str(entry.record.beats), ttl_s=entry.lease_ttl_s
-                )
+            limit = self._clock() - now_slack_s
+            lost = [
+                entry
                 for entry in self._entries.values()
-                if entry.record.state in LEASED
+                if entry.record.owner_id and entry.record.lease_expires <= limit
             ]
-
-    def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:
-        with self._reached():
-            standing = {each.job: each.mark for each in self.leases()}
-            lost = [self._entries[x.job] for x in silent if standing.get(x.job) == x.mark]
             for entry in lost:
                 pausing = entry.record.state is _S.PAUSING
                 self._give_back(entry, _S.PAUSED if pausing else _S.QUEUED, "lease expired")
             return [entry.record for entry in lost]
 
-    def append(self, job: str, event: Event) -> bool:
+    def append(self, job: str, event: Event, after: int = -1) -> bool:
         with self._reached():
             entry = self._entries.get(job)
             if entry is None or event.op <= entry.highest_op.get(event.epoch, -1):
                 return False
+            if entry.highest_op.get(event.epoch, -1) < after:
+                raise EventsMissing(job, event.epoch, after)
             entry.highest_op[event.epoch] = event.op
             self._number(entry, event)
             return True
+
+    def told(self, job: str) -> dict[int, int]:
+        with self._reached():
+            entry = self._entries.get(job)
+            return dict(entry.highest_op) if entry else {}
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         with self._reached():
@@ -266,13 +279,13 @@ class MemoryIndex:
                     counts[entry.record.submission.resource_class] += 1
             return dict(counts)
 
-    def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
+    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
         with self._reached():
-            found = self._leaders.get(name, Leadership(holder=owner, mark="0"))
-            if found.holder == owner or found == silent:
-                found = Leadership(holder=owner, mark=str(int(found.mark) + 1))
-                self._leaders[name] = found
-            return found
+            holder, ends = self._leaders.get(name, ("", 0.0))
+            if holder not in ("", owner) and ends > self._clock():
+                return False
+            self._leaders[name] = (owner, self._clock() + ttl_s)
+            return True
 
     def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
         with self._reached():
@@ -317,7 +330,7 @@ class MemoryIndex:
         mine = entry.record.submission
         others = (other.record for other in self._entries.values())
         running = sum(
-            other.state in LEASED
+            other.owner_id != ""
             and other.submission.owner == mine.owner
             and other.submission.resource_class == mine.resource_class
             for other in others
@@ -331,7 +344,10 @@ class MemoryIndex:
             self._move(entry, to, reason)
 
     def _cancel(self, entry: _Entry, reason: str) -> None:
-        self._move(entry, _S.CANCELLED, reason)
+        if entry.record.state is not _S.CANCELLING:
+            self._move(entry, _S.CANCELLING, reason)
+        entry.lease_epoch = 0
+        self._change(entry, owner_id="", lease_expires=0.0)
         self._unsettled.add(entry.record.id)
 
     def _approach(self, entry: _Entry, to: JobState, reason: str) -> None:
@@ -348,16 +364,12 @@ class MemoryIndex:
         changes: dict[str, object] = {"state": to, "reason": reason}
         if to not in LEASED:
             entry.lease_epoch = 0
-            changes.update(owner_id="")
+            changes.update(owner_id="", lease_expires=0.0)
         if to in TERMINAL:
             changes["ended"] = self._clock()
         changes["revision"] = entry.record.revision + 1
         self._change(entry, **changes)
         self._note(entry)
-
-    def _renew(self, entry: _Entry, ttl_s: float) -> None:
-        entry.lease_ttl_s = ttl_s
-        self._change(entry, beats=entry.record.beats + 1)
 
     def _change(self, entry: _Entry, **changes: object) -> None:
         entry.record = entry.record.model_copy(update=changes)

@@ -71,6 +71,12 @@ class FormatError(SaeError):
     code = "BAD_FORMAT"
 
 
+class DamagedError(FormatError):
+    """A stored file whose bytes are not those that were written."""
+
+    code = "BAD_DATA"
+
+
 class NoSpaceError(SaeError):
     """The disk is full, or would be."""
 

@@ -23,6 +23,7 @@ from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.models import ModelRegistry
+from saeserve.registry.verifying import verified
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,4 @@ def _batcher(settings: InferenceSettings, figures: InferenceMetrics) -> Batcher[
 
 
 def _load(device: torch.device, folder: Path) -> InferenceModel:
-    return load_model(folder).to(device)
+    return load_model(verified(folder)).to(device)

@@ -10,6 +10,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import JobIndex
 from saeserve.jobs.record import Failure, JobRecord, Result
 from saeserve.jobs.states import LEASED, TERMINAL, JobState
+from saeserve.jobs.telling import tell_end
 
 _log = logging.getLogger("saeserve.jobs.reconciler")
 
@@ -53,16 +54,16 @@ class Decisions:
         return Decision.NOTHING
 
     def settle(self, job: str) -> Decision:
-        """Commit a cancellation that the index reached by itself; an earlier result wins."""
+        """Commit the cancellation of a job that nobody runs; an earlier result wins."""
         if not self._ledger.exists(job):
             self._index.finish(job, 0, JobState.CANCELLED, (), None)
             return Decision.CANCELLED
         return self._commit(job, JobState.CANCELLED, None)
 
     def _cancel(self, record: JobRecord) -> Decision:
-        if record.state is JobState.CANCELLING:
-            return Decision.NOTHING
-        if record.state in LEASED:
+        if record.state in LEASED and record.owner_id:
+            if record.state is JobState.CANCELLING:
+                return Decision.NOTHING
             self._index.request_cancel(record.id)
             return Decision.CANCELLED
         # Should a worker lease it this moment, its claim or its first beat tells it to stop.
@@ -121,7 +122,7 @@ class Decisions:
         return Decision.CANCELLED if state is JobState.CANCELLED else Decision.FAILED
 
     def _tell(self, result: Result) -> None:
-        self._index.finish(result.job, result.epoch, result.state, result.outputs, result.failure)
+        tell_end(self._ledger, self._index, result)
 
     def _forget(self, record: JobRecord) -> Decision:
         """The store was replaced under the index: nothing is left that could be run."""

@@ -54,6 +54,13 @@ class Fenced(FailedPrecondition):
         )
 
 
+class EventsMissing(Exception):
+    """The index has lost events of an attempt that it had: hand them over again, from the first."""
+
+    def __init__(self, job: str, epoch: int, op: int) -> None:
+        super().__init__(f"the index has lost event {op} of attempt {epoch} of job {job}")
+
+
 class RecordUnreadable(ServiceError):
     """A committed document cannot be read: damaged, or written by a newer release."""
 

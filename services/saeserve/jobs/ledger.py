@@ -103,6 +103,12 @@ class Ledger:
         logs = [self.store.path(f"{folder}/events.jsonl") for folder in folders]
         return [event for log in logs for event in tail(log)]
 
+    def event_count(self, job: str) -> int:
+        """How many events `events` would read; opens the files, but parses nothing."""
+        folders = [self.attempt_key(job, epoch) for epoch in attempts.epochs(self.store, job)]
+        logs = [self.store.read(f"{folder}/events.jsonl") for folder in folders]
+        return sum(log.count(b"\n") for log in logs if log is not None)
+
     def checkpoint_sink(self, lease: Lease) -> StoreCheckpointSink:
         """Where the job process of this attempt commits its checkpoints."""
         return StoreCheckpointSink(self.store, lease)

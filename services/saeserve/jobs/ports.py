@@ -7,7 +7,6 @@ from typing import Protocol
 
 from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import IndexUnavailable
-from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -32,12 +31,17 @@ class JobIndex(Protocol):
     """
 
     def put(
-        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+        self,
+        record: JobRecord,
+        history: Sequence[Event] = (),
+        lease_ttl_s: float = 60.0,
+        left_out: int = 0,
     ) -> bool:
         """Add a job, at submit or rebuild; False (and no change) when it is known already.
 
-        `history` starts its stream. A record in a leased state gets a lease of `lease_ttl_s`
-        for its `owner_id`, so that a worker that is still running it just goes on.
+        `history` starts its stream, after `left_out` events that only the store holds: their
+        numbers are skipped, so that a watch shows a gap. A record in a leased state gets a lease
+        of `lease_ttl_s` for its `owner_id`, so that a worker that still runs it just goes on.
         """
         ...
 
@@ -71,7 +75,8 @@ class JobIndex(Protocol):
         ...
 
     def release(self, lease: Lease, reason: str) -> bool:
-        """Give a leased job back: it becomes QUEUED (CANCELLED when cancelling). False when fenced.
+        """Give a leased job back: it becomes QUEUED, or unsettled when cancelling. False when
+        fenced.
 
         A lease from `acquire` that has not started yet has epoch 0.
         """
@@ -87,18 +92,22 @@ class JobIndex(Protocol):
     ) -> bool:
         """Make a job terminal as its committed result says; False when it was already.
 
-        Not fenced by owner: `jobs/<id>/result.json` has decided, this only tells the index. So
-        it also settles a CANCELLED that the index reached by itself (see `unsettled`).
+        Not fenced by owner: `jobs/<id>/result.json` has decided, this only tells the index.
+        Called by `telling.tell_end`, which appends the job's events first.
         """
         ...
 
     def request_cancel(self, job: str) -> JobRecord | None:
-        """BLOCKED or QUEUED becomes CANCELLED, a leased state CANCELLING; others stay."""
+        """A live job becomes CANCELLING; the job then, or None when it is unknown.
+
+        One that is leased hears of it by its beat. One that nobody runs is in `unsettled` until
+        `finish`: only a committed result makes a job terminal.
+        """
         ...
 
     def unsettled(self) -> list[str]:
-        """Jobs that became CANCELLED here by a wish, before `finish` told a committed result.
-        Whoever cancels commits the result; the reconciler does what is left."""
+        """CANCELLING jobs that nobody runs. Whoever cancels commits the result and calls
+        `finish`; the reconciler does what is left."""
         ...
 
     def counts(self) -> dict[JobState, int]:
@@ -109,20 +118,23 @@ class JobIndex(Protocol):
         """BLOCKED becomes QUEUED; False when it was not BLOCKED."""
         ...
 
-    def leases(self) -> list[HeldLease]:
-        """All leases that are held. Nothing here ends them: whoever finds one silent for longer
-        than its `ttl_s`, by a clock of its own, passes it to `expire`."""
+    def expire(self, now_slack_s: float) -> list[JobRecord]:
+        """Put every job whose lease ran out (by the server's clock, plus slack) back in QUEUED,
+        or unsettled when cancelling, and return them as they are now (not again when a lost
+        answer makes the client repeat the call)."""
         ...
 
-    def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:
-        """Put the jobs of these leases back in QUEUED, or CANCELLED when cancelling, unless they
-        were renewed since, and return them as they are now (not again when a lost answer makes
-        the client repeat the call)."""
-        ...
-
-    def append(self, job: str, event: Event) -> bool:
+    def append(self, job: str, event: Event, after: int = -1) -> bool:
         """Number an event into the job's stream; False when (epoch, op) or a later op of the
-        epoch is there already, or the job is unknown (the rebuild reads `events.jsonl`)."""
+        epoch is there already, or the job is unknown (the rebuild reads `events.jsonl`).
+
+        `after` is the op that this epoch's events were handed over to before. Raises
+        EventsMissing when the index has lost it: then all events must come again.
+        """
+        ...
+
+    def told(self, job: str) -> dict[int, int]:
+        """Highest op here of each epoch that has any; {} for an unknown job."""
         ...
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
@@ -134,9 +146,8 @@ class JobIndex(Protocol):
         """QUEUED jobs of each resource class that has any."""
         ...
 
-    def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
-        """Take or keep the leadership `name`, and say who holds it. Another's is only taken when
-        it still stands as in `silent`, which the caller has found silent for too long."""
+    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
+        """Take or keep the leadership `name`; True for the one owner that holds it."""
         ...
 
     def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
@@ -149,7 +160,11 @@ class JobIndex(Protocol):
         ...
 
     def generation(self) -> str | None:
-        """A mark that dies with the index's data; None says: rebuild from the store."""
+        """A mark that dies with the index's data; None says: rebuild from the store.
+
+        It also changes when another server process answers, as that one may have lost the last
+        writes: numbers of events may then have been handed out twice.
+        """
         ...
 
     def set_generation(self, mark: str) -> None:

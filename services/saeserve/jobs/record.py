@@ -119,8 +119,7 @@ class JobRecord(Value):
     """Highest claim known."""
     owner_id: str = ""
     """Random id of the lease holder."""
-    beats: int = 0
-    """How often its leases were renewed since the index has known it."""
+    lease_expires: float = 0.0
     progress: Progress = Progress()
     outputs: tuple[Output, ...] = ()
     failure: Failure | None = None

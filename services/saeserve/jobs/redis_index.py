@@ -1,19 +1,17 @@
 """The index of jobs in Redis or Valkey: derived data, moved by one atomic script a move.
 
-Leases end by the clock of whoever watches them (`leases.py`). Every script may be sent twice
-(redis-py repeats a command whose answer timed out), so a repeat changes nothing further.
+Leases run on the server's clock. Every script may be sent twice (redis-py repeats a command
+whose answer timed out), so a repeat changes nothing further.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, cast
 
 import redis
 
 from saeserve.core.specs.machine import Machine
-from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -21,7 +19,6 @@ from saeserve.jobs.record import (
     JobFilter,
     JobRecord,
     Lease,
-    NumberedEvent,
     Output,
     Progress,
 )
@@ -29,13 +26,12 @@ from saeserve.jobs.redis_fields import (
     event_json,
     failure_json,
     from_fields,
-    leases_of,
     machines_of,
-    numbered,
     outputs_json,
     to_fields,
 )
 from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
+from saeserve.jobs.redis_streams import RedisStreams
 from saeserve.jobs.states import JobState
 
 
@@ -43,22 +39,26 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-class RedisIndex:
+class RedisIndex(RedisStreams):
     """Implements `ports.JobIndex`. Safe to share between threads, as the client is."""
 
     def __init__(self, client: redis.Redis, *, stream_length: int = 10_000) -> None:
         """`stream_length`: events kept for each job, roughly; the store keeps all."""
-        self._client = client
-        self._scripts = Scripts(client)
+        super().__init__(client, Scripts(client))
         self._stream_length = stream_length
 
     def put(
-        self, record: JobRecord, history: Sequence[Event] = (), lease_ttl_s: float = 60.0
+        self,
+        record: JobRecord,
+        history: Sequence[Event] = (),
+        lease_ttl_s: float = 60.0,
+        left_out: int = 0,
     ) -> bool:
         """Add a job; see `JobIndex.put`."""
-        fields = to_fields(record, self._stream_length)
-        pairs = [part for pair in fields.items() for part in pair]
         kept = history[-self._stream_length :]
+        left_out += len(history) - len(kept)
+        fields = to_fields(record, self._stream_length) | {"seq": left_out}
+        pairs = [part for pair in fields.items() for part in pair]
         events = [part for event in kept for part in (event.epoch, event.op, event_json(event))]
         return self._scripts.flag("put", record.id, _ms(lease_ttl_s), len(fields), *pairs, *events)
 
@@ -116,11 +116,11 @@ class RedisIndex:
         return self._scripts.flag("finish", job, epoch, state.value, made, why, reason)
 
     def request_cancel(self, job: str) -> JobRecord | None:
-        """BLOCKED or QUEUED becomes CANCELLED, a leased state CANCELLING; others stay."""
+        """A live job becomes CANCELLING; see `JobIndex.request_cancel`."""
         return self._one("request_cancel", job, "cancelled on request")
 
     def unsettled(self) -> list[str]:
-        """Jobs cancelled here whose committed result was not told yet."""
+        """CANCELLING jobs that nobody runs."""
         return self._members("unsettled")
 
     def counts(self) -> dict[JobState, int]:
@@ -135,39 +135,19 @@ class RedisIndex:
         """BLOCKED becomes QUEUED; False when it was not BLOCKED."""
         return self._scripts.flag("unblock", job)
 
-    def leases(self) -> list[HeldLease]:
-        """All leases that are held."""
-        return list(leases_of(self._scripts.words("leases")))
-
-    def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:
-        """Take back the leases that stand as they were seen; see `JobIndex.expire`."""
-        if not silent:
-            return []
-        pairs = [part for lease in silent for part in (lease.job, lease.mark)]
-        return list(self._read(self._scripts.words("expire", "lease expired", *pairs)))
-
-    def append(self, job: str, event: Event) -> bool:
-        """Number an event into the job's stream; see `JobIndex.append`."""
-        return self._scripts.flag("append", job, event.epoch, event.op, event_json(event))
-
-    def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
-        """Events with a sequence above `after`, oldest first."""
-        with reaching("index"):
-            entries = self._client.xrange(
-                f"{PREFIX}events:{job}", min=f"{after + 1}-0", count=limit
-            )
-        return [numbered(entry) for entry in cast("list[Any]", entries)]
+    def expire(self, now_slack_s: float) -> list[JobRecord]:
+        """Take back every lease that ran out, and return the jobs as they are now."""
+        lost = self._scripts.words("expire", _ms(now_slack_s), "lease expired")
+        return list(self._read(lost))
 
     def runnable(self) -> dict[str, int]:
         """QUEUED jobs of each resource class that has any."""
         counts = table(self._scripts.words("runnable"))
         return {name: int(count) for name, count in counts.items() if count != "0"}
 
-    def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
-        """Take or keep the leadership; see `JobIndex.lead`."""
-        past = (silent.holder, silent.mark) if silent else ("", "")
-        holder, mark = self._scripts.words("lead", name, owner, *past)
-        return Leadership(holder=holder, mark=mark)
+    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
+        """Take or keep the leadership; True for the one that holds it."""
+        return self._scripts.flag("lead", name, owner, _ms(ttl_s))
 
     def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
         """Tell of a worker's machine; see `JobIndex.announce`."""
@@ -177,17 +157,6 @@ class RedisIndex:
     def machines(self, resource_class: str) -> list[Machine]:
         """Machines of the class whose workers were heard of lately."""
         return list(machines_of(self._scripts.words("machines", resource_class)))
-
-    def generation(self) -> str | None:
-        """The mark that dies with the data."""
-        with reaching("index"):
-            mark = self._client.get(f"{PREFIX}generation")
-        return None if mark is None else text(mark)
-
-    def set_generation(self, mark: str) -> None:
-        """Set the mark, after a rebuild."""
-        with reaching("index"):
-            self._client.set(f"{PREFIX}generation", mark)
 
     def _one(self, script: str, *arguments: str | int) -> JobRecord | None:
         flat = self._scripts.words(script, *arguments)

@@ -26,7 +26,6 @@ _NAMES = (
     "expire",
     "finish",
     "lead",
-    "leases",
     "machines",
     "put",
     "read",
@@ -34,6 +33,7 @@ _NAMES = (
     "request_cancel",
     "runnable",
     "start",
+    "told",
     "unblock",
 )
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import logging
 
+from pydantic import BaseModel, ConfigDict
+
+from saeserve.core.errors import DamagedError
 from saeserve.platform.errors import NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.layout import alias_folder
+from saeserve.registry.stored import read_stored
+
+_log = logging.getLogger("saeserve.registry")
+
+
+class _Alias(BaseModel):
+    """What an alias's file holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
 
 
 class Aliases:
@@ -26,7 +40,7 @@ class Aliases:
         """Version of each alias of `name`."""
         files = self._store.names(alias_folder(name))
         aliases = [file.removesuffix(".json") for file in files]
-        found = {alias: self._read(name, alias) for alias in aliases}
+        found = {alias: self._target_or_none(name, alias) for alias in aliases}
         return {alias: version for alias, version in found.items() if version is not None}
 
     def pointing_at(self, name: str, version: int) -> tuple[str, ...]:
@@ -35,7 +49,7 @@ class Aliases:
 
     def point(self, name: str, alias: str, version: int) -> None:
         """Let `alias` mean `version` from now on."""
-        self._store.replace(_key(name, alias), json.dumps({"version": version}).encode())
+        self._store.replace(_key(name, alias), _Alias(version=version).model_dump_json().encode())
 
     def remove(self, name: str, alias: str) -> None:
         """Remove an alias. Raises NotFound when it is not there."""
@@ -43,9 +57,18 @@ class Aliases:
             raise _no_alias(name, alias, "alias")
         self._store.remove(_key(name, alias))
 
+    def _target_or_none(self, name: str, alias: str) -> int | None:
+        """None, and a line in the log, for one that is damaged: the versions must stay readable,
+        so that the alias can be set again."""
+        try:
+            return self._read(name, alias)
+        except DamagedError as error:
+            _log.error("%s", error.message)
+            return None
+
     def _read(self, name: str, alias: str) -> int | None:
-        data = self._store.read(_key(name, alias))
-        return None if data is None else int(json.loads(data)["version"])
+        found = read_stored(self._store, _key(name, alias), _Alias)
+        return None if found is None else found.version
 
 
 def _key(name: str, alias: str) -> str:

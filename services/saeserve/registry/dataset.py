@@ -49,6 +49,11 @@ class Dataset:
     files: tuple[DatasetFile, ...]
 
 
+def unreadable(name: str, why: str) -> Dataset:
+    """What a listing shows of a data set one of whose documents is damaged."""
+    return Dataset(name, DatasetState.FAILED, Path(), "", 0.0, why, None, ())
+
+
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -10,6 +10,7 @@ from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import DatasetFile, Registered, UploadHeader, dataset_key
 from saeserve.registry.names import checked_file_name
 from saeserve.registry.roots import Roots
+from saeserve.registry.stored import read_stored
 from saeserve.registry.upload import UploadWriter, part_of
 
 _HEADER = ".upload.json"
@@ -33,10 +34,9 @@ class DatasetFiles:
 
     def upload(self, name: str, file_name: str) -> DatasetFile | None:
         """One upload, or None when it never began."""
-        data = self._store.read(self._header_key(name, file_name))
-        if data is None:
+        header = read_stored(self._store, self._header_key(name, file_name), UploadHeader)
+        if header is None:
             return None
-        header = UploadHeader.model_validate_json(data)
         final = self._final(name, file_name)
         path = final if final.exists() else part_of(final)
         received = path.stat().st_size if path.exists() else 0
@@ -66,8 +66,8 @@ class DatasetFiles:
 
     def registered(self, name: str) -> tuple[str, ...] | None:
         """References registered with `name`, or None."""
-        data = self._store.read(dataset_key(name, _REGISTERED))
-        return None if data is None else Registered.model_validate_json(data).files
+        found = read_stored(self._store, dataset_key(name, _REGISTERED), Registered)
+        return None if found is None else found.files
 
     def register(self, name: str, files: tuple[str, ...]) -> None:
         """Record `files` once. Raises Conflict when others are registered with `name`."""

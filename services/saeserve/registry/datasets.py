@@ -29,6 +29,7 @@ from saeserve.registry.dataset_errors import (
 from saeserve.registry.dataset_files import DatasetFiles
 from saeserve.registry.names import checked_file_name, checked_name
 from saeserve.registry.roots import Roots
+from saeserve.registry.stored import read_stored
 from saeserve.registry.upload import UploadWriter
 
 _CREATED, _MANIFEST, _FAILED = "created.json", "manifest.json", "failed.json"
@@ -54,11 +55,12 @@ class DatasetRegistry:
         return self._store.exists(dataset_key(checked_name(name, "dataset"), _CREATED))
 
     def get(self, name: str, field: str = "dataset") -> Dataset:
-        """The data set. Raises NotFound."""
-        data = self._store.read(dataset_key(checked_name(name, field), _CREATED))
-        if data is None:
+        """The data set. Raises NotFound, DamagedError for a document that cannot be read."""
+        created = read_stored(
+            self._store, dataset_key(checked_name(name, field), _CREATED), Created
+        )
+        if created is None:
             raise no_dataset(name, field)
-        created = Created.model_validate_json(data)
         manifest = self._manifest(name)
         failure = "" if manifest else self._failure(name)
         pending = DatasetState.FAILED if failure else DatasetState.PENDING
@@ -123,7 +125,8 @@ class DatasetRegistry:
     def delete(self, name: str, users: Sequence[str] = (), *, force: bool = False) -> None:
         """Delete a data set and all its files. Raises NotFound, and FailedPrecondition naming
         `users` (ids of live jobs) unless forced."""
-        self.get(name, "name")
+        if not self.exists(name):
+            raise no_dataset(name, "name")
         if users and not force:
             raise in_use(name, list(users))
         self._store.remove(dataset_key(name))
@@ -190,8 +193,8 @@ class DatasetRegistry:
         return None if data is None else DatasetManifest.from_bytes(data)
 
     def _failure(self, name: str) -> str:
-        data = self._store.read(dataset_key(name, _FAILED))
-        return "" if data is None else Failed.model_validate_json(data).message
+        found = read_stored(self._store, dataset_key(name, _FAILED), Failed)
+        return "" if found is None else found.message
 
     def _check_takes_files(self, found: Dataset) -> None:
         if found.job or self._files.registered(found.name) is not None:

@@ -8,6 +8,7 @@ from saeserve.core.errors import FormatError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.folders import commit_folder, copy_synced, staged_folder, write_synced
 from saeserve.registry.layout import claimed_numbers, version_key
+from saeserve.registry.stored import read_stored
 from saeserve.registry.version import (
     CLAIM,
     CONFIG,
@@ -49,8 +50,7 @@ def _commit(
 
 
 def _claim_of(store: ArtifactStore, name: str, number: int) -> Claim | None:
-    data = store.read(version_key(name, number, CLAIM))
-    return None if data is None else Claim.model_validate_json(data)
+    return read_stored(store, version_key(name, number, CLAIM), Claim)
 
 
 def _check_exported(folder: Path) -> None:

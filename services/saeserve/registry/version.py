@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from saeserve.core.errors import FormatError, SpecError
+from saeserve.core.errors import DamagedError, FormatError, SpecError
 from saeserve.core.specs.model import MODEL_FORMAT, ModelConfig
 from saeserve.registry.folders import FileDigest
 
@@ -122,5 +122,5 @@ def _check_format(data: bytes, known: int, where: str) -> dict[str, object]:
     return value
 
 
-def _damaged(where: str, why: str) -> FormatError:
-    return FormatError(f"{where} is damaged: {why}", remedy="delete the version and publish again")
+def _damaged(where: str, why: str) -> DamagedError:
+    return DamagedError(f"{where} is damaged: {why}", remedy="delete the version and publish again")

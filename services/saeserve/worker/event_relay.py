@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from saeserve.jobs.errors import EventsMissing
 from saeserve.jobs.events import EventTail
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import Event, Progress, Submission
@@ -33,37 +34,40 @@ class EventRelay:
         resume_step: int,
         index: JobIndex,
         metrics: WorkerMetrics,
-        earlier: Iterable[Event] = (),
+        earlier: Callable[[], Iterable[Event]] = tuple,
     ) -> None:
-        """`earlier` attempts' events go first: their worker may have died before the index had
-        them, and the index takes none twice."""
+        """`earlier` gives earlier attempts' events, which go first: their worker may have died
+        before the index had them, and the index takes none twice."""
         self._path, self._job, self._kind = path, job.id, job.kind
         self._resume_step = resume_step
         self._index = index
         self._metrics = metrics
         self._tail = EventTail(path)
-        self._waiting: deque[Event] = deque(earlier)
+        self._earlier = earlier
+        self._waiting: deque[Event] = deque(earlier())
+        self._handed: dict[int, int] = {}
         self._values: dict[str, Mapping[str, float]] = {}
         self._seen = -1
         self._lock = threading.Lock()
-        self._rewound = threading.Event()
         self.progress: Progress | None = None
         """How far the attempt is, by its latest metrics event."""
 
     def forward(self) -> None:
         """Take in what is new and hand it to the index, as far as that answers."""
         with self._lock:
-            if self._rewound.is_set():
-                self._rewound.clear()
-                self._tail = EventTail(self._path)
-                self._waiting.clear()
             self._take_in()
             self._hand_over()
 
     def rewind(self) -> None:
-        """Have the next `forward` hand everything to the index again, which has lost its data;
-        appending is idempotent. Waits for nothing."""
-        self._rewound.set()
+        """Hand everything to the index again: it has lost its data; appending is idempotent."""
+        with self._lock:
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        self._tail = EventTail(self._path)
+        self._handed.clear()
+        self._waiting = deque(self._earlier())
+        self._take_in()
 
     def _take_in(self) -> None:
         for event in self._tail.read():
@@ -75,10 +79,17 @@ class EventRelay:
     def _hand_over(self) -> None:
         try:
             while self._waiting:
-                self._index.append(self._job, self._waiting[0])
+                self._append(self._waiting[0])
                 self._waiting.popleft()
         except IndexUnavailable:
             _log.debug("%s: %d events wait for the index", self._job, len(self._waiting))
+        except EventsMissing as error:
+            _log.warning("%s; all are handed over again", error)
+            self._begin_again()
+
+    def _append(self, event: Event) -> None:
+        self._index.append(self._job, event, self._handed.get(event.epoch, -1))
+        self._handed[event.epoch] = event.op
 
     def _observe(self, event: Event) -> None:
         member: str = event.data.get("member", "")

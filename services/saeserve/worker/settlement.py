@@ -11,6 +11,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
 from saeserve.jobs.record import Failure, Lease, Result, Submission
 from saeserve.jobs.states import JobState
+from saeserve.jobs.telling import tell_end
 from saeserve.registry.datasets import DatasetRegistry
 
 _log = logging.getLogger("saeserve.worker")
@@ -79,9 +80,7 @@ class Settlement:
 
     def _tell(self, result: Result) -> Ending:
         try:
-            self.index.finish(
-                result.job, result.epoch, result.state, result.outputs, result.failure
-            )
+            tell_end(self.ledger, self.index, result)
         except IndexUnavailable as error:
             _log.warning("%s: %s, untold to the index: %s", result.job, result.state, error)
         return Ending(result.state.lower())

@@ -6,11 +6,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
-from saeserve.jobs.record import Claim, Failure, JobRecord, Lease, Submission
+from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.failures import crash, failure_of, interrupted, worker_lost
@@ -86,9 +86,8 @@ class Supervisor:
 
     def _attempt(self, job: Submission, claim: Claim) -> Ending:
         lease = Lease(job=claim.job, epoch=claim.epoch, owner=claim.owner)
+        relay = self._relay(job, claim)
         ledger, index = self.settlement.ledger, self.settlement.index
-        with held(index, lease, self._ttl_s):
-            relay = self._relay(job, claim)
         with LeaseKeeper(claim, ledger, index, relay, self._ttl_s) as keeper:
             seen = self._watch(self._order(claim), keeper, relay)
             failure = self._failure(lease, seen)
@@ -100,7 +99,10 @@ class Supervisor:
         ledger, index = self.settlement.ledger, self.settlement.index
         folder = ledger.attempt_key(claim.job, claim.epoch)
         path = ledger.store.path(f"{folder}/events.jsonl")
-        earlier = (event for event in ledger.events(claim.job) if event.epoch < claim.epoch)
+
+        def earlier() -> Iterator[Event]:
+            return (event for event in ledger.events(claim.job) if event.epoch < claim.epoch)
+
         return EventRelay(path, job, claim.resume_step, index, self.metrics, earlier)
 
     def _order(self, claim: Claim) -> JobOrder:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saeserve.control.handlers.usage import LiveUse
+from saeserve.core.errors import DamagedError
 from saeserve.platform.errors import FailedPrecondition, NotFound
-from saeserve.registry.dataset import Dataset, DatasetFile, UploadHeader
+from saeserve.registry.dataset import Dataset, DatasetFile, UploadHeader, unreadable
 from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.names import checked_name
 from saeserve.registry.upload import UploadWriter
 
 
@@ -34,8 +36,7 @@ class DatasetHandlers:
 
     def delete(self, name: str, *, force: bool) -> None:
         """Delete, unless a live job uses it and `force` is not set."""
-        self._datasets.get(name, "name")
-        users = [] if force else self._use.of_dataset(name)
+        users = [] if force else self._use.of_dataset(checked_name(name, "name"))
         self._datasets.delete(name, users, force=force)
 
     def begin_upload(self, header: UploadHeader) -> UploadWriter:
@@ -57,8 +58,11 @@ class DatasetHandlers:
         return self._datasets.upload(name, file_name)
 
     def _find(self, name: str) -> Dataset | None:
-        """None when it was deleted since its name was read."""
+        """None when it was deleted since its name was read; one that cannot be read is listed as
+        FAILED, so that it neither hides nor spoils the listing."""
         try:
             return self._datasets.get(name)
         except NotFound:
             return None
+        except DamagedError as error:
+            return unreadable(name, error.message)

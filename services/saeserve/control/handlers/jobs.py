@@ -12,6 +12,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Result
 from saeserve.jobs.states import TERMINAL, JobState
+from saeserve.jobs.telling import tell_end
 from saeserve.platform.errors import FailedPrecondition
 from saeserve.registry.datasets import DatasetRegistry
 
@@ -71,17 +72,23 @@ class Canceller:
         except IndexUnavailable as error:
             log.warning("the cancellation of %s waits for the reconciler: %s", record.id, error)
             return self._ledger.record(record.id)
-        if told is not None and told.state is JobState.CANCELLED:
-            self._settle(told)
-        return told or self._ledger.record(record.id)
+        if told is None or told.owner_id or told.state in TERMINAL:
+            return told or self._ledger.record(record.id)
+        return self._settle(told)
 
-    def _settle(self, record: JobRecord) -> None:
+    def _settle(self, record: JobRecord) -> JobRecord:
         """Nobody runs it: commit the result here, and give up what was reserved for it."""
         result = self._ledger.finish(
             Result(job=record.id, epoch=record.epoch, state=JobState.CANCELLED, time=self._clock())
         )
         if result.state is JobState.CANCELLED:
-            self.give_up(record)
+            self.give_up(record.model_copy(update={"state": result.state}))
+        try:
+            tell_end(self._ledger, self._index, result)
+        except IndexUnavailable as error:
+            log.warning("the end of %s waits for the reconciler: %s", record.id, error)
+            return self._ledger.record(record.id)
+        return self._catalog.get(record.id)
 
     def give_up(self, ended: JobRecord) -> None:
         """Make the data set of a harvest that ended without filling it FAILED: nobody else will."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from saeserve.control.handlers.usage import LiveUse
+from saeserve.core.errors import DamagedError
 from saeserve.platform.errors import NotFound
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
+
+_log = logging.getLogger("saeserve.control")
 
 
 class ModelHandlers:
@@ -43,10 +48,14 @@ class ModelHandlers:
         self._models.delete_alias(name, alias)
 
     def _find(self, name: str, version: int) -> ModelVersion | None:
-        """None when it was deleted since its number was read."""
+        """None when it was deleted since its number was read. One that is damaged is left out, and
+        logged: GetModel says what is wrong with it, and the others must stay visible."""
         try:
             return self._models.load(name, version)
         except NotFound:
+            return None
+        except DamagedError as error:
+            _log.error("a listing leaves out %s@%d: %s", name, version, error.message)
             return None
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saeserve.core.data.finishing import MANIFEST_FILE
 from saeserve.core.data.shards import IndexArray, IntArray, Shard, open_shard
+from saeserve.core.data.verified import VerifiedFiles
 from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 
@@ -46,6 +47,7 @@ class ShardedDataset:
         self.manifest = manifest
         self._heldout = np.array([entry.split == "heldout" for entry in manifest.documents])
         self._widths = {entry.name: entry.d for entry in manifest.sources}
+        self._verified = VerifiedFiles(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -75,28 +77,43 @@ class ShardedDataset:
 
     @contextmanager
     def shard(self, index: int) -> Generator[Shard]:
-        """Open shard `index`; raises DataError where it is not what the manifest says."""
+        """Open shard `index`, whose bytes are those that the manifest's sha256 was taken of.
+
+        The file is read through the first time, and again when it was replaced since.
+        Raises DataError, naming it, where it is not what the manifest says.
+        """
+        entry = self.manifest.shards[index]
+        with self._columns(index) as shard:
+            self._verified.check(entry.file, entry.sha256)
+            yield shard
+
+    @contextmanager
+    def _columns(self, index: int) -> Generator[Shard]:
+        """Open a shard to count rows by its columns: only its layout is checked."""
         entry = self.manifest.shards[index]
         with open_shard(self.folder, entry.file) as shard:
-            shard.check_layout(self._widths, self.manifest.dtype)
+            shard.check_layout(self._widths, self.manifest.dtype, entry.rows)
             yield shard
 
     def kept(self, shard: Shard, source: SourceNames, split: Split, norm_cut: float) -> IndexArray:
         """Indices of a shard's rows in `split` with norm ≤ norm_cut × median (0 cuts none).
 
         Of several sources a row is kept only if it is kept in every one, so that rows stay pairs.
+        Raises DataError where a row names a document that the manifest does not have.
         """
-        keep: NDArray[np.bool_] = self._heldout[shard.column("document")] == (split == "heldout")
+        documents = shard.documents(len(self._heldout))
+        keep: NDArray[np.bool_] = self._heldout[documents] == (split == "heldout")
         for name in names_of(source) if norm_cut > 0 else ():
             limit = norm_cut * self.source(name).median_norm
             keep &= shard.norms(name).astype(np.float64) <= limit
         return np.flatnonzero(keep)
 
     def kept_counts(self, source: SourceNames, split: Split, norm_cut: float) -> tuple[int, ...]:
-        """How many rows `kept` finds in every shard; reads documents and norms only."""
+        """How many rows `kept` finds in every shard; reads documents and norms only, and does not
+        verify them: that is done where the rows themselves are read."""
         counts: list[int] = []
         for index in range(len(self.manifest.shards)):
-            with self.shard(index) as shard:
+            with self._columns(index) as shard:
                 counts.append(len(self.kept(shard, source, split, norm_cut)))
         return tuple(counts)
 

@@ -122,15 +122,7 @@ def _rows_per_document(folder: Path, shards: Sequence[ShardEntry], documents: in
     counts = np.zeros(documents, dtype=np.int64)
     for entry in shards:
         with open_shard(folder, entry.file) as shard:
-            column = shard.column("document")
-        wrong = np.flatnonzero((column < 0) | (column >= documents))
-        if wrong.size:
-            raise DataError(
-                f"document {column[wrong[0]]} is not among the {documents} of the table",
-                shard=entry.file,
-                row=int(wrong[0]),
-                remedy="write the data set again from its beginning",
-            )
+            column = shard.documents(documents)
         counts += np.bincount(column, minlength=documents)
     return counts
 

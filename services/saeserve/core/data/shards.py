@@ -62,6 +62,20 @@ class Shard:
         """One of COLUMNS, int32 [rows]."""
         return self._file.get_tensor(name).numpy()
 
+    def documents(self, known: int) -> IntArray:
+        """The column document, int32 [rows]; raises DataError naming the row unless every value is
+        an index below `known`."""
+        column = self.column("document")
+        wrong = np.flatnonzero((column < 0) | (column >= known))
+        if wrong.size:
+            raise DataError(
+                f"document {column[wrong[0]]} is not among the {known} of the table",
+                shard=self.name,
+                row=int(wrong[0]),
+                remedy="restore the file, or write the data set again",
+            )
+        return column
+
     def norms(self, source: str) -> FloatArray:
         """Row norms of `source`, float32 [rows]."""
         return self._file.get_tensor(norm_column(source)).numpy()
@@ -80,13 +94,16 @@ class Shard:
         rows_ND, into = _bits(self._file.get_tensor(source)), _bits(into_ND)
         np.take(rows_ND, indices, axis=0, out=into, mode="clip")
 
-    def check_layout(self, sources: Mapping[str, int], dtype: StorageType) -> None:
-        """Raise DataError unless the shard holds just these sources in `dtype`."""
+    def check_layout(
+        self, sources: Mapping[str, int], dtype: StorageType, rows: int | None = None
+    ) -> None:
+        """Raise DataError unless the shard holds just these sources in `dtype`, and `rows` rows
+        where that number is known."""
         names = self._file.keys()
         found = {name: self._file.get_slice(name) for name in names}
-        if "document" not in found:
+        if "document" not in found or len(found["document"].get_shape()) != 1:
             raise _layout_error(self.name, "it has no column document")
-        rows = self.rows
+        rows = self.rows if rows is None else rows
         expected: dict[str, tuple[list[int], str]] = dict.fromkeys(COLUMNS, ([rows], "I32"))
         for source, d in sources.items():
             expected[source] = ([rows, d], _CODES[dtype])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from saeserve.core.errors import FormatError
+from saeserve.core.errors import DamagedError, FormatError, SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
 
@@ -96,14 +96,12 @@ class DatasetManifest(Spec):
 
     @staticmethod
     def from_bytes(data: bytes) -> DatasetManifest:
-        """Read a manifest; raises FormatError for another format version or damaged JSON."""
+        """Read a manifest; raises FormatError for another format version, DamagedError for what
+        is no manifest."""
         try:
             value: dict[str, Any] = dict(json.loads(data))
-        except (ValueError, TypeError) as error:
-            raise FormatError(
-                f"data set manifest is no JSON object: {error}",
-                remedy="restore the file, or write the data set again",
-            ) from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _damaged(f"it is no JSON object ({error})") from error
         version = value.get("format_version")
         if version != MANIFEST_FORMAT:
             raise FormatError(
@@ -111,4 +109,14 @@ class DatasetManifest(Spec):
                 f"{MANIFEST_FORMAT}",
                 remedy="use the release that wrote it, or harvest again",
             )
-        return DatasetManifest.parse(value, "manifest")
+        try:
+            return DatasetManifest.parse(value, "manifest")
+        except SpecError as error:
+            raise _damaged(error.message) from error
+
+
+def _damaged(why: str) -> DamagedError:
+    return DamagedError(
+        f"manifest.json of the data set is damaged: {why}",
+        remedy="restore the file, or write the data set again",
+    )

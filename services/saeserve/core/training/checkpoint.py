@@ -16,13 +16,15 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 
 from saeserve.core.architectures.contract import Dimensions, Tensors
 from saeserve.core.disk import space_needed
-from saeserve.core.errors import CheckpointError, SpecError
+from saeserve.core.errors import CheckpointError, DataMismatchError, SpecError
 from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.state import TrainerState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Format 1 does not say which data the run was trained on."""
 TENSORS_FILE = "state.safetensors"
 HEADER_FILE = "checkpoint.json"
 
@@ -66,6 +68,8 @@ class Header(Spec):
     d_out: int
     step: int
     tokens: int
+    data_sha256: str = ""
+    """SHA-256 of the data set's manifest; empty where the rows come from no data set."""
     environment: Environment
     tensors: dict[str, TensorEntry]
 
@@ -78,7 +82,9 @@ class Checkpoint:
     environment: Environment
 
 
-def save(folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions) -> None:
+def save(
+    folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions, data_sha256: str = ""
+) -> None:
     """Write `state` into the empty `folder`; committing it is the caller's."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors().items()}
     header = Header(
@@ -88,6 +94,7 @@ def save(folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions) -
         d_out=dims.d_out,
         step=state.step,
         tokens=state.tokens,
+        data_sha256=data_sha256,
         environment=Environment.of(spec, state.tokens_since_fired_F.device),
         tensors=_entries(tensors),
     )
@@ -97,13 +104,21 @@ def save(folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions) -
     (folder / HEADER_FILE).write_text(text, encoding="utf-8")
 
 
-def load(folder: Path, spec: TrainSpec, dims: Dimensions, device: torch.device) -> Checkpoint:
+def load(
+    folder: Path,
+    spec: TrainSpec,
+    dims: Dimensions,
+    device: torch.device,
+    data_sha256: str = "",
+) -> Checkpoint:
     """Read what `save` wrote, onto `device`.
 
     Raises CheckpointError for files that are missing or damaged, for a format that this release
-    does not read, and for a checkpoint of another spec or of data of another width.
+    does not read, and for a checkpoint of another spec or of data of another width;
+    DataMismatchError for a run that was begun on a data set with another manifest.
     """
     header = _read_header(folder)
+    _check_data(header, spec.dataset, data_sha256)
     if header.spec != spec:
         raise _error(folder, f"belongs to another spec: {_difference(header.spec, spec)}")
     if (header.d_in, header.d_out) != (dims.d_in, dims.d_out):
@@ -128,12 +143,23 @@ def _read_header(folder: Path) -> Header:
         raise _error(folder, f"{HEADER_FILE} is not a JSON object")
     fields = cast(dict[str, Any], value)
     version = fields.get("format_version")
-    if version != FORMAT_VERSION:
-        raise _error(folder, f"has format {version!r}; this release reads {FORMAT_VERSION}")
+    if version not in READ_VERSIONS:
+        known = " and ".join(map(str, READ_VERSIONS))
+        raise _error(folder, f"has format {version!r}; this release reads {known}")
     try:
         return Header.parse(fields, HEADER_FILE)
     except SpecError as error:
         raise _error(folder, error.message) from error
+
+
+def _check_data(header: Header, dataset: str, sha256: str) -> None:
+    """One run must not be trained on two data sets that followed each other under one name."""
+    if header.data_sha256 and sha256 and header.data_sha256 != sha256:
+        raise DataMismatchError(
+            f"the run was begun on another data set {dataset}: at step {header.step} the sha256 of "
+            f"its manifest was {header.data_sha256}, now it is {sha256}",
+            remedy="submit the job again to train on the data set as it is now",
+        )
 
 
 def _read_tensors(folder: Path, header: Header) -> Tensors:

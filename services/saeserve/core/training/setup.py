@@ -29,6 +29,9 @@ class TrainingSetup:
     device: torch.device
     initial: EvaluationForm | None = None
     """What a fresh start continues from, of the same rows and widths (`init_from`)."""
+    data_sha256: str = ""
+    """SHA-256 of the manifest of the data set that the rows come from, if they do; a resumed run
+    must have the same."""
 
 
 class OneRank:

@@ -90,9 +90,10 @@ class Trainer:
 
     @classmethod
     def resume(cls, setup: TrainingSetup, folder: Path) -> Trainer:
-        """The run whose checkpoint stands in `folder`; raises CheckpointError if it cannot be."""
+        """The run whose checkpoint stands in `folder`; raises CheckpointError if it cannot be,
+        DataMismatchError where its data set is another by now."""
         check(setup)
-        loaded = checkpoint.load(folder, setup.spec, setup.dims, setup.device)
+        loaded = checkpoint.load(folder, setup.spec, setup.dims, setup.device, setup.data_sha256)
         return cls(
             setup, loaded.state, notices.of_resume(loaded, Environment.of(setup.spec, setup.device))
         )
@@ -166,7 +167,8 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the state into the empty `folder`; committing it is the caller's."""
-        checkpoint.save(folder, self._state, self.spec, self._setup.dims)
+        setup = self._setup
+        checkpoint.save(folder, self._state, self.spec, setup.dims, setup.data_sha256)
 
     def form(self) -> EvaluationForm:
         """The evaluation form of the parameters as they stand."""

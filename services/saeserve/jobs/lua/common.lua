@@ -7,21 +7,21 @@
 --
 -- job:<id>                     hash; see read_record in redis_index.py, and:
 --   lease_epoch                epoch of the lease held; 0 from acquire to start
---   beats, lease_ttl           how often leases were renewed, ever; ms that this one lasts unrenewed
 --   left                       owner:epoch that released last, so that a repeat answers the same
 --   settled                    1 once finish() told a committed result
 --   seq, op:<epoch>            last sequence of the stream; highest op of each attempt
 -- events:<id>                  stream, entry ids <sequence>-0
 -- ids                          all ids; equal scores, so in order of time
 -- state:<state>                ids in that state
--- unsettled                    ids cancelled by a wish, result not committed or not told
+-- unsettled                    CANCELLING ids that nobody runs: result not committed or not told
 -- classes, submitters:<class>  what has ever queued
 -- queue:<class>:<submitter>    QUEUED ids; score -priority, then by id, which is age
 -- held:<class>:<submitter>     leased ids
--- leases                       leased ids; score = the job's beats, which whoever takes leases back watches
+-- leases                       leased ids; score = end of the lease in server milliseconds
 -- offer:<class>:<owner>        the id that acquire gave this owner
 -- workers:<class>              names of workers that told of their machine
 -- machine:<class>:<worker>     what they told, as JSON; expires
+-- generation, server           mark of the data, and run id of the server that it was set on
 local PREFIX = 'saeserve:'
 local LEASED = { STARTING = true, RUNNING = true, PAUSING = true, CANCELLING = true }
 local TERMINAL = { SUCCEEDED = true, FAILED = true, CANCELLED = true }
@@ -79,13 +79,13 @@ end
 local function drop_lease(job, class, submitter)
   redis.call('ZREM', key('leases'), job)
   redis.call('SREM', key('held', class, submitter), job)
-  redis.call('HSET', key('job', job), 'owner', '', 'lease_epoch', 0)
+  redis.call('HSET', key('job', job), 'owner', '', 'lease', 0, 'lease_epoch', 0)
 end
 
 local function renew(job, ttl_ms)
-  local beats = redis.call('HINCRBY', key('job', job), 'beats', 1)
-  redis.call('HSET', key('job', job), 'lease_ttl', ttl_ms)
-  redis.call('ZADD', key('leases'), beats, job)
+  local ends = now_ms() + ttl_ms
+  redis.call('HSET', key('job', job), 'lease', ends)
+  redis.call('ZADD', key('leases'), ends, job)
 end
 
 local function grant(job, owner, lease_epoch, ttl_ms)
@@ -111,9 +111,13 @@ local function move(job, to, reason)
   note(job, to, reason)
 end
 
--- A cancellation that no committed result backs yet.
+-- Nobody runs the job: only a committed result, which finish() tells, makes it CANCELLED.
 local function cancel_unsettled(job, reason)
-  move(job, 'CANCELLED', reason)
+  local values = redis.call('HMGET', key('job', job), 'state', 'class', 'submitter')
+  if values[1] ~= 'CANCELLING' then
+    move(job, 'CANCELLING', reason)
+  end
+  drop_lease(job, values[2], values[3])
   redis.call('SADD', key('unsettled'), job)
 end
 

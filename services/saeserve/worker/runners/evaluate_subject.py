@@ -16,6 +16,7 @@ from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.judging import check_widths, judged_sources
 from saeserve.core.specs.manifest import MASSIVE_NORM, SourceEntry
 from saeserve.core.specs.model import Lineage
+from saeserve.registry.verifying import verified
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.datasets import heldout, open_dataset
 from saeserve.worker.runners.devices import device_of, settle_torch
@@ -49,7 +50,7 @@ def open_subject(context: RunContext) -> Subject:
     spec = EvaluateSpec.parse(context.submission.resolved_spec["evaluate"], "evaluate")
     settle_torch(context.order.torch_threads)
     version = context.models.resolve(spec.model)
-    model = load_model(version.folder).to(device_of(context.submission.resource_class))
+    model = load_model(verified(version.folder)).to(device_of(context.submission.resource_class))
     dataset = open_dataset(context, spec.dataset)
     config = model.config
     sources = judged_sources(config, spec.source, dataset.manifest, lambda n, _: dataset.source(n))

@@ -10,6 +10,7 @@ from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.peers.registry import export_model
 from saeserve.core.specs.interchange import ExportModelSpec
 from saeserve.jobs.record import Output
+from saeserve.registry.verifying import verified
 from saeserve.worker.runners.base import Completed, RunContext
 from saeserve.worker.runners.devices import settle_torch
 
@@ -23,7 +24,7 @@ def run(context: RunContext) -> Completed:
     key = f"exports/{version.name}/{version.version}/{spec.format}"
     if not context.store.exists(key):
         context.check_fence()
-        _write(load_model(version.folder), spec, context.store.path(key))
+        _write(load_model(verified(version.folder)), spec, context.store.path(key))
     context.report.log(f"{version.resource} is exported to {key} in the store")
     return Completed(outputs=(Output(exported=key),))
 

@@ -42,6 +42,7 @@ def run(context: RunContext) -> Completed:
     if spec.sweep is not None:
         return run_sweep(context, Ground(spec, dataset, layout, source, preprocessing), resume)
     setup = _setup(context, spec, layout, source, preprocessing)
+    setup = dataclasses.replace(setup, data_sha256=dataset.manifest.sha256)
     if resume is None:
         initial = initial_form(context, spec, layout, preprocessing)
         setup = dataclasses.replace(setup, initial=initial)

@@ -9,6 +9,7 @@ from saeserve.core.export.unfold import unfold
 from saeserve.core.specs.continuing import check_continuation
 from saeserve.core.specs.layout import Layout
 from saeserve.core.specs.training import TrainSpec
+from saeserve.registry.verifying import verified
 from saeserve.worker.runners.base import RunContext
 
 
@@ -26,7 +27,7 @@ def initial_form(
         check_continuation(member, version.config, layout)
     context.report.log(f"continuing from {version.resource}")
     source, target = sides(layout, preprocessing)
-    return unfold(load_model(version.folder), source, target)
+    return unfold(load_model(verified(version.folder)), source, target)
 
 
 def sides(layout: Layout, preprocessing: SideBySide) -> tuple[SideBySide, SideBySide]:

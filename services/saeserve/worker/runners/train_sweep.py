@@ -67,6 +67,7 @@ def _sweep(
             preprocessing=AsTheyAre(),
             device=device,
             initial=initial,
+            data_sha256=ground.dataset.manifest.sha256,
         )
         for name, spec in members.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spec
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.errors import CheckpointError, NoSpaceError
+from saeserve.core.errors import CheckpointError, DataMismatchError, NoSpaceError
 from saeserve.core.training import checkpoint
 from saeserve.core.training.checkpoint import HEADER_FILE, TENSORS_FILE
 from saeserve.core.training.state import TrainerState
@@ -48,7 +49,7 @@ def test_what_is_loaded_is_what_was_saved(trained: tuple[TrainerState, Path]) ->
 
 def test_the_header_says_where_it_was_made(trained: tuple[TrainerState, Path]) -> None:
     header = json.loads((trained[1] / HEADER_FILE).read_text())
-    assert header["format_version"] == 1
+    assert header["format_version"] == 2
     assert header["environment"]["threads"] == torch.get_num_threads()
     assert header["environment"]["instruction_set"] == torch.backends.cpu.get_cpu_capability()
     assert header["environment"]["code_version"]
@@ -86,7 +87,7 @@ def edit(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "has format 2; this release reads 1"),
+        ({"format_version": 3}, "has format 3; this release reads 1 and 2"),
         ({"step": "three"}, "step"),
         ({"surplus": 1}, "surplus: there is no such field"),
         ({"tensors": {}}, "differ in .*params.W_enc"),
@@ -100,6 +101,25 @@ def test_a_header_that_does_not_fit_is_refused(
     edit(trained[1], **changes)
     with pytest.raises(CheckpointError, match=message):
         checkpoint.load(trained[1], SPEC, DIMS, CPU)
+
+
+def test_a_run_goes_on_only_on_the_data_set_that_it_was_begun_on(tmp_path: Path) -> None:
+    setup = dataclasses.replace(tiny_setup(SPEC), data_sha256="a" * 64)
+    Trainer.start(setup).save(tmp_path)
+    assert Trainer.resume(setup, tmp_path).step == 0
+    other = dataclasses.replace(setup, data_sha256="b" * 64)
+    with pytest.raises(DataMismatchError, match=f"another data set {SPEC.dataset}.*aaa.*bbb"):
+        Trainer.resume(other, tmp_path)
+
+
+def test_a_checkpoint_of_format_1_is_read_though_it_names_no_data(
+    trained: tuple[TrainerState, Path],
+) -> None:
+    path = trained[1] / HEADER_FILE
+    header = json.loads(path.read_text())
+    del header["data_sha256"]
+    path.write_text(json.dumps(header | {"format_version": 1}))
+    assert checkpoint.load(trained[1], SPEC, DIMS, CPU, "a" * 64).state.step == 3
 
 
 def test_a_header_that_is_no_object_is_refused(trained: tuple[TrainerState, Path]) -> None:

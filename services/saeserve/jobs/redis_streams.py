@@ -1,0 +1,65 @@
+"""The events of jobs in Redis: numbered streams, and the generation of their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import redis
+
+from saeserve.jobs.errors import EventsMissing
+from saeserve.jobs.record import Event, NumberedEvent
+from saeserve.jobs.redis_fields import event_json, numbered
+from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
+
+_BEHIND = "behind"
+
+
+class RedisStreams:
+    """The part of `RedisIndex` that keeps events."""
+
+    def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
+        self._client = client
+        self._scripts = scripts
+
+    def append(self, job: str, event: Event, after: int = -1) -> bool:
+        """Number an event into the job's stream; see `JobIndex.append`."""
+        answer = self._scripts.word("append", job, event.epoch, event.op, event_json(event), after)
+        if answer == _BEHIND:
+            raise EventsMissing(job, event.epoch, after)
+        return answer == "1"
+
+    def told(self, job: str) -> dict[int, int]:
+        """Highest op of each attempt whose events are here."""
+        marks = table(self._scripts.words("told", job))
+        return {int(epoch): int(op) for epoch, op in marks.items()}
+
+    def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
+        """Events with a sequence above `after`, oldest first."""
+        with reaching("index"):
+            entries = self._client.xrange(
+                f"{PREFIX}events:{job}", min=f"{after + 1}-0", count=limit
+            )
+        return [numbered(entry) for entry in cast("list[Any]", entries)]
+
+    def generation(self) -> str | None:
+        """The mark that dies with the data; another one after a restart, see `JobIndex`."""
+        with reaching("index"):
+            values = cast("list[Any]", self._client.mget(f"{PREFIX}generation", f"{PREFIX}server"))
+            now = self._run_id()
+        mark, server = ("" if value is None else text(value) for value in values)
+        if not mark:
+            return None
+        return mark if server == now else f"{mark}.{now}"
+
+    def set_generation(self, mark: str) -> None:
+        """Set the mark, after a rebuild."""
+        with reaching("index"):
+            values = {f"{PREFIX}generation": mark, f"{PREFIX}server": self._run_id()}
+            self._client.mset(cast("Any", values))
+
+    def _run_id(self) -> str:
+        """Random id of the server process: another one may have lost what was written last."""
+        # redis-py leaves its keyword arguments untyped.
+        info = cast("Callable[[str], dict[str, Any]]", self._client.info)("server")
+        return str(info["run_id"])

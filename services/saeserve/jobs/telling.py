@@ -1,0 +1,27 @@
+"""Telling the index how a job ended: its events first, since nobody listens after the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.ports import JobIndex
+from saeserve.jobs.record import Event, Result
+
+
+def tell_end(ledger: Ledger, index: JobIndex, result: Result) -> bool:
+    """Make the job terminal in the index as its committed `result` says; False when it was.
+
+    A watch ends with the job's last state, so all events of the ledger are appended before it.
+    Raises IndexUnavailable, RecordUnreadable.
+    """
+    add_missing(index, result.job, ledger.events(result.job))
+    return index.finish(result.job, result.epoch, result.state, result.outputs, result.failure)
+
+
+def add_missing(index: JobIndex, job: str, events: Iterable[Event]) -> None:
+    """Append those of a job's `events`, in their order, that the index has not."""
+    told = index.told(job)
+    for event in events:
+        if event.op > told.get(event.epoch, -1):
+            index.append(job, event)

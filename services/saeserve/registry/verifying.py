@@ -1,0 +1,31 @@
+"""Published files are compared with their SHA-256 before anything is computed from them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from saeserve.registry.stored import damaged
+from saeserve.registry.version import MANIFEST, read_manifest
+
+_KEY_PARTS = 4
+
+
+def verified(folder: Path) -> Path:
+    """`folder` of a published version once every file in it has the size and SHA-256 of its
+    manifest. Raises DamagedError naming the file that has not."""
+    key = "/".join(folder.parts[-_KEY_PARTS:])
+    try:
+        manifest = read_manifest((folder / MANIFEST).read_bytes(), f"{key}/{MANIFEST}")
+        for name, stored in manifest.files.items():
+            found = _sha256(folder / name)
+            if found != stored.sha256:
+                raise damaged(f"{key}/{name}", f"its sha256 is {found}, not {stored.sha256}")
+    except OSError as error:
+        raise damaged(key, f"its files cannot be read ({error.strerror})") from error
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
