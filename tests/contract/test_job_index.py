@@ -256,10 +256,19 @@ def test_events_left_out_at_a_rebuild_show_as_a_gap(index: JobIndex) -> None:
 
 
 def test_one_leads(index: JobIndex) -> None:
-    assert index.lead("x", "A", TTL)
-    assert index.lead("x", "A", TTL)
-    assert not index.lead("x", "B", TTL)
-    assert index.lead("y", "B", TTL)
+    first = index.lead("x", "A")
+    assert first.holder == "A"
+    assert index.lead("x", "B", first).holder == "B"
+    assert index.lead("x", "A").holder == "B"
+    assert index.lead("y", "A").holder == "A"
+
+
+def test_a_leader_that_was_heard_since_stays(index: JobIndex) -> None:
+    first = index.lead("x", "A")
+    second = index.lead("x", "A")
+    assert second != first
+    assert index.lead("x", "B", first) == second
+    assert index.lead("x", "B", second).holder == "B"
 
 
 def test_the_generation_stays_until_the_data_goes(index: JobIndex) -> None:

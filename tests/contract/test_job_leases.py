@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from tests.fakes.jobs import TTL, finish, lease_of, look, record, run, states_told
 
@@ -66,10 +64,13 @@ def test_an_older_epoch_of_the_same_owner_is_fenced(index: JobIndex) -> None:
 
 def test_an_expired_lease_is_taken_back_and_its_owner_fenced(index: JobIndex) -> None:
     lease = run(index)
-    assert index.expire(0.0) == []
-    [lost] = index.expire(-TTL - 1)
+    [held] = index.leases()
+    assert (held.job, held.ttl_s) == ("j-1", TTL)
+    assert index.expire([]) == []
+    [lost] = index.expire([held])
     assert (lost.id, lost.state, lost.owner_id) == ("j-1", JobState.QUEUED, "")
-    assert index.expire(-TTL - 1) == []
+    assert index.leases() == []
+    assert index.expire([held]) == []
     assert index.beat(lease, TTL, None) is Beat.FENCED
     second = lease_of(index.acquire("cpu", "B", TTL), 2)
     assert index.start(second, charged=True)
@@ -79,16 +80,27 @@ def test_an_expired_lease_is_taken_back_and_its_owner_fenced(index: JobIndex) ->
 
 def test_a_beat_renews_the_lease(index: JobIndex) -> None:
     lease = run(index)
+    before = index.leases()
     index.beat(lease, 10 * TTL, Progress(step=7))
-    assert index.expire(-TTL - 1) == []
-    found = look(index)
-    assert found.progress.step == 7
-    assert found.lease_expires > time.time() + 5 * TTL
+    assert index.expire(before) == []
+    assert look(index).progress.step == 7
+    [after] = index.leases()
+    assert (after.job, after.ttl_s) == ("j-1", 10 * TTL)
+    assert after.mark != before[0].mark
+
+
+def test_the_next_holder_is_not_taken_for_the_one_before(index: JobIndex) -> None:
+    index.release(run(index), "x")
+    index.acquire("cpu", "B", TTL)
+    before = index.leases()
+    index.expire(before)
+    index.acquire("cpu", "C", TTL)
+    assert index.expire(before) == []
 
 
 def test_a_late_finish_wins_over_the_next_attempt(index: JobIndex) -> None:
     run(index)
-    index.expire(-TTL - 1)
+    index.expire(index.leases())
     second = lease_of(index.acquire("cpu", "B", TTL), 2)
     index.start(second, charged=True)
     # The store took the first attempt's result; the index is only told.
@@ -119,7 +131,7 @@ def test_a_restored_lease_goes_on(index: JobIndex) -> None:
     assert index.beat(lease.model_copy(update={"epoch": 3}), TTL, None) is Beat.FENCED
     found = look(index)
     assert found.attempt == 2
-    [lost] = index.expire(-TTL - 1)
+    [lost] = index.expire(index.leases())
     assert lost.state is JobState.QUEUED
 
 
@@ -139,7 +151,7 @@ def test_terminal_absorbs(index: JobIndex, end: JobState) -> None:
     assert index.request_cancel("j-1") == before
     assert index.beat(lease, TTL, None) is Beat.FENCED
     assert not index.unblock("j-1")
-    assert index.expire(-1e6) == []
+    assert index.leases() == []
     assert index.get("j-1") == before
     assert index.acquire("cpu", "B", TTL) is None
     assert index.unsettled() == []
@@ -156,7 +168,7 @@ def test_cancel_of_a_job_nobody_runs_waits_for_its_result(
     assert (cancelling.state, cancelling.owner_id) == (JobState.CANCELLING, "")
     assert index.request_cancel("j-1") == cancelling
     assert index.acquire("cpu", "A", TTL) is None
-    assert index.expire(-1e6) == []
+    assert index.leases() == []
     assert index.unsettled() == ["j-1"]
     assert finish(index, end)
     assert look(index).state is end
@@ -189,11 +201,11 @@ def test_a_cancelling_job_without_worker_waits_for_its_result(index: JobIndex, h
     if how == "release":
         assert index.release(lease, "drain")
     else:
-        assert [r.state for r in index.expire(-TTL - 1)] == [JobState.CANCELLING]
+        assert [r.state for r in index.expire(index.leases())] == [JobState.CANCELLING]
     found = look(index)
-    assert (found.state, found.owner_id, found.lease_expires) == (JobState.CANCELLING, "", 0.0)
+    assert (found.state, found.owner_id) == (JobState.CANCELLING, "")
     assert index.beat(lease, TTL, None) is Beat.FENCED
-    assert index.expire(-1e6) == []
+    assert index.leases() == []
     assert index.unsettled() == ["j-1"]
     assert index.runnable() == {}
     assert finish(index, JobState.CANCELLED)

@@ -66,7 +66,7 @@ def _begin(ledger: Ledger, index: RedisIndex, owner: str) -> Lease:
 
 def essence(index: RedisIndex) -> list[JobRecord]:
     """All records without what only the index keeps."""
-    gone = {"started": 0.0, "ended": 0.0, "lease_expires": 0.0, "revision": 0, "reason": ""}
+    gone = {"started": 0.0, "ended": 0.0, "beats": 0, "revision": 0, "reason": ""}
     return [r.model_copy(update=gone) for r in index.page(JobFilter(), 99, "")[0]]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fakes.job_moves import MOVES, Move, play, whole
-from tests.fakes.jobs import TTL, Clock, record, run
+from tests.fakes.jobs import TTL, record, run
 from tests.fakes.memory_index import MemoryIndex
-from tests.fakes.valkey import Valkey
+from tests.fakes.valkey import Valkey, ask
 
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
-from saeserve.jobs.record import JobFilter
+from saeserve.jobs.record import Beat, JobFilter
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.jobs.states import JobState
 
@@ -26,29 +25,19 @@ def redis_index(valkey: Valkey) -> Iterator[RedisIndex]:
         yield RedisIndex(client)
 
 
-def test_leadership_and_leases_end_by_the_clock() -> None:
-    clock = Clock()
-    index = MemoryIndex(clock)
-    run(index)
-    index.lead("x", "A", TTL)
-    clock.advance(TTL - 1)
-    assert index.expire(0.0) == []
-    assert not index.lead("x", "B", TTL)
-    clock.advance(2)
-    assert index.expire(5.0) == []
-    assert [r.id for r in index.expire(0.0)] == ["j-1"]
-    assert index.lead("x", "B", TTL)
-
-
-def test_leadership_and_leases_end_by_the_servers_clock(redis_index: RedisIndex) -> None:
-    redis_index.put(record())
-    redis_index.acquire("cpu", "A", 0.001)
-    redis_index.lead("x", "A", 0.001)
-    limit = time.monotonic() + 20
-    while not redis_index.lead("x", "B", TTL) and time.monotonic() < limit:
-        time.sleep(0.005)
-    assert not redis_index.lead("x", "A", TTL)
-    assert [r.id for r in redis_index.expire(0.0)] == ["j-1"]
+def test_leases_of_an_older_release_are_watched_too(
+    redis_index: RedisIndex, valkey: Valkey
+) -> None:
+    """It kept the server's milliseconds in place of beats, and no duration."""
+    lease = run(redis_index)
+    with valkey.client() as client:
+        ask(client, "ZADD", "saeserve:leases", "1764000000000", "j-1")
+        ask(client, "HDEL", "saeserve:job:j-1", "beats", "lease_ttl")
+    [held] = redis_index.leases()
+    assert (held.job, held.ttl_s) == ("j-1", None)
+    assert redis_index.beat(lease, TTL, None) is Beat.OK
+    assert redis_index.expire([held]) == []
+    assert [each.id for each in redis_index.expire(redis_index.leases())] == ["j-1"]
 
 
 def test_flushed_scripts_are_loaded_again(redis_index: RedisIndex, valkey: Valkey) -> None:
@@ -80,6 +69,7 @@ CALLS: dict[str, Callable[[JobIndex], object]] = {
     "told": lambda index: index.told("j-1"),
     "events": lambda index: index.events("j-1", 0, 5),
     "counts": lambda index: index.counts(),
+    "leases": lambda index: index.leases(),
     "generation": lambda index: index.generation(),
     "set_generation": lambda index: index.set_generation("x"),
 }

@@ -81,7 +81,9 @@ def play(index: JobIndex, move: Move) -> object:
         case "unblock":
             return index.unblock(move.job)
         case "expire":
-            lost = index.expire(-2 * TTL if move.flag else 0.0)
+            held = index.leases()
+            stale = [each.model_copy(update={"mark": "0"}) for each in held]
+            lost = index.expire(held if move.flag else stale)
             return sorted((_timeless(r) for r in lost), key=str)
         case _:
             return index.append(move.job, event(move.number, epoch=1 + move.flag))
@@ -92,7 +94,8 @@ def whole(index: JobIndex) -> list[Any]:
     records = [_timeless(r) for r in index.page(JobFilter(), 99, "")[0]]
     events = [e for job in JOBS for e in index.events(job, 0, 999)]
     told = [(e.sequence, e.event.model_copy(update={"time": 0.0})) for e in events]
-    return [records, told, index.unsettled(), index.counts(), index.runnable()]
+    held = sorted(index.leases(), key=lambda each: each.job)
+    return [records, told, held, index.unsettled(), index.counts(), index.runnable()]
 
 
 def _first(move: Move) -> JobRecord:
@@ -103,5 +106,5 @@ def _first(move: Move) -> JobRecord:
 
 
 def _timeless(found: JobRecord | None) -> JobRecord | None:
-    timeless = {"started": 0.0, "ended": 0.0, "lease_expires": 0.0}
+    timeless = {"started": 0.0, "ended": 0.0}
     return found.model_copy(update=timeless) if found else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import EventsMissing, IndexUnavailable
+from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -32,6 +33,7 @@ class _Entry:
 
     record: JobRecord
     lease_epoch: int = 0
+    lease_ttl_s: float = 0.0
     left: tuple[str, int] | None = None
     settled: bool = False
     last_sequence: int = 0
@@ -59,7 +61,7 @@ class MemoryIndex:
         self._entries: dict[str, _Entry] = {}
         self._offers: dict[tuple[str, str], str] = {}
         self._unsettled: set[str] = set()
-        self._leaders: dict[str, tuple[str, float]] = {}
+        self._leaders: dict[str, Leadership] = {}
         self._machines: dict[tuple[str, str], tuple[Machine, float]] = {}
         self._generation: str | None = None
 
@@ -101,8 +103,8 @@ class MemoryIndex:
             for event in kept:
                 entry.highest_op[event.epoch] = event.op
                 self._number(entry, event)
-            ends = self._clock() + lease_ttl_s if leased else 0.0
-            self._change(entry, lease_expires=ends)
+            if leased:
+                self._renew(entry, lease_ttl_s)
             self._note(entry)
             return True
 
@@ -132,7 +134,8 @@ class MemoryIndex:
                 self._move(entry, _S.STARTING)
                 self._offers[resource_class, owner] = entry.record.id
                 entry.lease_epoch = 0
-            self._change(entry, owner_id=owner, lease_expires=self._clock() + ttl_s)
+            self._change(entry, owner_id=owner)
+            self._renew(entry, ttl_s)
             return entry.record
 
     def start(self, lease: Lease, charged: bool) -> bool:
@@ -161,7 +164,7 @@ class MemoryIndex:
                 return Beat.UNKNOWN
             if not entry.holds(lease):
                 return Beat.FENCED
-            self._change(entry, lease_expires=self._clock() + ttl_s)
+            self._renew(entry, ttl_s)
             if progress:
                 self._change(entry, progress=progress)
             return Beat.CANCEL if entry.record.state is _S.CANCELLING else Beat.OK
@@ -236,14 +239,20 @@ class MemoryIndex:
             self._move(entry, _S.QUEUED)
             return True
 
-    def expire(self, now_slack_s: float) -> list[JobRecord]:
+    def leases(self) -> list[HeldLease]:
         with self._reached():
-            limit = self._clock() - now_slack_s
-            lost = [
-                entry
+            return [
+                HeldLease(
+                    job=entry.record.id, mark=str(entry.record.beats), ttl_s=entry.lease_ttl_s
+                )
                 for entry in self._entries.values()
-                if entry.record.owner_id and entry.record.lease_expires <= limit
+                if entry.record.owner_id
             ]
+
+    def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:
+        with self._reached():
+            standing = {each.job: each.mark for each in self.leases()}
+            lost = [self._entries[x.job] for x in silent if standing.get(x.job) == x.mark]
             for entry in lost:
                 pausing = entry.record.state is _S.PAUSING
                 self._give_back(entry, _S.PAUSED if pausing else _S.QUEUED, "lease expired")
@@ -279,13 +288,13 @@ class MemoryIndex:
                     counts[entry.record.submission.resource_class] += 1
             return dict(counts)
 
-    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
+    def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
         with self._reached():
-            holder, ends = self._leaders.get(name, ("", 0.0))
-            if holder not in ("", owner) and ends > self._clock():
-                return False
-            self._leaders[name] = (owner, self._clock() + ttl_s)
-            return True
+            found = self._leaders.get(name, Leadership(holder=owner, mark="0"))
+            if found.holder == owner or found == silent:
+                found = Leadership(holder=owner, mark=str(int(found.mark) + 1))
+                self._leaders[name] = found
+            return found
 
     def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
         with self._reached():
@@ -347,7 +356,7 @@ class MemoryIndex:
         if entry.record.state is not _S.CANCELLING:
             self._move(entry, _S.CANCELLING, reason)
         entry.lease_epoch = 0
-        self._change(entry, owner_id="", lease_expires=0.0)
+        self._change(entry, owner_id="")
         self._unsettled.add(entry.record.id)
 
     def _approach(self, entry: _Entry, to: JobState, reason: str) -> None:
@@ -364,12 +373,16 @@ class MemoryIndex:
         changes: dict[str, object] = {"state": to, "reason": reason}
         if to not in LEASED:
             entry.lease_epoch = 0
-            changes.update(owner_id="", lease_expires=0.0)
+            changes.update(owner_id="")
         if to in TERMINAL:
             changes["ended"] = self._clock()
         changes["revision"] = entry.record.revision + 1
         self._change(entry, **changes)
         self._note(entry)
+
+    def _renew(self, entry: _Entry, ttl_s: float) -> None:
+        entry.lease_ttl_s = ttl_s
+        self._change(entry, beats=entry.record.beats + 1)
 
     def _change(self, entry: _Entry, **changes: object) -> None:
         entry.record = entry.record.model_copy(update=changes)

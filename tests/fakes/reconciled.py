@@ -31,10 +31,12 @@ class World:
 
     ledger: Ledger
     clock: Clock = field(default_factory=Clock)
+    server: Clock = field(default_factory=Clock)
+    """The broker's wall clock."""
     doorbell: CountingDoorbell = field(default_factory=CountingDoorbell)
 
     def __post_init__(self) -> None:
-        self.index = MemoryIndex(self.clock)
+        self.index = MemoryIndex(self.server)
         self.reconciler = self.another("R1")
         self.index.set_generation("g0")
         # Patience after the first contact.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -19,11 +20,19 @@ from saeserve.platform.broker_server import BUNDLED, find_server
 class Valkey:
     """A server on a unix socket in `folder`; `stop` and `start` make an outage."""
 
-    def __init__(self, folder: Path, *, appendonly: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        appendonly: bool = False,
+    ) -> None:
+        """`environment` is added to ours for the server's process."""
         self._folder = folder
         self._appendonly = "yes" if appendonly else "no"
         self.socket = folder / "valkey.sock"
         self.url = f"unix://{self.socket}"
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -36,7 +45,9 @@ class Valkey:
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen(
-            [str(find_server(BUNDLED)), *flags], stdout=subprocess.DEVNULL
+            [str(find_server(BUNDLED)), *flags],
+            stdout=subprocess.DEVNULL,
+            env=self._environment,
         )
         with self.client() as client:
             _wait_for(lambda: _answers(client))

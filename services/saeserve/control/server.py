@@ -101,8 +101,11 @@ def _services(settings: ControlSettings, parts: Parts, stopping: asyncio.Event) 
 def _reconcile_loop(
     settings: ControlSettings, parts: Parts, figures: ControlMetrics
 ) -> ReconcileLoop:
-    reconciler = Reconciler(
-        parts.ledger, parts.index, parts.doorbell, pace=Pace(lease_ttl_s=settings.lease_seconds)
+    pace = Pace(
+        lease_ttl_s=settings.lease_seconds,
+        tick_every_s=settings.reconcile_seconds,
+        lead_ttl_s=settings.leader_seconds,
     )
+    reconciler = Reconciler(parts.ledger, parts.index, parts.doorbell, pace=pace)
     observer = JobObserver(parts.index, figures, parts.jobs.canceller.give_up)
     return ReconcileLoop(reconciler, observer, figures, settings.reconcile_seconds)

@@ -24,11 +24,14 @@ class ControlSettings(ServiceSettings):
     max_attempts: int = Field(default=3, ge=1, le=100)
     """Attempts of a job that names no number."""
 
-    lease_seconds: float = Field(default=60.0, gt=0)
+    lease_seconds: float = Field(default=8.0, gt=0)
     """As the workers': a job whose worker was silent for this long is given to another."""
 
-    reconcile_seconds: float = Field(default=1.0, gt=0)
+    reconcile_seconds: float = Field(default=0.5, gt=0)
     """Pause between two rounds of the reconciler."""
+
+    leader_seconds: float = Field(default=5.0, gt=0)
+    """Of several control services one reconciles; silent for this long, it is replaced."""
 
     watch_seconds: float = Field(default=0.2, gt=0)
     """Pause between two looks of a WatchJob call."""

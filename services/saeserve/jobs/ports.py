@@ -7,6 +7,7 @@ from typing import Protocol
 
 from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import IndexUnavailable
+from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -118,10 +119,15 @@ class JobIndex(Protocol):
         """BLOCKED becomes QUEUED; False when it was not BLOCKED."""
         ...
 
-    def expire(self, now_slack_s: float) -> list[JobRecord]:
-        """Put every job whose lease ran out (by the server's clock, plus slack) back in QUEUED,
-        or unsettled when cancelling, and return them as they are now (not again when a lost
-        answer makes the client repeat the call)."""
+    def leases(self) -> list[HeldLease]:
+        """All leases that are held. Nothing here ends them: whoever finds one silent for longer
+        than its `ttl_s`, by a clock of its own, passes it to `expire`."""
+        ...
+
+    def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:
+        """Put the jobs of these leases back in QUEUED, or unsettled when cancelling, unless they
+        were renewed since, and return them as they are now (not again when a lost answer makes
+        the client repeat the call)."""
         ...
 
     def append(self, job: str, event: Event, after: int = -1) -> bool:
@@ -146,8 +152,9 @@ class JobIndex(Protocol):
         """QUEUED jobs of each resource class that has any."""
         ...
 
-    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
-        """Take or keep the leadership `name`; True for the one owner that holds it."""
+    def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
+        """Take or keep the leadership `name`, and say who holds it. Another's is only taken when
+        it still stands as in `silent`, which the caller has found silent for too long."""
         ...
 
     def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from saeserve.jobs.decisions import Decision, Decisions
 from saeserve.jobs.errors import RecordUnreadable
 from saeserve.jobs.ids import new_owner
+from saeserve.jobs.leases import HeldLease, SilenceWatch
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, JobIndex
 from saeserve.jobs.record import JobFilter, JobRecord
@@ -49,11 +50,19 @@ class TickReport:
 class Pace:
     """How patient a reconciler is, in seconds; `burst` bounds the rings of a class in one tick."""
 
-    lease_ttl_s: float = 60.0
+    lease_ttl_s: float = 8.0
     """As the workers' own: what an owner may need to be heard again."""
+    tick_every_s: float = 0.5
+    """What the caller of `tick` intends."""
     scan_every_s: float = 30.0
-    lead_ttl_s: float = 20.0
+    lead_ttl_s: float = 5.0
+    """A leader that is silent for this long is replaced."""
     burst: int = 8
+
+    @property
+    def gap_s(self) -> float:
+        """Ticks further apart than this tell nothing of who was silent between them."""
+        return max(self.lease_ttl_s / 2, 4 * self.tick_every_s)
 
 
 class Reconciler:
@@ -77,30 +86,50 @@ class Reconciler:
         self._owner = owner or new_owner()
         self._pace = pace or Pace()
         self._monotonic = monotonic
-        self._heard = -math.inf
-        self._patient_until = -math.inf
+        self._leases = SilenceWatch(self._pace.gap_s)
+        self._leaders = SilenceWatch(self._pace.gap_s)
         self._next_scan = -math.inf
 
     def tick(self) -> TickReport:
         """One round. Raises IndexUnavailable when the index is away: then just tick again."""
-        leading = self._index.lead(LEADERSHIP, self._owner, self._pace.lead_ttl_s)
-        self._note_contact()
+        leading = self._lead()
+        # Watched by followers too, so that a new leader need not begin to count.
+        silent = self._silent_leases()
         if not leading:
             return TickReport()
         done: Counter[str] = Counter()
         rebuilt = self._index.generation() is None
         if rebuilt or self._monotonic() >= self._next_scan:
             self._scan(done, rebuilt=rebuilt)
+        self._expire(silent, done)
         self._advance(done)
         self._ring(done)
         return TickReport(leading=True, rebuilt=rebuilt, jobs=self._index.counts(), **done)
 
-    def _note_contact(self) -> None:
-        """After a silence, leases may have run out only because nobody could renew them."""
-        now = self._monotonic()
-        if now - self._heard > self._pace.lease_ttl_s / 2:
-            self._patient_until = now + self._pace.lease_ttl_s
-        self._heard = now
+    def _lead(self) -> bool:
+        """Whether this reconciler leads; a leader that fell silent is replaced."""
+        found = self._index.lead(LEADERSHIP, self._owner)
+        mark = f"{found.holder} {found.mark}"
+        silence = self._leaders.look({LEADERSHIP: mark}, self._monotonic())[LEADERSHIP]
+        if silence >= self._pace.lead_ttl_s:
+            found = self._index.lead(LEADERSHIP, self._owner, found)
+        return found.holder == self._owner
+
+    def _silent_leases(self) -> list[HeldLease]:
+        """Leases that were not renewed for as long as they last."""
+        held = self._index.leases()
+        silence = self._leases.look({each.job: each.mark for each in held}, self._monotonic())
+        usual = self._pace.lease_ttl_s
+        return [
+            each
+            for each in held
+            if silence[each.job] >= (usual if each.ttl_s is None else each.ttl_s)
+        ]
+
+    def _expire(self, silent: list[HeldLease], done: Counter[str]) -> None:
+        lost = self._index.expire(silent)
+        done["expired"] += len(lost)
+        self._decide(lost, done)
 
     def _scan(self, done: Counter[str], *, rebuilt: bool) -> None:
         """Compare all unfinished jobs with the store; slow, so only now and then."""
@@ -111,6 +140,7 @@ class Reconciler:
         if rebuilt:
             _log.warning("the index was empty; it was rebuilt with %d jobs", done["indexed"])
             self._index.set_generation(new_owner())
+            self._leases.forget()
         self._decide(self._jobs(_LIVE), done)
         self._next_scan = self._monotonic() + self._pace.scan_every_s
 
@@ -130,10 +160,6 @@ class Reconciler:
 
     def _advance(self, done: Counter[str]) -> None:
         """What must not wait for a scan."""
-        if self._monotonic() >= self._patient_until:
-            lost = self._index.expire(0.0)
-            done["expired"] += len(lost)
-            self._decide(lost, done)
         self._decide(self._jobs(frozenset({JobState.BLOCKED})), done)
         for job in self._index.unsettled():
             _count(done, self._decisions.settle(job))

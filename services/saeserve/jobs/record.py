@@ -119,7 +119,8 @@ class JobRecord(Value):
     """Highest claim known."""
     owner_id: str = ""
     """Random id of the lease holder."""
-    lease_expires: float = 0.0
+    beats: int = 0
+    """How often its leases were renewed since the index has known it."""
     progress: Progress = Progress()
     outputs: tuple[Output, ...] = ()
     failure: Failure | None = None

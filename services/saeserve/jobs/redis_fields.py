@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import TypeAdapter, ValidationError
 
 from saeserve.core.specs.machine import Machine
+from saeserve.jobs.leases import HeldLease
 from saeserve.jobs.record import (
     Event,
     Failure,
@@ -48,7 +49,7 @@ def to_fields(record: JobRecord, stream_length: int) -> dict[str, str | int]:
         "attempt": record.attempt,
         "epoch": record.epoch,
         "owner": record.owner_id,
-        "lease": 0,
+        "beats": 0,
         "lease_epoch": 0,
         "progress": record.progress.model_dump_json(),
         "step": record.progress.step,
@@ -72,7 +73,8 @@ def from_fields(fields: Fields) -> JobRecord:
         attempt=int(fields["attempt"]),
         epoch=int(fields["epoch"]),
         owner_id=fields["owner"],
-        lease_expires=int(fields["lease"]) / 1000,
+        # Absent where an older release put the job.
+        beats=int(fields.get("beats", "0")),
         progress=Progress.model_validate_json(fields["progress"]),
         outputs=_OUTPUTS.validate_json(fields["outputs"]),
         failure=Failure.model_validate_json(failure) if failure else None,
@@ -101,3 +103,9 @@ def machines_of(told: Sequence[str]) -> Iterator[Machine]:
     for each in told:
         with contextlib.suppress(ValidationError):
             yield Machine.model_validate_json(each)
+
+
+def leases_of(told: Sequence[str]) -> Iterator[HeldLease]:
+    """Leases as `leases.lua` lists them."""
+    for job, mark, ttl_ms in zip(told[::3], told[1::3], told[2::3], strict=True):
+        yield HeldLease(job=job, mark=mark, ttl_s=int(ttl_ms) / 1000 if ttl_ms else None)

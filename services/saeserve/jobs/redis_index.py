@@ -1,7 +1,7 @@
 """The index of jobs in Redis or Valkey: derived data, moved by one atomic script a move.
 
-Leases run on the server's clock. Every script may be sent twice (redis-py repeats a command
-whose answer timed out), so a repeat changes nothing further.
+Leases end by the clock of whoever watches them (`leases.py`). Every script may be sent twice
+(redis-py repeats a command whose answer timed out), so a repeat changes nothing further.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from itertools import islice
 import redis
 
 from saeserve.core.specs.machine import Machine
+from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -26,6 +27,7 @@ from saeserve.jobs.redis_fields import (
     event_json,
     failure_json,
     from_fields,
+    leases_of,
     machines_of,
     outputs_json,
     to_fields,
@@ -135,19 +137,27 @@ class RedisIndex(RedisStreams):
         """BLOCKED becomes QUEUED; False when it was not BLOCKED."""
         return self._scripts.flag("unblock", job)
 
-    def expire(self, now_slack_s: float) -> list[JobRecord]:
-        """Take back every lease that ran out, and return the jobs as they are now."""
-        lost = self._scripts.words("expire", _ms(now_slack_s), "lease expired")
-        return list(self._read(lost))
+    def leases(self) -> list[HeldLease]:
+        """All leases that are held."""
+        return list(leases_of(self._scripts.words("leases")))
+
+    def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:
+        """Take back the leases that stand as they were seen; see `JobIndex.expire`."""
+        if not silent:
+            return []
+        pairs = [part for lease in silent for part in (lease.job, lease.mark)]
+        return list(self._read(self._scripts.words("expire", "lease expired", *pairs)))
 
     def runnable(self) -> dict[str, int]:
         """QUEUED jobs of each resource class that has any."""
         counts = table(self._scripts.words("runnable"))
         return {name: int(count) for name, count in counts.items() if count != "0"}
 
-    def lead(self, name: str, owner: str, ttl_s: float) -> bool:
-        """Take or keep the leadership; True for the one that holds it."""
-        return self._scripts.flag("lead", name, owner, _ms(ttl_s))
+    def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
+        """Take or keep the leadership; see `JobIndex.lead`."""
+        past = (silent.holder, silent.mark) if silent else ("", "")
+        holder, mark = self._scripts.words("lead", name, owner, *past)
+        return Leadership(holder=holder, mark=mark)
 
     def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
         """Tell of a worker's machine; see `JobIndex.announce`."""

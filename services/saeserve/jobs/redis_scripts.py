@@ -26,6 +26,7 @@ _NAMES = (
     "expire",
     "finish",
     "lead",
+    "leases",
     "machines",
     "put",
     "read",

@@ -49,19 +49,23 @@ class EventRelay:
         self._values: dict[str, Mapping[str, float]] = {}
         self._seen = -1
         self._lock = threading.Lock()
+        self._rewound = threading.Event()
         self.progress: Progress | None = None
         """How far the attempt is, by its latest metrics event."""
 
     def forward(self) -> None:
         """Take in what is new and hand it to the index, as far as that answers."""
         with self._lock:
+            if self._rewound.is_set():
+                self._rewound.clear()
+                self._begin_again()
             self._take_in()
             self._hand_over()
 
     def rewind(self) -> None:
-        """Hand everything to the index again: it has lost its data; appending is idempotent."""
-        with self._lock:
-            self._begin_again()
+        """Have the next `forward` hand everything to the index again, which has lost its data;
+        appending is idempotent. Waits for nothing."""
+        self._rewound.set()
 
     def _begin_again(self) -> None:
         self._tail = EventTail(self._path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Self
 
@@ -41,9 +41,11 @@ def held(index: JobIndex, lease: Lease, ttl_s: float) -> Generator[None]:
 
 
 class LeaseKeeper:
-    """A thread beside the supervisor. Without the index it goes on by the store (DESIGN 3, Jobs).
+    """Two threads beside the supervisor: one beats, one passes events on.
 
-    `lost` and `cancelled` are set once and never cleared.
+    Beats wait for the index alone: a slow store or a long queue of events delays no beat. Without
+    the index the attempt goes on by the store (DESIGN 3, Jobs). `lost` and `cancelled` are set
+    once and never cleared.
     """
 
     def __init__(
@@ -55,39 +57,40 @@ class LeaseKeeper:
         self._started = False
         self._alone = False
         self._forgotten = False
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+        self._every_s = min(_PROMPT_S, ttl_s / 6)
+        self._beats = _Repeated("lease-keeper", self._beat, self._again)
+        self._events = _Repeated("event-relay", relay.forward, self._again)
         self.lost = threading.Event()
         self.cancelled = threading.Event()
 
     def __enter__(self) -> Self:
-        self.tick()
-        self._thread.start()
+        self._beat()
+        self._beats.start()
+        self._events.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._thread.join()
+        self._events.close()
         self._relay.forward()
+        self._beats.close()
         with suppress(IndexUnavailable):  # the last progress; the store has what matters
             self._index.beat(self._lease, self._ttl_s, self._relay.progress)
 
     def tick(self) -> None:
         """Beat once, act on the answer, and pass events on."""
+        self._beat()
+        self._relay.forward()
+
+    def _beat(self) -> None:
         answer = self._ask()
         if answer is Beat.FENCED:
             self.lost.set()
         elif answer is Beat.CANCEL:
             self.cancelled.set()
-        self._relay.forward()
 
-    def _run(self) -> None:
-        while not self.lost.is_set() and not self._closed.wait(min(_PROMPT_S, self._ttl_s / 6)):
-            try:
-                self.tick()
-            except Exception:
-                # The lease runs out if this lasts, and the next attempt fences this one.
-                _log.exception("%s: a heartbeat failed", self._claim.job)
+    def _again(self, closed: threading.Event) -> bool:
+        """Wait for the next turn; False when there is none."""
+        return not self.lost.is_set() and not closed.wait(self._every_s)
 
     def _ask(self) -> Beat:
         try:
@@ -125,3 +128,30 @@ class LeaseKeeper:
         if not self._alone:
             _log.warning("%s: going on by the store: index: %s", self._claim.job, why)
         self._alone = True
+
+
+class _Repeated:
+    """A thread that does something again and again until closed."""
+
+    def __init__(
+        self, name: str, action: Callable[[], None], again: Callable[[threading.Event], bool]
+    ) -> None:
+        self._name, self._action, self._again = name, action, again
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End after the turn that runs."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._again(self._closed):
+            try:
+                self._action()
+            except Exception:
+                # The lease runs out if this lasts, and the next attempt fences this one.
+                _log.exception("%s failed; it is tried again", self._name)

@@ -16,7 +16,7 @@ class WorkerSettings(ServiceSettings):
     worker_classes: tuple[str, ...] = Field(default=("cpu",), min_length=1)
     """Resource classes whose jobs this worker takes, as JSON, e.g. ["gpu"]."""
 
-    lease_seconds: float = Field(default=60.0, gt=0)
+    lease_seconds: float = Field(default=8.0, gt=0)
     """A job whose worker was silent for this long is given to another."""
 
     stop_grace_seconds: float = Field(default=60.0, gt=0)

@@ -86,8 +86,9 @@ class Supervisor:
 
     def _attempt(self, job: Submission, claim: Claim) -> Ending:
         lease = Lease(job=claim.job, epoch=claim.epoch, owner=claim.owner)
-        relay = self._relay(job, claim)
         ledger, index = self.settlement.ledger, self.settlement.index
+        with held(index, lease, self._ttl_s):
+            relay = self._relay(job, claim)
         with LeaseKeeper(claim, ledger, index, relay, self._ttl_s) as keeper:
             seen = self._watch(self._order(claim), keeper, relay)
             failure = self._failure(lease, seen)

@@ -46,7 +46,7 @@ class Life:
 
 def _essence(found: JobRecord) -> JobRecord:
     """Without what only the index keeps: lease times, moves counted, reasons, progress."""
-    only_index = {"started": 0.0, "ended": 0.0, "lease_expires": 0.0, "revision": 0, "reason": ""}
+    only_index = {"started": 0.0, "ended": 0.0, "beats": 0, "revision": 0, "reason": ""}
     return found.model_copy(update=only_index)
 
 
@@ -91,7 +91,7 @@ def test_ended(life: Life, state: JobState) -> None:
 
 def test_a_lost_attempt_counts_as_running_until_its_lease_is_known(life: Life) -> None:
     life.begin("A")
-    life.index.expire(-TTL - 1)
+    life.index.expire(life.index.leases())
     assert look(life.index).state is JobState.QUEUED
     assert life.ledger.record("j-1").state is JobState.RUNNING
 

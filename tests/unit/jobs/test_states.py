@@ -63,13 +63,14 @@ class IndexMachine(RuleBasedStateMachine):
 
     @invariant()
     def records_are_consistent(self) -> None:
+        held = {lease.job for lease in self.index.leases()}
         for job in JOBS:
             record = self.index.get(job)
             if record is None:
                 continue
             leased = record.state in LEASED and job not in self.index.unsettled()
             assert (record.owner_id != "") == leased
-            assert (record.lease_expires > 0) == leased
+            assert (record.id in held) == leased
             assert (record.ended > 0) == (record.state in TERMINAL)
             before = self.seen.get(job, record)
             assert record.epoch >= before.epoch

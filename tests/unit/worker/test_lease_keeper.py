@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from tests.fakes.jobs import submission
 from tests.fakes.worker_bench import Bench, until
 
-from saeserve.jobs.events import EventLog
-from saeserve.jobs.record import Claim, Lease
+from saeserve.jobs.events import EventLog, EventTail
+from saeserve.jobs.record import Claim, Event, Lease
 from saeserve.jobs.states import JobState
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.lease_keeper import LeaseKeeper, held
@@ -157,18 +159,61 @@ def test_a_failing_beat_does_not_end_the_thread(
         until(keeper.cancelled.is_set)
 
 
+def test_a_store_that_hangs_delays_no_beat(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, relay = claimed(bench)
+    stuck, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        stuck.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr(relay, "forward", hang)
+    keeper = LeaseKeeper(claim, bench.ledger, bench.index, relay, 0.3)
+    try:
+        with keeper:
+            until(stuck.is_set)
+            before = beats(bench)
+            until(lambda: beats(bench) > before + 3)
+            go_on.set()
+    finally:
+        go_on.set()
+
+
+def test_an_index_that_came_back_waits_for_no_store(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewinding is left to the next forward, which may hang."""
+    _, relay = claimed(bench)
+    held_up, go_on = threading.Event(), threading.Event()
+
+    def read(_: EventTail) -> list[Event]:
+        held_up.set()
+        go_on.wait(60)
+        return []
+
+    monkeypatch.setattr(EventTail, "read", read)
+    thread = threading.Thread(target=relay.forward)
+    thread.start()
+    try:
+        until(held_up.is_set)
+        relay.rewind()
+    finally:
+        go_on.set()
+        thread.join()
+
+
 def test_a_lease_is_held_while_its_attempt_is_claimed(bench: Bench) -> None:
     bench.submit()
     assert bench.index.acquire("cpu", "w", 0.2) is not None
-    first = lease_end(bench)
+    first = beats(bench)
     with held(bench.index, Lease(job="j-1", epoch=0, owner="w"), 0.2):
-        until(lambda: lease_end(bench) > first)
+        until(lambda: beats(bench) > first)
 
 
-def lease_end(bench: Bench) -> float:
+def beats(bench: Bench) -> int:
     record = bench.index.get("j-1")
     assert record is not None
-    return record.lease_expires
+    return record.beats
 
 
 def progress_step(bench: Bench) -> int:

@@ -195,7 +195,7 @@ def test_without_the_index_an_attempt_goes_on_to_its_result(bench: Bench) -> Non
     assert running.ending() is Ending.SUCCEEDED
     bench.index.down = False
     assert bench.state() == "RUNNING"
-    bench.index.expire(-60)
+    bench.index.expire(bench.index.leases())
     assert bench.run("other") is Ending.SUCCEEDED
     assert bench.started == [1]
     assert bench.state() == "SUCCEEDED"

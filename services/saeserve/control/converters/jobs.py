@@ -14,7 +14,7 @@ from saeserve.jobs.states import JobState
 from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import job_pb2
 
-_UNTAGGED = {"progress", "revision", "lease_expires", "owner_id"}
+_UNTAGGED = {"progress", "revision", "beats", "owner_id"}
 """Parts of a record that change without the job changing for its submitter."""
 
 

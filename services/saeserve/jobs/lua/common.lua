@@ -7,6 +7,7 @@
 --
 -- job:<id>                     hash; see read_record in redis_index.py, and:
 --   lease_epoch                epoch of the lease held; 0 from acquire to start
+--   beats, lease_ttl           how often leases were renewed, ever; ms that this one lasts unrenewed
 --   left                       owner:epoch that released last, so that a repeat answers the same
 --   settled                    1 once finish() told a committed result
 --   seq, op:<epoch>            last sequence of the stream; highest op of each attempt
@@ -17,7 +18,7 @@
 -- classes, submitters:<class>  what has ever queued
 -- queue:<class>:<submitter>    QUEUED ids; score -priority, then by id, which is age
 -- held:<class>:<submitter>     leased ids
--- leases                       leased ids; score = end of the lease in server milliseconds
+-- leases                       leased ids; score = the job's beats, which whoever takes leases back watches
 -- offer:<class>:<owner>        the id that acquire gave this owner
 -- workers:<class>              names of workers that told of their machine
 -- machine:<class>:<worker>     what they told, as JSON; expires
@@ -79,13 +80,13 @@ end
 local function drop_lease(job, class, submitter)
   redis.call('ZREM', key('leases'), job)
   redis.call('SREM', key('held', class, submitter), job)
-  redis.call('HSET', key('job', job), 'owner', '', 'lease', 0, 'lease_epoch', 0)
+  redis.call('HSET', key('job', job), 'owner', '', 'lease_epoch', 0)
 end
 
 local function renew(job, ttl_ms)
-  local ends = now_ms() + ttl_ms
-  redis.call('HSET', key('job', job), 'lease', ends)
-  redis.call('ZADD', key('leases'), ends, job)
+  local beats = redis.call('HINCRBY', key('job', job), 'beats', 1)
+  redis.call('HSET', key('job', job), 'lease_ttl', ttl_ms)
+  redis.call('ZADD', key('leases'), beats, job)
 end
 
 local function grant(job, owner, lease_epoch, ttl_ms)

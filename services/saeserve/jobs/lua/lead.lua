@@ -1,8 +1,10 @@
--- ARGV: name, owner, ttl ms
-local leader = key('leader', ARGV[1])
-local holder = redis.call('GET', leader)
-if holder and holder ~= ARGV[2] then
-  return 0
+-- ARGV: name, owner, holder and mark of a leadership that may be taken over ('' for none).
+-- Returns the holder and its mark.
+local leader = key('leadership', ARGV[1])
+local values = redis.call('HMGET', leader, 'holder', 'beats')
+local holder, beats = values[1], values[2]
+if not holder or holder == ARGV[2] or (holder == ARGV[3] and beats == ARGV[4]) then
+  redis.call('HSET', leader, 'holder', ARGV[2])
+  redis.call('HINCRBY', leader, 'beats', 1)
 end
-redis.call('SET', leader, ARGV[2], 'PX', ARGV[3])
-return 1
+return redis.call('HMGET', leader, 'holder', 'beats')
