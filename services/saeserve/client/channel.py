@@ -12,6 +12,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     # gRPC retries only what never reached the server; we never retry blindly.
     ("grpc.enable_retries", 1),
+    # A server that vanished without a word would hold a stream for ever.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 
 

@@ -16,13 +16,15 @@ from saeserve.client.inference import Inference
 from saeserve.client.jobs import Jobs
 from saeserve.client.models import Models
 from saeserve.client.tensors import WireType
+from saeserve.client.transfers import Transfers
 
 CONTROL_ADDRESS = "127.0.0.1:7070"
 INFERENCE_ADDRESS = "127.0.0.1:7071"
 
 
 class Client:
-    """A saeserve deployment: `jobs`, `datasets` and `models` on control, encoding on inference.
+    """A saeserve deployment: `jobs`, `datasets`, `models` and `transfers` (files out and in) on
+    control, encoding on inference.
 
     Every call raises a ClientError that says what was wrong and what to do. Channels connect on
     first use; close the client, or use it in a `with`.
@@ -41,6 +43,7 @@ class Client:
         self.jobs = Jobs(self._control, control, timeout)
         self.datasets = Datasets(self._control, control, timeout)
         self.models = Models(self._control, control, timeout)
+        self.transfers = Transfers(self._control, control, timeout)
         self.inference = Inference(self._inference, inference, timeout)
 
     def encode(

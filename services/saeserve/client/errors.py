@@ -61,6 +61,10 @@ class DeadlineError(ClientError):
     """The call's time ran out."""
 
 
+class DataLossError(ClientError):
+    """Stored bytes are not what they should be."""
+
+
 _BY_CODE: dict[str, type[ClientError]] = {
     "INVALID_ARGUMENT": InvalidArgumentError,
     "NOT_FOUND": NotFoundError,
@@ -69,6 +73,7 @@ _BY_CODE: dict[str, type[ClientError]] = {
     "RESOURCE_EXHAUSTED": OverloadedError,
     "UNAVAILABLE": UnavailableError,
     "DEADLINE_EXCEEDED": DeadlineError,
+    "DATA_LOSS": DataLossError,
 }
 
 

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from saeserve.control.converters.jobs import etag
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.datasets import DatasetHandlers
+from saeserve.control.handlers.downloads import Downloads
 from saeserve.control.handlers.inputs import Inputs
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.models import ModelHandlers
+from saeserve.control.handlers.resources import Resources
 from saeserve.control.handlers.submit import SubmitPolicy, Submitter
+from saeserve.control.handlers.transfers import TransferHandlers
 from saeserve.control.handlers.usage import LiveUse
 from saeserve.control.handlers.watch import Watcher
 from saeserve.control.servicers.jobs import JobHandlers
 from saeserve.control.settings import ControlSettings
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, JobIndex
+from saeserve.jobs.record import JobRecord
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.roots import Roots
 
@@ -33,6 +38,12 @@ class Parts:
     jobs: JobHandlers
     datasets: DatasetHandlers
     models: ModelHandlers
+    transfers: TransferHandlers
+
+    def ended(self, record: JobRecord) -> None:
+        """Give up and clear away what was kept for a job that has ended."""
+        self.jobs.canceller.give_up(record)
+        self.transfers.ended(record)
 
 
 def make_parts(
@@ -43,7 +54,9 @@ def make_parts(
     datasets, models = DatasetRegistry(store, roots), ModelRegistry(store)
     catalog = JobCatalog(ledger, index)
     use = LiveUse(catalog, models)
-    inputs = Inputs(datasets, models, roots, use)
+    uploads = ModelUploads(store)
+    inputs = Inputs(datasets, models, roots, use, uploads)
+    downloads = Downloads(Resources(ledger, models))
     policy = SubmitPolicy(settings.auto_class, settings.max_attempts)
     jobs = JobHandlers(
         catalog=catalog,
@@ -58,4 +71,5 @@ def make_parts(
         jobs=jobs,
         datasets=DatasetHandlers(datasets, use),
         models=ModelHandlers(models, use),
+        transfers=TransferHandlers(downloads, uploads, use, 3600 * settings.upload_hours),
     )

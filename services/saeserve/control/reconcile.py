@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from saeserve.control.metrics import ControlMetrics
 from saeserve.control.observer import JobObserver
@@ -23,7 +24,10 @@ class ReconcileLoop:
         observer: JobObserver,
         metrics: ControlMetrics,
         seconds: float,
+        chore: Callable[[], None] = lambda: None,
     ) -> None:
+        """`chore` follows every round of the leader; it paces itself."""
+        self._chore = chore
         self._reconciler = reconciler
         self._observer = observer
         self._metrics = metrics
@@ -67,6 +71,7 @@ class ReconcileLoop:
         self._metrics.expired.inc(report.expired)
         self._metrics.rebuilds.inc(report.rebuilt)
         self._observer.observe()
+        self._chore()
 
     def _note(self, *, reachable: bool, why: str = "") -> None:
         if reachable and not self._reachable:

@@ -15,6 +15,7 @@ from saeserve.control.reconcile import ReconcileLoop
 from saeserve.control.servicers.datasets import DatasetServicer, dataset_service
 from saeserve.control.servicers.jobs import JobServicer, job_service
 from saeserve.control.servicers.models import ModelServicer, model_service
+from saeserve.control.servicers.transfers import TransferServicer, transfer_service
 from saeserve.control.settings import ControlSettings
 from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
 from saeserve.jobs.reconciler import Pace, Reconciler
@@ -95,6 +96,7 @@ def _services(settings: ControlSettings, parts: Parts, stopping: asyncio.Event) 
         job_service(JobServicer(parts.jobs, stopping, settings.watch_seconds)),
         dataset_service(DatasetServicer(parts.datasets)),
         model_service(ModelServicer(parts.models)),
+        transfer_service(TransferServicer(parts.transfers, settings.transfers)),
     ]
 
 
@@ -107,5 +109,7 @@ def _reconcile_loop(
         lead_ttl_s=settings.leader_seconds,
     )
     reconciler = Reconciler(parts.ledger, parts.index, parts.doorbell, pace=pace)
-    observer = JobObserver(parts.index, figures, parts.jobs.canceller.give_up)
-    return ReconcileLoop(reconciler, observer, figures, settings.reconcile_seconds)
+    observer = JobObserver(parts.index, figures, parts.ended)
+    return ReconcileLoop(
+        reconciler, observer, figures, settings.reconcile_seconds, parts.transfers.sweep
+    )

@@ -33,5 +33,11 @@ class ControlSettings(ServiceSettings):
     leader_seconds: float = Field(default=5.0, gt=0)
     """Of several control services one reconciles; silent for this long, it is replaced."""
 
+    transfers: int = Field(default=8, ge=1, le=1000)
+    """Files that may be downloaded and uploaded through TransferService at once."""
+
+    upload_hours: float = Field(default=24.0, gt=0)
+    """Uploads that no job imports are removed this long after they were last used."""
+
     watch_seconds: float = Field(default=0.2, gt=0)
     """Pause between two looks of a WatchJob call."""

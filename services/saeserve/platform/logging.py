@@ -10,11 +10,16 @@ FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 
 def configure(level: str = "INFO") -> None:
     """Send every record of `level` and above to stderr, in UTC. May be called again."""
-    formatter = logging.Formatter(FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
     handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
+    handler.setFormatter(formatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def formatter() -> logging.Formatter:
+    """How every record is written."""
+    made = logging.Formatter(FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
+    made.converter = time.gmtime
+    return made
 
 
 def ready(service: str, **facts: object) -> None:

@@ -24,7 +24,9 @@ _BLOCK = 1 << 20
 class UploadWriter:
     """Takes the chunks of one file. Use as a context manager; leaving it keeps what arrived."""
 
-    def __init__(self, header: UploadHeader, final: Path) -> None:
+    def __init__(self, header: UploadHeader, final: Path, gone: NotFound | None = None) -> None:
+        """`gone` is raised when the folder is removed meanwhile; by default it is a data set's."""
+        self._gone = gone or _dataset_gone(header.dataset)
         self._header = header
         self._final = final
         self._part = part_of(final)
@@ -82,11 +84,7 @@ class UploadWriter:
         try:
             os.replace(self._part, self._final)
         except FileNotFoundError:
-            raise NotFound(
-                f"data set {self._header.dataset} was deleted during the upload",
-                reason="DATASET_NOT_FOUND",
-                remedy="upload it again",
-            ) from None
+            raise self._gone from None
         sync_directory(self._final.parent)
 
     def _open(self) -> None:
@@ -155,6 +153,14 @@ class UploadWriter:
         file.flush()
         os.fsync(file.fileno())
         self._unsynced = 0
+
+
+def _dataset_gone(name: str) -> NotFound:
+    return NotFound(
+        f"data set {name} was deleted during the upload",
+        reason="DATASET_NOT_FOUND",
+        remedy="upload it again",
+    )
 
 
 def write_some(file: FileIO, data: memoryview) -> int:

@@ -1462,7 +1462,9 @@ class ImportModelSpec(_message.Message):
     or "openai".
     """
     path: _builtins.str
-    """root:relative path of the model's folder, or of its file where it is one."""
+    """root:relative path of the model's folder, or of its file where it is one; or the path of an
+    upload (uploads/<id>/<name>, see TransferService).
+    """
     source: _builtins.str
     """Name of the source that it reads; taken from the files when unset."""
     @_builtins.property
@@ -1503,7 +1505,7 @@ Global___ImportModelSpec: _TypeAlias = ImportModelSpec  # noqa: Y015
 
 @_typing.final
 class ReferenceSpec(_message.Message):
-    """What the foreign model makes of some rows: .npy files, root:relative."""
+    """What the foreign model makes of some rows: .npy files, root:relative or in an upload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

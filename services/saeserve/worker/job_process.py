@@ -24,6 +24,7 @@ from saeserve.registry.models import ModelRegistry
 from saeserve.registry.roots import Roots
 from saeserve.worker.failures import failure_of
 from saeserve.worker.fence_watch import FenceWatch
+from saeserve.worker.job_log import keep_crash_traces, kept_log, log_path
 from saeserve.worker.order import ExitCode, JobOrder
 from saeserve.worker.orphan import end_with_parent
 from saeserve.worker.report import Report
@@ -51,22 +52,32 @@ def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:
         end_with_parent(order.parent, stop.set, order.stop_grace_s)
     except ProcessLookupError:
         return ExitCode.STOPPED
+    keep_crash_traces(log_path(order))
     return run(order, stop)
 
 
 def run(order: JobOrder, stop: threading.Event) -> ExitCode:
     """Run the attempt until it has ended; leave its result or its error in the store."""
     context = make_context(order, stop)
-    with context.report, FenceWatch(context.ledger, order.lease, stop.set):
-        try:
-            return _run(context)
-        except JobStopped:
-            return _stopped(context)
-        except Fenced as error:
-            _log.warning("%s", error.message)
-            return ExitCode.FENCED
-        except Exception as error:
-            return _failed(context, error)
+    watch = FenceWatch(context.ledger, order.lease, stop.set)
+    with context.report, kept_log(log_path(order)), watch:
+        claim, kind = order.claim, context.submission.kind
+        _log.info("%s job %s: attempt %d starts", kind, claim.job, claim.epoch)
+        code = _ended(context)
+        _log.info("job %s: attempt %d ends: %s", claim.job, claim.epoch, code.name)
+        return code
+
+
+def _ended(context: RunContext) -> ExitCode:
+    try:
+        return _run(context)
+    except JobStopped:
+        return _stopped(context)
+    except Fenced as error:
+        _log.warning("%s", error.message)
+        return ExitCode.FENCED
+    except Exception as error:
+        return _failed(context, error)
 
 
 def make_context(order: JobOrder, stop: threading.Event) -> RunContext:

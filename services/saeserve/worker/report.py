@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from saeserve.jobs.events import EventLog
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Claim
 from saeserve.platform.store import ArtifactStore
+
+_log = logging.getLogger("saeserve.worker.job")
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,12 @@ class Report:
 
     def warning(self, step: int, code: str, message: str, member: MemberOf | None = None) -> None:
         """Something worth knowing that does not end the job."""
+        _log.warning("step %d: %s: %s", step, code, message)
         self._write("warning", step, {"code": code, "message": message, **_named(member)})
 
     def log(self, message: str) -> None:
         """A sentence for the person who watches."""
+        _log.info("step %d: %s", self.step, message)
         self._write("log", self.step, {"message": message})
 
     def _write(self, kind: str, step: int, data: Mapping[str, object]) -> None:

@@ -7,13 +7,15 @@ from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.memory import Plan
 from saeserve.platform.errors import FailedPrecondition
 from saeserve.registry.references import parse_reference
+from saeserve.registry.upload_paths import is_upload
 from saeserve.registry.version import ModelVersion
 
 _IMPORT, _EXPORT = "spec.import_model", "spec.export_model"
 
 
 def check_import(spec: ImportModelSpec, inputs: Inputs) -> Plan:
-    """The plan. Raises InvalidInput and NotFound for paths that cannot be.
+    """The plan. Raises InvalidInput and NotFound for paths that cannot be, FailedPrecondition for
+    an upload that is not complete.
 
     Roots that are not mounted on this machine are left to the worker.
     """
@@ -42,6 +44,8 @@ def check_export(
 
 def _size(path: str, inputs: Inputs, field: str) -> int:
     """Bytes of a file or of the files directly in a folder; 0 where the root is not mounted."""
+    if is_upload(path):
+        return inputs.uploads.check_complete(path, field)
     inputs.roots.check(path, field)
     if not inputs.roots.present(path):
         return 0

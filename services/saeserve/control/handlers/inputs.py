@@ -11,6 +11,7 @@ from saeserve.jobs.record import JobRecord
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.roots import Roots
 
@@ -39,6 +40,7 @@ class Inputs:
     models: ModelRegistry
     roots: Roots
     use: LiveUse
+    uploads: ModelUploads
 
     def manifest(self, name: str, upstream: Upstream, field: str) -> DatasetManifest | None:
         """Manifest of a READY data set, or None for a PENDING one that `upstream` makes.

@@ -9,6 +9,7 @@ from saeserve.core.specs.jobs import JobSpec
 from saeserve.jobs.record import JobRecord, Submission
 from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.registry.models import ModelRegistry
+from saeserve.registry.upload_paths import is_upload, upload_of
 
 
 def spec_of(submission: Submission) -> JobSpec:
@@ -27,6 +28,14 @@ def models_of(spec: JobSpec) -> tuple[str, ...]:
     if spec.train is not None:
         return spec.train.models
     return (spec.import_model.model,) if spec.import_model is not None else ()
+
+
+def uploads_of(submission: Submission) -> frozenset[str]:
+    """The uploads that a job imports from, its reference's included."""
+    spec = spec_of(submission).import_model
+    if spec is None:
+        return frozenset()
+    return frozenset(upload_of(path) for path in spec.paths if is_upload(path))
 
 
 class LiveUse:
@@ -49,6 +58,15 @@ class LiveUse:
     def of_model(self, resource: str) -> list[str]:
         """Ids of the live jobs that evaluate, export or continue the version."""
         return [record.id for record, spec in self._live() if self._reads(spec, resource)]
+
+    def of_upload(self, resource: str) -> list[str]:
+        """Ids of the live jobs that import from the upload."""
+        return [
+            record.id
+            for record in self._catalog.live()
+            if record.submission.kind == "import_model"
+            and resource in uploads_of(record.submission)
+        ]
 
     def _live(self) -> Iterator[tuple[JobRecord, JobSpec]]:
         return ((record, spec_of(record.submission)) for record in self._catalog.live())

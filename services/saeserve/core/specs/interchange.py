@@ -23,7 +23,7 @@ ImportFormat = Literal[
 
 
 class ReferenceSpec(Spec):
-    """What the foreign model makes of some rows: .npy files, root:relative.
+    """What the foreign model makes of some rows: .npy files, root:relative or in an upload.
 
     `activations` [rows, d_in], `features` [rows, d_sae], `reconstruction` [rows, d_out]; features
     in the foreign model's units. `tolerance` is relative to the largest value of a row.
@@ -46,13 +46,22 @@ class ReferenceSpec(Spec):
 
 
 class ImportModelSpec(Spec):
-    """Publishes a model from another library's files; `path` is root:relative."""
+    """Publishes a model from another library's files; paths are root:relative or in an upload."""
 
     model: Name
     format: ImportFormat
     path: str
     source: str | None = Field(default=None, min_length=1)
     reference: ReferenceSpec | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Everything that the job reads."""
+        if self.reference is None:
+            return (self.path,)
+        reference = self.reference
+        rows = (reference.activations, reference.features, reference.reconstruction)
+        return (self.path, *(path for path in rows if path is not None))
 
 
 class ExportModelSpec(Spec):

@@ -17,6 +17,8 @@ from saeserve.core.export.peers.reference import Reference, check
 from saeserve.core.export.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportModelSpec, ReferenceSpec
 from saeserve.jobs.record import Output
+from saeserve.registry.model_uploads import ModelUploads
+from saeserve.registry.upload_paths import is_upload
 from saeserve.worker.runners.base import Completed, RunContext
 from saeserve.worker.runners.devices import settle_torch
 from saeserve.worker.runners.scratch import scratch_folder
@@ -39,12 +41,19 @@ def run(context: RunContext) -> Completed:
 
 
 def _files(context: RunContext, path: str) -> ForeignFiles:
-    """Each file is looked up below the root, so that no link leads out of it."""
+    """Each file is looked up by itself, so that no link leads out of its root."""
 
     def resolve(name: str) -> Path:
-        return context.roots.resolve(f"{path}/{name}" if name else path, "path")
+        return _found(context, f"{path}/{name}" if name else path, "path")
 
     return ForeignFiles(resolve)
+
+
+def _found(context: RunContext, path: str, field: str) -> Path:
+    """A file or folder below a root, or in an upload."""
+    if is_upload(path):
+        return ModelUploads(context.store).resolve(path, field)
+    return context.roots.resolve(path, field)
 
 
 def _compared(
@@ -55,10 +64,10 @@ def _compared(
     context.report.log("comparing with the reference")
 
     def matrix(path: str | None) -> Tensor | None:
-        return None if path is None else read_npy(context.roots.resolve(path, "reference"))
+        return None if path is None else read_npy(_found(context, path, "reference"))
 
     reference = Reference(
-        activations=read_npy(context.roots.resolve(spec.activations, "reference")),
+        activations=read_npy(_found(context, spec.activations, "reference")),
         features=matrix(spec.features),
         reconstruction=matrix(spec.reconstruction),
         tolerance=spec.tolerance,

@@ -1,0 +1,27 @@
+"""How often and how long a transfer tries again."""
+
+from __future__ import annotations
+
+import time
+
+from saeserve.client.errors import ClientError
+
+ATTEMPTS = 6
+FIRST_WAIT_S = 0.5
+
+
+class Patience:
+    """Gives up after `ATTEMPTS` failures in a row during which nothing arrived."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def failed(self, error: ClientError, *, progressed: bool) -> None:
+        """Wait before the next try: longer each time, and as long as the server asks.
+
+        Raises `error` when there should be none.
+        """
+        self._failures = 1 if progressed else self._failures + 1
+        if self._failures == ATTEMPTS:
+            raise error
+        time.sleep(max(error.retry_after_s, FIRST_WAIT_S * 2.0 ** (self._failures - 1)))

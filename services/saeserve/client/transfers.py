@@ -1,0 +1,97 @@
+"""Files out of a deployment, and into it: resumed where they broke off, verified at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grpc
+
+from saeserve.client.downloading import Downloader
+from saeserve.client.errors import translated
+from saeserve.client.local_files import Listing, LocalFolder, RemoteFile, local_errors
+from saeserve.client.uploading import Uploader
+from saeserve.v1 import transfer_service_pb2, transfer_service_pb2_grpc
+
+Progress = Callable[[str, int, int], None]
+"""Told the file at work, and the bytes done and to do of all files together."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A finished download: what it is, and where."""
+
+    resource: str
+    folder: Path
+    files: tuple[str, ...]
+
+
+def _silent(_name: str, _done: int, _total: int) -> None:
+    """The progress that nobody watches."""
+
+
+class Transfers:
+    """Calls of TransferService.
+
+    A resource is a model reference, ``exports/<name>/<n>/<format>``, ``jobs/<id>/logs``,
+    ``jobs/<id>/checkpoints`` (the newest) or ``jobs/<id>/checkpoints/<step>``.
+    """
+
+    def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:
+        self._stub = transfer_service_pb2_grpc.TransferServiceStub(channel)
+        self._address = address
+        self._timeout = timeout
+
+    def files(self, resource: str) -> Listing:
+        """What a resource means now, and its files."""
+        request = transfer_service_pb2.ListFilesRequest(resource=resource)
+        with translated(self._address):
+            answer = self._stub.ListFiles(request, timeout=self._timeout)
+        files = (
+            RemoteFile(file.name, file.size_bytes, file.etag, file.sha256) for file in answer.files
+        )
+        return Listing(answer.resource, tuple(files))
+
+    def download(
+        self, resource: str, folder: Path | str, progress: Progress = _silent
+    ) -> Downloaded:
+        """Download the files of a resource into `folder`, which must not exist.
+
+        They gather in ``<folder>.part``, which gets its name when every file has the server's
+        sha256. Call again after an interruption of any kind to go on. Raises AlreadyExistsError,
+        DataLossError for files that are damaged on the server, and as every call does.
+        """
+        listing = self.files(resource)
+        fetcher = Downloader(self._stub, self._address, listing.resource)
+        with local_errors("the download cannot be written"):
+            local = LocalFolder(Path(folder), listing)
+            local.check_room()
+            missing = local.missing()
+            total = sum(file.size_bytes for file in listing.files)
+            done = total - sum(file.size_bytes for file in missing)
+            for file in missing:
+                fetcher.fetch(file, local.path(file), partial(_tell, progress, file, done, total))
+                done += file.size_bytes
+            local.finish()
+        return Downloaded(
+            listing.resource, local.target, tuple(file.name for file in listing.files)
+        )
+
+    def read(self, resource: str, file: RemoteFile) -> Iterator[bytes]:
+        """The bytes of one listed file as they come; raises DataLossError after damaged ones."""
+        return Downloader(self._stub, self._address, resource).read(file)
+
+    def upload(self, items: Mapping[str, Path], progress: Progress = _silent) -> str:
+        """Upload files and folders, each under the name given, for an import_model job.
+
+        Returns the upload's resource; the paths in the job's spec are ``<resource>/<name>``. Call
+        again after an interruption to go on. Uploads that no job imports expire.
+        """
+        with local_errors("the upload cannot be read"):
+            return Uploader(self._stub, self._address, self._timeout, items).upload(progress)
+
+
+def _tell(progress: Progress, file: RemoteFile, before: int, total: int, at: int) -> None:
+    progress(file.name, before + at, total)
