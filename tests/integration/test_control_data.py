@@ -90,7 +90,8 @@ def test_uploads_that_are_refused(control: Control) -> None:
     assert upload(chunks(header | {"file_name": "a.pt"}, data, 0, 8))[2] == "header.file_name"
     assert upload(chunks(header | {"sha256": "x"}, data, 0, 8))[2] == "header.sha256"
     huge = chunks(header | {"size_bytes": 2**60}, data, 0, 8)
-    assert upload(huge) == (state, "DISK_FULL", "header.size_bytes")
+    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert upload(huge) == (exhausted, "DISK_FULL", "header.size_bytes")
     assert control.datasets.names() == []
     assert upload(chunks(header, data, 4, 8)) == (state, "OFFSET_MISMATCH", "chunk.offset")
     wrong = header | {"sha256": "0" * 64}

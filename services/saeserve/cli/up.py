@@ -16,6 +16,7 @@ from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
 def up() -> None:
     """Start broker, control, inference and worker here; Ctrl-C stops them all."""
     settings = CliSettings.load()
+    settings.protect_files()
     services = SERVICES if settings.redis_url else (BROKER, *SERVICES)
     stack = Stack(services, settings.run / "logs", child_environment({}), _say)
     stopping = _stop_on_signals()

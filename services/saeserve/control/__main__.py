@@ -24,6 +24,7 @@ def main() -> None:
     """Read settings and serve. Raises StartupError."""
     settings = ControlSettings.load()
     logging.configure(settings.log_level)
+    settings.protect_files()
     asyncio.run(_serve(settings))
 
 

@@ -51,7 +51,7 @@ class Running:
 @asynccontextmanager
 async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
     """The service, answering; stopped in order when the block ends. Raises ServiceError."""
-    store = ArtifactStore(settings.store)
+    store = ArtifactStore(settings.store, settings.disk_reserve_bytes)
     store.check()
     metrics = Metrics("control")
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "handler"))

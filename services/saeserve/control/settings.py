@@ -39,5 +39,9 @@ class ControlSettings(ServiceSettings):
     upload_hours: float = Field(default=24.0, gt=0)
     """Uploads that no job imports are removed this long after they were last used."""
 
+    disk_reserve_bytes: int | None = Field(default=None, ge=0)
+    """What uploads leave free on the store's disk for checkpoints and records of jobs; unset, a
+    twentieth of the disk, at most 16 GiB."""
+
     watch_seconds: float = Field(default=0.2, gt=0)
     """Pause between two looks of a WatchJob call."""

@@ -25,6 +25,7 @@ def main() -> None:
     """Read settings and serve. Raises StartupError."""
     settings = InferenceSettings.load()
     logging.configure(settings.log_level)
+    settings.protect_files()
     asyncio.run(_serve(settings))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from saeserve.core.durable import make_folders
 from saeserve.jobs.record import Event
 
 _log = logging.getLogger("saeserve.jobs.events")
@@ -24,7 +25,7 @@ class EventLog:
         """Open or create `path`; a torn last line of an earlier process is cut off."""
         self._epoch = epoch
         self._clock = clock
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         self._next_op = _mend(path)
         self._file = open(path, "ab")  # noqa: SIM115 - it stays open as long as the log
 

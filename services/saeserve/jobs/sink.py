@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from saeserve.core.durable import make_folders, sync
 from saeserve.jobs import checkpoints, documents, fence
 from saeserve.jobs.checkpoints import MANIFEST, CheckpointManifest
 from saeserve.jobs.layout import attempt_key, checkpoint_key, numbered
 from saeserve.jobs.record import Lease
-from saeserve.platform.store import ArtifactStore, disk_full, sync_directory
+from saeserve.platform.store import ArtifactStore, disk_full
 
 KEEP = 2
 """The newest and the one before it: should the newest turn out damaged, one is left."""
@@ -54,7 +54,7 @@ class StoreCheckpointSink:
         self._store.remove(key)
         folder = self._store.path(key)
         try:
-            folder.mkdir(parents=True)
+            make_folders(folder)
             write(folder)
             return _seal(folder, step)
         except OSError as error:
@@ -84,24 +84,13 @@ def _seal(folder: Path, step: int) -> CheckpointManifest:
     """Make every file below `folder` durable, and say what they are."""
     paths = sorted(path for path in folder.rglob("*"))
     for path in [*paths, folder]:
-        _sync(path)
+        sync(path)
     files = {
         path.relative_to(folder).as_posix(): checkpoints.describe(path)
         for path in paths
         if path.is_file()
     }
     return CheckpointManifest(step=step, files=files)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir():
-        sync_directory(path)
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _size(manifest: CheckpointManifest) -> int:

@@ -184,6 +184,7 @@ def main() -> None:
     """Run the broker in the foreground until a signal. Raises StartupError when it fails."""
     settings = BrokerSettings.load()
     logging.configure(settings.log_level)
+    settings.protect_files()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
     with Broker(settings.run, server=settings.broker_server, port=settings.broker_port) as broker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -39,6 +40,11 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level that is logged."""
 
+    umask: str = Field(default="077", pattern="^0?[0-7]{3}$")
+    """Permission bits that new files and folders do not get, in octal. 077 leaves store and run
+    folder to the user that the services run as. Services of several users that share a group (as
+    Kubernetes' fsGroup gives volumes) take 007. What exists keeps its mode."""
+
     grace_seconds: float = 10.0
     """How long running calls may go on after a stop signal."""
 
@@ -53,6 +59,10 @@ class ServiceSettings(BaseSettings):
             raise _bad_setting(f"{name}: {first['msg']}; got {first.get('input')!r}") from None
         except SettingsError as error:
             raise _bad_setting(f"{error}; roots is a JSON object of name to directory") from None
+
+    def protect_files(self) -> None:
+        """Apply `umask` to this process and to those that it starts."""
+        os.umask(int(self.umask, 8))
 
     @property
     def broker_socket(self) -> Path:

@@ -9,18 +9,24 @@ import contextlib
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 
-from saeserve.platform.errors import InvalidInput, Unavailable
+from saeserve.core.durable import held, is_temporary, make_folders, sync, temporary_name
+from saeserve.platform.errors import InvalidInput, Overloaded, Unavailable
+
+_RESERVED_PART, _MOST_RESERVED_BYTES = 20, 16 << 30
+_LOOK_AGAIN_S = 60.0
 
 
 class ArtifactStore:
     """Files under one root, addressed by relative POSIX paths that cannot leave it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reserve_bytes: int | None = None) -> None:
+        """`reserve_bytes`: what uploads leave free on the disk for checkpoints and records of
+        jobs; None takes a twentieth of the disk, at most 16 GiB."""
         self.root = root.resolve()
+        self._reserve_bytes = reserve_bytes
 
     def path(self, key: str) -> Path:
         """Local path of `key`. Raises InvalidInput for a key that leaves the root."""
@@ -55,14 +61,14 @@ class ArtifactStore:
                 os.link(staged, target)
             except FileExistsError:
                 return False
-            sync_directory(target.parent)
+            sync(target.parent)
             return True
 
     def replace(self, key: str, data: bytes) -> None:
         """Write `key` atomically over whatever is there. For pointers (aliases), not commits."""
         with self._staged(key, data) as (staged, target):
             os.replace(staged, target)
-            sync_directory(target.parent)
+            sync(target.parent)
 
     def names(self, key: str) -> list[str]:
         """Sorted names directly below the folder `key`; empty when it does not exist."""
@@ -88,10 +94,27 @@ class ArtifactStore:
         """Bytes that can still be written."""
         return shutil.disk_usage(self.root).free
 
+    def check_room(self, needed: int, field: str = "") -> None:
+        """Raise Overloaded (DISK_FULL) unless `needed` more bytes of uploads leave the reserve."""
+        make_folders(self.root)
+        disk = shutil.disk_usage(self.root)
+        reserve = self._reserve_bytes
+        if reserve is None:
+            reserve = min(disk.total // _RESERVED_PART, _MOST_RESERVED_BYTES)
+        if needed > disk.free - reserve:
+            raise Overloaded(
+                f"{needed} more bytes are announced; the store's disk has {disk.free} free, of "
+                f"which {reserve} are kept for jobs",
+                retry_after_s=_LOOK_AGAIN_S,
+                reason="DISK_FULL",
+                field=field,
+                remedy="free space, or register the file under a root in place of uploading it",
+            )
+
     def check(self) -> None:
         """Create the root and see that it can be written. Raises Unavailable when not."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folders(self.root)
             probe = self.root / temporary_name("probe")
             probe.write_bytes(b"")
             probe.unlink()
@@ -107,12 +130,12 @@ class ArtifactStore:
         target = self.path(key)
         staged = target.with_name(temporary_name(target.name))
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(staged, "xb") as file:
+            make_folders(target.parent)
+            with open(staged, "xb") as file, held(staged):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield staged, target
+                yield staged, target
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(target) from error
@@ -128,22 +151,3 @@ def disk_full(path: Path) -> Unavailable:
         reason="DISK_FULL",
         remedy="free space or move the store, then submit again",
     )
-
-
-def temporary_name(name: str) -> str:
-    """A name that no reader takes for an object."""
-    return f".{name}.{uuid.uuid4().hex}.tmp"
-
-
-def is_temporary(name: str) -> bool:
-    """Whether `name` is one of `temporary_name`'s."""
-    return name.startswith(".") and name.endswith(".tmp")
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename or link in `path` durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

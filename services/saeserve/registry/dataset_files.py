@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from saeserve.platform.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
+from saeserve.platform.errors import Conflict, InvalidInput, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import DatasetFile, Registered, UploadHeader, dataset_key
 from saeserve.registry.names import checked_file_name
@@ -46,7 +46,7 @@ class DatasetFiles:
         """A writer for the file that `header` announces, going on where it broke off.
 
         Raises InvalidInput for a header that cannot be, Conflict when bytes of another file of
-        that name have arrived, FailedPrecondition when the disk has no room for it.
+        that name have arrived, Overloaded when the disk has no room for it.
         """
         _check_header(header)
         started = self.upload(header.dataset, header.file_name)
@@ -58,11 +58,12 @@ class DatasetFiles:
                 field="header.file_name",
                 remedy="use another file name, or delete the data set",
             )
-        self._check_room(header.size_bytes - received)
+        self._store.check_room(header.size_bytes - received, "header.size_bytes")
         if not received:
             key = self._header_key(header.dataset, header.file_name)
             self._store.replace(key, header.model_dump_json().encode())
-        return UploadWriter(header, self._final(header.dataset, header.file_name))
+        final = self._final(header.dataset, header.file_name)
+        return UploadWriter(header, final, self._store.check_room)
 
     def registered(self, name: str) -> tuple[str, ...] | None:
         """References registered with `name`, or None."""
@@ -112,16 +113,6 @@ class DatasetFiles:
             return DatasetFile(reference, -1, 0, "", Path())
         size = path.stat().st_size
         return DatasetFile(reference, size, size, "", path)
-
-    def _check_room(self, needed: int) -> None:
-        free = self._store.free_bytes()
-        if needed > free:
-            raise FailedPrecondition(
-                f"{needed} more bytes are announced and {free} are free in the store",
-                reason="DISK_FULL",
-                field="header.size_bytes",
-                remedy="free space, or register the file under a root in place of uploading it",
-            )
 
     def _final(self, name: str, file_name: str) -> Path:
         return self._store.path(dataset_key(name, f"incoming/{file_name}"))

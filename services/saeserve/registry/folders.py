@@ -7,15 +7,14 @@ import errno
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from saeserve.platform.store import disk_full, is_temporary, sync_directory, temporary_name
+from saeserve.core.durable import held, make_folders, sync, temporary_beside
+from saeserve.platform.store import disk_full
 
 _BLOCK = 1 << 20
-_ABANDONED_AFTER_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,12 @@ class FileDigest:
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Generator[Path]:
     """An empty folder beside `target` that is gone afterwards unless it was committed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target.parent)
-    staged = target.with_name(temporary_name(target.name))
-    staged.mkdir()
+    staged = temporary_beside(target)
     try:
-        yield staged
+        make_folders(target.parent)
+        staged.mkdir()
+        with held(staged):
+            yield staged
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(target) from error
@@ -45,14 +44,14 @@ def staged_folder(target: Path) -> Generator[Path]:
 
 def commit_folder(staged: Path, target: Path) -> bool:
     """Rename `staged` to `target`; False, and no change, when `target` is taken."""
-    sync_directory(staged)
+    sync(staged)
     try:
         staged.rename(target)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             return False
         raise
-    sync_directory(target.parent)
+    sync(target.parent)
     return True
 
 
@@ -75,12 +74,3 @@ def write_synced(target: Path, data: bytes) -> None:
         writer.write(data)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what crashed writers left, once it is old enough that none can still be writing."""
-    oldest = time.time() - _ABANDONED_AFTER_S
-    for entry in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if is_temporary(entry.name) and entry.stat().st_mtime < oldest:
-                shutil.rmtree(entry, ignore_errors=True)

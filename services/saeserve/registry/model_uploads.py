@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from saeserve.core.durable import make_folders
 from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import UploadHeader
@@ -68,12 +69,12 @@ class ModelUploads:
     def create(self, files: Sequence[Announced]) -> Upload:
         """The upload of these files, made unless it is there; it counts as used now.
 
-        Raises InvalidInput for files that cannot be, FailedPrecondition (DISK_FULL) when what is
+        Raises InvalidInput for files that cannot be, Overloaded (DISK_FULL) when what is
         missing does not fit the disk.
         """
         checked = checked_files(files)
         resource = resource_of(checked)
-        self._check_room(self._state(resource, checked).missing_bytes)
+        self._store.check_room(self._state(resource, checked).missing_bytes, "files")
         data = UploadManifest(files=checked).model_dump_json(indent=1).encode()
         self._store.put_if_absent(f"{resource}/{_MANIFEST}", data)
         self.use(resource)
@@ -94,7 +95,8 @@ class ModelUploads:
                 header = UploadHeader(
                     dataset=resource, file_name=name, size_bytes=file.size_bytes, sha256=file.sha256
                 )
-                return UploadWriter(header, self._final(resource, name), gone(resource))
+                final = self._final(resource, name)
+                return UploadWriter(header, final, self._store.check_room, gone(resource))
         raise NotFound(
             f"{resource} announces no file {name!r}",
             reason="FILE_NOT_FOUND",
@@ -168,22 +170,11 @@ class ModelUploads:
 
     @staticmethod
     def _make_empty(final: Path) -> None:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(final.parent)
         final.touch()
 
     def _final(self, resource: str, name: str) -> Path:
         return self._store.path(f"{resource}/{_FILES}/{name}")
-
-    def _check_room(self, needed: int) -> None:
-        self._store.root.mkdir(parents=True, exist_ok=True)
-        free = self._store.free_bytes()
-        if needed > free:
-            raise FailedPrecondition(
-                f"{needed} more bytes are announced and {free} are free in the store",
-                reason="DISK_FULL",
-                field="files",
-                remedy="free space, or put the files below a root in place of uploading them",
-            )
 
 
 def _size_of(path: Path) -> int:

@@ -7,6 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from saeserve.platform.errors import InvalidInput, NotFound
 
+_SHOWN = 200
+"""Characters of a reference that an error repeats."""
+
 
 class Roots:
     """Resolves `root:relative` references; nothing outside the named folders can be reached."""
@@ -33,7 +36,7 @@ class Roots:
         if root not in self._folders:
             known = ", ".join(self.names) or "none"
             raise InvalidInput(
-                f"{reference!r} names the root {root!r}; known roots: {known}",
+                f"{_shown(reference)} names no root; known roots: {known}",
                 reason="UNKNOWN_ROOT",
                 field=field,
                 remedy="use one of these roots, or add the folder to SAESERVE_ROOTS",
@@ -48,22 +51,23 @@ class Roots:
     def resolve(self, reference: str, field: str = "") -> Path:
         """The existing file or folder that `reference` names, links followed.
 
-        Raises InvalidInput as `check` does and for links that lead out of the root, NotFound when
-        there is nothing.
+        Raises InvalidInput as `check` does, for links that lead out of the root or in a circle,
+        and for paths that are too long or lead through a folder that may not be entered; NotFound
+        when there is nothing.
         """
         root, relative = self.check(reference, field)
         folder = self._folders[root]
-        path = (folder / relative).resolve()
+        path = _followed(folder / relative, reference, field)
         if not path.is_relative_to(folder):
             raise InvalidInput(
-                f"{reference!r} leads out of its root through a link",
+                f"{_shown(reference)} leads out of its root through a link",
                 reason="PATH_ESCAPES_ROOT",
                 field=field,
                 remedy="put the file itself below the root",
             )
-        if not path.exists():
+        if not _exists(path, reference, field):
             raise NotFound(
-                f"there is no {reference!r}",
+                f"there is no {_shown(reference)}",
                 reason="FILE_NOT_FOUND",
                 field=field,
                 remedy="correct the path, or put the file below the root",
@@ -71,9 +75,39 @@ class Roots:
         return path
 
 
+def _followed(path: Path, reference: str, field: str) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise _unusable(reference, field, error) from error
+
+
+def _exists(path: Path, reference: str, field: str) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unusable(reference, field, error) from error
+
+
+def _unusable(reference: str, field: str, error: OSError | RuntimeError) -> InvalidInput:
+    """What the system says of a path, without the machine's own path in it."""
+    why = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
+    return InvalidInput(
+        f"{_shown(reference)} cannot be looked up: {why}",
+        reason="BAD_PATH",
+        field=field,
+        remedy="correct the path, or let the services' user read it",
+    )
+
+
+def _shown(reference: str) -> str:
+    short = reference if len(reference) <= _SHOWN else f"{reference[:_SHOWN]}…"
+    return repr(short)
+
+
 def _bad_reference(reference: str, field: str) -> InvalidInput:
     return InvalidInput(
-        f"{reference!r} is no root:relative path",
+        f"{_shown(reference)} is no root:relative path",
         reason="BAD_PATH",
         field=field,
         remedy="write the root's name, a colon, and a path below it without '..'",

@@ -8,13 +8,15 @@ import hashlib
 import os
 import threading
 import zlib
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from saeserve.core.durable import make_folders, sync
 from saeserve.platform.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
-from saeserve.platform.store import disk_full, sync_directory
+from saeserve.platform.store import disk_full
 from saeserve.registry.dataset import UploadHeader
 
 _SYNC_EVERY_BYTES = 16 << 20
@@ -24,8 +26,16 @@ _BLOCK = 1 << 20
 class UploadWriter:
     """Takes the chunks of one file. Use as a context manager; leaving it keeps what arrived."""
 
-    def __init__(self, header: UploadHeader, final: Path, gone: NotFound | None = None) -> None:
-        """`gone` is raised when the folder is removed meanwhile; by default it is a data set's."""
+    def __init__(
+        self,
+        header: UploadHeader,
+        final: Path,
+        check_room: Callable[[int], None],
+        gone: NotFound | None = None,
+    ) -> None:
+        """`check_room` raises where so many more bytes may not be written; `gone` is raised when
+        the folder is removed meanwhile, by default it is a data set's."""
+        self._check_room = check_room
         self._gone = gone or _dataset_gone(header.dataset)
         self._header = header
         self._final = final
@@ -56,11 +66,14 @@ class UploadWriter:
 
     def add(self, offset: int, data: bytes, crc32: int) -> None:
         """Append one chunk. Raises FailedPrecondition for another offset than expected and
-        InvalidInput for a chunk that is damaged or exceeds the size announced."""
+        InvalidInput for a chunk that is damaged or exceeds the size announced, and Overloaded
+        when the disk has no more room for uploads; then it goes on once there is room."""
         with self._lock:
             self._check(offset, data, crc32)
             if self._file is None:
                 return
+            # Uploads that run side by side were each promised the same space.
+            self._check_room(len(data))
             self._append(self._file, data)
             self.received_bytes += len(data)
             self._unsynced += len(data)
@@ -85,7 +98,7 @@ class UploadWriter:
             os.replace(self._part, self._final)
         except FileNotFoundError:
             raise self._gone from None
-        sync_directory(self._final.parent)
+        sync(self._final.parent)
 
     def _open(self) -> None:
         file = _locked(self._part)
@@ -175,7 +188,7 @@ def part_of(final: Path) -> Path:
 
 def _locked(part: Path) -> FileIO:
     """Open for appending, for this writer alone."""
-    part.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(part.parent)
     file = FileIO(part, "a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,6 +22,7 @@ def main() -> None:
     """
     settings = WorkerSettings.load()
     logging.configure(settings.log_level)
+    settings.protect_files()
     metrics = Metrics("worker")
     endpoint = serve_metrics(
         metrics.registry, settings.worker_metrics_address, insecure=settings.insecure

@@ -13,7 +13,16 @@ from saeserve.platform.settings import BrokerSettings, ServiceSettings
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STORE", "RUN", "REDIS_URL", "ROOTS", "INSECURE", "LOG_LEVEL", "BROKER_PORT"):
+    for name in (
+        "STORE",
+        "RUN",
+        "REDIS_URL",
+        "ROOTS",
+        "INSECURE",
+        "LOG_LEVEL",
+        "BROKER_PORT",
+        "UMASK",
+    ):
         monkeypatch.delenv(f"SAESERVE_{name}", raising=False)
 
 
@@ -45,6 +54,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("SAESERVE_LOG_LEVEL", "loud"),
         ("SAESERVE_INSECURE", "perhaps"),
         ("SAESERVE_BROKER_PORT", "70000"),
+        ("SAESERVE_UMASK", "8"),
         ("SAESERVE_ROOTS", "{not json"),
     ],
 )

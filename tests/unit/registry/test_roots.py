@@ -46,6 +46,18 @@ def test_refuses_a_link_that_leads_out(root: Path, tmp_path: Path) -> None:
     assert caught.value.reason == "PATH_ESCAPES_ROOT"
 
 
+@pytest.mark.parametrize(
+    "relative", ["x" * 256, f"{'x' * 256}/a.npy", "y/" * 2500 + "a.npy", "é" * 128, "circle/a.npy"]
+)
+def test_what_the_system_cannot_look_up_is_a_bad_path(root: Path, relative: str) -> None:
+    (root / "circle").symlink_to(root / "circle")
+    with pytest.raises(InvalidInput) as caught:
+        Roots({"acts": root}).resolve(f"acts:{relative}", "files[0]")
+    assert (caught.value.reason, caught.value.field) == ("BAD_PATH", "files[0]")
+    assert str(root) not in caught.value.text()
+    assert len(caught.value.message) < 400
+
+
 def test_follows_a_link_that_stays_inside(root: Path) -> None:
     (root / "a.npy").write_bytes(b"1")
     (root / "link.npy").symlink_to(root / "a.npy")

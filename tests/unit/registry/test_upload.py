@@ -5,6 +5,8 @@ import hashlib
 import zlib
 from io import FileIO
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,11 +18,13 @@ from saeserve.platform.errors import (
     FailedPrecondition,
     InvalidInput,
     NotFound,
+    Overloaded,
     Unavailable,
 )
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import UploadHeader
 from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.roots import Roots
 from saeserve.registry.upload import UploadWriter
 
 DATA = bytes(range(256)) * 4
@@ -160,17 +164,50 @@ def test_a_bad_header_makes_no_data_set(
     assert datasets.names() == []
 
 
-def test_a_file_that_does_not_fit_is_refused_at_once(
-    datasets: DatasetRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def free_bytes(self: ArtifactStore) -> int:
-        return 100
+class Disk:
+    """A disk of 10,000 bytes, of which `free` are free."""
 
-    monkeypatch.setattr(ArtifactStore, "free_bytes", free_bytes)
-    with pytest.raises(FailedPrecondition) as caught:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+        self.free = free
+        monkeypatch.setattr("saeserve.platform.store.shutil.disk_usage", self.usage)
+
+    def usage(self, _path: Path) -> SimpleNamespace:
+        return SimpleNamespace(total=10_000, used=10_000 - self.free, free=self.free)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(len(DATA) + 500, True), (len(DATA) + 499, False)])
+def test_uploads_are_refused_at_once_that_would_eat_into_the_reserve(
+    datasets: DatasetRegistry, monkeypatch: pytest.MonkeyPatch, free: int, fits: bool
+) -> None:
+    """A twentieth of the disk unless it is set."""
+    Disk(monkeypatch, free)
+    if fits:
         datasets.begin_upload(header())
-    assert caught.value.reason == "DISK_FULL"
+        return
+    with pytest.raises(Overloaded) as caught:
+        datasets.begin_upload(header())
+    assert (caught.value.reason, caught.value.field) == ("DISK_FULL", "header.size_bytes")
     assert datasets.names() == []
+
+
+def test_uploads_side_by_side_leave_the_reserve_to_jobs(
+    store: ArtifactStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was promised the same space; what arrived stays, and it goes on once there is room."""
+    disk = Disk(monkeypatch, 400 + len(DATA))
+    datasets = DatasetRegistry(ArtifactStore(store.root, reserve_bytes=400), Roots({}))
+    with datasets.begin_upload(header()) as writer:
+        send(writer, 0, DATA[:10])
+        disk.free = 400 + len(DATA[10:]) - 1
+        with pytest.raises(Overloaded) as caught:
+            send(writer, 10, DATA[10:])
+        assert caught.value.reason == "DISK_FULL"
+        assert writer.received_bytes == 10
+        datasets.create("records-of-jobs-still-fit")
+        disk.free = 400 + len(DATA[10:])
+        send(writer, 10, DATA[10:])
+        writer.finish()
+    assert datasets.paths("acts")[0].read_bytes() == DATA
 
 
 def test_a_full_disk_keeps_the_chunks_before(

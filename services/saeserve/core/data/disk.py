@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from pathlib import Path
 
 from saeserve.core.disk import space_needed
+from saeserve.core.durable import held, make_folders, sync, temporary_beside
 
 _READ_BYTES = 2**20
 
@@ -17,13 +17,15 @@ def create(path: Path, data: bytes) -> bool:
 
     Raises NoSpaceError when the disk is full; nothing half-written stays behind.
     """
-    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    staged = temporary_beside(path)
     try:
         with space_needed(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(staged, data)
-            os.link(staged, path)
-            _sync_folder(path.parent)
+            make_folders(path.parent)
+            staged.touch(exist_ok=False)
+            with held(staged):
+                _write_synced(staged, data)
+                os.link(staged, path)
+                sync(path.parent)
     except FileExistsError:
         return False
     finally:
@@ -41,15 +43,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
+    with open(path, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,23 +1,13 @@
-"""What writing exports shares: durability, and the error of a full disk."""
+"""The error of a full disk, as exports tell it."""
 
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from saeserve.core.errors import NoSpaceError
-
-
-def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def is_disk_full(error: OSError | SafetensorError) -> bool:

@@ -7,7 +7,6 @@ names and shapes of InferenceModel; anything else is refused.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from safetensors.torch import (
 from torch import Tensor
 
 from saeserve.core.data.tensor_file import TensorFile, open_tensors
+from saeserve.core.durable import held, make_folders, sync, temporary_beside
 from saeserve.core.errors import DataError, FormatError
-from saeserve.core.export.disk import is_disk_full, no_space, sync
+from saeserve.core.export.disk import is_disk_full, no_space
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.model import CONFIG_FILE, TENSOR_FILE, ModelConfig
 
@@ -39,7 +39,7 @@ def save_model(model: InferenceModel, folder: Path) -> None:
     for name, value in tensors.items():
         _check_header(name, str(value.dtype), tuple(value.shape), model.config)
         _check_values(name, value)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     _commit(folder / TENSOR_FILE, lambda path: save_file(tensors, path))
     _commit(folder / CONFIG_FILE, lambda path: _write_bytes(path, model.config.to_bytes()))
     sync(folder)
@@ -143,11 +143,13 @@ def _check_values(name: str, value: Tensor) -> None:
 
 def _commit(path: Path, write: Callable[[Path], None]) -> None:
     """Write beside `path`, sync, rename: readers see the whole file or none."""
-    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    staged = temporary_beside(path)
     try:
-        write(staged)
-        sync(staged)
-        os.replace(staged, path)
+        staged.touch(exist_ok=False)
+        with held(staged):
+            write(staged)
+            sync(staged)
+            os.replace(staged, path)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise no_space(path.parent) from error

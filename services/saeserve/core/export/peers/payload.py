@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,9 @@ from safetensors.torch import (
 )
 from torch import Tensor
 
+from saeserve.core.durable import held, make_folders, sync, temporary_beside
 from saeserve.core.errors import DataError, FormatError
-from saeserve.core.export.disk import is_disk_full, no_space, sync
+from saeserve.core.export.disk import is_disk_full, no_space
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.model import TopKActivation
 
@@ -41,13 +41,14 @@ def write(payload: Payload, folder: Path) -> None:
     """
     if folder.exists():
         raise DataError(f"{folder.name} exists already", remedy="choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    staged = temporary_beside(folder)
     try:
+        make_folders(folder.parent)
         staged.mkdir()
-        _fill(payload, staged)
-        staged.rename(folder)
-        sync(folder.parent)
+        with held(staged):
+            _fill(payload, staged)
+            staged.rename(folder)
+            sync(folder.parent)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise no_space(folder.parent) from error
