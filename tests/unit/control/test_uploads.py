@@ -13,7 +13,7 @@ from saeserve.control.handlers.transfers import TransferHandlers
 from saeserve.control.handlers.usage import LiveUse
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
+from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, Overloaded
 from saeserve.registry.upload_paths import Announced
 
 DATA = b"weights"
@@ -107,7 +107,7 @@ def test_sets_of_files_that_cannot_be(bench: Bench) -> None:
 
 def test_room_is_looked_for_before_the_first_byte(bench: Bench) -> None:
     huge = Announced(name="x", size_bytes=2**60, sha256="0" * 64)
-    with pytest.raises(FailedPrecondition) as caught:
+    with pytest.raises(Overloaded) as caught:
         bench.parts.transfers.uploads.create([huge])
     assert caught.value.reason == "DISK_FULL"
     assert bench.store.names("uploads") == []
