@@ -18,7 +18,8 @@ from torch import Tensor
 
 from saeserve.core.evaluation.ground_truth import Dictionary
 
-Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu"]
+Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated"]
+"""ReLU and gated have no peer here."""
 LEARNED_WIDTHS = (1 / 32, 1 / 8, 1 / 2, 1)
 """SAELens has no default widths; these are those of its SynthSAEBench runs, relative to d_sae."""
 

@@ -49,6 +49,8 @@ class Contestant:
     """Of ours alone: SAEs that a sweep trains on the same rows, each as this contestant says."""
     as_job: bool = False
     """Whether the process has the environment of our job processes (saeserve.worker.child)."""
+    services: str = ""
+    """Of ours alone: folder of the `saeserve` package that it trains with; empty for this one."""
 
     @property
     def turns(self) -> int:

@@ -91,6 +91,16 @@ def plain(architecture: Architecture) -> Callable[[Setting, Track], Races]:
     return run
 
 
+def alone(architecture: Architecture) -> Callable[[Setting, Track], Races]:
+    """Ours beside the limit, where no peer is raced."""
+
+    def run(setting: Setting, track: Track) -> Races:
+        field = [setting.contestant(system, architecture) for system in (LIMIT, OURS)]
+        return {architecture: race(field, track)}
+
+    return run
+
+
 def auxk(setting: Setting, track: Track) -> Races:
     """TopK while AuxK is at work; sparsify leaves it off unless told."""
     short = replace(setting, turn_steps=4)
@@ -188,6 +198,8 @@ PARTS: Mapping[str, Callable[[Setting, Track], Races]] = {
     "matryoshka": plain("matryoshka"),
     "jumprelu_sparse": jumprelu_sparse,
     "jumprelu": jumprelu,
+    "relu": alone("relu"),
+    "gated": alone("gated"),
     "auxk": auxk,
     "sweep": sweep,
     "widths": widths,

@@ -71,7 +71,9 @@ class Racer:
     def __init__(self, contestant: Contestant, track: Track) -> None:
         self.contestant = contestant
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
-        own = DEFAULTS if contestant.as_job else {}
+        own = dict(DEFAULTS) if contestant.as_job else {}
+        if contestant.services:
+            own |= _of_checkout(contestant.services)
         text = json.dumps(contestant.to_json())
         arguments = [str(track.threads), str(track.rows), text]
         self._process = subprocess.Popen(
@@ -118,6 +120,11 @@ class Racer:
     def _tail(self) -> str:
         self._log.seek(0)
         return "\n".join(self._log.read().splitlines()[-LOG_LINES:])
+
+
+def _of_checkout(services: str) -> dict[str, str]:
+    """Import `saeserve` from there and `bench` from here."""
+    return {"PYTHONPATH": os.pathsep.join((services, str(Path.cwd())))}
 
 
 def race(contestants: Sequence[Contestant], track: Track) -> list[Result]:

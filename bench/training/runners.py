@@ -77,10 +77,12 @@ class OurRunner:
 
     def turn(self) -> dict[str, float]:
         began, before = time.perf_counter(), self._rows.rows_read
+        used = time.process_time()
         report = _next_report(self._events)
-        seconds = time.perf_counter() - began
+        seconds, used = time.perf_counter() - began, time.process_time() - used
         shown = {name: report.values[name] for name in ("l0", "dead", "fvu")}
-        return {"seconds": seconds, "rows_read": self._rows.rows_read - before, **shown}
+        read = self._rows.rows_read - before
+        return {"seconds": seconds, "cpu_seconds": used, "rows_read": read, **shown}
 
     def finish(self) -> dict[str, float]:
         dictionary = Dictionary.of(ours.exported(self._trainer, self._preprocessing))
@@ -146,7 +148,7 @@ def our_spec(contestant: Contestant, d: int) -> TrainSpec:
 
 
 def _options(contestant: Contestant) -> dict[str, Any]:
-    if contestant.architecture == "jumprelu":
+    if contestant.architecture in ("jumprelu", "relu", "gated"):
         return {}
     if contestant.architecture == "matryoshka":
         widths = [int(share * contestant.d_sae) for share in LEARNED_WIDTHS]

@@ -116,6 +116,8 @@ class RealStack:
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     """More SAESERVE_ variables, without the prefix, for every process."""
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    """Other variables, of the processes that are started next."""
 
     def __post_init__(self) -> None:
         for name in ("store", "run", "logs", "root"):
@@ -249,7 +251,8 @@ class RealStack:
             **self.settings,
             **settings,
         }
-        return plain | {f"SAESERVE_{key.upper()}": value for key, value in known.items()}
+        own = {f"SAESERVE_{key.upper()}": value for key, value in known.items()}
+        return plain | self.environment | own
 
 
 def _ready(service: Service) -> bool:

@@ -2,14 +2,21 @@
 numba is not installed.
 
 Kernels work on numpy views of CPU tensors (`array`), are compiled once a machine (numba's cache)
-and run on as many threads as torch does. Fast-math must not see what may be NaN or infinite and
-has to be found: checks of finiteness stay outside.
+and run on as many threads as torch does.
+
+Floating-point arithmetic keeps its written order: no fast-math flag is set. numba optimises a
+parallel kernel's loop once for the process that compiles it and once more for the file from which
+later processes load it, so with a freedom such as `reassoc` or `contract` the two give other bits,
+and a resumed run would not be the undisturbed one. What has to vectorise or be fused is written
+so, with `saeserve.core.ops.lanes`.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
@@ -25,8 +32,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Array = NDArray[Any]
-FAST_MATH = frozenset({"reassoc", "contract", "nsz", "arcp"})
-"""Sums in any order, so that they vectorise; NaN and Inf keep their meaning."""
+
+_SOURCES = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+).hexdigest()
+"""Of all files that machine code is made from."""
 
 prange = range if numba is None else numba.prange
 
@@ -74,15 +84,24 @@ def helper(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", _compile(function, parallel=False))
 
 
+def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of numba's types that writes the LLVM code of a call in kernels."""
+    return function if numba is None else cast(Any, numba).extending.intrinsic(function)
+
+
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Callable[..., Any]:
     if numba is None:
         return function
-    options: dict[str, Any] = {"parallel": parallel, "fastmath": set(FAST_MATH)}
     try:
-        return numba.njit(cache=True, **options)(function)
+        made: Any = numba.njit(cache=True, parallel=parallel)(function)
     except RuntimeError:
         # Nowhere to keep the machine code (a read-only installation without a home directory).
-        return numba.njit(**options)(function)
+        return numba.njit(parallel=parallel)(function)
+    # By itself numba looks at a function's own file, and would keep code that was inlined from
+    # another file as it was before.
+    kept = made._cache._cache_file
+    kept._source_stamp = (*kept._source_stamp, _SOURCES)
+    return made
 
 
 def _match_threads() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saeserve.core.ops.compiled import Array, kernel, prange
+from saeserve.core.ops.lanes import moments, square
 
 
 class Constants(NamedTuple):
@@ -37,17 +38,11 @@ class Constants(NamedTuple):
 def measure(g_FD: Array, w_FD: Array, unit: bool, along_F: Array, squares_F: Array) -> None:
     """For each row a = <g, w>, or 0 where rows are not `unit`, and |g - a w|^2; both float64."""
     for row in prange(g_FD.shape[0]):
-        along, of_g, of_w = 0.0, 0.0, 0.0
+        along, of_w = 0.0, 0.0
         if unit:
-            for column in range(g_FD.shape[1]):
-                g, w = np.float64(g_FD[row, column]), np.float64(w_FD[row, column])
-                of_g += g * g
-                along += g * w
-                of_w += w * w
+            of_g, along, of_w = moments(g_FD[row], w_FD[row])
         else:
-            for column in range(g_FD.shape[1]):
-                g = np.float64(g_FD[row, column])
-                of_g += g * g
+            of_g = square(g_FD[row])
         left = of_g - along * along * (2.0 - of_w)
         along_F[row] = along
         # Rounding may leave less than nothing; asked this way round, NaN stays NaN.
@@ -69,7 +64,7 @@ def move(
     `unit` rows back to norm 1. `along_F`, of `measure`, is in the type of `w`, and used up."""
     c = constants
     for row in prange(g_FD.shape[0]):
-        along, of_w = along_F[row], 0.0
+        along = along_F[row]
         for column in range(g_FD.shape[1]):
             g = c.factor * (g_FD[row, column] - along * w_FD[row, column])
             first = c.beta1 * first_FD[row, column] + c.other1 * g
@@ -79,11 +74,9 @@ def move(
             second = c.zero if second < c.tiny else second
             first_FD[row, column] = first
             second_FD[row, column] = second
-            w = w_FD[row, column] - c.rate * first / (np.sqrt(second) + c.eps)
-            w_FD[row, column] = w
-            of_w += np.float64(w) * np.float64(w)
+            w_FD[row, column] -= c.rate * first / (np.sqrt(second) + c.eps)
         if unit:
-            norm = np.sqrt(of_w)
+            norm = np.sqrt(square(w_FD[row]))
             norm = least_norm if norm < least_norm else norm
             along_F[row] = 1.0 / norm
             scale = along_F[row]  # in the type of w

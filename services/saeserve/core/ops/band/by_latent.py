@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from saeserve.core.ops.band.products import Number, add, add_four, dot, four_dots, next_four
 from saeserve.core.ops.band.weighing import (
     ABOVE,
     BAND,
@@ -17,6 +16,7 @@ from saeserve.core.ops.band.weighing import (
     weigh,
 )
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
+from saeserve.core.ops.lanes import Number, add, add_four, dot, four_dots, next_four
 
 
 @kernel

@@ -6,8 +6,8 @@ passes over them; each row remembers where its next block begins.
 
 from __future__ import annotations
 
-from saeserve.core.ops.band.products import Number, add, add_four, dot, four_dots, next_four
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
+from saeserve.core.ops.lanes import Number, add, add_four, dot, four_dots, next_four
 
 ROWS = 256
 """Rows of a tile."""

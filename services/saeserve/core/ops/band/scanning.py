@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from saeserve.core.ops.band.products import Number
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
+from saeserve.core.ops.lanes import Number
 
 TILE = 256
 """Latents whose flags are computed at a time, so that they stay in the first cache."""

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from saeserve.core.ops.band.products import Number, dot
 from saeserve.core.ops.band.weighing import (
     ABOVE,
     BAND,
@@ -20,6 +19,7 @@ from saeserve.core.ops.band.weighing import (
     weigh,
 )
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
+from saeserve.core.ops.lanes import Number, dot
 
 LATENTS = 64
 """Latents of a tile, whose sums stay in the first cache."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from saeserve.core.ops.band.products import Number
 from saeserve.core.ops.compiled import Array, helper
+from saeserve.core.ops.lanes import Number
 
 FIRING_SUMS = 4
 FIRING, SLOPES, NOT_BELOW, ABOVE = range(FIRING_SUMS)

@@ -8,6 +8,7 @@ fetch. Every sum has one fixed order, whatever the number of threads.
 from __future__ import annotations
 
 from saeserve.core.ops.compiled import Array, helper, kernel, prange
+from saeserve.core.ops.lanes import add, add_four, dot, four_dots, next_four
 
 _SHARES = 64
 """Parts of equal work that threads take."""
@@ -32,42 +33,33 @@ def first_bag(offsets: Array, share: int, shares: int) -> int:
 
 @helper
 def add_rows(
-    out_GD: Array, bag: int, values_N: Array, rows_N: Array, start: int, stop: int, W_FD: Array
+    out_D: Array, values_N: Array, rows_N: Array, start: int, stop: int, W_FD: Array
 ) -> None:
-    """out[bag] += the sum of values[n] W[rows[n]] over start <= n < stop."""
-    width, n = W_FD.shape[1], start
+    """out += the sum of values[n] W[rows[n]] over start <= n < stop."""
+    n = start
     while n + 4 <= stop:
-        i, j, k, m = rows_N[n], rows_N[n + 1], rows_N[n + 2], rows_N[n + 3]
-        a, b, c, e = values_N[n], values_N[n + 1], values_N[n + 2], values_N[n + 3]
-        for d in range(width):
-            out_GD[bag, d] += a * W_FD[i, d] + b * W_FD[j, d] + c * W_FD[k, d] + e * W_FD[m, d]
+        i, j, k, m = next_four(rows_N, n)
+        a, b, c, e = next_four(values_N, n)
+        add_four(out_D, a, W_FD[i], b, W_FD[j], c, W_FD[k], e, W_FD[m])
         n += 4
     while n < stop:
-        i, a = rows_N[n], values_N[n]
-        for d in range(width):
-            out_GD[bag, d] += a * W_FD[i, d]
+        add(out_D, values_N[n], W_FD[rows_N[n]])
         n += 1
 
 
 @helper
-def dot_rows(
-    out_N: Array, y_GD: Array, bag: int, rows_N: Array, start: int, stop: int, W_FD: Array
-) -> None:
-    """out[n] = <W[rows[n]], y[bag]> for start <= n < stop; equal rows have equal results."""
-    zero, last = out_N.dtype.type(0), stop - 1
-    for n in range(start, stop, 4):
-        i, j = rows_N[n], rows_N[min(n + 1, last)]
-        k, m = rows_N[min(n + 2, last)], rows_N[min(n + 3, last)]
-        a, b, c, e = zero, zero, zero, zero
-        for d in range(W_FD.shape[1]):
-            y = y_GD[bag, d]
-            a += y * W_FD[i, d]
-            b += y * W_FD[j, d]
-            c += y * W_FD[k, d]
-            e += y * W_FD[m, d]
-        # The last entry may stand in for those beyond it, and is written several times.
-        out_N[n], out_N[min(n + 1, last)] = a, b
-        out_N[min(n + 2, last)], out_N[min(n + 3, last)] = c, e
+def dot_rows(out_N: Array, y_D: Array, rows_N: Array, start: int, stop: int, W_FD: Array) -> None:
+    """out[n] = <W[rows[n]], y> for start <= n < stop; equal rows have equal results."""
+    n = start
+    while n + 4 <= stop:
+        i, j, k, m = next_four(rows_N, n)
+        out_N[n], out_N[n + 1], out_N[n + 2], out_N[n + 3] = four_dots(
+            y_D, W_FD[i], W_FD[j], W_FD[k], W_FD[m]
+        )
+        n += 4
+    while n < stop:
+        out_N[n] = dot(y_D, W_FD[rows_N[n]])
+        n += 1
 
 
 @kernel
@@ -78,7 +70,7 @@ def sum_rows(values_N: Array, rows_N: Array, offsets: Array, W_FD: Array, out_GD
             first_bag(offsets, share, _SHARES), first_bag(offsets, share + 1, _SHARES)
         ):
             out_GD[bag, :] = 0
-            add_rows(out_GD, bag, values_N, rows_N, offsets[bag], offsets[bag + 1], W_FD)
+            add_rows(out_GD[bag], values_N, rows_N, offsets[bag], offsets[bag + 1], W_FD)
 
 
 @kernel
@@ -88,7 +80,7 @@ def dot_bags(y_GD: Array, rows_N: Array, offsets: Array, W_FD: Array, out_N: Arr
         for bag in range(
             first_bag(offsets, share, _SHARES), first_bag(offsets, share + 1, _SHARES)
         ):
-            dot_rows(out_N, y_GD, bag, rows_N, offsets[bag], offsets[bag + 1], W_FD)
+            dot_rows(out_N, y_GD[bag], rows_N, offsets[bag], offsets[bag + 1], W_FD)
 
 
 @helper

@@ -18,6 +18,7 @@ from torch import Tensor
 from saeserve.core.ops.compiled import Array, array, helper, kernel, prange
 from saeserve.core.ops.fast import gathers
 from saeserve.core.ops.fast.choice import Entries
+from saeserve.core.ops.lanes import dot
 
 _SHARES = 64
 
@@ -73,11 +74,11 @@ def reconstruct(
 @helper
 def _residual(target_O: Array, y_O: Array, out_O: Array, scale: float) -> float:
     """out = scale (target - y); returns |target - y|^2."""
-    square = out_O.dtype.type(0)
     for o in range(out_O.shape[0]):
-        residual = target_O[o] - y_O[o]
-        square += residual * residual
-        out_O[o] = scale * residual
+        out_O[o] = target_O[o] - y_O[o]
+    square = dot(out_O, out_O)
+    for o in range(out_O.shape[0]):
+        out_O[o] *= scale
     return square
 
 
@@ -109,19 +110,19 @@ def _pass(
 ) -> None:
     rows, groups = squares_BG.shape
     for share in prange(_SHARES):
-        y_1O = np.empty((1, W_FO.shape[1]), W_FO.dtype)
+        y_O = np.empty(W_FO.shape[1], W_FO.dtype)
         for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
-            y_1O[0, :] = b_O
+            y_O[:] = b_O
             first = row * groups
             for g in range(groups):
                 start, stop = edges_BE[row, g], edges_BE[row, g + 1]
-                gathers.add_rows(y_1O, 0, values_N, latents_N, start, stop, W_FO)
+                gathers.add_rows(y_O, values_N, latents_N, start, stop, W_FO)
                 squares_BG[row, g] = _residual(
-                    target_BO[row], y_1O[0], gradients_NO[first + g], scales_G[g]
+                    target_BO[row], y_O, gradients_NO[first + g], scales_G[g]
                 )
                 if g == residual_of:
-                    residual_BO[row, :] = target_BO[row] - y_1O[0]
+                    residual_BO[row, :] = target_BO[row] - y_O
             _gather_up(gradients_NO, first, groups, detach)
             for g in range(groups):
                 start, stop = edges_BE[row, g], edges_BE[row, g + 1]
-                gathers.dot_rows(deltas_N, gradients_NO, first + g, latents_N, start, stop, W_FO)
+                gathers.dot_rows(deltas_N, gradients_NO[first + g], latents_N, start, stop, W_FO)

@@ -132,8 +132,8 @@ def _sum(
             start, stop = offsets[latent], offsets[latent + 1]
             W_enc_FD[latent, :] = 0
             W_dec_FO[latent, :] = 0
-            gathers.add_rows(W_enc_FD, latent, deltas_N, rows_N, start, stop, x_BD)
-            gathers.add_rows(W_dec_FO, latent, values_N, bags_N, start, stop, gradients_NO)
+            gathers.add_rows(W_enc_FD[latent], deltas_N, rows_N, start, stop, x_BD)
+            gathers.add_rows(W_dec_FO[latent], values_N, bags_N, start, stop, gradients_NO)
             total = b_enc_F.dtype.type(0)
             for n in range(start, stop):
                 total += deltas_N[n]

@@ -1,0 +1,109 @@
+"""A program that runs every compiled kernel and prints what bits each of them wrote.
+
+`python -m tests.fakes.kernel_bits` prints one JSON object (`Bits`). Kernels and their helpers are
+found by importing all of `saeserve.core`, so a new one is in the lists without being added here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict, cast
+
+import numpy as np
+import torch
+
+import saeserve.core
+from saeserve.core.ops import compiled
+
+
+class Bits(TypedDict):
+    """What a process found."""
+
+    kernels: dict[str, str]
+    """Digest of all arrays that a kernel was given, after each of its calls, by its name."""
+    weights: dict[str, str]
+    """Digest of what each run of `kernel_runs` ended with, by its name."""
+    idle: list[str]
+    """Kernels and helpers that were never called."""
+    compiled: list[str]
+    """Helpers that were compiled by this process, not loaded from numba's cache."""
+
+
+class Recorder:
+    """Takes the place of `compiled.kernel` and notes what kernels write."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, Any] = {}
+        self.called: set[str] = set()
+        self._kernel: Callable[..., Any] = compiled.kernel
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The kernel of a function, with notes."""
+        call, name = self._kernel(function), f"{function.__module__}.{function.__qualname__}"
+        digest = self.digests[name] = hashlib.sha256()
+
+        @functools.wraps(function)
+        def record(*args: object) -> object:
+            answer = call(*args)
+            self.called.add(name)
+            for array in arrays((*args, answer)):
+                digest.update(np.ascontiguousarray(array).tobytes())
+            return answer
+
+        return record
+
+
+def arrays(values: Iterable[object]) -> Iterable[np.ndarray[Any, Any]]:
+    """Those among the values and in their tuples."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, tuple):
+            yield from arrays(cast("tuple[object, ...]", value))
+
+
+def helpers() -> dict[str, Any]:
+    """The core's functions that kernels call, as numba's dispatchers, by name."""
+    found: dict[str, Any] = {}
+    dispatcher = importlib.import_module("numba.core.dispatcher").Dispatcher
+    for listed in pkgutil.walk_packages(saeserve.core.__path__, "saeserve.core."):
+        for value in vars(importlib.import_module(listed.name)).values():
+            if isinstance(value, dispatcher):
+                found[f"{value.py_func.__module__}.{value.py_func.__qualname__}"] = value
+    return found
+
+
+def main() -> None:
+    """Run everything and print the digests."""
+    recorder = Recorder()
+    setattr(compiled, "kernel", recorder)  # noqa: B010 - before the first kernel is made
+    functions = helpers()
+    torch.set_num_threads(2)
+    # Memory that a kernel leaves as it was would differ between processes.
+    torch.use_deterministic_algorithms(True)
+    runs = importlib.import_module("tests.fakes.kernel_runs").RUNS
+    found: Bits = {
+        "weights": {name: _digest(run()) for name, run in runs.items()},
+        "kernels": {name: digest.hexdigest() for name, digest in recorder.digests.items()},
+        "idle": sorted(set(recorder.digests) - recorder.called)
+        + sorted(name for name, function in functions.items() if not function.signatures),
+        "compiled": sorted(n for n, f in functions.items() if sum(f.stats.cache_misses.values())),
+    }
+    sys.stdout.write(json.dumps(found))
+
+
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()
