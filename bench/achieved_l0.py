@@ -22,7 +22,8 @@ from torch import Tensor
 
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.evaluation.ground_truth import Dictionary
-from saeserve.core.training.judging import LARGEST_MISS, LARGEST_MOVE, LARGEST_RISE
+from saeserve.core.specs.closing import LARGEST_MISS
+from saeserve.core.training.judging import LARGEST_MOVE, LARGEST_RISE
 from saeserve.core.training.trainer import Trainer
 
 OURS = "saeserve"
@@ -96,9 +97,7 @@ def train(name: str, target: float, setting: Setting) -> dict[str, float]:
 
 
 def _guards(trainer: Trainer, heldout: Sequence[Tensor]) -> dict[str, float]:
-    judged, following = trainer.sparsity(heldout), trainer.sparsity()
-    if judged is None or following is None:
-        raise ValueError("the run had no target_l0")
+    judged, following = trainer.judged(heldout), trainer.judged()
     return {
         "l0_moved": judged.metrics()["l0_moved"],
         "fvu_raised": judged.metrics()["fvu_raised"],

@@ -20,6 +20,7 @@ from saeserve.cli.output import (
     print_table,
     size,
     told,
+    warnings_text,
 )
 from saeserve.client import SparseFeatures
 from saeserve.client.model_values import ModelSource
@@ -81,6 +82,7 @@ def show(reference: Reference, as_json: Json = False) -> None:
             ("trained on", f"{model.dataset} {model.source}"),
             ("job", model.job),
             ("metrics", metrics_text(model.metrics)),
+            ("warnings", warnings_text(model.warnings)),
             ("content", model.content_sha256),
         ]
     )

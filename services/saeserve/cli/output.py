@@ -15,6 +15,7 @@ from rich.table import Table
 
 from saeserve.cli.settings import CliSettings
 from saeserve.client import Client
+from saeserve.client.values import RunWarning
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -90,6 +91,15 @@ def duration(seconds: float) -> str:
 def metrics_text(metrics: dict[str, float] | Any) -> str:  # noqa: ANN401 — a Mapping off the SDK
     """name=value pairs, four significant digits."""
     return " ".join(f"{name}={value:.4g}" for name, value in sorted(metrics.items()))
+
+
+def warnings_text(warnings: Iterable[RunWarning]) -> str:
+    """A line for each warning: code, what it is about, message."""
+    lines = (
+        f"{each.code}: {f'{each.member}: ' if each.member else ''}{each.message}"
+        for each in warnings
+    )
+    return "\n".join(lines)
 
 
 def _plain(value: object) -> object:

@@ -19,6 +19,7 @@ from saeserve.cli.output import (
     print_json,
     print_table,
     size,
+    warnings_text,
 )
 from saeserve.cli.sending import Set
 from saeserve.client.plans import Plan, Refusal
@@ -66,6 +67,7 @@ def _print(planned: Plan) -> None:
             ("time", _time(planned)),
             ("models", "\n".join(planned.models)),
             ("notes", "\n".join(planned.notes)),
+            ("warnings", warnings_text(planned.warnings)),
         ]
     )
     if planned.memory:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from saeserve.cli.output import connect, console, print_json
+from saeserve.cli.output import connect, console, errors, print_json, warnings_text
 from saeserve.cli.watching import follow
 
 File = Annotated[Path | None, typer.Option("--file", "-f", help="Job file, YAML or JSON.")]
@@ -33,6 +34,8 @@ def send(
         job = client.jobs.submit(
             spec, waits_for=waits_for or (), request_id=request_id, priority=priority
         )
+        for warning in () if as_json else job.warnings:
+            errors.print(Text(warnings_text([warning]), style="yellow"))
         if watch:
             follow(client, job.id, as_json)
         elif as_json:

@@ -10,6 +10,7 @@ from saeserve.cli.output import (
     print_fields,
     print_json,
     print_table,
+    warnings_text,
 )
 from saeserve.client.values import Job, JobFailure
 
@@ -34,6 +35,7 @@ def show_job(job: Job, as_json: bool) -> None:
             ("waits for", ", ".join(job.waits_for)),
             ("metrics", metrics_text(job.progress.metrics)),
             ("made", made(job)),
+            ("warnings", warnings_text(job.warnings)),
         ]
     )
     _show_members(job)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from saeserve.client.values import instant
+from saeserve.client.values import RunWarning, instant
 from saeserve.v1 import model_pb2
 
 
@@ -46,6 +46,8 @@ class Model:
     """What the output axis holds; a transcoder's differ from its inputs."""
     skip_connection: bool = False
     """Whether a linear part of the input is added to the output: reconstruct, then, not decode."""
+    warnings: tuple[RunWarning, ...] = ()
+    """What a reader of `metrics` must know about the run."""
 
 
 def model_value(model: model_pb2.Model) -> Model:
@@ -71,6 +73,7 @@ def model_value(model: model_pb2.Model) -> Model:
         inputs=_sources(model.inputs),
         outputs=_sources(model.outputs),
         skip_connection=model.skip_connection,
+        warnings=tuple(RunWarning(each.code, each.message) for each in model.warnings),
     )
 
 

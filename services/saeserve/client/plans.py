@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from saeserve.client.values import RunWarning, warning_values
 from saeserve.v1 import job_pb2
 
 _PARTS = ("parameter", "optimizer", "gradient", "step", "data", "base")
@@ -42,6 +43,8 @@ class Plan:
     tokens_per_second: float | None
     seconds: float | None
     refusal: Refusal | None
+    warnings: tuple[RunWarning, ...] = ()
+    """What looks wrong and does not forbid the job."""
 
 
 def plan_value(plan: job_pb2.Plan) -> Plan:
@@ -62,6 +65,7 @@ def plan_value(plan: job_pb2.Plan) -> Plan:
         tokens_per_second=plan.tokens_per_second if plan.HasField("tokens_per_second") else None,
         seconds=plan.seconds if plan.HasField("seconds") else None,
         refusal=_refusal(plan.refusal) if plan.HasField("refusal") else None,
+        warnings=warning_values(plan.warnings),
     )
 
 

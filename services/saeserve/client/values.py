@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +34,16 @@ class Progress:
         if self.units_per_second <= 0 or self.total_steps <= 0:
             return None
         return max(self.total_steps - self.step, 0) / self.units_per_second
+
+
+@dataclass(frozen=True)
+class RunWarning:
+    """Something that a reader of a job or its results must know; `code` is stable."""
+
+    code: str
+    message: str
+    member: str = ""
+    """Of a sweep: the name of the model that it is about."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,8 @@ class Job:
     started: datetime | None
     ended: datetime | None
     etag: str
+    warnings: tuple[RunWarning, ...] = ()
+    """What the submitter was warned of, and what was found when the job ended."""
 
     @property
     def done(self) -> bool:
@@ -137,7 +149,13 @@ def job_value(job: job_pb2.Job) -> Job:
         started=instant(job.start_time),
         ended=instant(job.end_time),
         etag=job.etag,
+        warnings=warning_values(job.warnings),
     )
+
+
+def warning_values(warnings: Iterable[job_pb2.JobWarning]) -> tuple[RunWarning, ...]:
+    """A job's or a plan's warnings off the wire."""
+    return tuple(RunWarning(each.code, each.message, each.member) for each in warnings)
 
 
 def _progress(progress: job_pb2.Progress) -> Progress:

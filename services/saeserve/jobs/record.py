@@ -19,6 +19,15 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class JobWarning(Value):
+    """Something that a reader of a job or its results must know; `code` is stable."""
+
+    code: str
+    message: str
+    member: str = ""
+    """Of a sweep: name of the model that it is about; empty when about the job."""
+
+
 class Submission(Value):
     """What `jobs/<id>/job.json` holds: written once, before submit answers OK."""
 
@@ -35,6 +44,8 @@ class Submission(Value):
     priority: int = 0
     waits_for: tuple[str, ...] = ()
     max_attempts: int = 3
+    warnings: tuple[JobWarning, ...] = ()
+    """What the submitter was warned of."""
     created: float
     """Seconds since the epoch."""
 
@@ -80,6 +91,8 @@ class Output(Value):
     member: str = ""
     """With a failure: name of the model that was not made."""
     metrics: dict[str, float] = Field(default_factory=dict)
+    warnings: tuple[JobWarning, ...] = ()
+    """What was found before and after the run."""
 
 
 class Result(Value):
@@ -132,6 +145,15 @@ class JobRecord(Value):
     def id(self) -> str:
         """Id of the job."""
         return self.submission.id
+
+    @property
+    def warnings(self) -> tuple[JobWarning, ...]:
+        """Those of the submission and of the outputs, each once."""
+        first: dict[tuple[str, str], JobWarning] = {}
+        for source in (self.submission, *self.outputs):
+            for warning in source.warnings:
+                first.setdefault((warning.code, warning.member), warning)
+        return tuple(first.values())
 
 
 class JobFilter(Value):

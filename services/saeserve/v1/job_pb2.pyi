@@ -105,6 +105,7 @@ class Job(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     MEMBER_ERRORS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     owner: _builtins.str
@@ -149,6 +150,12 @@ class Job(_message.Message):
     def member_errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberError]:
         """Members of a sweep that diverged, while the others went on."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobWarning]:
+        """What the submitter was warned of, and what was found when the job ended; each code once, of a
+        sweep once a member.
+        """
+
     def __init__(
         self,
         *,
@@ -171,14 +178,44 @@ class Job(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         member_errors: _abc.Iterable[Global___MemberError] | None = ...,
+        warnings: _abc.Iterable[Global___JobWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "resolved_spec", b"resolved_spec", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "start_time", b"start_time", "state", b"state", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "start_time", b"start_time", "state", b"state", "waits_for", b"waits_for", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobWarning(_message.Message):
+    """Something that a reader of a job or its results must know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Stable word, e.g. TOO_FEW_STEPS or FVU_HIGH."""
+    message: _builtins.str
+    member: _builtins.str
+    """Of a sweep: name of the model that it is about; empty when about the job."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        member: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "member", b"member", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobWarning: _TypeAlias = JobWarning  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -567,6 +604,7 @@ class Plan(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     parameters: _builtins.int
     memory_bytes: _builtins.int
     """Peak of the whole job; on an accelerator, of its memory."""
@@ -592,6 +630,10 @@ class Plan(_message.Message):
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the models that a train job publishes, the members of a sweep in their order."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobWarning]:
+        """What looks wrong and does not forbid the job; kept with the job once it is submitted."""
+
     def __init__(
         self,
         *,
@@ -606,10 +648,11 @@ class Plan(_message.Message):
         seconds: _builtins.float | None = ...,
         refusal: Global___Refusal | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        warnings: _abc.Iterable[Global___JobWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "refusal", b"refusal", "seconds", b"seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "disk_bytes", b"disk_bytes", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "refusal", b"refusal", "seconds", b"seconds", "steps", b"steps", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "disk_bytes", b"disk_bytes", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "refusal", b"refusal", "seconds", b"seconds", "steps", b"steps", "tokens_per_second", b"tokens_per_second", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__machine_memory_bytes: _TypeAlias = _typing.Literal["machine_memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__machine_memory_bytes: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes"]  # noqa: Y015

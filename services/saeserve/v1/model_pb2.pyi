@@ -65,6 +65,7 @@ class Model(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
     """models/<name>/versions/<version>"""
     name: _builtins.str
@@ -100,6 +101,10 @@ class Model(_message.Message):
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSource]:
         """Named slices of the output axis; a transcoder's differ from its inputs."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelWarning]:
+        """What a reader of `metrics` must know about the run."""
+
     def __init__(
         self,
         *,
@@ -123,14 +128,40 @@ class Model(_message.Message):
         inputs: _abc.Iterable[Global___ModelSource] | None = ...,
         outputs: _abc.Iterable[Global___ModelSource] | None = ...,
         skip_connection: _builtins.bool = ...,
+        warnings: _abc.Iterable[Global___ModelWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "aliases", b"aliases", "architecture", b"architecture", "content_sha256", b"content_sha256", "create_time", b"create_time", "d_in", b"d_in", "d_out", b"d_out", "d_sae", b"d_sae", "dataset", b"dataset", "inputs", b"inputs", "job", b"job", "k", b"k", "metrics", b"metrics", "name", b"name", "outputs", b"outputs", "resource", b"resource", "size_bytes", b"size_bytes", "skip_connection", b"skip_connection", "source", b"source", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "aliases", b"aliases", "architecture", b"architecture", "content_sha256", b"content_sha256", "create_time", b"create_time", "d_in", b"d_in", "d_out", b"d_out", "d_sae", b"d_sae", "dataset", b"dataset", "inputs", b"inputs", "job", b"job", "k", b"k", "metrics", b"metrics", "name", b"name", "outputs", b"outputs", "resource", b"resource", "size_bytes", b"size_bytes", "skip_connection", b"skip_connection", "source", b"source", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelWarning(_message.Message):
+    """Something that was found before or after the run that made the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Stable word, e.g. FVU_HIGH."""
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelWarning: _TypeAlias = ModelWarning  # noqa: Y015
 
 @_typing.final
 class ModelSource(_message.Message):

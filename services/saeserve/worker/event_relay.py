@@ -97,9 +97,11 @@ class EventRelay:
 
     def _observe(self, event: Event) -> None:
         member: str = event.data.get("member", "")
-        if event.type == "warning" and event.data.get("code") == MEMBER_DIVERGED:
-            self._values.pop(member, None)
-            self._metrics.lost_member(event)
+        if event.type == "warning":
+            self._metrics.warned(event)
+            if event.data.get("code") == MEMBER_DIVERGED:
+                self._values.pop(member, None)
+                self._metrics.lost_member(event)
         if event.type != "metrics":
             return
         if self.progress is None:

@@ -55,6 +55,12 @@ class WorkerMetrics:
             "Members of sweeps that diverged while the others went on.",
             registry=registry,
         )
+        self._warnings = Counter(
+            "saeserve_job_warnings",
+            "Warnings raised by jobs, by their code.",
+            ["code"],
+            registry=registry,
+        )
         self._harvested = Counter(
             "saeserve_harvest_tokens", "Activation rows harvested.", registry=registry
         )
@@ -97,6 +103,10 @@ class WorkerMetrics:
             self._tokens.inc(_advance("tokens", values, before))
         elif kind == "harvest":
             self._harvested.inc(_advance("rows", values, before or {}))
+
+    def warned(self, event: Event) -> None:
+        """Count a warning event."""
+        self._warnings.labels(str(event.data.get("code", ""))).inc()
 
     def lost_member(self, event: Event) -> None:
         """A member diverged: its figures stand for nothing that trains."""

@@ -21,7 +21,15 @@ from saeserve.control.converters.tokens import (
     resume_token,
 )
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.jobs.record import Event, Failure, JobRecord, Output, Progress, Submission
+from saeserve.jobs.record import (
+    Event,
+    Failure,
+    JobRecord,
+    JobWarning,
+    Output,
+    Progress,
+    Submission,
+)
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import job_pb2, spec_pb2
@@ -123,6 +131,23 @@ def test_a_job_as_the_api_tells_it() -> None:
     assert job.outputs[2].evaluation.features[0].feature == 7
     assert (job.progress.step, job.progress.unit) == (9, "rows")
     assert job.end_time.ToMilliseconds() == 3250
+
+
+def test_warnings_of_submit_and_end_stand_in_the_job_each_once() -> None:
+    """Of a sweep once a member."""
+    few = JobWarning(code="TOO_FEW_STEPS", message="at submit")
+    again = JobWarning(code="TOO_FEW_STEPS", message="at the end")
+    outputs = tuple(
+        Output(model=name, warnings=(again, JobWarning(code="FVU_HIGH", message="m", member=name)))
+        for name in ("a", "b")
+    )
+    submitted = record().submission.model_copy(update={"warnings": (few,)})
+    job = job_message(record(submission=submitted, outputs=outputs))
+    assert [(w.code, w.message, w.member) for w in job.warnings] == [
+        ("TOO_FEW_STEPS", "at submit", ""),
+        ("FVU_HIGH", "m", "a"),
+        ("FVU_HIGH", "m", "b"),
+    ]
 
 
 def test_what_has_not_happened_has_no_time() -> None:

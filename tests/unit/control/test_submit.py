@@ -55,6 +55,23 @@ def test_a_train_job_is_recorded_resolved_indexed_and_rung(bench: Bench) -> None
     assert plan.parameters == 2 * 4 * 8 + 8 + 4
 
 
+def test_what_looks_wrong_is_warned_of_planned_and_kept_with_the_job(bench: Bench) -> None:
+    bench.ready()
+    record, plan = bench.plan({"train": TRAIN | {"optimizer": {"warmup_steps": 50}}})
+    assert {"TOO_FEW_STEPS", "WARMUP_TOO_LONG"} <= {warning.code for warning in plan.warnings}
+    kept = bench.ledger.submission(record.id).warnings
+    assert [w.model_dump() for w in kept] == [w.model_dump() for w in plan.warnings]
+    assert record.warnings == kept
+
+
+def test_a_data_set_that_is_not_there_yet_leaves_what_needs_no_rows(bench: Bench) -> None:
+    harvest = bench.submit({"harvest": HARVEST})
+    spec = TRAIN | {"optimizer": {"warmup_steps": 50}}
+    _, plan = bench.plan({"train": spec}, waits_for=(harvest.id,))
+    assert {warning.code for warning in plan.warnings} >= {"TOO_FEW_STEPS", "WARMUP_TOO_LONG"}
+    assert "NOTHING_HELD_OUT" not in {warning.code for warning in plan.warnings}
+
+
 def test_validating_records_nothing(bench: Bench) -> None:
     bench.ready()
     record, plan = bench.plan({"train": TRAIN}, validate_only=True, request_id="r")

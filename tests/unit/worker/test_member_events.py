@@ -75,6 +75,20 @@ def test_prometheus_tells_members_apart_by_number(
     assert value("saeserve_train_diverged_members_total") == 0
 
 
+def test_warnings_are_counted_by_code_once_each(
+    bench: Bench, relay: EventRelay, report: Report
+) -> None:
+    report.warning(0, "TOO_FEW_STEPS", "m")
+    for member in (A, B):
+        report.warning(9, "FVU_HIGH", "m", member)
+    relay.forward()
+    relay.rewind()
+    relay.forward()
+    value = bench.registry.get_sample_value
+    assert value("saeserve_job_warnings_total", {"code": "TOO_FEW_STEPS"}) == 1
+    assert value("saeserve_job_warnings_total", {"code": "FVU_HIGH"}) == 2
+
+
 def test_one_that_diverged_is_counted_and_its_figures_are_gone(
     bench: Bench, relay: EventRelay, report: Report
 ) -> None:

@@ -158,3 +158,17 @@ def test_a_target_l0_is_judged_for_every_member(shop: Workshop) -> None:
     fields: dict[str, Any] = {"topk": None, "batchtopk": {}}
     assert shop.train("j-1", **fields, sweep={"target_l0": [3, 5]}) is ExitCode.FINISHED
     assert all("l0_miss" in output.metrics for output in outputs(shop, "j-1"))
+
+
+def test_warnings_name_the_member_that_they_are_about(shop: Workshop) -> None:
+    """One that all members share is of the job."""
+    shop.train("j-1", sweep={"lr": [1e-3, 100.0]})
+    good, broken = outputs(shop, "j-1")
+    closing = [w for w in broken.warnings if w.code == "FVU_WORSE_THAN_MEAN"]
+    assert [w.member for w in closing] == ["m-lr100"]
+    assert "FVU_WORSE_THAN_MEAN" not in {w.code for w in good.warnings}
+    told = {
+        (e.data["code"], e.data.get("member")) for e in shop.events("j-1") if e.type == "warning"
+    }
+    assert ("FVU_WORSE_THAN_MEAN", "m-lr100") in told
+    assert ("TOO_FEW_STEPS", None) in told or ("TOO_FEW_STEPS", "m-lr0.001") in told

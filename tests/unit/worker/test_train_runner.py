@@ -45,7 +45,7 @@ def test_a_run_publishes_a_model_with_its_figures(shop: Workshop) -> None:
 def test_how_a_target_was_met_is_among_the_figures(
     shop: Workshop, architecture: dict[str, Any]
 ) -> None:
-    """On the rows that `l0` is of; short of the target the job's events say so too."""
+    """On the rows that `l0` is of; short of the target there is a warning too."""
     shop.train("j-1", topk=None, target_l0=5.0, optimizer={"lr": 1e-5}, **architecture)
     metrics = shop.output("j-1").metrics
     assert metrics["l0_miss"] == pytest.approx(metrics["l0"] / 5 - 1, rel=1e-4)
@@ -54,13 +54,37 @@ def test_how_a_target_was_met_is_among_the_figures(
     if "relu" in architecture:
         assert metrics["l0_miss"] > 0.05
         assert metrics["l0_moved"] == 0
-        warned = [e.data["code"] for e in shop.events("j-1") if e.type == "warning"]
-        assert "TARGET_L0_MISSED" in warned
+        assert "L0_MISSED" in codes(shop, "j-1")
 
 
-def test_without_held_out_rows_a_target_is_judged_on_training_rows(shop: Workshop) -> None:
-    shop.train("j-1", topk=None, relu={}, target_l0=5.0, eval_rows=0)
-    assert {"l0_miss", "l0_moved", "fvu_raised"} < set(shop.output("j-1").metrics)
+def test_without_held_out_rows_a_run_is_judged_on_training_rows(shop: Workshop) -> None:
+    shop.train("j-1", topk=None, relu={}, target_l0=5.0, eval_rows=0, optimizer={"lr": 1e-5})
+    output = shop.output("j-1")
+    assert {"l0_miss", "l0_moved", "fvu_raised"} < set(output.metrics)
+    assert "fvu" not in output.metrics
+    [told] = [w for w in output.warnings if w.code in ("FVU_HIGH", "FVU_WORSE_THAN_MEAN")]
+    assert "on training rows" in told.message
+    assert {told.code, "NOTHING_HELD_OUT"} <= codes(shop, "j-1")
+
+
+def test_a_rate_that_destroys_the_model_is_warned_of_wherever_its_figures_stand(
+    shop: Workshop,
+) -> None:
+    """In the job's events and output, and in the lineage of the published version."""
+    shop.train("j-1", optimizer={"lr": 100.0})
+    output, lineage = shop.output("j-1"), shop.model("m").config.lineage
+    assert output.metrics["fvu"] >= 1
+    assert "FVU_WORSE_THAN_MEAN" in {warning.code for warning in output.warnings}
+    assert [(w.code, w.message) for w in output.warnings] == [
+        (w.code, w.message) for w in lineage.warnings
+    ]
+    assert {w.code for w in output.warnings} <= codes(shop, "j-1")
+    assert all(warning.member == "" for warning in output.warnings)
+
+
+def codes(shop: Workshop, job: str) -> set[str]:
+    """Codes of the warnings among the job's events."""
+    return {event.data["code"] for event in shop.events(job) if event.type == "warning"}
 
 
 def test_its_events_tell_steps_checkpoints_and_progress(shop: Workshop) -> None:

@@ -45,6 +45,10 @@ def job_message(record: JobRecord) -> job_pb2.Job:
         start_time=timestamp(record.started),
         end_time=timestamp(record.ended),
         etag=etag(record),
+        warnings=[
+            job_pb2.JobWarning(code=each.code, message=each.message, member=each.member)
+            for each in record.warnings
+        ],
     )
 
 

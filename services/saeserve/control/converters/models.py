@@ -33,6 +33,10 @@ def model_message(found: ModelVersion) -> model_pb2.Model:
         inputs=[_source(source) for source in config.inputs],
         outputs=[_source(source) for source in config.outputs],
         skip_connection=config.skip_connection,
+        warnings=[
+            model_pb2.ModelWarning(code=each.code, message=each.message)
+            for each in lineage.warnings
+        ],
     )
 
 

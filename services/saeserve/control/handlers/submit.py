@@ -20,7 +20,7 @@ from saeserve.jobs.ids import new_job_id
 from saeserve.jobs.layout import job_key, request_key
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
-from saeserve.jobs.record import Failure, JobRecord, Result, Submission
+from saeserve.jobs.record import Failure, JobRecord, JobWarning, Result, Submission
 from saeserve.jobs.states import TERMINAL, JobState
 from saeserve.jobs.submitting import Request
 from saeserve.platform.errors import Conflict, FailedPrecondition
@@ -71,7 +71,7 @@ class Submitter:
         upstream = self._upstream(order)
         fleet = fleet_of(self._index, device_class(spec, self._policy.auto_class))
         resolved, plan = checked(spec, self._inputs, upstream, fleet)
-        submission = self._submission(order, resolved)
+        submission = self._submission(order, resolved, plan)
         if order.validate_only:
             return self._record(submission.model_copy(update={"id": ""})), plan
         admit(plan)
@@ -114,7 +114,7 @@ class Submitter:
             records.append(record)
         return Upstream(records)
 
-    def _submission(self, order: JobOrder, resolved: JobSpec) -> Submission:
+    def _submission(self, order: JobOrder, resolved: JobSpec, plan: Plan) -> Submission:
         now = self._clock()
         return Submission(
             id=new_job_id(now),
@@ -129,6 +129,7 @@ class Submitter:
             priority=order.priority,
             waits_for=order.waits_for,
             max_attempts=order.max_attempts or self._policy.max_attempts,
+            warnings=tuple(JobWarning(**each.model_dump()) for each in plan.warnings),
             created=now,
         )
 

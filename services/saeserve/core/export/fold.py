@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -31,6 +31,7 @@ from saeserve.core.specs.model import (
     ThresholdActivation,
     TopKActivation,
 )
+from saeserve.core.specs.run_warning import RunWarning
 
 DEAD_NORM = 1e-8
 """Decoder rows of a smaller norm have no direction: the latent is exported as dead."""
@@ -175,14 +176,29 @@ def with_statistics(
                 f"{name} has shape {list(value.shape)}, the model d_sae = {model.config.d_sae}"
             )
     finite = {name: value for name, value in (metrics or {}).items() if math.isfinite(value)}
-    known = model.config.lineage
-    lineage = known.model_copy(update={"metrics": {**known.metrics, **finite}})
     return dataclasses.replace(
-        model,
-        config=model.config.model_copy(update={"lineage": lineage}),
+        with_lineage(model, metrics=finite),
         frequency=frequency.to(model.b_enc),
         maximum=maximum.to(model.b_enc),
     )
+
+
+def with_lineage(
+    model: InferenceModel,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    warnings: Sequence[RunWarning] = (),
+) -> InferenceModel:
+    """The model with these figures and warnings added to its lineage."""
+    known = model.config.lineage
+    lineage = known.model_copy(
+        update={
+            "metrics": {**known.metrics, **(metrics or {})},
+            "warnings": (*known.warnings, *warnings),
+        }
+    )
+    config = model.config.model_copy(update={"lineage": lineage})
+    return dataclasses.replace(model, config=config)
 
 
 def _fold_latents(

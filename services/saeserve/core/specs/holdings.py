@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, JumpReluSpec, TopKSpec
+from saeserve.core.specs.closing import is_judged
 from saeserve.core.specs.footprint import (
     ALWAYS,
     STEP,
@@ -260,7 +261,7 @@ def _closing(spec: TrainSpec, data: TrainingData) -> list[Held]:
     ]
     rows = micro_batch_of(spec)
     for moment, wanted in (
-        (Moment.JUDGING, spec.target_l0 is not None),
+        (Moment.JUDGING, is_judged(spec, data.heldout_rows)),
         (Moment.RESAMPLING, spec.resample is not None),
     ):
         if wanted:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.before_run import warnings_of_job
 from saeserve.core.specs.fitting import Refusal, gib, refusal
 from saeserve.core.specs.footprint import STEP, Footprint, Part
 from saeserve.core.specs.holdings import footprint_of
 from saeserve.core.specs.machine import Fleet, Machine
+from saeserve.core.specs.run_warning import MemberWarning
 from saeserve.core.specs.sizes import TrainingData, parameters_of
 from saeserve.core.specs.speed import training_seconds
 from saeserve.core.specs.training import TrainSpec
@@ -69,6 +71,8 @@ class Plan(Spec):
     """Of all steps; reading the data, checkpoints and the closing evaluation come on top."""
     refusal: Refusal | None = None
     """Set where the job would be refused."""
+    warnings: tuple[MemberWarning, ...] = ()
+    """What looks wrong and does not forbid the job."""
 
 
 def plan_training(
@@ -84,11 +88,13 @@ def plan_training(
     sweep's, resolved.
     """
     notes = _spec_notes(asked, resolved)
+    warnings = warnings_of_job(members or resolved.members, data)
     if data is None:
         note = "memory and disk are known once the data set is READY, for they depend on its width"
-        return Plan(steps=resolved.steps, notes=(note, *notes))
+        return Plan(steps=resolved.steps, notes=(note, *notes), warnings=warnings)
     plan = plan_members(members or (resolved,), data, fleet or Fleet())
-    return plan.model_copy(update={"notes": (*notes, *_data_notes(resolved, data), *plan.notes)})
+    notes += [*_data_notes(resolved, data), *plan.notes]
+    return plan.model_copy(update={"notes": tuple(notes), "warnings": warnings})
 
 
 def plan_members(members: Sequence[TrainSpec], data: TrainingData, fleet: Fleet) -> Plan:
@@ -198,7 +204,7 @@ def _data_notes(spec: TrainSpec, data: TrainingData) -> list[str]:
     if data.train_rows and spec.tokens > data.train_rows:
         epochs = spec.tokens / data.train_rows
         notes.append(f"{data.train_rows} training rows are gone through {epochs:.1f} times")
-    if spec.eval_rows > data.heldout_rows:
+    if spec.eval_rows > data.heldout_rows > 0:
         notes.append(
             f"eval_rows is {spec.eval_rows} and {data.heldout_rows} rows are held out; "
             "the closing evaluation takes those"

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from saeserve.core.errors import FormatError, SpecError
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.run_warning import RunWarning
 
 MODEL_FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -74,6 +75,8 @@ class Lineage(Spec):
     job: str = ""
     code_version: str = ""
     metrics: dict[str, float] = Field(default_factory=dict)
+    warnings: tuple[RunWarning, ...] = ()
+    """What a reader of the run's results must know."""
 
 
 class ModelConfig(Spec):

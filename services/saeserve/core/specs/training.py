@@ -160,6 +160,14 @@ class TrainSpec(Spec):
         raise SpecError("train", "no architecture is set")
 
     @property
+    def asked_l0(self) -> float | None:
+        """The mean L0 that was asked for, as target_l0 or k; None where a weight decides."""
+        if self.target_l0 is not None:
+            return self.target_l0
+        chosen = self.architecture
+        return float(chosen.k) if isinstance(chosen, TopKSpec | BatchTopKSpec) else None
+
+    @property
     def steps(self) -> int:
         """Optimiser steps of the run; the last partial batch is dropped."""
         return self.tokens // self.batch_size

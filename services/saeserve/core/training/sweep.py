@@ -28,7 +28,7 @@ from saeserve.core.training.events import (
 )
 from saeserve.core.training.schedules import checkpoint_due
 from saeserve.core.training.setup import TrainingSetup
-from saeserve.core.training.trainer import JUDGED_ROWS, CheckpointSink, Trainer
+from saeserve.core.training.trainer import CheckpointSink, Trainer
 
 FORMAT_VERSION = 1
 SWEEP_FILE = "sweep.json"
@@ -139,7 +139,6 @@ class Sweep:
             yield from self._advance()
             if checkpoint_due(self.step, self._spec):
                 yield from self._commit(sink)
-        yield from self._closing()
         yield Finished(self.step)
 
     def _opening(self) -> Iterator[Warned]:
@@ -179,13 +178,6 @@ class Sweep:
         size = sink.commit(self.step, self._save)
         self._committed = self.step
         yield CheckpointCommitted(self.step, size)
-
-    def _closing(self) -> Iterator[OfMember]:
-        rows = max(self._spec.batch_size, JUDGED_ROWS)
-        self.rows.hold(self.step * self._spec.batch_size, rows)
-        for name, trainer in self._trainers.items():
-            for event in trainer.closing():
-                yield OfMember(name, event)
 
     def _lose(self, name: str, error: DivergedError) -> OfMember:
         """Let the member go. Raises DivergedError when it was the last."""

@@ -35,7 +35,7 @@ from saeserve.core.training.events import (
     Warned,
 )
 from saeserve.core.training.feed import Feed, Pace
-from saeserve.core.training.judging import Sparsity, judge, training_form
+from saeserve.core.training.judging import Judged, judge, training_form
 from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.schedules import checkpoint_due, learning_rate
 from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, check, resolved
@@ -45,7 +45,7 @@ from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import take_step
 
 JUDGED_ROWS = 8192
-"""Rows on which a run's sparsity is judged at its end: those that would have come next."""
+"""Rows on which a run is judged that holds none out: those that would have come next."""
 
 
 class CheckpointSink(Protocol):
@@ -139,7 +139,6 @@ class Trainer:
             yield from self.advance()
             if checkpoint_due(self.step, self.spec):
                 yield from self._commit(sink)
-        yield from self.closing()
         yield Finished(self.step)
 
     def opening(self) -> Iterator[Warned]:
@@ -153,12 +152,6 @@ class Trainer:
         self._train_step()
         if self.step == self.steps or self.step % self.spec.log_every_steps == 0:
             yield self._report()
-
-    def closing(self) -> Iterator[Warned]:
-        """What is to be told after the last step."""
-        sparsity = self.sparsity()
-        if sparsity is not None:
-            yield from sparsity.warnings(self.step)
 
     def check_finite(self) -> None:
         """Raise DivergedError where the state holds NaN or Inf: it is not to be committed."""
@@ -181,20 +174,18 @@ class Trainer:
         """Latents that fired on none of the last min(10 M, half the run) tokens (DESIGN 4)."""
         return dead.final_fraction(self._state.tokens_since_fired_F, self._state.tokens)
 
-    def sparsity(self, heldout: Iterable[Tensor] | None = None) -> Sparsity | None:
-        """How the state as it stands meets target_l0; None without one.
-
-        Judged on prepared `heldout` rows (blocks are micro-batches), else on those that come next.
-        """
-        if self.spec.target_l0 is None:
-            return None
+    def judged(self, heldout: Iterable[Tensor] | None = None) -> Judged:
+        """How the state as it stands does on prepared `heldout` rows, without them on those that
+        come next; both by micro-batches at most."""
         batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
         if heldout is not None:
-            batches = (self._setup.dims.batch(rows.to(self._setup.device)) for rows in heldout)
+            size = self.spec.micro_batch_size or self.spec.batch_size
+            parts = (part.to(self._setup.device) for rows in heldout for part in rows.split(size))
+            batches = map(self._setup.dims.batch, parts)
         trained = training_form(
             self._architecture, self.spec.architecture, self._state, self._context()
         )
-        return judge(self.spec.target_l0, self.form(), trained, batches)
+        return judge(self.form(), trained, batches)
 
     def _train_step(self) -> None:
         state = self._state

@@ -10,6 +10,7 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
 from saeserve.core.data.source import ShardSource
 from saeserve.core.specs.layout import Layout, layout_of
+from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import Stopped
 from saeserve.core.training.feed import Pace
@@ -24,7 +25,7 @@ from saeserve.worker.runners.train_checkpoints import (
     load_preprocessing,
     recorded_threads,
 )
-from saeserve.worker.runners.train_events import tell
+from saeserve.worker.runners.train_events import tell, warn_before
 from saeserve.worker.runners.train_export import Trained, publish
 from saeserve.worker.runners.train_init import initial_form
 from saeserve.worker.runners.train_sweep import Ground, run_sweep
@@ -37,6 +38,8 @@ def run(context: RunContext) -> Completed:
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
     dataset, layout, spec = _resolved(context)
     check_memory(spec, layout, dataset, device_of(context.submission.resource_class))
+    if resume is None:
+        warn_before(context, layout.members(spec), training_data(layout, dataset.manifest))
     source = _source(dataset, layout, spec)
     preprocessing = _preprocessing(context, source, layout, spec, resume)
     if spec.sweep is not None:

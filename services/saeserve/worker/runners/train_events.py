@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from saeserve.core.specs.before_run import warnings_of_job
+from saeserve.core.specs.sizes import TrainingData
+from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import (
     CheckpointCommitted,
     Diverged,
@@ -12,6 +17,15 @@ from saeserve.core.training.events import (
     Warned,
 )
 from saeserve.worker.report import MEMBER_DIVERGED, MemberOf, Report, Scale
+from saeserve.worker.runners.base import RunContext
+
+
+def warn_before(context: RunContext, members: Sequence[TrainSpec], data: TrainingData) -> None:
+    """Report what looks wrong about resolved runs before their first step."""
+    numbers = {spec.model: number for number, spec in enumerate(members)}
+    for each in warnings_of_job(members, data):
+        member = MemberOf(each.member, numbers[each.member]) if each.member else None
+        context.report.warning(0, each.code, each.message, member)
 
 
 def tell(

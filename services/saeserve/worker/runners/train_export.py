@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -11,16 +12,21 @@ from torch import Tensor
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import SideBySide
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
-from saeserve.core.export.fold import Side, fold_between, with_statistics
+from saeserve.core.export.fold import Side, fold_between, with_lineage, with_statistics
 from saeserve.core.export.format import save_model
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.specs.before_run import warnings_before
+from saeserve.core.specs.closing import closing_warnings, is_judged
 from saeserve.core.specs.layout import Layout
 from saeserve.core.specs.manifest import SourceEntry
 from saeserve.core.specs.model import Lineage
+from saeserve.core.specs.run_warning import RunWarning
+from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.judging import Judged
 from saeserve.core.training.trainer import Trainer
-from saeserve.jobs.record import Output
-from saeserve.worker.report import finite
+from saeserve.jobs.record import JobWarning, Output
+from saeserve.worker.report import MemberOf, finite
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.datasets import heldout
 from saeserve.worker.runners.scratch import scratch_folder
@@ -39,12 +45,14 @@ class Trained:
     pace: Mapping[str, float]
     number: int = 0
     """Which of the job's outputs it is."""
+    member: MemberOf | None = None
+    """Of a sweep: which member it is."""
 
 
 def publish(context: RunContext, trained: Trained) -> Output:
     """Evaluate, export and publish; the same job publishes the same version however often."""
     context.check_stop()
-    model = _evaluated(context, trained, _folded(context, trained))
+    model, warnings = _judged(context, trained, _folded(context, trained))
     folder = scratch_folder(context)
     save_model(model, folder)
     context.check_fence()
@@ -53,7 +61,46 @@ def publish(context: RunContext, trained: Trained) -> Output:
     )
     context.report.log(f"published {resource}")
     metrics = {**model.config.lineage.metrics, **_pace(trained)}
-    return Output(model=resource, metrics=metrics)
+    return Output(model=resource, metrics=metrics, warnings=_kept(trained, warnings))
+
+
+def _judged(
+    context: RunContext, trained: Trained, model: InferenceModel
+) -> tuple[InferenceModel, tuple[RunWarning, ...]]:
+    """The model with its closing figures and the warnings that follow from them, which are events
+    too; judged on held-out rows, without any on the training rows that would have come next."""
+    spec, step = trained.spec, trained.trainer.step
+    judged = _beside_training(context, trained)
+    model = _evaluated(context, trained, model)
+    figures = model.config.lineage.metrics
+    if judged is not None:
+        figures = {"fvu": judged.fvu, "l0": judged.l0, **figures}
+    rows = "held-out" if _evaluates(trained) else "training"
+    found = closing_warnings(spec, figures.get("fvu", math.nan), figures["l0"], rows)
+    if spec.asked_l0 is not None:
+        model = with_lineage(model, metrics={"l0_miss": figures["l0"] / spec.asked_l0 - 1})
+    if judged is not None:
+        found += judged.warnings()
+        model = with_lineage(model, metrics=finite(judged.metrics()))
+    for warning in found:
+        context.report.warning(step, warning.code, warning.message, trained.member)
+    data = training_data(trained.layout, trained.dataset.manifest)
+    found = (*warnings_before(spec, data), *found)
+    return with_lineage(model, warnings=found), found
+
+
+def _beside_training(context: RunContext, trained: Trained) -> Judged | None:
+    if not is_judged(trained.spec, trained.dataset.manifest.heldout_rows):
+        return None
+    if not _evaluates(trained):
+        return trained.trainer.judged()
+    rows = _heldout(context, trained)
+    return trained.trainer.judged(map(trained.preprocessing.apply, rows))
+
+
+def _kept(trained: Trained, warnings: Iterable[RunWarning]) -> tuple[JobWarning, ...]:
+    member = trained.member.name if trained.member is not None else ""
+    return tuple(JobWarning(code=w.code, message=w.message, member=member) for w in warnings)
 
 
 def _folded(context: RunContext, trained: Trained) -> InferenceModel:
@@ -81,20 +128,8 @@ def _lineage(context: RunContext, trained: Trained) -> Lineage:
         source=", ".join(_names(trained.layout.inputs)),
         job=context.submission.id,
         code_version=version("saeserve"),
-        metrics=finite(
-            {"dead_fraction": trained.trainer.dead_fraction(), **_sparsity(context, trained)}
-        ),
+        metrics=finite({"dead_fraction": trained.trainer.dead_fraction()}),
     )
-
-
-def _sparsity(context: RunContext, trained: Trained) -> dict[str, float]:
-    """How target_l0 was met: on held-out rows, else on those that would have come next; {} without
-    a target."""
-    heldout_rows = None
-    if _evaluates(trained):
-        heldout_rows = map(trained.preprocessing.apply, _heldout(context, trained))
-    found = trained.trainer.sparsity(heldout_rows)
-    return found.metrics() if found is not None else {}
 
 
 def _evaluates(trained: Trained) -> bool:

@@ -103,7 +103,8 @@ def _outputs(
             yield Output(member=name, failure=_failure(sweep.lost[name]))
         else:
             kept = (ground.dataset, ground.layout, ground.preprocessing)
-            yield publish(context, Trained(spec, *kept, trainer, pace, number))
+            member = MemberOf(name, number)
+            yield publish(context, Trained(spec, *kept, trainer, pace, number, member))
 
 
 def _failure(lost: Lost) -> Failure:
