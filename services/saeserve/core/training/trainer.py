@@ -180,8 +180,8 @@ class Trainer:
         batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
         if heldout is not None:
             size = self.spec.micro_batch_size or self.spec.batch_size
-            parts = (part.to(self._setup.device) for rows in heldout for part in rows.split(size))
-            batches = map(self._setup.dims.batch, parts)
+            parts = (rows[i : i + size] for rows in heldout for i in range(0, len(rows), size))
+            batches = (self._setup.dims.batch(part.to(self._setup.device)) for part in parts)
         trained = training_form(
             self._architecture, self.spec.architecture, self._state, self._context()
         )
