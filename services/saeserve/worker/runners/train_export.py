@@ -12,7 +12,8 @@ from torch import Tensor
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import SideBySide
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
-from saeserve.core.export.fold import Side, fold_between, with_lineage, with_statistics
+from saeserve.core.export.annotate import with_lineage, with_statistics
+from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.format import save_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.before_run import warnings_before
