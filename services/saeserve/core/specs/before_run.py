@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from saeserve.core.specs.architectures import AuxKSpec, JumpReluSpec, PenaltySpec
-from saeserve.core.specs.run_warning import MemberWarning, RunWarning
+from saeserve.core.specs.run_warning import JobWarning, RunWarning
 from saeserve.core.specs.sizes import TrainingData
 from saeserve.core.specs.training import TrainSpec
 
@@ -37,14 +37,14 @@ def warnings_before(spec: TrainSpec, data: TrainingData | None) -> tuple[RunWarn
 
 def warnings_of_job(
     members: Sequence[TrainSpec], data: TrainingData | None
-) -> tuple[MemberWarning, ...]:
+) -> tuple[JobWarning, ...]:
     """Those of all members (resolved): one that all of them share word for word is of the job."""
     found: dict[RunWarning, list[str]] = {}
     for spec in members:
         for warning in warnings_before(spec, data):
             found.setdefault(warning, []).append(spec.model)
     return tuple(
-        MemberWarning(code=each.code, message=each.message, member=member)
+        JobWarning(code=each.code, message=each.message, member=member)
         for each, models in found.items()
         for member in ([""] if len(models) == len(members) else models)
     )

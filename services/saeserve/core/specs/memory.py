@@ -16,7 +16,7 @@ from saeserve.core.specs.fitting import Refusal, gib, refusal
 from saeserve.core.specs.footprint import STEP, Footprint, Part
 from saeserve.core.specs.holdings import footprint_of
 from saeserve.core.specs.machine import Fleet, Machine
-from saeserve.core.specs.run_warning import MemberWarning
+from saeserve.core.specs.run_warning import JobWarning
 from saeserve.core.specs.sizes import TrainingData, parameters_of
 from saeserve.core.specs.speed import training_seconds
 from saeserve.core.specs.training import TrainSpec
@@ -71,7 +71,7 @@ class Plan(Spec):
     """Of all steps; reading the data, checkpoints and the closing evaluation come on top."""
     refusal: Refusal | None = None
     """Set where the job would be refused."""
-    warnings: tuple[MemberWarning, ...] = ()
+    warnings: tuple[JobWarning, ...] = ()
     """What looks wrong and does not forbid the job."""
 
 

@@ -14,7 +14,7 @@ class RunWarning(Spec):
     message: str
 
 
-class MemberWarning(RunWarning):
+class JobWarning(RunWarning):
     """A warning about a job's training run; of a sweep about one member, or all of them."""
 
     member: str = ""
