@@ -367,7 +367,9 @@ Global___SweepSpec: _TypeAlias = SweepSpec  # noqa: Y015
 
 @_typing.final
 class ResampleSpec(_message.Message):
-    """Resampling of dead latents (Bricken et al. 2023, Towards Monosemanticity)."""
+    """Resampling of dead latents (Bricken et al. 2023, Towards Monosemanticity). A resampled latent counts
+    as dead until it fires, and is neither resampled again nor taken by AuxK within dead_window_tokens.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -375,7 +377,9 @@ class ResampleSpec(_message.Message):
     FRACTION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     fraction: _builtins.float
-    """Norm of their encoder rows, over the mean norm of the others'."""
+    """Norm of their encoder rows, over the mean norm of the others'; for the TopK family more where it
+    takes more to be among the largest on the row whose direction a latent took.
+    """
     rows: _builtins.int
     """Rows whose losses are compared; never more than an epoch."""
     @_builtins.property

@@ -26,7 +26,7 @@ _GAUGES = {
 _HELP = {
     "fvu": "Fraction of variance unexplained on the latest training batch.",
     "l0": "Mean active latents a row of the latest training batch.",
-    "dead": "Latents that have not fired for the dead window.",
+    "dead": "Latents that fired on none of the last dead_window_tokens training tokens.",
     "lr": "Learning rate of the latest step.",
     "tokens_per_second": "Training rows a second, optimiser included.",
     "data_wait_fraction": "Share of the time that training waits for activation rows.",

@@ -38,7 +38,7 @@ def test_counts_bytes_by_hand() -> None:
     memory = plan.memory
     assert memory is not None
     assert memory.parameter_bytes == memory.gradient_bytes == 4 * plan.parameters
-    assert memory.optimizer_bytes == 8 * plan.parameters + 8 * 512
+    assert memory.optimizer_bytes == 8 * plan.parameters + 2 * 8 * 512
     assert memory.data_bytes == (50_000 + 16_384) * 64 * 4 + 2 * 50_000 * 8
     assert plan.memory_bytes == max(peak.bytes for peak in memory.peaks)
     assert plan.disk_bytes == plan.parameters * (3 * 12 + 2 * 4)

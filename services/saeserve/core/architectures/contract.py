@@ -78,7 +78,7 @@ class Context:
     scheduled: Mapping[str, float]
     """Current values of the architecture's schedules, e.g. the penalty's weight."""
     dead_F: Tensor
-    """bool [F]: latents that have not fired for the dead window."""
+    """bool [F]: latents that neither fired nor were resampled within the dead window."""
     seed: int
     """Draws are keyed by (seed, step, purpose): see ops.draws."""
     collective: Collective

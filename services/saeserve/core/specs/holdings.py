@@ -93,7 +93,7 @@ def _each(
 
 def _state(spec: TrainSpec, data: TrainingData) -> list[Held]:
     shapes = _shapes(spec, data)
-    counters = Held("tokens_since_fired", (spec.d_sae,), "int64", TRAINED, Part.OPTIMIZER)
+    counters = Held("tokens since firing", (2, spec.d_sae), "int64", TRAINED, Part.OPTIMIZER)
     return [
         *_each("", shapes, ALWAYS, Part.PARAMETERS),
         *_each("first.", shapes, TRAINED, Part.OPTIMIZER),

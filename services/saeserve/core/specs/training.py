@@ -71,9 +71,10 @@ class PreprocessSpec(Spec):
 class ResampleSpec(Spec):
     """Resampling of dead latents (Bricken et al. 2023, Towards Monosemanticity, appendix A.6).
 
-    After each of `steps` dead latents (as dead_window_tokens counts them) take the direction of a
-    row, drawn by the square of its loss among `rows` rows; their encoder rows get `fraction` of
-    the mean norm of the others'.
+    After each of `steps` dead latents (as dead_window_tokens counts them, if they were not
+    resampled within that window) take the direction of a row, drawn by the square of its loss among
+    `rows` rows; their encoder rows get `fraction` of the mean norm of the others', in the TopK
+    family more where it takes more to fire on that row.
     """
 
     steps: tuple[Annotated[int, Field(ge=1)], ...] = (25_000, 50_000, 75_000, 100_000)

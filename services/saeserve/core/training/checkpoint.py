@@ -24,7 +24,8 @@ from saeserve.core.training.state import TrainerState
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)
-"""Format 1 does not say which data the run was trained on."""
+"""Format 1 does not say which data the run was trained on, and has one counter for the tokens since
+a latent fired or was resampled."""
 TENSORS_FILE = "state.safetensors"
 HEADER_FILE = "checkpoint.json"
 
@@ -125,6 +126,8 @@ def load(
         was, now = (header.d_in, header.d_out), (dims.d_in, dims.d_out)
         raise _error(folder, f"(d_in, d_out) was {was} and the data now has {now}")
     tensors = _read_tensors(folder, header)
+    if header.format_version == 1:
+        tensors = _with_both_counters(tensors)
     moved = {name: value.to(device, copy=True) for name, value in tensors.items()}
     try:
         state = TrainerState.from_tensors(moved, header.step, header.tokens)
@@ -172,6 +175,12 @@ def _read_tensors(folder: Path, header: Header) -> Tensors:
     if wrong:
         raise _error(folder, f"{TENSORS_FILE} and {HEADER_FILE} differ in {sorted(wrong)}")
     return tensors
+
+
+def _with_both_counters(tensors: Tensors) -> Tensors:
+    """What format 1 kept as one counter stands for both."""
+    one, other = "counters.tokens_since_fired", "counters.tokens_since_fired_or_resampled"
+    return {**tensors, other: tensors[one]} if one in tensors else tensors
 
 
 def _entries(tensors: Tensors) -> dict[str, TensorEntry]:

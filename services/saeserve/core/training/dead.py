@@ -1,4 +1,10 @@
-"""Dead latents, always counted in tokens (DESIGN section 4)."""
+"""Dead latents, always counted in tokens (DESIGN section 4).
+
+A latent is dead that fired on none of the last tokens; the window is in the figure's name: `dead`
+counts over dead_window_tokens, `dead_fraction` over the last min(10 M, half the run). Only firing
+ends it: a latent that was resampled is dead until it fires. A window that is not whole batches is
+rounded up to them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +22,11 @@ def update_(tokens_since_fired_F: Tensor, fired_F: Tensor, batch_tokens: int) ->
 def mask(tokens_since_fired_F: Tensor, window_tokens: int) -> Tensor:
     """bool [F]: latents that have not fired for at least `window_tokens` tokens."""
     return tokens_since_fired_F >= window_tokens
+
+
+def count(tokens_since_fired_F: Tensor, window_tokens: int) -> float:
+    """How many latents fired on none of the last `window_tokens` tokens."""
+    return float(mask(tokens_since_fired_F, window_tokens).sum())
 
 
 def final_fraction(tokens_since_fired_F: Tensor, tokens: int) -> float:

@@ -31,6 +31,9 @@ class TrainerState:
     """Steps done."""
     tokens: int
     """Rows seen."""
+    tokens_since_fired_or_resampled_F: Tensor
+    """Says what AuxK and resampling act on: a resampled latent has a window of its own to fire in,
+    and does not count as fired."""
     control: Tensors = field(default_factory=_no_control)
     """What `sparsity.Controller` carries; empty where there is none."""
 
@@ -46,6 +49,7 @@ class TrainerState:
             meter=Meter.empty(),
             step=0,
             tokens=0,
+            tokens_since_fired_or_resampled_F=dead.never_fired(d_sae, device),
         )
 
     def tensors(self) -> Tensors:
@@ -57,7 +61,10 @@ class TrainerState:
             "architecture": self.architecture,
             "meter": self.meter.sums,
             "control": self.control,
-            "counters": {"tokens_since_fired": self.tokens_since_fired_F},
+            "counters": {
+                "tokens_since_fired": self.tokens_since_fired_F,
+                "tokens_since_fired_or_resampled": self.tokens_since_fired_or_resampled_F,
+            },
         }
         return {
             f"{group}.{name}": t for group, named in groups.items() for name, t in named.items()
@@ -65,16 +72,18 @@ class TrainerState:
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, step: int, tokens: int) -> TrainerState:
-        """The inverse of `tensors`; raises KeyError where the counters are missing."""
+        """The inverse of `tensors`; raises KeyError where a counter is missing."""
         groups: dict[str, Tensors] = {}
         for full_name, value in tensors.items():
             group, _, name = full_name.partition(".")
             groups.setdefault(group, {})[name] = value
+        counters = groups.get("counters", {})
         return cls(
             params=groups["params"],
             moments=Moments(first=groups["first"], second=groups["second"]),
             architecture=groups.get("architecture", {}),
-            tokens_since_fired_F=groups["counters"]["tokens_since_fired"],
+            tokens_since_fired_F=counters["tokens_since_fired"],
+            tokens_since_fired_or_resampled_F=counters["tokens_since_fired_or_resampled"],
             meter=Meter(groups.get("meter", {})),
             step=step,
             tokens=tokens,
@@ -88,6 +97,7 @@ class TrainerState:
             for name in names & group.keys():
                 group[name] = group[name][order_F]
         self.tokens_since_fired_F = self.tokens_since_fired_F[order_F]
+        self.tokens_since_fired_or_resampled_F = self.tokens_since_fired_or_resampled_F[order_F]
 
     def finite(self) -> bool:
         """Whether parameters, moments and carried state are free of NaN and Inf."""

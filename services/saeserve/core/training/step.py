@@ -61,7 +61,8 @@ def take_step(
         optimizer,
         state.step,
     )
-    dead.update_(state.tokens_since_fired_F, sums.fired_F, sums.rows)
+    for counter_F in (state.tokens_since_fired_F, state.tokens_since_fired_or_resampled_F):
+        dead.update_(counter_F, sums.fired_F, sums.rows)
     state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})
     state.step += 1
     state.tokens += sums.rows

@@ -208,7 +208,7 @@ class Trainer:
         rows = min(spec.resample.rows, self._setup.source.rows)
         block = spec.micro_batch_size or spec.batch_size
         upcoming = Upcoming(self.feed.read, state.tokens, rows, block, spec.seed)
-        count = resample(state, self.form(), self._dead(), upcoming, spec.resample.fraction)
+        count = resample(state, self.form(), self._neglected(), upcoming, spec.resample.fraction)
         state.meter.add({"resampled": count})
 
     def _micro_batches(self, rows: int) -> Iterator[Batch]:
@@ -224,7 +224,7 @@ class Trainer:
             step=self.step,
             steps=self.steps,
             scheduled=self._scheduled(self.step),
-            dead_F=self._dead(),
+            dead_F=self._neglected(),
             seed=spec.seed,
             collective=OneRank(),
             encoder_dtype=self._encoder_dtype,
@@ -236,8 +236,11 @@ class Trainer:
         found = self._architecture.scheduled(self.spec.architecture, step, self.steps)
         return {name: value for name, value in found.items() if name != self._controller.replaces}
 
-    def _dead(self) -> Tensor:
-        return dead.mask(self._state.tokens_since_fired_F, self.spec.dead_window_tokens)
+    def _neglected(self) -> Tensor:
+        """Dead latents that were not resampled within the window either: what AuxK and resampling
+        act on. AuxK would turn a latent that was just resampled away from its row."""
+        counter_F = self._state.tokens_since_fired_or_resampled_F
+        return dead.mask(counter_F, self.spec.dead_window_tokens)
 
     def _rate(self, step: int) -> float:
         settings = self.spec.optimizer
@@ -262,7 +265,7 @@ class Trainer:
             "l0": sums["fired"] / rows,
             "grad_norm": sums["grad_norm"] / steps,
             **self._pace.values(rows),
-            "dead": float(self._dead().sum()),
+            "dead": dead.count(self._state.tokens_since_fired_F, self.spec.dead_window_tokens),
             "lr": self._rate(last),
             **self._scheduled(last),
             **self._controller.values(self._state.control, self.step),

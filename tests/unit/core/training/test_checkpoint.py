@@ -136,16 +136,33 @@ def test_another_spec_is_refused_saying_what_differs(
         checkpoint.load(trained[1], other, DIMS, CPU)
 
 
-def test_a_state_without_counters_is_refused(trained: tuple[TrainerState, Path]) -> None:
-    state, folder = trained
-    tensors = state.tensors()
-    del tensors["counters.tokens_since_fired"]
-    empty = folder / "other"
-    empty.mkdir()
+def saved_without(state: TrainerState, names: list[str], folder: Path) -> Path:
+    folder.mkdir()
+    tensors = {name: value for name, value in state.tensors().items() if name not in names}
     state.tensors = lambda: tensors
-    checkpoint.save(empty, state, SPEC, DIMS)
-    with pytest.raises(CheckpointError, match="holds no counters"):
-        checkpoint.load(empty, SPEC, DIMS, CPU)
+    checkpoint.save(folder, state, SPEC, DIMS)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tokens_since_fired", "tokens_since_fired_or_resampled"])
+def test_a_state_without_a_counter_is_refused(
+    name: str, trained: tuple[TrainerState, Path]
+) -> None:
+    state, folder = trained
+    incomplete = saved_without(state, [f"counters.{name}"], folder / "other")
+    with pytest.raises(CheckpointError, match=f"holds no {name}$"):
+        checkpoint.load(incomplete, SPEC, DIMS, CPU)
+
+
+def test_format_1_had_one_counter_for_both(trained: tuple[TrainerState, Path]) -> None:
+    state, folder = trained
+    counter_F = state.tokens_since_fired_F
+    old = saved_without(state, ["counters.tokens_since_fired_or_resampled"], folder / "old")
+    edit(old, format_version=1)
+    loaded = checkpoint.load(old, SPEC, DIMS, CPU).state
+    assert torch.equal(loaded.tokens_since_fired_F, counter_F)
+    assert torch.equal(loaded.tokens_since_fired_or_resampled_F, counter_F)
+    assert loaded.tokens_since_fired_F is not loaded.tokens_since_fired_or_resampled_F
 
 
 def test_a_full_disk_is_told_as_such(

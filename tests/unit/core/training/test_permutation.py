@@ -31,7 +31,8 @@ def test_every_tensor_of_a_latent_moves_with_it(tmp_path: Path) -> None:
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     of_latents = {"W_enc", "b_enc", "W_dec"}
     expected = {f"{group}.{name}" for group in ("params", "first", "second") for name in of_latents}
-    assert moved == expected | {"architecture.frequency", "counters.tokens_since_fired"}
+    counters = {f"counters.tokens_since_fired{which}" for which in ("", "_or_resampled")}
+    assert moved == expected | counters | {"architecture.frequency"}
     for name in moved:
         assert torch.equal(after[name], before[name][order]), name
 
