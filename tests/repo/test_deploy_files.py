@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from saeserve.cli.settings import CliSettings
 from saeserve.control.settings import ControlSettings
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.address import parse_tcp
@@ -50,7 +51,8 @@ def settings(service: str, monkeypatch: pytest.MonkeyPatch, override: Tree | Non
     """The service's settings under its environment in the compose file; unknown names fail."""
     more = (override or {}).get("services", {}).get(service, {}).get("environment", {})
     environment: dict[str, str] = {**SERVICES[service]["environment"], **more}
-    fields = {PREFIX + name.upper() for name in SETTINGS[service].model_fields}
+    read = [SETTINGS[service], *((CliSettings,) if service == "control" else ())]
+    fields = {PREFIX + name.upper() for each in read for name in each.model_fields}
     assert not {name for name in environment if name.startswith(PREFIX)} - fields
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -99,6 +101,18 @@ def test_the_environment_is_what_the_service_reads(
     for address in (read[name] for name in read if name.endswith("_address")):
         assert parse_tcp(address).host == "0.0.0.0"
         assert read["insecure"]
+
+
+def test_the_command_line_in_controls_image_finds_the_services(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings("control", monkeypatch)
+    assert "cli" in SERVICES["control"]["build"]["args"]["EXTRAS"].split(",")
+    found = CliSettings.load()
+    assert found.inference_address == "inference:" + str(
+        parse_tcp(SERVICES["inference"]["environment"]["SAESERVE_INFERENCE_ADDRESS"]).port
+    )
+    assert set(SERVICES["control"]["networks"]) & set(SERVICES["inference"]["networks"])
 
 
 @pytest.mark.parametrize("override", OVERRIDES)
@@ -210,7 +224,7 @@ def test_valkey_is_as_durable_as_the_embedded_broker() -> None:
 def test_each_image_is_built_with_its_extra_and_runs_its_module(service: str) -> None:
     build = SERVICES[service]["build"]
     assert build["dockerfile"] == "deploy/docker/Dockerfile"
-    assert build["target"] == build["args"]["EXTRAS"] == service
+    assert build["target"] == build["args"]["EXTRAS"].split(",")[0] == service
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert service in project["optional-dependencies"]
     assert f'ENTRYPOINT ["python", "-m", "saeserve.{service}"]' in stages()[service]

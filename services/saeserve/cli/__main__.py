@@ -6,9 +6,9 @@ import sys
 
 import typer
 
-from saeserve.cli import datasets, interchange, jobs, models, submit
+from saeserve.cli import datasets, interchange, jobs, logs, models, submit
 from saeserve.cli.doctor import doctor
-from saeserve.cli.output import errors
+from saeserve.cli.output import errors, styled
 from saeserve.cli.plan import plan
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
@@ -24,6 +24,9 @@ app.add_typer(submit.app, name="submit")
 app.command()(plan)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(datasets.app, name="datasets")
+jobs.app.command("logs")(logs.logs)
+jobs.app.command("download")(logs.download_job)
+models.app.command("download")(interchange.download_model)
 models.app.command("import")(interchange.import_model)
 models.app.command("export")(interchange.export_model)
 app.add_typer(models.app, name="models")
@@ -36,10 +39,10 @@ def main() -> None:
     try:
         app()
     except ClientError as error:
-        errors.print(f"[red]{error.reason or error.code}[/red]: {error}", highlight=False)
+        errors.print(styled("red", error.reason or error.code, f": {error}"))
         sys.exit(1)
     except ServiceError as error:
-        errors.print(f"[red]{error.reason}[/red]: {error.text()}", highlight=False)
+        errors.print(styled("red", error.reason, f": {error.text()}"))
         sys.exit(1)
 
 

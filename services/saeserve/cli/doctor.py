@@ -14,7 +14,7 @@ import grpc
 import typer
 from grpc_health.v1 import health_pb2
 
-from saeserve.cli.output import Json, print_json, print_table, size
+from saeserve.cli.output import Json, print_json, print_table, size, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.platform.address import check_allowed
 from saeserve.platform.errors import ServiceError, StartupError
@@ -54,7 +54,7 @@ def doctor(as_json: Json = False) -> None:
             ("", "subject", "found", "what to do"),
             (
                 (
-                    f"[{colours[finding.verdict]}]{finding.verdict}[/]",
+                    styled(colours[finding.verdict], finding.verdict),
                     finding.subject,
                     finding.detail,
                     finding.remedy,
@@ -67,16 +67,19 @@ def doctor(as_json: Json = False) -> None:
 
 
 def findings(settings: CliSettings) -> Iterator[Finding]:
-    """Every check, in order."""
+    """Every check, in order. Store and broker are checked where this machine has them: services
+    that answer from elsewhere have their own."""
+    servers = [(name, address, _health(name, address)) for name, address in _servers(settings)]
+    served = any(health.verdict != "fail" for name, _, health in servers if name == "control")
     yield Finding("python", "ok", platform.python_version())
     yield from _packages()
     yield _accelerator()
-    yield _store(settings)
+    yield _store(settings, served)
     yield from _roots(settings)
-    yield _broker(settings)
-    for name, address in _servers(settings):
-        yield _health(name, address)
-        yield _exposure(name, address, settings.insecure)
+    yield _broker(settings, served)
+    for name, address, health in servers:
+        yield health
+        yield _exposure(name, address, settings.insecure or health.verdict != "fail")
 
 
 def _packages() -> Iterator[Finding]:
@@ -97,7 +100,9 @@ def _accelerator() -> Finding:
     return Finding("accelerator", "ok", "none; CPU with " + (", ".join(named) or "no AVX"))
 
 
-def _store(settings: CliSettings) -> Finding:
+def _store(settings: CliSettings, served: bool) -> Finding:
+    if served and not settings.store.exists():
+        return _elsewhere("store", settings)
     store = ArtifactStore(settings.store)
     try:
         store.check()
@@ -120,13 +125,21 @@ def _roots(settings: CliSettings) -> Iterator[Finding]:
             )
 
 
-def _broker(settings: CliSettings) -> Finding:
+def _broker(settings: CliSettings, served: bool) -> Finding:
+    if served and not settings.redis_url and not settings.broker_socket.exists():
+        return _elsewhere("broker", settings)
     try:
         with connect(settings.broker_url) as client:
             check(client)
     except ServiceError as error:
         return Finding("broker", "fail", f"{settings.broker_url}: {error.message}", error.remedy)
     return Finding("broker", "ok", settings.broker_url)
+
+
+def _elsewhere(subject: str, settings: CliSettings) -> Finding:
+    return Finding(
+        subject, "ok", f"not on this machine; the service at {settings.control_address} has its own"
+    )
 
 
 def _servers(settings: CliSettings) -> Iterator[tuple[str, str]]:
@@ -149,9 +162,10 @@ def _health(name: str, address: str) -> Finding:
     return Finding(name, "ok" if serving else "warn", f"{address} answers")
 
 
-def _exposure(name: str, address: str, insecure: bool) -> Finding:
+def _exposure(name: str, address: str, accepted: bool) -> Finding:
+    """`accepted`: the operator lets it be reached from elsewhere, since it listens there."""
     try:
         check_allowed(address, insecure=False)
     except StartupError as error:
-        return Finding(f"{name} exposure", "warn" if insecure else "fail", str(error), error.remedy)
+        return Finding(f"{name} exposure", "warn" if accepted else "fail", str(error), error.remedy)
     return Finding(f"{name} exposure", "ok", "loopback or unix socket only")

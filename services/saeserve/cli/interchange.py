@@ -1,13 +1,17 @@
-"""`saeserve models import|export`: jobs that exchange models with other libraries."""
+"""`saeserve models import|export|download`: models to and from other libraries and machines."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from saeserve.cli.output import Json
+from saeserve.cli.output import Json, connect, errors
 from saeserve.cli.sending import Priority, RequestId, WaitsFor, Watch, send
+from saeserve.cli.transferring import download, shown
+from saeserve.client.errors import InvalidArgumentError
 
 IMPORTS = (
     "saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope or openai."
@@ -17,11 +21,11 @@ EXPORTS = "saelens, dictionary_learning or sparsify."
 
 def import_model(
     name: Annotated[str, typer.Argument(help="Name of the model to publish.")],
-    path: Annotated[str, typer.Argument(help="Its folder or file, root:relative.")],
+    path: Annotated[str, typer.Argument(help="Its folder or file: local, or root:relative.")],
     format: Annotated[str, typer.Option(help=IMPORTS)],
     source: Annotated[str | None, typer.Option(help="What it reads, e.g. resid_post.8.")] = None,
     activations: Annotated[
-        str | None, typer.Option(help="Rows to compare on: .npy, root:relative.")
+        str | None, typer.Option(help="Rows to compare on: .npy, local or root:relative.")
     ] = None,
     features: Annotated[str | None, typer.Option(help="Their features there: .npy.")] = None,
     reconstruction: Annotated[str | None, typer.Option(help="Their outputs there: .npy.")] = None,
@@ -31,13 +35,18 @@ def import_model(
     watch: Watch = False,
     as_json: Json = False,
 ) -> None:
-    """Publish a model from another library's files; nothing in them is executed."""
+    """Publish a model from another library's files; nothing in them is executed.
+
+    Local files are uploaded first. Repeat the command after an interruption: it goes on where it
+    broke off.
+    """
     reference = {
         "activations": activations,
         "features": features,
         "reconstruction": reconstruction,
     }
     given = {key: value for key, value in reference.items() if value is not None}
+    path, given = _uploaded(path, given)
     job: dict[str, Any] = {"model": name, "path": path, "format": format}
     if source is not None:
         job["source"] = source
@@ -58,3 +67,57 @@ def export_model(
     """Write a model for another library, into exports/<name>/<n>/<format> of the store."""
     spec = {"export_model": {"model": reference, "format": format}}
     send(spec, waits_for, request_id, priority, watch, as_json)
+
+
+def download_model(
+    reference: Annotated[str, typer.Argument(help="name, name@3 or name@alias.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder to make; left out: <name>-<version>.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help=f"The export for another library: {EXPORTS}")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download a version of a model, or what `models export` made of it.
+
+    Repeat the command after an interruption: it goes on where it broke off.
+    """
+    with connect() as client:
+        model = client.models.get(reference)
+    resource, name = model.resource, f"{model.name}-{model.version}"
+    if format is not None:
+        resource, name = f"exports/{model.name}/{model.version}/{format}", f"{name}-{format}"
+    download(resource, folder or Path(name), as_json)
+
+
+def _uploaded(path: str, reference: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Where the server finds what was named: local files, once they are uploaded, in the upload.
+
+    Raises InvalidArgumentError for what is neither there nor has the form root:relative.
+    """
+    local = Path(path)
+    names = {"path": f"model/{local.name}" if local.is_file() else "model"}
+    names |= {key: f"reference/{key}.npy" for key in reference}
+    given = {"path": path, **reference}
+    items = {names[key]: Path(text) for key, text in given.items() if _is_local(text, key)}
+    if items:
+        errors.print(f"uploading {', '.join(str(item) for item in items.values())}")
+        with connect() as client, shown() as progress:
+            upload = client.transfers.upload(items, progress)
+        given |= {key: f"{upload}/{names[key]}" for key in given if names[key] in items}
+    return given.pop("path"), given
+
+
+def _is_local(text: str, field: str) -> bool:
+    if Path(text).exists():
+        return True
+    if ":" not in text and not text.startswith("uploads/"):
+        raise InvalidArgumentError(
+            f"there is no {text} on this machine",
+            code="INVALID_ARGUMENT",
+            reason="LOCAL_FILE_NOT_FOUND",
+            field=field,
+            remedy="correct the path; files of the server are named root:relative",
+        )
+    return False

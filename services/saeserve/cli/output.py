@@ -6,12 +6,14 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from saeserve.cli.settings import CliSettings
 from saeserve.client import Client
@@ -19,8 +21,9 @@ from saeserve.client.values import RunWarning
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
-console = Console()
-errors = Console(stderr=True)
+# Names, messages and remedies may hold brackets and colons, which are text and no markup.
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 
 def connect() -> Client:
@@ -48,8 +51,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0)  # the first is what one copies: never cut
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     console.print(table)
+
+
+def styled(style: str, words: str, rest: str = "") -> Text:
+    """`words` in a style such as "bold" or "red", then plain text."""
+    return Text.assemble((words, style), rest)
 
 
 def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
@@ -57,7 +65,7 @@ def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs:
         if value not in (None, "", (), {}):
-            grid.add_row(f"[bold]{name}[/bold]", str(value))
+            grid.add_row(styled("bold", name), str(value))
     console.print(grid)
 
 
@@ -102,11 +110,19 @@ def warnings_text(warnings: Iterable[RunWarning]) -> str:
     return "\n".join(lines)
 
 
+def _cell(value: object) -> str | Text:
+    if isinstance(value, Text):
+        return value
+    return "" if value is None else str(value)
+
+
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not JSON")

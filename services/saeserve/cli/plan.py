@@ -19,6 +19,7 @@ from saeserve.cli.output import (
     print_json,
     print_table,
     size,
+    styled,
     warnings_text,
 )
 from saeserve.cli.sending import Set
@@ -97,5 +98,4 @@ def _parts(planned: Plan) -> Iterator[tuple[str, str]]:
 
 def _print_refusal(refusal: Refusal) -> None:
     console.file.flush()
-    text = f"[red]{refusal.code}[/red]: {refusal.message} — {refusal.remedy}"
-    errors.print(text, highlight=False)
+    errors.print(styled("red", refusal.code, f": {refusal.message} — {refusal.remedy}"))

@@ -10,6 +10,7 @@ from saeserve.cli.output import (
     print_fields,
     print_json,
     print_table,
+    styled,
     warnings_text,
 )
 from saeserve.client.values import Job, JobFailure
@@ -77,7 +78,7 @@ def _show_members(job: Job) -> None:
 
 
 def _show_error(what: str, error: JobFailure) -> None:
-    errors.print(f"[red]{what}[/red]: {error.message}")
+    errors.print(styled("red", what, f": {error.message}"))
     errors.print(error.remedy)
 
 

@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from saeserve.cli.output import console, errors
+from saeserve.cli.output import console, errors, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
 
@@ -21,10 +21,10 @@ def up() -> None:
     stack = Stack(services, settings.run / "logs", child_environment({}), _say)
     stopping = _stop_on_signals()
     stack.start()
-    console.print(f"[dim]logs in {settings.run / 'logs'}; Ctrl-C stops all[/dim]")
+    console.print(f"logs in {settings.run / 'logs'}; Ctrl-C stops all", style="dim")
     ended = _until_stopped(stack, stopping)
     if ended:
-        errors.print(f"[red]{ended} ended by itself[/red]\n{stack.log_tail(ended)}")
+        errors.print(styled("red", f"{ended} ended by itself", f"\n{stack.log_tail(ended)}"))
     stack.stop()
     console.print("stopped")
     if ended:
@@ -32,7 +32,7 @@ def up() -> None:
 
 
 def _say(name: str, facts: str) -> None:
-    console.print(f"[green]●[/green] [bold]{name:<10}[/bold] {facts}", highlight=False)
+    console.print(styled("green", "●"), styled("bold", f"{name:<10}", f" {facts}"))
 
 
 def _stop_on_signals() -> threading.Event:

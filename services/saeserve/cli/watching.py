@@ -11,8 +11,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from saeserve.cli.output import errors, metrics_text, print_json
+from saeserve.cli.output import errors, metrics_text, print_json, styled
 from saeserve.cli.showing import show_job
 from saeserve.client import Client
 from saeserve.client.values import Job, JobEvent
@@ -23,11 +24,11 @@ SHOWN = ("loss", "fvu", "l0", "dead", "tokens_per_second")
 def follow(client: Client, job: str, as_json: bool) -> None:
     """Show events as they come. Raises typer.Exit(1) unless the job succeeds."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         console=errors,
         disable=as_json,
     ) as bars:
@@ -76,7 +77,7 @@ class Screen:
     def _warning(self, event: JobEvent) -> None:
         code, message = event.data.get("code", ""), event.data.get("message", "")
         of = f"{event.member}: " if event.member else ""
-        self._print(f"[yellow]{code}[/yellow] {of}{message}")
+        self._print(styled("yellow", code, f" {of}{message}"))
         if code == "MEMBER_DIVERGED" and event.member in self._members:
             self._bars.remove_task(self._members.pop(event.member))
 
@@ -85,7 +86,7 @@ class Screen:
             self._members[name] = self._bars.add_task(name, total=self._total, figures="")
         return self._members[name]
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str | Text) -> None:
         self._bars.console.print(text)
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from saeserve.cli.output import console, errors
+from saeserve.cli.output import console, errors, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
 from saeserve.client import Client
@@ -42,7 +42,7 @@ def main() -> None:
     try:
         _demo(stay)
     except (ServiceError, ClientError, run.DemoFailedError) as error:
-        errors.print(f"[red]demo stopped[/red]: {error}", highlight=False)
+        errors.print(styled("red", "demo stopped", f": {error}"))
         sys.exit(1)
 
 
@@ -50,7 +50,7 @@ def _demo(stay: bool) -> None:
     started = time.monotonic()
     model = _language_model()
     documents = texts.write(FOLDER / "texts")
-    console.rule("[bold]saeserve: from text to encoded features")
+    console.rule(styled("bold", "saeserve: from text to encoded features"))
     console.print(f"text: {documents} documents; model: {model.gguf_file}\n", highlight=False)
     stack = _stack(model)
     stack.start()
@@ -112,8 +112,8 @@ def _figures(client: Client, preset: presets.SaePreset, done: Mapping[str, Job])
 
 
 def _where_next() -> None:
+    console.print("look next", style="bold")
     console.print(
-        f"[bold]look next[/bold]\n"
         f"  {FOLDER}/report.html    curves, densities, features\n"
         f"  {FOLDER}/summary.json   the figures\n"
         f"  .venv/bin/python -m saeserve.demo --stay   again (reusing all), services left up:\n"
@@ -156,7 +156,7 @@ def _language_model() -> LanguageModelFiles:
 
 
 def _say(name: str, facts: str) -> None:
-    console.print(f"[green]●[/green] {name:<10} {facts}", highlight=False)
+    console.print(styled("green", "●", f" {name:<10} {facts}"))
 
 
 if __name__ == "__main__":

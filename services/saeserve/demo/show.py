@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from saeserve.cli.output import console, print_table
+from rich.text import Text
+
+from saeserve.cli.output import console, print_table, styled
 from saeserve.client import Client
 from saeserve.client.features import FloatArray
 from saeserve.client.values import Job
@@ -52,16 +54,13 @@ def metrics(client: Client, encoded_rows: int, since: datetime) -> None:
 def contexts(done: Mapping[str, Job]) -> None:
     """Five features of the first SAE with their top-activating contexts."""
     preset = presets.SAES[0]
-    console.print(f"\n[bold]{preset.title}: five features and where they fire most[/bold]")
+    console.print(f"\n{preset.title}: five features and where they fire most", style="bold")
     for feature in evaluation(done[f"evaluate {preset.title}"])["features"]:
         console.print(f"feature {feature['feature']}, on {feature['frequency']:.2%} of tokens")
         for context in feature["contexts"]:
             before, after = _flat(context["before"])[-50:], _flat(context["after"])[:40]
-            console.print(
-                f"  {context['activation']:6.1f}  {before}[reverse]{_flat(context['token'])}"
-                f"[/reverse]{after}",
-                highlight=False,
-            )
+            token = styled("reverse", _flat(context["token"]), after)
+            console.print(Text(f"  {context['activation']:6.1f}  {before}").append_text(token))
 
 
 def write(
@@ -78,7 +77,7 @@ def write(
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.split(" ")).replace("\n", "⏎").replace("[", "\\[")
+    return " ".join(text.split(" ")).replace("\n", "⏎")
 
 
 def _cell(value: float) -> str:
