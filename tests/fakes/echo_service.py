@@ -18,7 +18,7 @@ from saeserve.platform.errors import (
     Overloaded,
     Unavailable,
 )
-from saeserve.platform.grpc_server import Service
+from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, Service
 
 NAME = "test.Echo"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,4 +86,4 @@ def _add(server: grpc.aio.Server) -> None:
     server.add_generic_rpc_handlers((make.method_handlers_generic_handler(NAME, handlers),))
 
 
-ECHO = Service(NAME, _add)
+ECHO = Service(NAME, _add, {"UnaryUnary": MAX_MESSAGE_BYTES})

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import EventsMissing, IndexUnavailable
+from saeserve.jobs.large_specs import indexed
 from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.record import (
     Beat,
@@ -94,6 +95,7 @@ class MemoryIndex:
         with self._reached():
             if record.id in self._entries:
                 return False
+            record = indexed(record)
             leased = record.state in LEASED
             entry = _Entry(record, settled=record.state in TERMINAL)
             entry.lease_epoch = record.epoch if leased else 0

@@ -15,6 +15,7 @@ from saeserve.control.reconcile import ReconcileLoop
 from saeserve.control.servicers.datasets import DatasetServicer, dataset_service
 from saeserve.control.servicers.jobs import JobServicer, job_service
 from saeserve.control.servicers.models import ModelServicer, model_service
+from saeserve.control.servicers.pools import Pools
 from saeserve.control.servicers.transfers import TransferServicer, transfer_service
 from saeserve.control.settings import ControlSettings
 from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
@@ -25,19 +26,21 @@ from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.redis import connect
 from saeserve.platform.store import ArtifactStore
 
-# Handlers wait for disk and Redis; a broker that hangs must not hold up those that need neither.
 _THREADS = 32
+"""For handlers that need the store alone; `Pools` has the others."""
 
 
 class ControlServer(GrpcServer):
     """A server whose `stopping` is set before it waits for running calls."""
 
     stopping: asyncio.Event
+    pools: Pools
 
     async def stop(self) -> None:
         """End watches, then stop as every server does."""
         self.stopping.set()
         await super().stop()
+        self.pools.close()
 
 
 @dataclass(frozen=True)
@@ -79,23 +82,26 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
 
 def make_server(settings: ControlSettings, parts: Parts, metrics: Metrics) -> GrpcServer:
     """The server with all services; make it in a running event loop. Raises StartupError."""
-    stopping = asyncio.Event()
+    stopping, pools = asyncio.Event(), Pools()
     server = ControlServer(
         settings.control_address,
-        _services(settings, parts, stopping),
+        _services(settings, parts, pools, stopping),
         metrics,
         insecure=settings.insecure,
         grace_seconds=settings.grace_seconds,
+        max_calls=settings.max_calls,
     )
-    server.stopping = stopping
+    server.stopping, server.pools = stopping, pools
     return server
 
 
-def _services(settings: ControlSettings, parts: Parts, stopping: asyncio.Event) -> list[Service]:
+def _services(
+    settings: ControlSettings, parts: Parts, pools: Pools, stopping: asyncio.Event
+) -> list[Service]:
     return [
-        job_service(JobServicer(parts.jobs, stopping, settings.watch_seconds)),
-        dataset_service(DatasetServicer(parts.datasets)),
-        model_service(ModelServicer(parts.models)),
+        job_service(JobServicer(parts.jobs, pools, stopping, settings.watch_seconds)),
+        dataset_service(DatasetServicer(parts.datasets, pools)),
+        model_service(ModelServicer(parts.models, pools)),
         transfer_service(TransferServicer(parts.transfers, settings.transfers)),
     ]
 

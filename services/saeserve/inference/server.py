@@ -55,6 +55,7 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
             metrics,
             insecure=settings.insecure,
             grace_seconds=settings.grace_seconds,
+            max_calls=settings.max_calls,
         )
         stack.push_async_callback(server.stop)
         endpoint = serve_metrics(

@@ -13,7 +13,7 @@ from typing_extensions import override
 from saeserve.inference import converters
 from saeserve.inference.handlers import Handlers
 from saeserve.inference.metrics import InferenceMetrics
-from saeserve.platform.grpc_server import Service
+from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, Service
 from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import inference_service_pb2_grpc as pb_grpc
 
@@ -83,7 +83,9 @@ def inference_service(handlers: Handlers, metrics: InferenceMetrics) -> Service:
     """The service, to be added to a server."""
     servicer = InferenceServicer(handlers, metrics)
     return Service(
-        NAME, lambda server: pb_grpc.add_InferenceServiceServicer_to_server(servicer, server)
+        NAME,
+        lambda server: pb_grpc.add_InferenceServiceServicer_to_server(servicer, server),
+        dict.fromkeys(("Encode", "Decode", "Reconstruct"), MAX_MESSAGE_BYTES),
     )
 
 

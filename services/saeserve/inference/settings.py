@@ -18,6 +18,9 @@ class InferenceSettings(ServiceSettings):
     inference_metrics_address: str = "127.0.0.1:9472"
     """Where /metrics is answered."""
 
+    max_calls: int = Field(default=256, ge=1)
+    """As of every service; each may hold a request of 64 MiB."""
+
     inference_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes CUDA when there is one."""
 

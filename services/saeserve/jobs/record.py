@@ -124,6 +124,8 @@ class JobRecord(Value):
     """A job as the index knows it: the submission and what has happened since."""
 
     submission: Submission
+    spec_cut: bool = False
+    """Whether the submission's specs are too large, and only the first entries of lists stand."""
     state: JobState
     reason: str = ""
     attempt: int = 0

@@ -41,6 +41,7 @@ def to_fields(record: JobRecord, stream_length: int) -> dict[str, str | int]:
     submission = record.submission
     return {
         "submission": submission.model_dump_json(),
+        "spec_cut": int(record.spec_cut),
         "class": submission.resource_class,
         "submitter": submission.owner,
         "priority": submission.priority,
@@ -68,6 +69,7 @@ def from_fields(fields: Fields) -> JobRecord:
     failure = fields["failure"]
     return JobRecord(
         submission=Submission.model_validate_json(fields["submission"]),
+        spec_cut=fields.get("spec_cut") == "1",
         state=JobState(fields["state"]),
         reason=fields["reason"],
         attempt=int(fields["attempt"]),

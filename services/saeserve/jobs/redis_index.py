@@ -12,6 +12,7 @@ from itertools import islice
 import redis
 
 from saeserve.core.specs.machine import Machine
+from saeserve.jobs.large_specs import INDEXED_CHARACTERS, indexed
 from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.record import (
     Beat,
@@ -59,7 +60,7 @@ class RedisIndex(RedisStreams):
         """Add a job; see `JobIndex.put`."""
         kept = history[-self._stream_length :]
         left_out += len(history) - len(kept)
-        fields = to_fields(record, self._stream_length) | {"seq": left_out}
+        fields = to_fields(indexed(record), self._stream_length) | {"seq": left_out}
         pairs = [part for pair in fields.items() for part in pair]
         events = [part for event in kept for part in (event.epoch, event.op, event_json(event))]
         return self._scripts.flag("put", record.id, _ms(lease_ttl_s), len(fields), *pairs, *events)
@@ -170,7 +171,7 @@ class RedisIndex(RedisStreams):
 
     def _one(self, script: str, *arguments: str | int) -> JobRecord | None:
         flat = self._scripts.words(script, *arguments)
-        return from_fields(table(flat)) if flat else None
+        return self._record(flat) if flat else None
 
     def _members(self, name: str) -> list[str]:
         with reaching("index"):
@@ -190,4 +191,14 @@ class RedisIndex(RedisStreams):
 
     def _read(self, jobs: Sequence[str]) -> Iterator[JobRecord]:
         found = self._scripts.lists("read", *jobs)
-        return (from_fields(table(flat)) for flat in found if flat)
+        return (self._record(flat) for flat in found if flat)
+
+    def _record(self, flat: list[str]) -> JobRecord:
+        fields = table(flat)
+        record = from_fields(fields)
+        if len(fields["submission"]) <= 4 * INDEXED_CHARACTERS:
+            return record
+        # An older release put it here whole, so that every reading takes seconds.
+        record = indexed(record)
+        self._scripts.flag("shrink", record.id, record.submission.model_dump_json())
+        return record

@@ -33,6 +33,7 @@ _NAMES = (
     "release",
     "request_cancel",
     "runnable",
+    "shrink",
     "start",
     "told",
     "unblock",

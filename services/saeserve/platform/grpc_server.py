@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import grpc.aio
@@ -24,14 +24,14 @@ from saeserve.platform.address import (
 )
 from saeserve.platform.errors import StartupError
 from saeserve.platform.interceptors import CallInterceptor
+from saeserve.platform.messages import SLACK_BYTES, MessageReader
 from saeserve.platform.metrics import Metrics
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-# Tensors need room beside them for the fields of their message.
-_LIMIT = MAX_MESSAGE_BYTES + 64 * 1024
+"""Of any answer, and of requests that carry tensors."""
+MAX_CALLS = 1000
 _OPTIONS = (
-    ("grpc.max_receive_message_length", _LIMIT),
-    ("grpc.max_send_message_length", _LIMIT),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + SLACK_BYTES),
     # Without this a second server on the same port starts, and takes half of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -41,10 +41,14 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Service:
-    """A gRPC service: its full name, and how its servicer is added to a server."""
+    """A gRPC service: its full name, and how its servicer is added to a server.
+
+    `request_bytes` are the sizes that methods take, by name, where it is not the usual 1 MiB.
+    """
 
     name: str
     add: Callable[[grpc.aio.Server], None]
+    request_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class GrpcServer:
@@ -61,13 +65,27 @@ class GrpcServer:
         *,
         insecure: bool = False,
         grace_seconds: float = 10.0,
+        max_calls: int = MAX_CALLS,
     ) -> None:
+        """More than `max_calls` calls at a time are refused before their requests are read."""
         check_allowed(address, insecure=insecure)
         self.address = address
         self.bound = address
         self._grace = grace_seconds
         self._services = tuple(services)
-        self._server = grpc.aio.server(interceptors=[CallInterceptor(metrics)], options=_OPTIONS)
+        reader = MessageReader(
+            {
+                f"/{service.name}/{method}": size
+                for service in services
+                for method, size in service.request_bytes.items()
+            }
+        )
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(metrics, reader)],
+            # What is larger than any method takes is refused by its announced length.
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", reader.largest)),
+            maximum_concurrent_rpcs=max_calls,
+        )
         # The stubs lack the asyncio half of grpc_health.
         self._health = cast(Any, health).aio.HealthServicer()
         self._stopping = asyncio.Event()

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -17,6 +18,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status as rich_status
 
 from saeserve.platform.errors import ServiceError
+from saeserve.platform.messages import MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.status import rpc_status, service_error
 
@@ -36,8 +38,9 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Maps errors to rich statuses and measures calls, of all four kinds."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, reader: MessageReader) -> None:
         self._metrics = metrics
+        self._reader = reader
 
     async def intercept_service(
         self,
@@ -62,19 +65,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         kind = _kind(handler)
         behaviour = getattr(handler, kind)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
+        # Read here rather than by gRPC, which answers UNKNOWN and logs a traceback when it cannot.
+        parse = partial(self._reader.read, method, handler.request_deserializer)
+        read = partial(_each, parse) if handler.request_streaming else parse
 
-        async def awaited(request: object, context: Context) -> object:
+        async def awaited(request: Any, context: Context) -> object:  # noqa: ANN401 - bytes, or an iterator of them
             async with self._around(method, context):
-                return await behaviour(request, context)
+                return await behaviour(read(request), context)
 
-        async def iterated(request: object, context: Context) -> AsyncIterator[object]:
+        async def iterated(request: Any, context: Context) -> AsyncIterator[object]:  # noqa: ANN401 - as above
             async with self._around(method, context):
-                async for response in behaviour(request, context):
+                async for response in behaviour(read(request), context):
                     yield response
 
         return make(
             iterated if inspect.isasyncgenfunction(behaviour) else awaited,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
 
@@ -100,6 +106,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics.grpc_requests.labels(service, name, code.name).inc()
         if seconds is not None:
             self._metrics.grpc_seconds.labels(service, name).observe(seconds)
+
+
+async def _each(
+    parse: Callable[[bytes], object], requests: AsyncIterator[bytes]
+) -> AsyncIterator[object]:
+    async for request in requests:
+        yield parse(request)
 
 
 @asynccontextmanager

@@ -45,6 +45,9 @@ class ServiceSettings(BaseSettings):
     folder to the user that the services run as. Services of several users that share a group (as
     Kubernetes' fsGroup gives volumes) take 007. What exists keeps its mode."""
 
+    max_calls: int = Field(default=1000, ge=1)
+    """Calls that a server answers at a time; more are refused with RESOURCE_EXHAUSTED."""
+
     grace_seconds: float = 10.0
     """How long running calls may go on after a stop signal."""
 

@@ -106,6 +106,7 @@ class Job(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     MEMBER_ERRORS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    SPEC_CUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     owner: _builtins.str
@@ -118,6 +119,10 @@ class Job(_message.Message):
     max_attempts: _builtins.int
     etag: _builtins.str
     """Changes with every change of the record, progress aside."""
+    spec_cut: _builtins.bool
+    """Whether spec and resolved_spec are too large for this answer, so that long lists and texts in
+    them are cut off. In listings that may happen above 16 KiB; GetJob then has more.
+    """
     @_builtins.property
     def spec(self) -> _spec_pb2.JobSpec:
         """As submitted."""
@@ -179,10 +184,11 @@ class Job(_message.Message):
         etag: _builtins.str = ...,
         member_errors: _abc.Iterable[Global___MemberError] | None = ...,
         warnings: _abc.Iterable[Global___JobWarning] | None = ...,
+        spec_cut: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "resolved_spec", b"resolved_spec", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "start_time", b"start_time", "state", b"state", "waits_for", b"waits_for", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "spec_cut", b"spec_cut", "start_time", b"start_time", "state", b"state", "waits_for", b"waits_for", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,7 @@ from tests.fakes.echo_service import ECHO, NAME
 
 from saeserve.platform.errors import StartupError
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, GrpcServer
+from saeserve.platform.messages import USUAL_BYTES
 from saeserve.platform.metrics import Metrics
 
 T = TypeVar("T")
@@ -86,6 +87,52 @@ def test_a_message_of_64_mib_passes_and_a_larger_one_does_not() -> None:
         return size, caught.value.code()
 
     assert run(scenario) == (MAX_MESSAGE_BYTES, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def test_a_method_takes_a_mebibyte_unless_its_service_says_otherwise() -> None:
+    async def scenario(_: GrpcServer, channel: grpc.aio.Channel) -> grpc.StatusCode:
+        parts = cast(Any, channel).stream_unary(f"/{NAME}/StreamUnary")
+        assert len(await parts(iter([bytes(USUAL_BYTES)]))) == USUAL_BYTES
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await parts(iter([bytes(2 * USUAL_BYTES)]))
+        return caught.value.code()
+
+    assert run(scenario) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_more_calls_than_allowed_are_refused_and_room_comes_back() -> None:
+    async def whole() -> list[object]:
+        server = GrpcServer("127.0.0.1:0", [ECHO], Metrics("test"), grace_seconds=0, max_calls=2)
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(server.bound) as channel:
+                echo = method(channel, f"/{NAME}/UnaryUnary")
+                waiting: list[Any] = [echo(b"sleep") for _ in range(2)]
+                refused = await _code_once_full(echo)
+                for each in waiting:
+                    each.cancel()
+                while (code := await _code(echo)) is not grpc.StatusCode.OK:
+                    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+                return [refused]
+        finally:
+            await server.stop()
+
+    assert asyncio.run(whole()) == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+
+
+async def _code_once_full(echo: Callable[[bytes], Awaitable[bytes]]) -> grpc.StatusCode:
+    """The first code other than OK: the waiting calls may not have arrived yet."""
+    while (code := await _code(echo)) is grpc.StatusCode.OK:
+        await asyncio.sleep(0.01)
+    return code
+
+
+async def _code(echo: Callable[[bytes], Awaitable[bytes]]) -> grpc.StatusCode:
+    try:
+        await echo(b"x")
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
 
 
 def test_listens_on_a_unix_socket_and_never_takes_a_live_one(tmp_path: Path) -> None:

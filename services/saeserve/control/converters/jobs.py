@@ -9,17 +9,23 @@ from google.protobuf.json_format import ParseDict
 from saeserve.control.converters.specs import spec_message
 from saeserve.control.converters.times import timestamp
 from saeserve.core.specs.memory import Plan
+from saeserve.jobs.large_specs import shortened
 from saeserve.jobs.record import Failure, JobRecord, Output, Progress
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import job_pb2
 
-_UNTAGGED = {"progress", "revision", "beats", "owner_id"}
+ANSWERED = 2**20
+LISTED = 2**14
+"""Characters of a spec that are told whole: about a job, and in a listing."""
+
+_UNTAGGED = {"progress", "revision", "beats", "spec_cut", "owner_id"}
 """Parts of a record that change without the job changing for its submitter."""
 
 
-def job_message(record: JobRecord) -> job_pb2.Job:
-    """The job as the API tells it."""
+def job_message(record: JobRecord, spec_characters: int = ANSWERED) -> job_pb2.Job:
+    """The job as the API tells it; specs with more than about `spec_characters` are shortened."""
+    record = shortened(record, spec_characters)
     submission = record.submission
     return job_pb2.Job(
         id=record.id,
@@ -49,7 +55,16 @@ def job_message(record: JobRecord) -> job_pb2.Job:
             job_pb2.JobWarning(code=each.code, message=each.message, member=each.member)
             for each in record.warnings
         ],
+        spec_cut=record.spec_cut,
     )
+
+
+def listed_message(record: JobRecord) -> job_pb2.Job:
+    """The job as a listing tells it: without what GetJob is for."""
+    message = job_message(record, LISTED)
+    for output in message.outputs:
+        del output.evaluation.features[:]
+    return message
 
 
 def etag(record: JobRecord) -> str:

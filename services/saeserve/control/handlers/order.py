@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from saeserve.control.handlers.bounds import check_count, check_spec
 from saeserve.control.handlers.catalog import checked_job_id
 from saeserve.platform.errors import InvalidInput
 
@@ -33,12 +34,11 @@ class JobOrder:
         """Raise InvalidInput for the first field that cannot be."""
         for name in ("request_id", "owner"):
             _check_text(getattr(self, name), name)
-        if len(self.labels) > _MAX_LABELS:
-            raise _too_many("labels", len(self.labels), _MAX_LABELS)
+        check_spec(self.spec, "spec")
+        check_count(self.labels, "labels", _MAX_LABELS)
         for key, value in self.labels.items():
             _check_label(key, value)
-        if len(self.waits_for) > _MAX_WAITS:
-            raise _too_many("waits_for", len(self.waits_for), _MAX_WAITS)
+        check_count(self.waits_for, "waits_for", _MAX_WAITS)
         for index, job in enumerate(self.waits_for):
             checked_job_id(job, f"waits_for[{index}]")
         if not 0 <= self.max_attempts <= _MAX_ATTEMPTS:
@@ -76,9 +76,3 @@ def _check_text(text: str, name: str) -> None:
             field=name,
             remedy="shorten it",
         )
-
-
-def _too_many(name: str, count: int, limit: int) -> InvalidInput:
-    return InvalidInput(
-        f"{count} entries; at most {limit} are kept", field=name, remedy="leave some out"
-    )

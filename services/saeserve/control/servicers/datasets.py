@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from typing_extensions import override
 
 from saeserve.control.converters.datasets import dataset_message
+from saeserve.control.converters.pages import fitting
 from saeserve.control.converters.tokens import page_after, page_size, page_token
+from saeserve.control.handlers.bounds import MAX_FILES, check_count
 from saeserve.control.handlers.datasets import DatasetHandlers
 from saeserve.control.servicers.context import Context
+from saeserve.control.servicers.pools import Pools
 from saeserve.platform.errors import InvalidInput
 from saeserve.platform.grpc_server import Service
 from saeserve.registry.dataset import UploadHeader
@@ -19,14 +22,17 @@ from saeserve.v1 import dataset_service_pb2 as pb
 from saeserve.v1 import dataset_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.DatasetService"
+UPLOAD_BYTES = 4 * 1024 * 1024
+"""Of one chunk; the SDK sends 1 MiB at a time."""
 _SCOPE = "datasets"
 
 
 class DatasetServicer(pb_grpc.DatasetServiceServicer):
     """Converts, calls a handler in a thread, converts back."""
 
-    def __init__(self, handlers: DatasetHandlers) -> None:
+    def __init__(self, handlers: DatasetHandlers, pools: Pools) -> None:
         self._handlers = handlers
+        self._pools = pools
 
     @override
     async def UploadDataset(
@@ -34,7 +40,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
     ) -> pb.UploadDatasetResponse:
         """Take one file; what arrived stays when the stream breaks."""
         header = await _header(request_iterator)
-        writer = await asyncio.to_thread(self._handlers.begin_upload, header)
+        writer = await self._pools.call(self._handlers.begin_upload, header)
         await asyncio.to_thread(writer.__enter__)
         try:
             await _receive(request_iterator, writer)
@@ -56,6 +62,7 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         self, request: pb.RegisterDatasetRequest, context: Context
     ) -> pb.RegisterDatasetResponse:
         """Make a data set of files that lie under a root."""
+        check_count(request.files, "files", MAX_FILES)
         register = self._handlers.register
         found = await asyncio.to_thread(register, request.dataset, list(request.files))
         return pb.RegisterDatasetResponse(dataset=dataset_message(found))
@@ -75,24 +82,25 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         """Data sets by name."""
         size, after = page_size(request.page_size), page_after(request.page_token, _SCOPE)
         found, last = await asyncio.to_thread(self._handlers.page, size, after)
-        return pb.ListDatasetsResponse(
-            datasets=[dataset_message(each) for each in found],
-            next_page_token=page_token(_SCOPE, last),
-        )
+        datasets = fitting(dataset_message(each) for each in found)
+        last = last if len(datasets) == len(found) else datasets[-1].name
+        return pb.ListDatasetsResponse(datasets=datasets, next_page_token=page_token(_SCOPE, last))
 
     @override
     async def DeleteDataset(
         self, request: pb.DeleteDatasetRequest, context: Context
     ) -> pb.DeleteDatasetResponse:
         """Delete a data set."""
-        await asyncio.to_thread(self._handlers.delete, request.name, force=request.force)
+        await self._pools.call(self._handlers.delete, request.name, force=request.force)
         return pb.DeleteDatasetResponse()
 
 
 def dataset_service(servicer: DatasetServicer) -> Service:
     """The service, to be added to a server."""
     return Service(
-        NAME, lambda server: pb_grpc.add_DatasetServiceServicer_to_server(servicer, server)
+        NAME,
+        lambda server: pb_grpc.add_DatasetServiceServicer_to_server(servicer, server),
+        {"UploadDataset": UPLOAD_BYTES},
     )
 
 

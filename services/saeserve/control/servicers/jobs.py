@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from saeserve.control.converters.events import event_message, gap_message
-from saeserve.control.converters.jobs import job_message, plan_message, state_of
+from saeserve.control.converters.jobs import job_message, listed_message, plan_message, state_of
+from saeserve.control.converters.pages import fitting
 from saeserve.control.converters.specs import to_plain
 from saeserve.control.converters.tokens import (
     Cursor,
@@ -18,12 +19,14 @@ from saeserve.control.converters.tokens import (
     page_token,
     resume_cursor,
 )
+from saeserve.control.handlers.bounds import MAX_CONDITIONS, check_count
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.submit import Submitter
 from saeserve.control.handlers.watch import News, Watcher
 from saeserve.control.servicers.context import Context
+from saeserve.control.servicers.pools import Pools
 from saeserve.core.specs.jobs import JOB_KINDS
 from saeserve.jobs.record import JobFilter
 from saeserve.platform.errors import InvalidInput, Unavailable
@@ -48,10 +51,11 @@ class JobServicer(pb_grpc.JobServiceServicer):
     """Converts, calls a handler in a thread, converts back."""
 
     def __init__(
-        self, handlers: JobHandlers, stopping: asyncio.Event, watch_seconds: float
+        self, handlers: JobHandlers, pools: Pools, stopping: asyncio.Event, watch_seconds: float
     ) -> None:
         """`stopping` ends watches, which would hold up a stop; they look each `watch_seconds`."""
         self._handlers = handlers
+        self._pools = pools
         self._stopping = stopping
         self._watch_seconds = watch_seconds
 
@@ -61,19 +65,19 @@ class JobServicer(pb_grpc.JobServiceServicer):
     ) -> pb.SubmitJobResponse:
         """Record a job and queue it."""
         order = order_of(request)
-        record, plan = await asyncio.to_thread(self._handlers.submitter.submit, order)
+        record, plan = await self._pools.call(self._handlers.submitter.submit, order)
         return pb.SubmitJobResponse(job=job_message(record), plan=plan_message(plan))
 
     @override
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """The job as it is."""
-        record = await asyncio.to_thread(self._handlers.catalog.get, request.id)
+        record = await self._pools.call(self._handlers.catalog.get, request.id)
         return pb.GetJobResponse(job=job_message(record))
 
     @override
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Jobs that match, newest first."""
-        return await asyncio.to_thread(self._list, request)
+        return await self._pools.call(self._list, request)
 
     @override
     async def CancelJob(
@@ -81,7 +85,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
     ) -> pb.CancelJobResponse:
         """Ask a job to stop."""
         cancel = self._handlers.canceller.cancel
-        record = await asyncio.to_thread(cancel, request.id, request.etag)
+        record = await self._pools.call(cancel, request.id, request.etag)
         return pb.CancelJobResponse(job=job_message(record))
 
     @override
@@ -90,11 +94,11 @@ class JobServicer(pb_grpc.JobServiceServicer):
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """The job, its events, and the job again once it has ended."""
         job, watcher = request.id, self._handlers.watcher
-        record = await asyncio.to_thread(watcher.job, job)
+        record = await self._pools.watch(watcher.job, job)
         cursor = resume_cursor(request.resume_token, job)
         yield pb.WatchJobResponse(job=job_message(record))
         while True:
-            news = await asyncio.to_thread(watcher.look, job, cursor)
+            news = await self._pools.watch(watcher.look, job, cursor)
             for update in _updates(job, cursor, news):
                 yield update
             if news.ended is not None:
@@ -120,10 +124,9 @@ class JobServicer(pb_grpc.JobServiceServicer):
         scope = f"jobs:{request.filter.SerializeToString(deterministic=True).hex()}"
         after = page_after(request.page_token, scope)
         records, last = self._handlers.catalog.page(wanted, page_size(request.page_size), after)
-        return pb.ListJobsResponse(
-            jobs=[job_message(record) for record in records],
-            next_page_token=page_token(scope, last),
-        )
+        jobs = fitting(listed_message(record) for record in records)
+        last = last if len(jobs) == len(records) else jobs[-1].id
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=page_token(scope, last))
 
 
 def order_of(request: pb.SubmitJobRequest) -> JobOrder:
@@ -146,6 +149,8 @@ def job_service(servicer: JobServicer) -> Service:
 
 
 def _filter_of(message: pb.JobFilter) -> JobFilter:
+    for name in ("states", "kinds", "labels"):
+        check_count(getattr(message, name), f"filter.{name}", MAX_CONDITIONS)
     for index, kind in enumerate(message.kinds):
         if kind not in JOB_KINDS:
             raise InvalidInput(

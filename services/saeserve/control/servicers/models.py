@@ -7,9 +7,11 @@ import asyncio
 from typing_extensions import override
 
 from saeserve.control.converters.models import model_message
+from saeserve.control.converters.pages import fitting
 from saeserve.control.converters.tokens import page_after, page_size, page_token
 from saeserve.control.handlers.models import ModelHandlers
 from saeserve.control.servicers.context import Context
+from saeserve.control.servicers.pools import Pools
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import model_service_pb2 as pb
 from saeserve.v1 import model_service_pb2_grpc as pb_grpc
@@ -20,8 +22,9 @@ NAME = "saeserve.v1.ModelService"
 class ModelServicer(pb_grpc.ModelServiceServicer):
     """Converts, calls a handler in a thread, converts back."""
 
-    def __init__(self, handlers: ModelHandlers) -> None:
+    def __init__(self, handlers: ModelHandlers, pools: Pools) -> None:
         self._handlers = handlers
+        self._pools = pools
 
     @override
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -37,17 +40,17 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         scope = f"models:{request.name}"
         size, after = page_size(request.page_size), page_after(request.page_token, scope)
         found, last = await asyncio.to_thread(self._handlers.page, request.name, size, after)
-        return pb.ListModelsResponse(
-            models=[model_message(each) for each in found],
-            next_page_token=page_token(scope, last),
-        )
+        models = fitting(model_message(each) for each in found)
+        if len(models) < len(found):
+            last = f"{models[-1].name}@{models[-1].version}"
+        return pb.ListModelsResponse(models=models, next_page_token=page_token(scope, last))
 
     @override
     async def DeleteModel(
         self, request: pb.DeleteModelRequest, context: Context
     ) -> pb.DeleteModelResponse:
         """Delete one version."""
-        await asyncio.to_thread(self._handlers.delete, request.model, force=request.force)
+        await self._pools.call(self._handlers.delete, request.model, force=request.force)
         return pb.DeleteModelResponse()
 
     @override
