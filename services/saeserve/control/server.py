@@ -102,7 +102,7 @@ def _services(
         job_service(JobServicer(parts.jobs, pools, stopping, settings.watch_seconds)),
         dataset_service(DatasetServicer(parts.datasets, pools)),
         model_service(ModelServicer(parts.models, pools)),
-        transfer_service(TransferServicer(parts.transfers, settings.transfers)),
+        transfer_service(TransferServicer(parts.transfers, pools, settings.transfers)),
     ]
 
 

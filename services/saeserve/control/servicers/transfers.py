@@ -16,6 +16,8 @@ from saeserve.control.converters.transfers import (
 )
 from saeserve.control.handlers.transfers import TransferHandlers
 from saeserve.control.servicers.context import Context
+from saeserve.control.servicers.datasets import UPLOAD_BYTES
+from saeserve.control.servicers.pools import Pools
 from saeserve.platform.errors import InvalidInput, Overloaded
 from saeserve.platform.grpc_server import Service
 from saeserve.registry.upload import UploadWriter
@@ -29,8 +31,9 @@ NAME = "saeserve.v1.TransferService"
 class TransferServicer(pb_grpc.TransferServiceServicer):
     """Moves files, a bounded number at a time; disks are read and written in threads."""
 
-    def __init__(self, handlers: TransferHandlers, limit: int) -> None:
+    def __init__(self, handlers: TransferHandlers, pools: Pools, limit: int) -> None:
         self._handlers = handlers
+        self._pools = pools
         self._limit = limit
         self._running = 0
 
@@ -96,7 +99,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         self, request: pb.DeleteUploadRequest, context: Context
     ) -> pb.DeleteUploadResponse:
         """Remove an upload."""
-        await asyncio.to_thread(self._handlers.delete, request.upload)
+        await self._pools.call(self._handlers.delete, request.upload)
         return pb.DeleteUploadResponse()
 
     @contextlib.contextmanager
@@ -119,7 +122,9 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
 def transfer_service(servicer: TransferServicer) -> Service:
     """The service, to be added to a server."""
     return Service(
-        NAME, lambda server: pb_grpc.add_TransferServiceServicer_to_server(servicer, server)
+        NAME,
+        lambda server: pb_grpc.add_TransferServiceServicer_to_server(servicer, server),
+        {"UploadFile": UPLOAD_BYTES},
     )
 
 
