@@ -32,7 +32,7 @@ def redis_index(valkey: Valkey) -> Iterator[RedisIndex]:
 
 @pytest.fixture
 def reconciler(ledger: Ledger, redis_index: RedisIndex) -> Reconciler:
-    return Reconciler(ledger, redis_index, CountingDoorbell())
+    return Reconciler(ledger, redis_index, CountingDoorbell(), publish=lambda _: None)
 
 
 def populate(ledger: Ledger, index: RedisIndex) -> Lease:
@@ -105,7 +105,7 @@ def test_a_server_that_restarts_empty_is_told_and_filled(tmp_path: Path, ledger:
     folder.mkdir()
     with Valkey(folder) as server, server.client() as client:
         index = RedisIndex(client)
-        reconciler = Reconciler(ledger, index, CountingDoorbell())
+        reconciler = Reconciler(ledger, index, CountingDoorbell(), publish=lambda _: None)
         reconciler.tick()
         ledger.submit(submission("j-1"))
         server.stop()

@@ -34,6 +34,7 @@ class World:
     server: Clock = field(default_factory=Clock)
     """The broker's wall clock."""
     doorbell: CountingDoorbell = field(default_factory=CountingDoorbell)
+    published: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         self.index = MemoryIndex(self.server)
@@ -47,6 +48,7 @@ class World:
             self.ledger,
             self.index,
             self.doorbell,
+            publish=self.published.append,
             owner=owner,
             pace=Pace(lease_ttl_s=TTL, scan_every_s=SCAN, lead_ttl_s=10.0),
             monotonic=self.clock,

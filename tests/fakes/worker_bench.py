@@ -17,6 +17,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Submission
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.order import JobOrder
@@ -62,7 +63,8 @@ class Bench:
 
     @property
     def settlement(self) -> Settlement:
-        return Settlement(self.ledger, self.index, self.doorbell, self.datasets)
+        publication = Publication(self.ledger.store, self.datasets)
+        return Settlement(self.ledger, self.index, self.doorbell, publication)
 
     @property
     def supervisor(self) -> Supervisor:

@@ -42,7 +42,11 @@ class Workshop:
 
     def train(self, job: str, **fields: object) -> ExitCode:
         """Submit a small train job and run an attempt of it."""
-        spec: dict[str, object] = {
+        return self.submit(job, "train", self.train_spec(**fields))
+
+    def train_spec(self, **fields: object) -> dict[str, Any]:
+        """A small train job."""
+        return {
             "dataset": "planted",
             "model": "m",
             "topk": {"k": 4},
@@ -54,7 +58,6 @@ class Workshop:
             "eval_rows": 256,
             **fields,
         }
-        return self.submit(job, "train", spec)
 
     def submit(self, job: str, kind: str, spec: dict[str, Any]) -> ExitCode:
         """Submit a job and run an attempt of it."""
@@ -63,7 +66,11 @@ class Workshop:
 
     def run(self, job: str) -> ExitCode:
         """Run the next attempt of a job."""
-        order = JobOrder(
+        return job_process.run(self.claim(job), self.stop)
+
+    def claim(self, job: str) -> JobOrder:
+        """Claim the next attempt of a job, for `job_process.run`."""
+        return JobOrder(
             claim=self.bench.ledger.claim(job, "w", 0.0),
             store=self.bench.ledger.store.root,
             roots=self.roots,
@@ -71,7 +78,6 @@ class Workshop:
             stop_grace_s=1,
             torch_threads=1,
         )
-        return job_process.run(order, self.stop)
 
     def stop_at(self, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ask the run to stop once it reports `step`, of whichever member."""

@@ -25,6 +25,7 @@ from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.models import ModelRegistry
+from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 
 
@@ -33,6 +34,7 @@ class Parts:
     """What the services call, and what the reconciler works on."""
 
     ledger: Ledger
+    publication: Publication
     index: JobIndex
     doorbell: Doorbell
     jobs: JobHandlers
@@ -52,6 +54,7 @@ def make_parts(
     """Put the handlers together over any index and doorbell."""
     ledger, roots = Ledger(store), Roots(settings.roots)
     datasets, models = DatasetRegistry(store, roots), ModelRegistry(store)
+    publication = Publication(store, datasets)
     catalog = JobCatalog(ledger, index)
     use = LiveUse(catalog, models)
     uploads = ModelUploads(store)
@@ -61,11 +64,12 @@ def make_parts(
     jobs = JobHandlers(
         catalog=catalog,
         submitter=Submitter(ledger, index, doorbell, inputs, policy),
-        canceller=Canceller(ledger, index, datasets, etag),
+        canceller=Canceller(ledger, index, publication, etag),
         watcher=Watcher(catalog, index),
     )
     return Parts(
         ledger=ledger,
+        publication=publication,
         index=index,
         doorbell=doorbell,
         jobs=jobs,

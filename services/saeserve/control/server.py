@@ -114,7 +114,9 @@ def _reconcile_loop(
         tick_every_s=settings.reconcile_seconds,
         lead_ttl_s=settings.leader_seconds,
     )
-    reconciler = Reconciler(parts.ledger, parts.index, parts.doorbell, pace=pace)
+    reconciler = Reconciler(
+        parts.ledger, parts.index, parts.doorbell, publish=parts.publication.apply, pace=pace
+    )
     observer = JobObserver(parts.index, figures, parts.ended)
     return ReconcileLoop(
         reconciler, observer, figures, settings.reconcile_seconds, parts.transfers.sweep

@@ -28,12 +28,20 @@ class Decision(StrEnum):
 
 
 class Decisions:
-    """Decides about single jobs; `now` gives seconds since the epoch."""
+    """Decides about single jobs; `now` gives seconds since the epoch, and `publish` makes what
+    a job's result names be seen, before the index is told of the result."""
 
-    def __init__(self, ledger: Ledger, index: JobIndex, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        index: JobIndex,
+        now: Callable[[], float],
+        publish: Callable[[str], None],
+    ) -> None:
         self._ledger = ledger
         self._index = index
         self._now = now
+        self._publish = publish
 
     def decide(self, record: JobRecord) -> Decision:
         """Bring one job on, as far as the store allows. `record` is what the index says."""
@@ -122,6 +130,7 @@ class Decisions:
         return Decision.CANCELLED if state is JobState.CANCELLED else Decision.FAILED
 
     def _tell(self, result: Result) -> None:
+        self._publish(result.job)
         tell_end(self._ledger, self._index, result)
 
     def _forget(self, record: JobRecord) -> Decision:

@@ -12,14 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from saeserve.core.errors import SaeError
 from saeserve.jobs.decisions import Decision, Decisions
-from saeserve.jobs.errors import RecordUnreadable
+from saeserve.jobs.errors import IndexUnavailable, RecordUnreadable
 from saeserve.jobs.ids import new_owner
 from saeserve.jobs.leases import HeldLease, SilenceWatch
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, JobIndex
 from saeserve.jobs.record import JobFilter, JobRecord
 from saeserve.jobs.states import TERMINAL, JobState
+from saeserve.platform.errors import ServiceError
 
 _log = logging.getLogger("saeserve.jobs.reconciler")
 
@@ -74,6 +76,7 @@ class Reconciler:
         index: JobIndex,
         doorbell: Doorbell,
         *,
+        publish: Callable[[str], None],
         owner: str = "",
         pace: Pace | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -82,7 +85,7 @@ class Reconciler:
         self._ledger = ledger
         self._index = index
         self._doorbell = doorbell
-        self._decisions = Decisions(ledger, index, now)
+        self._decisions = Decisions(ledger, index, now, publish)
         self._owner = owner or new_owner()
         self._pace = pace or Pace()
         self._monotonic = monotonic
@@ -168,8 +171,10 @@ class Reconciler:
         for record in records:
             try:
                 _count(done, self._decisions.decide(record))
-            except RecordUnreadable as error:
-                _log.error("%s stays as it is: %s", record.id, error.text())
+            except IndexUnavailable:
+                raise
+            except (OSError, SaeError, ServiceError) as error:
+                _log.error("%s stays as it is: %s", record.id, error)
                 done["unreadable"] += 1
 
     def _jobs(self, states: frozenset[JobState]) -> Iterator[JobRecord]:

@@ -12,7 +12,8 @@ from saeserve.core.specs.manifest import DatasetManifest
 
 
 class DatasetState(StrEnum):
-    """Follows from which file exists: manifest.json, failed.json, or neither."""
+    """Follows from which file exists (manifest.json, failed.json or neither), and from the result
+    of the job that makes it where that has not been applied yet."""
 
     PENDING = "PENDING"
     READY = "READY"
@@ -64,6 +65,13 @@ class Created(_Stored):
     format_version: int = 1
     job: str = ""
     created: float
+
+
+class Maker(_Stored):
+    """What makers/<n>.json holds: a job that ingests the data set; the highest number counts."""
+
+    format_version: int = 1
+    job: str
 
 
 class Registered(_Stored):

@@ -27,6 +27,15 @@ def not_ready(found: Dataset, field: str) -> FailedPrecondition:
     )
 
 
+def has_failed(name: str, failure: str) -> FailedPrecondition:
+    """The data set has FAILED for good."""
+    return FailedPrecondition(
+        f"data set {name} has FAILED: {failure}",
+        reason="DATASET_FAILED",
+        remedy="delete it and make it again",
+    )
+
+
 def taken(name: str, job: str) -> Conflict:
     """The name belongs to another data set."""
     return Conflict(

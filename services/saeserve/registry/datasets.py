@@ -14,11 +14,11 @@ from saeserve.registry.dataset import (
     Dataset,
     DatasetFile,
     DatasetState,
-    Failed,
     UploadHeader,
     dataset_key,
 )
 from saeserve.registry.dataset_errors import (
+    has_failed,
     in_use,
     incomplete,
     no_dataset,
@@ -27,12 +27,12 @@ from saeserve.registry.dataset_errors import (
     takes_no_files,
 )
 from saeserve.registry.dataset_files import DatasetFiles
+from saeserve.registry.dataset_states import CREATED, MANIFEST, DatasetStates
+from saeserve.registry.making import DatasetMaking
 from saeserve.registry.names import checked_file_name, checked_name
 from saeserve.registry.roots import Roots
 from saeserve.registry.stored import read_stored
 from saeserve.registry.upload import UploadWriter
-
-_CREATED, _MANIFEST, _FAILED = "created.json", "manifest.json", "failed.json"
 
 
 class DatasetRegistry:
@@ -44,25 +44,25 @@ class DatasetRegistry:
         self._store = store
         self._files = DatasetFiles(store, roots)
         self._clock = clock
+        self.making = DatasetMaking(store)
+        self._states = DatasetStates(store, self.making)
 
     def names(self) -> list[str]:
         """Names of all data sets, sorted."""
         names = self._store.names("datasets")
-        return [name for name in names if self._store.exists(dataset_key(name, _CREATED))]
+        return [name for name in names if self._store.exists(dataset_key(name, CREATED))]
 
     def exists(self, name: str) -> bool:
         """Whether a data set of this name was made, in whatever state."""
-        return self._store.exists(dataset_key(checked_name(name, "dataset"), _CREATED))
+        return self._store.exists(dataset_key(checked_name(name, "dataset"), CREATED))
 
     def get(self, name: str, field: str = "dataset") -> Dataset:
         """The data set. Raises NotFound, DamagedError for a document that cannot be read."""
-        created = read_stored(
-            self._store, dataset_key(checked_name(name, field), _CREATED), Created
-        )
+        created = read_stored(self._store, dataset_key(checked_name(name, field), CREATED), Created)
         if created is None:
             raise no_dataset(name, field)
-        manifest = self._manifest(name)
-        failure = "" if manifest else self._failure(name)
+        manifest = self._states.manifest(name)
+        failure = "" if manifest else self._states.failure(name)
         pending = DatasetState.FAILED if failure else DatasetState.PENDING
         return Dataset(
             name=name,
@@ -89,7 +89,7 @@ class DatasetRegistry:
         """
         checked_name(name, "dataset")
         created = Created(job=job, created=self._clock())
-        self._store.put_if_absent(dataset_key(name, _CREATED), created.model_dump_json().encode())
+        self._store.put_if_absent(dataset_key(name, CREATED), created.model_dump_json().encode())
         found = self.get(name)
         if found.job != job:
             raise taken(name, found.job)
@@ -104,23 +104,36 @@ class DatasetRegistry:
         DatasetManifest.from_bytes(manifest)
         found = self.get(name)
         if found.state is DatasetState.FAILED:
-            raise FailedPrecondition(
-                f"data set {name} has FAILED: {found.failure}",
-                reason="DATASET_FAILED",
-                remedy="delete it and make it again",
-            )
-        key = dataset_key(name, _MANIFEST)
+            raise has_failed(name, found.failure)
+        key = dataset_key(name, MANIFEST)
         if not self._store.put_if_absent(key, manifest) and self._store.read(key) != manifest:
             raise Conflict(
                 f"data set {name} is READY with another manifest", reason="DATASET_EXISTS"
             )
         self._store.remove(dataset_key(name, "incoming"))
 
+    def begin(self, name: str, job: str, epoch: int) -> Path:
+        """The folder in which attempt `epoch` of `job` makes the data set; see `DatasetMaking`.
+
+        Raises NotFound, FailedPrecondition when it has FAILED, and Conflict when it is READY or
+        another job makes it.
+        """
+        found = self.get(name)
+        if found.state is DatasetState.FAILED:
+            raise has_failed(name, found.failure)
+        if found.manifest is not None:
+            raise taken(name, found.manifest.job)
+        return self.making.begin(name, job, epoch)
+
+    def settle(self, name: str, job: str) -> None:
+        """Let the data set, if there is one, follow the result of `job`; see `DatasetStates`."""
+        if self.exists(name):
+            self._states.settle(name, job)
+
     def fail(self, name: str, message: str) -> None:
         """Make a PENDING data set FAILED, for good; one that is READY or FAILED stays so."""
-        if self.get(name).state is DatasetState.PENDING:
-            data = Failed(message=message or "no reason was given").model_dump_json().encode()
-            self._store.put_if_absent(dataset_key(name, _FAILED), data)
+        self.get(name)
+        self._states.fail(name, message)
 
     def delete(self, name: str, users: Sequence[str] = (), *, force: bool = False) -> None:
         """Delete a data set and all its files. Raises NotFound, and FailedPrecondition naming
@@ -187,14 +200,6 @@ class DatasetRegistry:
 
     def _all_files(self, name: str) -> list[DatasetFile]:
         return [*self._files.uploaded(name), *self._files.linked(name)]
-
-    def _manifest(self, name: str) -> DatasetManifest | None:
-        data = self._store.read(dataset_key(name, _MANIFEST))
-        return None if data is None else DatasetManifest.from_bytes(data)
-
-    def _failure(self, name: str) -> str:
-        found = read_stored(self._store, dataset_key(name, _FAILED), Failed)
-        return "" if found is None else found.message
 
     def _check_takes_files(self, found: Dataset) -> None:
         if found.job or self._files.registered(found.name) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.references import resource_of
-from saeserve.registry.version import MANIFEST
 
 
 def version_key(name: str, version: int, file: str = "") -> str:
@@ -22,9 +21,3 @@ def claimed_numbers(store: ArtifactStore, name: str) -> list[int]:
     """Every number ever used for `name`, deleted versions included, ascending."""
     names = store.names(f"models/{name}/versions")
     return sorted(int(entry) for entry in names if entry.isdigit())
-
-
-def existing_numbers(store: ArtifactStore, name: str) -> list[int]:
-    """Numbers of the versions of `name` that can be used, ascending."""
-    numbers = claimed_numbers(store, name)
-    return [n for n in numbers if store.exists(version_key(name, n, MANIFEST))]

@@ -10,7 +10,7 @@ from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound,
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.aliases import Aliases
 from saeserve.registry.announcements import Announcements
-from saeserve.registry.layout import existing_numbers, version_key
+from saeserve.registry.layout import version_key
 from saeserve.registry.names import checked_name
 from saeserve.registry.publishing import publish_version
 from saeserve.registry.references import (
@@ -20,15 +20,14 @@ from saeserve.registry.references import (
     resource_of,
 )
 from saeserve.registry.version import (
-    CLAIM,
     CONFIG,
-    DELETED,
     MANIFEST,
     Claim,
     ModelVersion,
     read_config,
     read_manifest,
 )
+from saeserve.registry.visibility import Visibility, bury
 
 Users = Callable[[str], Sequence[str]]
 """Ids of the jobs that use a version (by resource name) now; given by who knows the jobs."""
@@ -42,6 +41,7 @@ class ModelRegistry:
         self._clock = clock
         self._aliases = Aliases(store)
         self._announcements = Announcements(store)
+        self._visible = Visibility(store)
 
     def resolve(self, reference: str, field: str = "model") -> ModelVersion:
         """The version that `reference` means now.
@@ -60,7 +60,7 @@ class ModelRegistry:
         """
         wanted = parse_reference(reference, field)
         number = self._number(wanted, field)
-        if not self._store.exists(version_key(wanted.name, number, MANIFEST)):
+        if not self._visible.of(wanted.name, number):
             raise self._missing(wanted.name, number, field)
         return resource_of(wanted.name, number)
 
@@ -71,7 +71,8 @@ class ModelRegistry:
     def publish(self, name: str, job: str, index: int, folder: Path) -> str:
         """Copy `folder` (config.json, model.safetensors) in as a new version; its resource name.
 
-        The same (job, index) is published once, whoever calls again and however often. Raises
+        The same (job, index) is published once, whoever calls again and however often. The
+        version is seen once the job's result names it (or the store holds no such job). Raises
         InvalidInput for a bad name, FormatError for a folder that is no exported model,
         Unavailable when the disk is full.
         """
@@ -83,7 +84,7 @@ class ModelRegistry:
     def keys(self, name: str = "") -> list[tuple[str, int]]:
         """(name, version) of every version, by name, newest first; opens no file."""
         names = [checked_name(name, "name")] if name else self._store.names("models")
-        return [(each, n) for each in names for n in reversed(existing_numbers(self._store, each))]
+        return [(each, n) for each in names for n in reversed(self._visible.numbers(each))]
 
     def list(self, name: str = "") -> list[ModelVersion]:
         """Every version, or every version of `name`, by name, newest first."""
@@ -93,7 +94,7 @@ class ModelRegistry:
         """One version. Raises NotFound and FormatError as `resolve` does."""
         manifest = self._store.read(version_key(name, version, MANIFEST))
         config = self._store.read(version_key(name, version, CONFIG))
-        if manifest is None or config is None:
+        if manifest is None or config is None or not self._visible.of(name, version):
             raise self._missing(name, version, field)
         resource = resource_of(name, version)
         stored = read_manifest(manifest, f"{resource}/{MANIFEST}")
@@ -130,27 +131,27 @@ class ModelRegistry:
         """
         wanted = _one_version(reference)
         resource = resource_of(wanted.name, wanted.version)
-        if not self._store.exists(f"{resource}/{MANIFEST}"):
+        if not self._visible.of(wanted.name, wanted.version):
             raise self._missing(wanted.name, wanted.version, "model")
         aliases = self._aliases.pointing_at(wanted.name, wanted.version)
         if not force:
             _refuse_if_used(resource, aliases, users(resource))
         for alias in aliases:
             self._aliases.remove(wanted.name, alias)
-        _bury(self._store.path(resource))
+        bury(self._store, wanted.name, wanted.version)
 
     def _number(self, wanted: Reference, field: str) -> int:
         if wanted.version:
             return wanted.version
         if wanted.alias:
             return self._aliases.target(wanted.name, wanted.alias, field)
-        numbers = existing_numbers(self._store, wanted.name)
-        if not numbers:
+        newest = self._visible.newest(wanted.name)
+        if newest is None:
             raise self._missing(wanted.name, 0, field)
-        return numbers[-1]
+        return newest
 
     def _missing(self, name: str, version: int, field: str) -> ServiceError:
-        there = ", ".join(str(n) for n in existing_numbers(self._store, name))
+        there = ", ".join(str(n) for n in self._visible.numbers(name))
         training = self._announcements.live(name)
         if there:
             message, remedy = f"model {name} has no version {version}", f"there are: {there}"
@@ -164,14 +165,6 @@ class ModelRegistry:
         else:
             message, remedy = f"there is no model {name}", "a train job publishes it"
         return NotFound(message, reason="MODEL_NOT_FOUND", field=field, remedy=remedy)
-
-
-def _bury(folder: Path) -> None:
-    """One rename makes the version gone; its claim stays, so that no job publishes it again."""
-    (folder / MANIFEST).rename(folder / DELETED)
-    for file in folder.iterdir():
-        if file.name not in (CLAIM, DELETED):
-            file.unlink()
 
 
 def _one_version(reference: str) -> Reference:

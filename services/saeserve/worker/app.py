@@ -17,6 +17,7 @@ from saeserve.jobs.redis_index import RedisIndex
 from saeserve.platform.redis import connect
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.announcer import Announcer
 from saeserve.worker.metrics import WorkerMetrics
@@ -40,8 +41,8 @@ def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[
     app = celery_app(settings.broker_url)
     index, doorbell = RedisIndex(client), CeleryDoorbell(app, client)
     drain = threading.Event()
-    datasets = DatasetRegistry(store, Roots(settings.roots))
-    settlement = Settlement(Ledger(store), index, doorbell, datasets)
+    publication = Publication(store, DatasetRegistry(store, Roots(settings.roots)))
+    settlement = Settlement(Ledger(store), index, doorbell, publication)
     supervisor = Supervisor(settings, settlement, metrics, drain)
     classes = settings.worker_classes
     taker = JobTaker(index, supervisor, settings.lease_seconds, drain)

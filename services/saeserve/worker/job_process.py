@@ -13,14 +13,17 @@ import threading
 import time
 from types import FrameType
 
+from saeserve.core.errors import SaeError
 from saeserve.jobs.errors import Fenced
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
 from saeserve.jobs.states import JobState
+from saeserve.platform.errors import ServiceError
 from saeserve.platform.logging import configure
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry
+from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.failures import failure_of
 from saeserve.worker.fence_watch import FenceWatch
@@ -74,8 +77,7 @@ def _ended(context: RunContext) -> ExitCode:
     except JobStopped:
         return _stopped(context)
     except Fenced as error:
-        _log.warning("%s", error.message)
-        return ExitCode.FENCED
+        return _fenced(context, error.message)
     except Exception as error:
         return _failed(context, error)
 
@@ -85,13 +87,15 @@ def make_context(order: JobOrder, stop: threading.Event) -> RunContext:
     store = ArtifactStore(order.store)
     ledger = Ledger(store)
     roots = Roots(order.roots)
+    datasets = DatasetRegistry(store, roots)
     return RunContext(
         submission=ledger.submission(order.claim.job),
         order=order,
         store=store,
         ledger=ledger,
-        datasets=DatasetRegistry(store, roots),
+        datasets=datasets,
         models=ModelRegistry(store),
+        publication=Publication(store, datasets),
         roots=roots,
         report=Report.open(store, ledger, order.claim),
         stop=stop.is_set,
@@ -105,8 +109,19 @@ def _run(context: RunContext) -> ExitCode:
         context.report.warning(claim.resume_step, "CKPT_CORRUPT", f"{key} is damaged; passed over")
     completed = runner_of(context.submission.kind)(context)
     context.check_fence()
-    context.ledger.finish(_result(context, completed))
+    winner = context.ledger.finish(_result(context, completed))
+    if winner.epoch != claim.epoch or winner.state is not JobState.SUCCEEDED:
+        raise Fenced(claim.job, claim.epoch, f"the job's result ({winner.state})")
+    _publish(context)
     return ExitCode.FINISHED
+
+
+def _publish(context: RunContext) -> None:
+    """The result stands; should this fail, the worker or the reconciler does it."""
+    try:
+        context.publication.apply(context.submission.id)
+    except (OSError, SaeError, ServiceError) as error:
+        _log.warning("%s: its outputs are not published yet: %s", context.submission.id, error)
 
 
 def _result(context: RunContext, completed: Completed) -> Result:
@@ -124,16 +139,25 @@ def _result(context: RunContext, completed: Completed) -> Result:
 def _stopped(context: RunContext) -> ExitCode:
     lease = context.order.lease
     if context.ledger.superseded(lease.job, lease.epoch):
-        return ExitCode.FENCED
+        return _fenced(context, f"{lease.job}: attempt {lease.epoch} is superseded")
     return ExitCode.STOPPED
+
+
+def _fenced(context: RunContext, why: str) -> ExitCode:
+    """Leave nothing but what belongs to this attempt; its data set's folder goes."""
+    _log.warning("%s", why)
+    spec = context.submission.resolved_spec.get(context.submission.kind, {})
+    if context.submission.kind in ("harvest", "ingest"):
+        lease = context.order.lease
+        context.datasets.making.abandon(spec["dataset"], lease.job, lease.epoch)
+    return ExitCode.FENCED
 
 
 def _failed(context: RunContext, error: Exception) -> ExitCode:
     lease = context.order.lease
     if context.ledger.superseded(lease.job, lease.epoch):
         # Its successor may have removed or finished what this attempt was working on.
-        _log.warning("%s: superseded attempt %d: %s", lease.job, lease.epoch, error)
-        return ExitCode.FENCED
+        return _fenced(context, f"{lease.job}: superseded attempt {lease.epoch}: {error}")
     failure = failure_of(error, context.report.step)
     _log.error("%s: %s", context.submission.id, failure.message, exc_info=error)
     context.ledger.write_failure(context.order.lease, failure)

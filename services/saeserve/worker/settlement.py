@@ -12,7 +12,7 @@ from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
 from saeserve.jobs.record import Failure, Lease, Result, Submission
 from saeserve.jobs.states import JobState
 from saeserve.jobs.telling import tell_end
-from saeserve.registry.datasets import DatasetRegistry
+from saeserve.registry.publication import Publication
 
 _log = logging.getLogger("saeserve.worker")
 
@@ -35,7 +35,7 @@ class Settlement:
     ledger: Ledger
     index: JobIndex
     doorbell: Doorbell
-    datasets: DatasetRegistry
+    publication: Publication
 
     def settled(self, job: str) -> Ending | None:
         """Tell the index of the result that the store already holds; None when it holds none."""
@@ -44,14 +44,10 @@ class Settlement:
 
     def cancel(self, job: Submission, epoch: int, steps: int) -> Ending:
         """Make the job CANCELLED, unless it had a result already."""
-        if job.kind == "harvest":
-            self._fail_dataset(job, f"job {job.id} was cancelled")
         return self._commit(job.id, epoch, JobState.CANCELLED, None, steps)
 
     def fail(self, job: Submission, epoch: int, failure: Failure) -> Ending:
         """Make the job FAILED, unless it had a result already."""
-        if job.kind in ("harvest", "ingest"):
-            self._fail_dataset(job, failure.message)
         return self._commit(job.id, epoch, JobState.FAILED, failure, failure.step)
 
     def retry(self, job: Submission, lease: Lease, failure: Failure) -> Ending:
@@ -79,6 +75,7 @@ class Settlement:
         return self._tell(self.ledger.finish(result))
 
     def _tell(self, result: Result) -> Ending:
+        self.publication.apply(result.job)
         try:
             tell_end(self.ledger, self.index, result)
         except IndexUnavailable as error:
@@ -90,9 +87,3 @@ class Settlement:
             self.index.release(lease, reason)
         except IndexUnavailable as error:
             _log.warning("%s: not given back (%s); its lease runs out instead", lease.job, error)
-
-    def _fail_dataset(self, job: Submission, message: str) -> None:
-        # Before the result: a crash between the two is repaired by the attempt that follows.
-        name: str = job.resolved_spec[job.kind]["dataset"]
-        if self.datasets.exists(name):
-            self.datasets.fail(name, message)

@@ -22,7 +22,9 @@ class Rig:
     def __init__(self, bench: Bench) -> None:
         self.registry = CollectorRegistry()
         figures = ControlMetrics(self.registry)
-        reconciler = Reconciler(bench.ledger, bench.index, bench.doorbell)
+        reconciler = Reconciler(
+            bench.ledger, bench.index, bench.doorbell, publish=bench.parts.publication.apply
+        )
         observer = JobObserver(bench.index, figures, bench.parts.jobs.canceller.give_up)
         self.loop = ReconcileLoop(reconciler, observer, figures, 0.01)
 

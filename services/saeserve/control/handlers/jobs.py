@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 from saeserve.control.handlers.catalog import JobCatalog
-from saeserve.control.handlers.usage import spec_of
+from saeserve.core.errors import SaeError
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Result
 from saeserve.jobs.states import TERMINAL, JobState
 from saeserve.jobs.telling import tell_end
-from saeserve.platform.errors import FailedPrecondition
-from saeserve.registry.datasets import DatasetRegistry
+from saeserve.platform.errors import FailedPrecondition, ServiceError
+from saeserve.registry.publication import Publication
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,13 @@ class Canceller:
         self,
         ledger: Ledger,
         index: JobIndex,
-        datasets: DatasetRegistry,
+        publication: Publication,
         etag: Callable[[JobRecord], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._index = index
-        self._datasets = datasets
+        self._publication = publication
         self._catalog = JobCatalog(ledger, index)
         self._etag = etag
         self._clock = clock
@@ -81,8 +81,7 @@ class Canceller:
         result = self._ledger.finish(
             Result(job=record.id, epoch=record.epoch, state=JobState.CANCELLED, time=self._clock())
         )
-        if result.state is JobState.CANCELLED:
-            self.give_up(record.model_copy(update={"state": result.state}))
+        self.give_up(record)
         try:
             tell_end(self._ledger, self._index, result)
         except IndexUnavailable as error:
@@ -91,13 +90,8 @@ class Canceller:
         return self._catalog.get(record.id)
 
     def give_up(self, ended: JobRecord) -> None:
-        """Make the data set of a harvest that ended without filling it FAILED: nobody else will."""
-        harvest = spec_of(ended.submission).harvest
-        if harvest is None or ended.state is JobState.SUCCEEDED:
-            return
-        if not self._datasets.exists(harvest.dataset):
-            return
-        if self._datasets.get(harvest.dataset).job == ended.id:
-            why = f": {ended.failure.message}" if ended.failure else ""
-            message = f"job {ended.id} is {ended.state.value}{why}"
-            self._datasets.fail(harvest.dataset, message)
+        """See that what an ended job made is published, and what it reserved is given up."""
+        try:
+            self._publication.apply(ended.id)
+        except (OSError, SaeError, ServiceError):
+            log.exception("%s: its outputs are not published yet; readers will do it", ended.id)

@@ -13,6 +13,7 @@ from saeserve.jobs.record import Output, Submission
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry
+from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.order import JobOrder
 from saeserve.worker.report import Report
@@ -41,6 +42,7 @@ class RunContext:
     ledger: Ledger
     datasets: DatasetRegistry
     models: ModelRegistry
+    publication: Publication
     roots: Roots
     report: Report
     stop: Callable[[], bool]

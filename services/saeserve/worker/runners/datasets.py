@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from saeserve.core.data.dataset import HeldoutRows, ShardedDataset, SourceNames
 from saeserve.core.specs.manifest import DatasetManifest
@@ -34,18 +35,24 @@ def heldout(
         yield rows
 
 
-def committed_before(context: RunContext, name: str) -> Completed | None:
-    """What an earlier attempt of this job had made READY before it could say so."""
-    if not context.datasets.exists(name):
-        return None
+def begin_dataset(context: RunContext, name: str) -> Path | Completed:
+    """The attempt's own folder to make the data set in; or all of it, when an earlier attempt of
+    this job had completed it before it could say so.
+
+    Raises NotFound, FailedPrecondition (it has FAILED) and Conflict (another job makes it).
+    """
+    job, epoch = context.submission.id, context.order.claim.epoch
     manifest = context.datasets.get(name).manifest
-    if manifest is None or manifest.job != context.submission.id:
-        return None
-    return _completed(manifest)
+    if manifest is not None and manifest.job == job:
+        return _completed(manifest)
+    context.check_fence()
+    folder = context.datasets.begin(name, job, epoch)
+    offered = context.datasets.making.offered(name, job, epoch)
+    return folder if offered is None else _completed(DatasetManifest.from_bytes(offered))
 
 
 def commit_dataset(context: RunContext, manifest: DatasetManifest) -> Completed:
-    """Make the data set READY; every attempt of a job commits the same bytes."""
+    """Offer the data set: the job's result makes it READY. Each attempt offers the same bytes."""
     complete = manifest.model_copy(
         update={
             "job": context.submission.id,
@@ -54,8 +61,9 @@ def commit_dataset(context: RunContext, manifest: DatasetManifest) -> Completed:
         }
     )
     context.check_fence()
-    context.datasets.commit(complete.name, complete.to_bytes())
-    context.report.log(f"data set {complete.name} is ready: {complete.rows} rows")
+    claim = context.order.claim
+    context.datasets.making.offer(complete.name, claim.job, claim.epoch, complete.to_bytes())
+    context.report.log(f"data set {complete.name} is complete: {complete.rows} rows")
     return _completed(complete)
 
 

@@ -7,20 +7,21 @@ from saeserve.harvest.events import HarvestFinished, HarvestProgress, HarvestSto
 from saeserve.harvest.run import run_harvest
 from saeserve.worker.report import Scale
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext
-from saeserve.worker.runners.datasets import commit_dataset, committed_before
+from saeserve.worker.runners.datasets import begin_dataset, commit_dataset
 from saeserve.worker.runners.devices import device_of, settle_torch
 
 
 def run(context: RunContext) -> Completed:
-    """Harvest into the data set's folder; an attempt goes on after the last whole shard."""
+    """Harvest into the attempt's folder; an attempt goes on after the last whole shard."""
     wanted = HarvestSpec.parse(context.submission.resolved_spec["harvest"], "harvest")
-    if (before := committed_before(context, wanted.dataset)) is not None:
-        return before
+    context.datasets.create(wanted.dataset, context.submission.id)
+    folder = begin_dataset(context, wanted.dataset)
+    if isinstance(folder, Completed):
+        return folder
     settle_torch(context.order.torch_threads)
     device = device_of(context.submission.resource_class)
     spec = wanted.model_copy(update={"device": device.type})
-    dataset = context.datasets.create(spec.dataset, context.submission.id)
-    for event in run_harvest(spec, context.roots.resolve, dataset.folder, context.stop):
+    for event in run_harvest(spec, context.roots.resolve, folder, context.stop):
         match event:
             case HarvestProgress(done, total, rate):
                 values = {"rows": float(done), "tokens_per_second": rate}

@@ -6,18 +6,18 @@ from saeserve.core.data.ingest import IngestFinished, IngestProgress, IngestStop
 from saeserve.core.specs.jobs import IngestSpec
 from saeserve.worker.report import Scale
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext
-from saeserve.worker.runners.datasets import commit_dataset, committed_before
+from saeserve.worker.runners.datasets import begin_dataset, commit_dataset
 from saeserve.worker.runners.devices import settle_torch
 
 
 def run(context: RunContext) -> Completed:
     """Verify every row and adopt it; an attempt goes on after the last whole shard."""
     spec = IngestSpec.parse(context.submission.resolved_spec["ingest"], "ingest")
-    if (before := committed_before(context, spec.dataset)) is not None:
-        return before
+    folder = begin_dataset(context, spec.dataset)
+    if isinstance(folder, Completed):
+        return folder
     settle_torch(context.order.torch_threads)
     files = context.datasets.paths(spec.dataset)
-    folder = context.datasets.get(spec.dataset).folder
     for event in ingest(files, spec, folder, spec.dataset, context.stop):
         match event:
             case IngestProgress(done, total):
