@@ -1,7 +1,7 @@
 """How a job makes a data set: each attempt in a folder of its own, adopted once a result names it.
 
-An attempt that was superseded may go on for a while. Nothing that it writes or removes below
-datasets/<name>/work/<job>/<epoch>/ can be seen by its successor or by a reader.
+An attempt that was superseded may go on for a while. Nothing that it writes or removes in its own
+folder, `work/<job>/<epoch>` of the data set, can be seen by its successor or by a reader.
 """
 
 from __future__ import annotations
