@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ READY = " ready "
 START_SECONDS = 90.0
 POLL_SECONDS = 0.05
 LOG_LINES = 12
+RESTARTS = 3
+RESTARTS_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Stack:
         self._environment = environment
         self._say = say
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts: dict[str, deque[float]] = {}
 
     def start(self) -> None:
         """Start every service and wait until it answers. Raises StartupError, all stopped."""
@@ -71,6 +75,21 @@ class Stack:
         """Name of a service that has ended by itself, or ""."""
         gone = (name for name, process in self._running.items() if process.poll() is not None)
         return next(gone, "")
+
+    def restart(self, name: str) -> bool:
+        """Start a service that has ended again, and wait until it answers.
+
+        False, and nothing done, when it ended `RESTARTS` times within `RESTARTS_WITHIN_S`. Raises
+        StartupError when it does not start.
+        """
+        now = time.monotonic()
+        before = self._restarts.setdefault(name, deque(maxlen=RESTARTS))
+        if len(before) == RESTARTS and now - before[0] < RESTARTS_WITHIN_S:
+            return False
+        before.append(now)
+        service = next(each for each in self._services if each.name == name)
+        self._say(name, self._start(service))
+        return True
 
     def log_tail(self, name: str) -> str:
         """The last lines that a service logged."""
@@ -92,7 +111,10 @@ class Stack:
     def _start(self, service: Service) -> str:
         """Start one service; what it said when it was ready."""
         log = self._logs / f"{service.name}.log"
-        with log.open("wb") as stream:
+        # A restart keeps what was said before.
+        again = service.name in self._running
+        begin = log.stat().st_size if again else 0
+        with log.open("ab" if again else "wb") as stream:
             process = subprocess.Popen(
                 bound_command([sys.executable, "-m", service.module]),
                 stdin=subprocess.DEVNULL,
@@ -103,12 +125,13 @@ class Stack:
                 start_new_session=True,
             )
         self._running[service.name] = process
-        return self._await_ready(service, process, log)
+        return self._await_ready(service, process, begin)
 
-    def _await_ready(self, service: Service, process: subprocess.Popen[bytes], log: Path) -> str:
+    def _await_ready(self, service: Service, process: subprocess.Popen[bytes], begin: int) -> str:
+        log = self._logs / f"{service.name}.log"
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            for line in log.read_text(errors="replace").splitlines():
+            for line in log.read_bytes()[begin:].decode(errors="replace").splitlines():
                 if READY in line:
                     return line.split(READY, 1)[1]
             if process.poll() is not None:

@@ -11,10 +11,12 @@ import typer
 from saeserve.cli.output import console, errors, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
+from saeserve.platform.errors import StartupError
 
 
 def up() -> None:
-    """Start broker, control, inference and worker here; Ctrl-C stops them all."""
+    """Start broker, control, inference and worker here, and again when one ends by itself; Ctrl-C
+    stops them all."""
     settings = CliSettings.load()
     settings.protect_files()
     services = SERVICES if settings.redis_url else (BROKER, *SERVICES)
@@ -22,12 +24,13 @@ def up() -> None:
     stopping = _stop_on_signals()
     stack.start()
     console.print(f"logs in {settings.run / 'logs'}; Ctrl-C stops all", style="dim")
-    ended = _until_stopped(stack, stopping)
-    if ended:
-        errors.print(styled("red", f"{ended} ended by itself", f"\n{stack.log_tail(ended)}"))
+    failed = _keep_up(stack, stopping)
+    if failed:
+        text = f"{failed} ends again and again"
+        errors.print(styled("red", text, f"\n{stack.log_tail(failed)}"))
     stack.stop()
     console.print("stopped")
-    if ended:
+    if failed:
         raise typer.Exit(1)
 
 
@@ -46,10 +49,18 @@ def _stop_on_signals() -> threading.Event:
     return stopping
 
 
-def _until_stopped(stack: Stack, stopping: threading.Event) -> str:
-    """Name of the service that ended by itself, or "" when we were told to stop."""
+def _keep_up(stack: Stack, stopping: threading.Event) -> str:
+    """Restart what ends by itself, until a signal asks for the end: then "". Otherwise the name of
+    a service that does not stay up. Raises StartupError, all stopped."""
     while not stopping.wait(0.2):
         ended = stack.ended()
-        if ended:
-            return ended
+        if not ended:
+            continue
+        errors.print(styled("yellow", f"{ended} ended by itself and is started again"))
+        try:
+            if not stack.restart(ended):
+                return ended
+        except StartupError:
+            stack.stop()
+            raise
     return ""

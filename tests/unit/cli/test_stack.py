@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from saeserve.cli.stack import Service, Stack, child_environment
+from saeserve.cli.stack import RESTARTS, Service, Stack, child_environment
 from saeserve.platform.errors import StartupError
 
 GOOD = "import sys, time; print('x ready port=1', file=sys.stderr, flush=True); time.sleep(60)"
@@ -56,3 +58,32 @@ def test_one_that_fails_stops_the_others_and_shows_its_log(
     with pytest.raises(StartupError, match="no such disk"):
         stack.start()
     assert stack.pids() == {}
+
+
+def test_a_killed_service_is_started_again_but_not_for_ever(
+    tmp_path: Path, modules: dict[str, str]
+) -> None:
+    said: list[str] = []
+    services = [Service("good", "good_service")]
+    stack = Stack(services, tmp_path / "logs", modules, lambda name, _: said.append(name))
+    stack.start()
+    try:
+        for restart in range(RESTARTS):
+            before = stack.pids()["good"]
+            _kill(stack)
+            assert stack.restart("good")
+            assert stack.pids()["good"] != before
+            assert stack.ended() == ""
+            assert said == ["good"] * (restart + 2)
+        _kill(stack)
+        assert not stack.restart("good")
+        # What earlier processes said is still there.
+        assert stack.log_tail("good").count("ready") == RESTARTS + 1
+    finally:
+        stack.stop()
+
+
+def _kill(stack: Stack) -> None:
+    os.kill(stack.pids()["good"], signal.SIGKILL)
+    while not stack.ended():
+        time.sleep(0.01)
