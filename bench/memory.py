@@ -2,7 +2,7 @@
 
 Each case trains a few steps as a worker would have it: read, initialise, step, checkpoint,
 evaluate, export, publish. The peak is the kernel's VmHWM of the job process. Speed is that of the
-same job against the plan on this machine, calibrated first.
+same job against the plan, which is scaled from the cases of the same architecture before it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Submission
+from saeserve.platform.memory import limit_bytes
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.roots import Roots
-from saeserve.worker import hardware
+from saeserve.registry.speeds import SpeedBook
 from saeserve.worker.child import DEFAULTS
+from saeserve.worker.hardware import processor_name
 from saeserve.worker.order import JobOrder, command
 
 D_IN = 576
@@ -40,6 +42,7 @@ STEPS, ALIVE_STEPS = 22, 3
 predict the speed of the steps before, and memory for AuxK at work too."""
 ROWS = 40_000
 POLL_S = 0.05
+KIND = "bench"
 OUT = Path(__file__).parent / "results" / "memory.json"
 QUICK = "topk:16384:2048 jumprelu:8192:1024"
 WHOLE = (
@@ -105,12 +108,12 @@ class Measured:
 class Bench:
     """A store with one data set, and jobs run on it one after the other."""
 
-    def __init__(self, folder: Path, threads: int, machine: Machine | None) -> None:
+    def __init__(self, folder: Path, threads: int) -> None:
         self.store = ArtifactStore(folder / "store")
         self.store.check()
         self.ledger = Ledger(self.store)
         self.threads = threads
-        self.fleet = Fleet(machines=() if machine is None else (machine,))
+        self.speeds = SpeedBook(self.store)
         datasets = DatasetRegistry(self.store, Roots({}))
         datasets.create("rows")
         self.manifest = write_synthetic(
@@ -128,7 +131,9 @@ class Bench:
         asked = TrainSpec.parse(case.spec(), "train")
         layout = layout_of(asked, self.manifest, lambda name, _: self.manifest.source(name))
         data = training_data(layout, self.manifest)
-        return plan_training(asked, layout.resolve(asked), data, self.fleet)
+        records = self.speeds.records(KIND, case.architecture)
+        machine = Machine(kind=KIND, memory_bytes=limit_bytes(), records=records)
+        return plan_training(asked, layout.resolve(asked), data, Fleet(machines=(machine,)))
 
     def run(self, case: Case, number: int) -> Measured:
         job = f"j-{number}"
@@ -149,9 +154,10 @@ class Bench:
             stop_grace_s=1.0,
             torch_threads=self.threads,
             log_level="WARNING",
+            machine=KIND,
         )
-        peak = _peak(command(order))
         planned = self.plan(case)
+        peak = _peak(command(order))
         speed = _speed(self.store, self.ledger, job)
         return Measured(case, planned.memory_bytes, peak, planned.tokens_per_second, speed)
 
@@ -189,41 +195,22 @@ def _speed(store: ArtifactStore, ledger: Ledger, job: str) -> float:
     return max(value["tokens_per_second"] for value in values[1:ALIVE_STEPS])
 
 
-def _calibrated(folder: Path, threads: int) -> Machine:
-    path = folder / "machine.json"
-    order = hardware.CalibrationOrder(
-        resource_class="cpu",
-        fingerprint="bench",
-        name=hardware.processor_name(),
-        torch_threads=threads,
-        path=path,
-        parent=os.getpid(),
-    )
-    began = time.monotonic()
-    subprocess.run(hardware.command(order), check=True, env=_environment())
-    print(f"calibrated in {time.monotonic() - began:.1f} s")
-    return Machine.model_validate_json(path.read_bytes())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help="architecture:d_sae:batch[/micro]")
     parser.add_argument("--quick", action="store_true", help="two small cases")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--no-speed", action="store_true", help="memory alone: no calibration")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     chosen = options.cases or (QUICK if options.quick else WHOLE).split()
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        machine = None if options.no_speed else _calibrated(folder, options.threads)
-        bench = Bench(folder, options.threads, machine)
+        bench = Bench(Path(made), options.threads)
         measured: list[Measured] = []
         for number, text in enumerate(chosen):
             measured.append(bench.run(Case.parse(text), number))
             print(measured[-1].line(), flush=True)
     told = {
-        "machine": machine.model_dump(mode="json") if machine else None,
+        "machine": f"{processor_name()}, {options.threads} threads",
         "d_in": D_IN,
         "cases": [asdict(each) for each in measured],
     }

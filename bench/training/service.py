@@ -23,7 +23,6 @@ from saeserve.client import Client
 from saeserve.client.values import Job
 
 LOOK_SECONDS = 0.1
-CALIBRATION_SECONDS = 120.0
 ASK_SECONDS = 2.0
 """How often a client asks how the job is, which is work for control too."""
 
@@ -63,7 +62,6 @@ def measure(folder: Path, dataset: Path, job_spec: dict[str, Any]) -> ServiceCos
 
 
 def _cost(client: Client, account: Account, job_spec: dict[str, Any]) -> ServiceCost:
-    starting = _calibrated(client, account, job_spec)
     planned = client.jobs.plan(job_spec)[1]
     account.begin()
     began = time.monotonic()
@@ -76,26 +74,10 @@ def _cost(client: Client, account: Account, job_spec: dict[str, Any]) -> Service
         spec=job_spec,
         seconds=seconds,
         cpu_seconds=account.seconds(),
-        starting_cpu_seconds=starting,
         planned_bytes=planned.memory_bytes,
         peak_bytes=account.job_peak_bytes,
         metrics=dict(job.outputs[0].metrics),
     )
-
-
-def _calibrated(client: Client, account: Account, job_spec: dict[str, Any]) -> dict[str, float]:
-    """Wait until the worker has measured the machine, which it does once and keeps; CPU seconds.
-
-    Raises RuntimeError where plans predict no speed after `CALIBRATION_SECONDS`.
-    """
-    account.begin()
-    ends = time.monotonic() + CALIBRATION_SECONDS
-    while client.jobs.plan(job_spec)[1].tokens_per_second is None:
-        if time.monotonic() > ends:
-            raise RuntimeError("the worker has not measured the machine")
-        account.look()
-        time.sleep(LOOK_SECONDS)
-    return account.seconds()
 
 
 def _followed(client: Client, account: Account, job: str) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ class ServiceCost:
     seconds: float
     cpu_seconds: dict[str, float]
     """User and system time of the job process and of each service with its children."""
-    starting_cpu_seconds: dict[str, float]
-    """The same before the job: nearly all of it measures the machine, which is done once."""
     planned_bytes: int
     """The plan's memory for the job."""
     peak_bytes: int
@@ -42,11 +40,9 @@ class ServiceCost:
     def __str__(self) -> str:
         """One line."""
         used = ", ".join(f"{name} {value:.1f} s" for name, value in self.cpu_seconds.items())
-        before = sum(self.starting_cpu_seconds.values())
         return (
             f"CPU: {used}: {self.share:.1%} beside the job's; peak "
-            f"{self.peak_bytes / 2**20:.0f} MiB, planned {self.planned_bytes / 2**20:.0f} MiB; "
-            f"before it, once a machine, {before:.1f} s of CPU that measure it"
+            f"{self.peak_bytes / 2**20:.0f} MiB, planned {self.planned_bytes / 2**20:.0f} MiB"
         )
 
     def save(self, path: Path) -> None:
@@ -57,4 +53,5 @@ class ServiceCost:
     @classmethod
     def load(cls, path: Path) -> ServiceCost:
         """Read what `save` wrote. Raises FileNotFoundError."""
-        return cls(**json.loads(path.read_text()))
+        written = json.loads(path.read_text())
+        return cls(**{each.name: written[each.name] for each in fields(cls)})

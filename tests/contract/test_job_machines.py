@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import time
 
-from saeserve.core.specs.machine import Machine, StepTiming
+from saeserve.core.specs.machine import Machine
 from saeserve.jobs.ports import JobIndex
 
-TIMING = StepTiming(
-    architecture="topk",
-    d_in=512,
-    d_sae=4096,
-    active=32.0,
-    encoder_dtype="float32",
-    seconds_per_row=1e-4,
-    seconds_per_step=0.02,
-)
 
-
-def machine(fingerprint: str = "f", memory_bytes: int = 2**34) -> Machine:
-    return Machine(
-        fingerprint=fingerprint,
-        name="Ångström 7",
-        instruction_set="AVX512",
-        threads=2,
-        memory_bytes=memory_bytes,
-        float32_flops=1.5e11,
-        bfloat16_flops=4e11,
-        adam_bytes_per_second=2e10,
-        timings=(TIMING,),
-    )
+def machine(kind: str = "Ångström 7, 2 threads", memory_bytes: int = 2**34) -> Machine:
+    return Machine(kind=kind, memory_bytes=memory_bytes)
 
 
 def test_machines_come_back_as_told(index: JobIndex) -> None:
@@ -42,8 +22,8 @@ def test_machines_are_those_of_the_class_by_worker(index: JobIndex) -> None:
     index.announce("cpu", "w-2", machine("second"), 60.0)
     index.announce("cpu", "w-1", machine("first"), 60.0)
     index.announce("gpu", "w-1", machine("third"), 60.0)
-    assert [each.fingerprint for each in index.machines("cpu")] == ["first", "second"]
-    assert [each.fingerprint for each in index.machines("gpu")] == ["third"]
+    assert [each.kind for each in index.machines("cpu")] == ["first", "second"]
+    assert [each.kind for each in index.machines("gpu")] == ["third"]
 
 
 def test_a_worker_that_tells_again_is_one(index: JobIndex) -> None:
@@ -56,6 +36,6 @@ def test_a_worker_that_falls_silent_is_forgotten(index: JobIndex) -> None:
     index.announce("cpu", "w-1", machine("silent"), 0.02)
     index.announce("cpu", "w-2", machine("heard"), 60.0)
     time.sleep(0.05)
-    assert [each.fingerprint for each in index.machines("cpu")] == ["heard"]
+    assert [each.kind for each in index.machines("cpu")] == ["heard"]
     index.announce("cpu", "w-1", machine("back"), 60.0)
-    assert [each.fingerprint for each in index.machines("cpu")] == ["back", "heard"]
+    assert [each.kind for each in index.machines("cpu")] == ["back", "heard"]

@@ -16,7 +16,7 @@ from types import FrameType
 
 FOLDER, EPOCH = Path(sys.argv[2]), int(sys.argv[3])
 JOB = FOLDER.parent.parent
-FINISHED, FAILED, STOPPED, FENCED = 0, 70, 75, 76
+FINISHED, FAILED, STOPPED, FENCED, UNFIT = 0, 70, 75, 76, 77
 FOREVER_S = 60
 
 
@@ -98,6 +98,7 @@ PARTS = {
     "stubborn": stubborn,
     "crash": crash,
     "fenced": lambda: FENCED,
+    "unfit": lambda: UNFIT,
     "stopped": lambda: STOPPED,
     "report": lambda: (report(1, 0), report(2, 1), finish())[2],
     "mute": lambda: FINISHED,

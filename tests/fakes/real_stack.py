@@ -247,7 +247,7 @@ class RealStack:
             "reconcile_seconds": "0.2",
             "retry_seconds": "0",
             "torch_threads": "1",
-            "calibrate": "false",
+            "worker_classes": '["cpu"]',
             **self.settings,
             **settings,
         }

@@ -31,6 +31,8 @@ class Workshop:
     bench: Bench
     roots: dict[str, Path] = field(default_factory=dict[str, Path])
     stop: threading.Event = field(default_factory=threading.Event)
+    machine: str = ""
+    """Kind under which speeds are recorded."""
 
     def planted(self, name: str = "planted", **options: Any) -> None:  # noqa: ANN401 - passed on
         """A READY data set of planted features."""
@@ -77,6 +79,7 @@ class Workshop:
             parent=1,
             stop_grace_s=1,
             torch_threads=1,
+            machine=self.machine,
         )
 
     def stop_at(self, step: int, monkeypatch: pytest.MonkeyPatch) -> None:

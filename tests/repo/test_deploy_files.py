@@ -130,8 +130,9 @@ def test_the_worker_takes_the_jobs_that_control_queues(
 ) -> None:
     control = settings("control", monkeypatch, override)
     worker = settings("worker", monkeypatch, override)
-    assert control["auto_class"] in worker["worker_classes"]
-    assert "cpu" in worker["worker_classes"]
+    # "auto" follows the workers that are there; no classes are those of the device that is there.
+    assert control["auto_class"] in ("auto", *worker["worker_classes"])
+    assert not worker["worker_classes"] or "cpu" in worker["worker_classes"]
     assert control["lease_seconds"] == worker["lease_seconds"]
     assert control["roots"] == worker["roots"]
 
@@ -139,13 +140,31 @@ def test_the_worker_takes_the_jobs_that_control_queues(
 @pytest.mark.parametrize("service", OURS)
 def test_volumes_lie_where_the_settings_say(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = settings(service, monkeypatch)
-    store, *roots = SERVICES[service]["volumes"]
+    named = [each for each in SERVICES[service]["volumes"] if isinstance(each, str)]
+    roots = [each for each in SERVICES[service]["volumes"] if not isinstance(each, str)]
+    store = named[0]
     source, target, *mode = store.split(":")
     assert source in COMPOSE["volumes"]
     assert target == str(read["store"])
     assert mode == (["ro"] if service == "inference" else [])
     assert [root["target"] for root in roots] == [str(path) for path in read["roots"].values()]
     assert all(root["read_only"] for root in roots)
+
+
+def variables(stage: str) -> dict[str, str]:
+    """What a stage of the Dockerfile sets by ENV."""
+    words = [line.split()[1:] for line in stages()[stage] if line.startswith("ENV ")]
+    return dict(word.split("=", 1) for each in words for word in each)
+
+
+def test_a_worker_keeps_its_run_directory_and_compiled_kernels_on_a_volume() -> None:
+    """The root is read-only: without a volume each start would compile for a minute, or fail."""
+    run = variables("runtime")["SAESERVE_RUN"]
+    assert any(line.startswith("RUN ") and f" {run}" in line for line in stages()["runtime"])
+    volumes = [each for each in SERVICES["worker"]["volumes"] if isinstance(each, str)]
+    [source] = [each.partition(":")[0] for each in volumes if each.endswith(f":{run}")]
+    assert source in COMPOSE["volumes"]
+    assert Path(variables("worker")["NUMBA_CACHE_DIR"]).is_relative_to(run)
 
 
 @pytest.mark.parametrize("service", OURS)

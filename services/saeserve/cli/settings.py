@@ -13,3 +13,6 @@ class CliSettings(ServiceSettings):
 
     inference_address: str = "127.0.0.1:7071"
     """Address of the inference service."""
+
+    worker_metrics_address: str = "127.0.0.1:9471"
+    """Where a worker of this machine serves its metrics."""

@@ -18,8 +18,8 @@ class ControlSettings(ServiceSettings):
     control_metrics_address: str = "127.0.0.1:9470"
     """Where /metrics is answered."""
 
-    auto_class: Literal["cpu", "gpu"] = "cpu"
-    """Resource class of jobs whose device is "auto"."""
+    auto_class: Literal["auto", "cpu", "gpu"] = "auto"
+    """Resource class of jobs whose device is "auto": gpu while a live worker takes that class."""
 
     max_attempts: int = Field(default=3, ge=1, le=100)
     """Attempts of a job that names no number."""

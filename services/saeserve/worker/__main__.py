@@ -9,6 +9,7 @@ from saeserve.platform import logging
 from saeserve.platform.metrics import Metrics, serve_metrics
 from saeserve.platform.service import run
 from saeserve.worker.app import serve
+from saeserve.worker.classes import GPU, machines_of
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.settings import WorkerSettings
 
@@ -23,16 +24,23 @@ def main() -> None:
     settings = WorkerSettings.load()
     logging.configure(settings.log_level)
     settings.protect_files()
+    machines = machines_of(settings)
     metrics = Metrics("worker")
     endpoint = serve_metrics(
         metrics.registry, settings.worker_metrics_address, insecure=settings.insecure
     )
 
+    figures = WorkerMetrics(metrics.registry)
+    classes = ",".join(machines)
+    device = machines[GPU].kind if GPU in machines else "none"
+    figures.describe(classes, device)
+
     def ready() -> None:
-        logging.ready("worker", classes=",".join(settings.worker_classes), metrics=endpoint.address)
+        name = device.replace(" ", "_")
+        logging.ready("worker", classes=classes, gpu=name, metrics=endpoint.address)
 
     try:
-        drained = serve(settings, WorkerMetrics(metrics.registry), ready)
+        drained = serve(settings, machines, figures, ready)
     finally:
         endpoint.close()
     if not drained:

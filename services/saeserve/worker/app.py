@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 from celery import Celery, signals
 from celery.apps.worker import Worker
 
+from saeserve.core.specs.machine import Machine
 from saeserve.jobs.doorbell import WORKER_OPTIONS, CeleryDoorbell, celery_app, queue_name
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable
@@ -20,6 +23,7 @@ from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.announcer import Announcer
+from saeserve.worker.classes import no_device
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.settings import WorkerSettings
 from saeserve.worker.settlement import Settlement
@@ -29,11 +33,17 @@ from saeserve.worker.task import JobTaker, register
 _log = logging.getLogger("saeserve.worker")
 
 
-def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[], None]) -> bool:
+def serve(
+    settings: WorkerSettings,
+    machines: Mapping[str, Machine],
+    metrics: WorkerMetrics,
+    on_ready: Callable[[], None],
+) -> bool:
     """Take jobs until asked to stop (SIGTERM: drain, then return).
 
-    Waits for the broker for as long as it takes, at the start and whenever it goes away or refuses
-    commands; `on_ready` is called when rings are heard. False when Celery ended by itself.
+    `machines`: that of each resource class to take. Waits for the broker for as long as it takes,
+    at the start and whenever it goes away or refuses commands; `on_ready` is called when rings are
+    heard. False when Celery ended by itself. Raises StartupError when the device was lost.
     """
     store = ArtifactStore(settings.store)
     store.check()
@@ -43,14 +53,14 @@ def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[
     drain = threading.Event()
     publication = Publication(store, DatasetRegistry(store, Roots(settings.roots)))
     settlement = Settlement(Ledger(store), index, doorbell, publication)
-    supervisor = Supervisor(settings, settlement, metrics, drain)
-    classes = settings.worker_classes
-    taker = JobTaker(index, supervisor, settings.lease_seconds, drain)
+    kinds = {each: machine.kind for each, machine in machines.items()}
+    supervisor = Supervisor(settings, settlement, metrics, drain, kinds=kinds)
+    taker = JobTaker(index, supervisor, settings.lease_seconds, drain, _end_this_worker)
     register(app, taker)
-    announcer = Announcer(settings, index, taker.alone)
+    announcer = Announcer(machines, index, settings.lease_seconds)
 
     def ready(**_: object) -> None:
-        _ring_myself(doorbell, classes)
+        _ring_myself(doorbell, machines)
         on_ready()
 
     def shutting_down(**_: object) -> None:
@@ -62,23 +72,30 @@ def serve(settings: WorkerSettings, metrics: WorkerMetrics, on_ready: Callable[[
     signals.worker_shutting_down.connect(shutting_down)
     announcer.start()
     try:
-        _worker(app, settings).start()
+        _worker(app, settings, machines).start()
     finally:
         announcer.close()
+    if taker.unfit.is_set():
+        raise no_device("gpu")
     return drain.is_set()
 
 
-def _worker(app: Celery, settings: WorkerSettings) -> Worker:
+def _end_this_worker() -> None:
+    """As a stop signal does: the job that runs is drained."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _worker(app: Celery, settings: WorkerSettings, classes: Iterable[str]) -> Worker:
     make = cast("Callable[..., Worker]", app.Worker)
     return make(
-        queues=[queue_name(each) for each in settings.worker_classes],
+        queues=[queue_name(each) for each in classes],
         loglevel=settings.log_level,
         quiet=True,
         **WORKER_OPTIONS,
     )
 
 
-def _ring_myself(doorbell: Doorbell, classes: tuple[str, ...]) -> None:
+def _ring_myself(doorbell: Doorbell, classes: Iterable[str]) -> None:
     """Jobs may have waited while no worker ran."""
     try:
         for each in classes:

@@ -1,85 +1,79 @@
-"""What a worker knows of its hardware without torch, and how it has it measured."""
+"""What a worker knows of its hardware. It never imports torch: a process of its own asks that what
+it sees, and ends, so that no memory of a device stays taken."""
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
+import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from saeserve.core.specs.machine import Machine
 from saeserve.platform.memory import limit_bytes
 
-_FORM = 1
-"""Counted up where a measurement of the same machine would mean something else."""
-_PACKAGES = ("saeserve", "torch", "numba")
+_log = logging.getLogger("saeserve.worker.machine")
+PROBE = (sys.executable, "-m", "saeserve.worker.probe")
+PROBE_SECONDS = 120.0
+"""The first import of torch on a busy machine with a slow disk takes long."""
 
 
-class CalibrationOrder(BaseModel):
-    """What to measure, and where to leave it; the calibration process's only argument."""
+class Accelerator(BaseModel):
+    """The device that a job of an accelerated class would compute on, as torch sees it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
-    resource_class: str
-    fingerprint: str
     name: str
-    """Of the processor."""
-    torch_threads: int
-    path: Path
-    parent: int
+    memory_bytes: int
 
 
-def command(order: CalibrationOrder) -> list[str]:
-    """The command line that runs `order`."""
-    return [sys.executable, "-m", "saeserve.worker.calibration", order.model_dump_json()]
+class Seen(BaseModel):
+    """What the probe prints: torch's version, and its device if it sees one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    torch: str
+    accelerator: Accelerator | None = None
 
 
-def fingerprint(resource_class: str, torch_threads: int, root: Path = Path("/")) -> str:
-    """Changes where a measurement would: processors, accelerators, threads and versions.
+def accelerator() -> Accelerator | None:
+    """The device that torch sees in a process of its own; None where it sees none, or where the
+    process fails, which is logged."""
+    try:
+        told = subprocess.run(PROBE, check=True, capture_output=True, timeout=PROBE_SECONDS)
+        return Seen.model_validate_json(told.stdout).accelerator
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        _log.warning("torch could not be asked for a GPU: %s", last)
+    except (OSError, subprocess.TimeoutExpired, ValidationError) as error:
+        _log.warning("torch could not be asked for a GPU: %s", error)
+    return None
 
-    `root` is where /proc lies.
-    """
-    processor = sorted(_lines(root, "model name") | _lines(root, "flags"))
-    accelerators = sorted(
-        path.read_text() for path in root.glob("proc/driver/nvidia/gpus/*/information")
-    )
-    versions = [_version(name) for name in _PACKAGES]
-    known = (_FORM, resource_class, torch_threads, _processors(), processor, accelerators, versions)
-    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+
+def machine_of(
+    resource_class: str, device: Accelerator | None, torch_threads: int, root: Path = Path("/")
+) -> Machine:
+    """The machine that jobs of the class run on. `root` is where /proc and /sys lie."""
+    if resource_class != "cpu" and device is not None:
+        return Machine(kind=device.name, memory_bytes=device.memory_bytes)
+    threads = torch_threads or _processors()
+    kind = f"{processor_name(root)}, {threads} thread" + ("s" if threads > 1 else "")
+    return Machine(kind=kind, memory_bytes=limit_bytes(root))
 
 
 def processor_name(root: Path = Path("/")) -> str:
     """As the kernel calls it."""
-    return next(iter(sorted(_lines(root, "model name"))), "a processor without a name")
-
-
-def unmeasured(resource_class: str, mark: str) -> Machine | None:
-    """What is known before any measurement: the host's memory; of an accelerator nothing."""
-    if resource_class != "cpu":
-        return None
-    return Machine(fingerprint=mark, name=processor_name(), memory_bytes=limit_bytes())
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    pairs = (line.partition(":") for line in lines)
+    named = (value.strip() for key, _, value in pairs if key.strip() == "model name")
+    return next(named, "a processor without a name")
 
 
 def _processors() -> int:
     """Those that this process may run on."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _lines(root: Path, name: str) -> set[str]:
-    """Values of a line of /proc/cpuinfo over all processors."""
-    try:
-        lines = (root / "proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    pairs = (line.partition(":") for line in lines)
-    return {value.strip() for key, _, value in pairs if key.strip() == name}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

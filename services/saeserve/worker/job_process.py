@@ -31,7 +31,7 @@ from saeserve.worker.job_log import keep_crash_traces, kept_log, log_path
 from saeserve.worker.order import ExitCode, JobOrder
 from saeserve.worker.orphan import end_with_parent
 from saeserve.worker.report import Report
-from saeserve.worker.runners.base import Completed, JobStopped, RunContext, runner_of
+from saeserve.worker.runners.base import Completed, DeviceMissing, JobStopped, RunContext, runner_of
 
 _log = logging.getLogger("saeserve.worker.job")
 
@@ -78,6 +78,9 @@ def _ended(context: RunContext) -> ExitCode:
         return _stopped(context)
     except Fenced as error:
         return _fenced(context, error.message)
+    except DeviceMissing as error:
+        _log.error("torch sees no device for class %s", error)
+        return ExitCode.UNFIT
     except Exception as error:
         return _failed(context, error)
 

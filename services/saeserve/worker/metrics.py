@@ -72,9 +72,19 @@ class WorkerMetrics:
         self._attempts = Counter(
             "saeserve_attempts", "Attempts by how they ended.", ["outcome"], registry=registry
         )
+        self._info = Gauge(
+            "saeserve_worker_info",
+            "Always 1; labels say what the worker takes.",
+            ["classes", "gpu"],
+            registry=registry,
+        )
         self._fenced = Counter(
             "saeserve_fenced", "Attempts stopped because a newer one exists.", registry=registry
         )
+
+    def describe(self, classes: str, gpu: str) -> None:
+        """Say which resource classes the worker takes, with commas between, and on which GPU."""
+        self._info.labels(classes, gpu).set(1)
 
     def ended(self, outcome: str) -> None:
         """Count an attempt."""

@@ -22,6 +22,8 @@ class ExitCode(IntEnum):
     """Asked to stop; what can be resumed from is committed."""
     FENCED = 76
     """A newer attempt exists; nothing was committed."""
+    UNFIT = 77
+    """This worker has not the device that the job needs; nothing was committed."""
 
 
 class JobOrder(BaseModel):
@@ -38,6 +40,8 @@ class JobOrder(BaseModel):
     torch_threads: int
     """0 leaves the choice to torch."""
     log_level: str = "INFO"
+    machine: str = ""
+    """Kind of the machine, under which the job's speed is recorded; empty records none."""
 
     @property
     def lease(self) -> Lease:

@@ -13,8 +13,9 @@ class WorkerSettings(ServiceSettings):
     worker_metrics_address: str = "127.0.0.1:9471"
     """Where /metrics is served."""
 
-    worker_classes: tuple[str, ...] = Field(default=("cpu",), min_length=1)
-    """Resource classes whose jobs this worker takes, as JSON, e.g. ["gpu"]."""
+    worker_classes: tuple[str, ...] = ()
+    """Resource classes whose jobs this worker takes, as JSON, e.g. ["gpu"]; left out, gpu and cpu
+    where torch sees a GPU, else cpu."""
 
     lease_seconds: float = Field(default=8.0, gt=0)
     """A job whose worker was silent for this long is given to another."""
@@ -27,6 +28,3 @@ class WorkerSettings(ServiceSettings):
 
     torch_threads: int = Field(default=0, ge=0)
     """Threads of a job; 0 leaves the choice to torch. A resumed job keeps what it began with."""
-
-    calibrate: bool = True
-    """Whether the worker measures its machine once, so that plans can tell how long jobs take."""

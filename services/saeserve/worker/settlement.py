@@ -26,6 +26,8 @@ class Ending(StrEnum):
     RETRIED = "retried"
     DRAINED = "drained"
     FENCED = "fenced"
+    UNFIT = "unfit"
+    """Given back, because this worker has lost the device that the job needs."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,23 @@ class Settlement:
         self._release(lease, failure.code)
         return Ending.RETRIED
 
+    def unfit(self, job: Submission, lease: Lease) -> Ending:
+        """Give the job back because this worker cannot run it; that costs the job no attempt."""
+        self._give_back(job, lease, "NO_DEVICE")
+        return Ending.UNFIT
+
     def drain(self, job: Submission, lease: Lease) -> Ending:
         """Give the job back because this worker ends; that costs the job no attempt."""
+        self._give_back(job, lease, "DRAINED")
+        return Ending.DRAINED
+
+    def _give_back(self, job: Submission, lease: Lease, reason: str) -> None:
         self.ledger.mark_released(lease)
-        self._release(lease, "DRAINED")
+        self._release(lease, reason)
         try:
             self.doorbell.ring(job.resource_class)
         except IndexUnavailable as error:
             _log.warning("%s: no worker was rung: %s; the reconciler will", job.id, error)
-        return Ending.DRAINED
 
     def _commit(
         self, job: str, epoch: int, state: JobState, failure: Failure | None, steps: int

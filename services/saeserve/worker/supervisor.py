@@ -6,8 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
@@ -45,6 +45,8 @@ class Supervisor:
     metrics: WorkerMetrics
     drain: threading.Event
     command: Callable[[JobOrder], Sequence[str]] = command
+    kinds: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The machine kind of each resource class."""
 
     def run(self, record: JobRecord, owner: str) -> Ending:
         """Run the job that `owner` leased until it ends or this attempt does.
@@ -90,7 +92,7 @@ class Supervisor:
         with held(index, lease, self._ttl_s):
             relay = self._relay(job, claim)
         with LeaseKeeper(claim, ledger, index, relay, self._ttl_s) as keeper:
-            seen = self._watch(self._order(claim), keeper, relay)
+            seen = self._watch(self._order(job, claim), keeper, relay)
             failure = self._failure(lease, seen)
             if failure is not None and failure.retryable and not seen.cancelled:
                 self._pause(keeper, claim.epoch)
@@ -106,7 +108,7 @@ class Supervisor:
 
         return EventRelay(path, job, claim.resume_step, index, self.metrics, earlier)
 
-    def _order(self, claim: Claim) -> JobOrder:
+    def _order(self, job: Submission, claim: Claim) -> JobOrder:
         return JobOrder(
             claim=claim,
             store=self.settlement.ledger.store.root,
@@ -115,6 +117,7 @@ class Supervisor:
             stop_grace_s=self.settings.stop_grace_seconds,
             torch_threads=self.settings.torch_threads,
             log_level=self.settings.log_level,
+            machine=self.kinds.get(job.resource_class, ""),
         )
 
     def _watch(self, order: JobOrder, keeper: LeaseKeeper, relay: EventRelay) -> Watched:
@@ -132,7 +135,9 @@ class Supervisor:
 
     def _failure(self, lease: Lease, seen: Watched) -> Failure | None:
         """Why the attempt failed; None when it did not, or only stopped when asked to."""
-        if seen.code in (None, ExitCode.FENCED) or self.settlement.ledger.result(lease.job):
+        if seen.code in (None, ExitCode.FENCED, ExitCode.UNFIT):
+            return None
+        if self.settlement.ledger.result(lease.job):
             return None
         if (told := self.settlement.ledger.failure(lease.job, lease.epoch)) is not None:
             return told
@@ -157,6 +162,8 @@ class Supervisor:
             return Ending.FENCED
         if seen.cancelled:
             return self.settlement.cancel(job, lease.epoch, seen.step)
+        if seen.code == ExitCode.UNFIT:
+            return self.settlement.unfit(job, lease)
         if failure is None:
             return self.settlement.drain(job, lease)
         if failure.retryable and not self.settlement.ledger.exhausted(job.id):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from celery import Celery
@@ -13,6 +14,7 @@ from saeserve.jobs.doorbell import RING
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Lease
 from saeserve.platform.errors import ServiceError
+from saeserve.worker.settlement import Ending
 from saeserve.worker.supervisor import Supervisor
 
 _log = logging.getLogger("saeserve.worker")
@@ -26,16 +28,20 @@ class JobTaker:
     supervisor: Supervisor
     lease_seconds: float
     drain: threading.Event
-    alone: threading.Lock = field(default_factory=threading.Lock)
-    """Held while jobs run, and by whoever else wants the machine for itself for a moment."""
+    end_worker: Callable[[], None] = lambda: None
+    """Called once when a job showed that this worker has lost the device of its class."""
+    unfit: threading.Event = field(default_factory=threading.Event)
+    """Set then: the worker takes nothing more."""
 
     def take(self, resource_class: str) -> int:
         """Run every runnable job of the class; how many attempts were run."""
         ran = 0
-        with self.alone:
-            while not self.drain.is_set() and self._take_one(resource_class):
-                ran += 1
+        while not self._stopping() and self._take_one(resource_class):
+            ran += 1
         return ran
+
+    def _stopping(self) -> bool:
+        return self.drain.is_set() or self.unfit.is_set()
 
     def _take_one(self, resource_class: str) -> bool:
         owner = uuid.uuid4().hex
@@ -49,7 +55,9 @@ class JobTaker:
     def _run(self, record: JobRecord, owner: str) -> bool:
         """False when the store failed: then this ring is over, so that no job spins."""
         try:
-            self.supervisor.run(record, owner)
+            if self.supervisor.run(record, owner) is Ending.UNFIT:
+                self.unfit.set()
+                self.end_worker()
         except (OSError, ServiceError):
             _log.exception("%s: given back, because the store failed", record.id)
             self._give_back(record.id, owner)

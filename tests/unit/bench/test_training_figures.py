@@ -123,7 +123,6 @@ def cost(**changes: Any) -> ServiceCost:  # noqa: ANN401 - passed on
         "spec": {},
         "seconds": 60.0,
         "cpu_seconds": {"control": 1.0, "worker": 0.5, "job": 100.0},
-        "starting_cpu_seconds": {"worker": 50.0},
         "planned_bytes": 1000,
         "peak_bytes": 1050,
         "metrics": {},

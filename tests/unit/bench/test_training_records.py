@@ -54,9 +54,7 @@ def test_a_part_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_cost_of_the_service_is_read_as_it_was_written(tmp_path: Path) -> None:
-    saved = ServiceCost(
-        MACHINE, {}, 9.0, {"job": 10.0, "broker": 0.1}, {"worker": 7.0}, 100, 90, {"fvu": 0.5}
-    )
+    saved = ServiceCost(MACHINE, {}, 9.0, {"job": 10.0, "broker": 0.1}, 100, 90, {"fvu": 0.5})
     saved.save(tmp_path / "service.json")
     assert ServiceCost.load(tmp_path / "service.json") == saved
     assert "1.0% beside the job's" in str(saved)

@@ -1,45 +1,27 @@
-"""Predictions by hand: the arithmetic from measured steps to other shapes."""
+"""Predictions by hand: the arithmetic from finished jobs to other shapes."""
 
 from __future__ import annotations
 
 import pytest
 
-from saeserve.core.specs.machine import Fleet, Machine, StepTiming
+from saeserve.core.specs.machine import Fleet, Machine, SpeedRecord
 from saeserve.core.specs.memory import plan_members
-from saeserve.core.specs.sizes import TrainingData, parameter_count
-from saeserve.core.specs.speed import ACCUMULATION, seconds_per_step, training_seconds
+from saeserve.core.specs.sizes import TrainingData, parameters_of
+from saeserve.core.specs.speed import (
+    ACCUMULATION,
+    CPU,
+    NEAREST,
+    cost,
+    seconds_per_step,
+    shape_of,
+    training_seconds,
+)
 from saeserve.core.specs.training import TrainSpec, resolve
 
-D, F = 512, 4096
+D, F, B = 512, 4096, 1024
 DATA = TrainingData(d=D, train_rows=50_000, heldout_rows=5_000, shard_rows=16_384)
 PRODUCT = 2 * D * F
-
-
-def timing(architecture: str, seconds_per_row: float, active: float = 32.0) -> StepTiming:
-    return StepTiming(
-        architecture=architecture,
-        d_in=D,
-        d_sae=F,
-        active=active,
-        encoder_dtype="float32",
-        seconds_per_row=seconds_per_row,
-        seconds_per_step=0.01,
-    )
-
-
-def machine(*timings: StepTiming, memory_bytes: int = 2**34, name: str = "m") -> Machine:
-    return Machine(
-        fingerprint="f",
-        name=name,
-        memory_bytes=memory_bytes,
-        float32_flops=1e11,
-        bfloat16_flops=4e11,
-        adam_bytes_per_second=2e10,
-        timings=timings,
-    )
-
-
-TOPK = machine(timing("topk", 1e-4))
+TOOK = 0.5
 
 
 def spec(**changes: object) -> TrainSpec:
@@ -49,80 +31,104 @@ def spec(**changes: object) -> TrainSpec:
         "topk": {"k": 32},
         "d_sae": F,
         "tokens": 1_024_000,
-        "batch_size": 1024,
+        "batch_size": B,
         "encoder_dtype": "float32",
     }
     return resolve(TrainSpec.parse(values | changes, "train"), D, "x")
 
 
-def seconds(run: TrainSpec, on: Machine = TOPK, data: TrainingData = DATA) -> float:
-    found = seconds_per_step(run, data, on)
+def record(run: TrainSpec, seconds: float = TOOK, job: str = "j-1") -> SpeedRecord:
+    return SpeedRecord(job=job, shape=shape_of(run, DATA), seconds_per_step=seconds)
+
+
+def machine(*records: SpeedRecord, memory_bytes: int = 2**34, kind: str = "m") -> Machine:
+    return Machine(kind=kind, memory_bytes=memory_bytes, records=records)
+
+
+TOPK = machine(record(spec()))
+
+
+def seconds(run: TrainSpec, on: Machine = TOPK) -> float:
+    found = seconds_per_step(run, DATA, on, accelerated=False)
     assert found is not None
     return found
 
 
-def test_the_measured_shape_takes_what_was_measured() -> None:
-    assert seconds(spec()) == pytest.approx(1024 * 1e-4 + 0.01)
-    assert seconds(spec(batch_size=256)) == pytest.approx(256 * 1e-4 + 0.01)
+def nominal(run: TrainSpec) -> float:
+    return cost(shape_of(run, DATA), CPU)
+
+
+def test_the_same_job_takes_what_it_took() -> None:
+    assert seconds(spec()) == pytest.approx(TOOK)
+    assert seconds(spec(tokens=4_096_000)) == pytest.approx(TOOK)
+
+
+def test_a_step_costs_products_numbers_and_the_optimiser() -> None:
+    numbers = F + 0.2 * 32 * D
+    row = PRODUCT / CPU.float32_flops + numbers * CPU.number_s
+    moved = parameters_of(spec(), DATA) * CPU.parameter_s
+    assert nominal(spec()) == pytest.approx(B * row + moved)
+
+
+def test_another_shape_is_scaled_by_its_cost() -> None:
+    for run in (spec(d_sae=2 * F), spec(batch_size=256), spec(topk={"k": 64})):
+        assert seconds(run) == pytest.approx(TOOK * nominal(run) / nominal(spec()))
+    assert 1.8 * TOOK < seconds(spec(d_sae=2 * F)) < 2.2 * TOOK
 
 
 def test_a_faster_product_shortens_the_product_alone() -> None:
-    product = PRODUCT / 1e11
-    rest = 1e-4 - product
     low = spec(encoder_dtype="bfloat16")
-    assert seconds(low) == pytest.approx(1024 * (product / 4 + rest) + 0.01)
+    saved = B * PRODUCT * (1 / CPU.float32_flops - 1 / CPU.bfloat16_flops)
+    assert nominal(spec()) - nominal(low) == pytest.approx(saved)
 
 
 def test_auto_is_the_type_that_the_run_will_have() -> None:
     """ReLU's choice would be rounded, so it stays in float32; TopK's is made exact."""
-    on = machine(timing("topk", 1e-4), timing("relu", 1e-4))
     relu, asked = (spec(topk=None, relu={}, encoder_dtype=d) for d in ("float32", "auto"))
-    assert seconds(asked, on) == seconds(relu, on)
-    low = seconds(spec(encoder_dtype="bfloat16"), on)
-    assert seconds(spec(encoder_dtype="auto"), on) == low < seconds(spec(), on)
-
-
-def test_twice_the_latents_double_the_product_and_the_optimiser() -> None:
-    product = PRODUCT / 1e11
-    grown = (2 * F + 0.2 * 32 * D) / (F + 0.2 * 32 * D)
-    row = 2 * product + (1e-4 - product) * grown
-    moved = parameter_count("topk", D, 2 * F) / parameter_count("topk", D, F)
-    assert seconds(spec(d_sae=2 * F)) == pytest.approx(1024 * row + 0.01 * moved)
-
-
-def test_more_active_latents_cost_gathers() -> None:
-    product = PRODUCT / 1e11
-    grown = (F + 0.2 * 64 * D) / (F + 0.2 * 32 * D)
-    row = product + (1e-4 - product) * grown
-    assert seconds(spec(topk={"k": 64})) == pytest.approx(1024 * row + 0.01)
+    assert nominal(asked) == nominal(relu)
+    low = nominal(spec(encoder_dtype="bfloat16"))
+    assert nominal(spec(encoder_dtype="auto")) == low < nominal(spec())
 
 
 def test_micro_batches_add_their_sums() -> None:
-    whole, parts = seconds(spec()), seconds(spec(micro_batch_size=256))
-    assert parts - whole == pytest.approx(0.01 * ACCUMULATION * 3)
+    more = nominal(spec(micro_batch_size=256)) - nominal(spec())
+    assert more == pytest.approx(3 * ACCUMULATION * parameters_of(spec(), DATA) * CPU.parameter_s)
 
 
-def test_a_measurement_faster_than_its_products_scales_as_they_do() -> None:
-    quick = machine(timing("topk", 1e-6))
-    assert seconds(spec(d_sae=2 * F), quick) > 1024 * 2e-6
+def test_one_slow_job_among_several_does_not_rule() -> None:
+    took = [0.5, 0.52, 5.0]
+    on = machine(*(record(spec(), each, f"j-{n}") for n, each in enumerate(took)))
+    assert seconds(spec(), on) == pytest.approx(0.52)
 
 
-def test_what_was_not_measured_is_not_predicted() -> None:
-    assert seconds_per_step(spec(topk=None, relu={}), DATA, TOPK) is None
-    assert training_seconds((spec(), spec(topk=None, relu={})), DATA, TOPK) is None
+def test_jobs_of_the_nearest_cost_count() -> None:
+    near = [record(spec(), TOOK, f"j-{n}") for n in range(NEAREST)]
+    far = [record(spec(d_sae=16 * F), 100.0, f"k-{n}") for n in range(NEAREST)]
+    assert seconds(spec(), machine(*far, *near)) == pytest.approx(TOOK)
+
+
+def test_what_did_not_run_is_not_predicted() -> None:
+    relu = spec(topk=None, relu={})
+    assert seconds_per_step(relu, DATA, TOPK, accelerated=False) is None
+    assert training_seconds((spec(), relu), DATA, TOPK, accelerated=False) is None
+
+
+def test_on_an_accelerator_launches_cost_as_well() -> None:
+    small = seconds_per_step(spec(batch_size=64), DATA, TOPK, accelerated=True)
+    assert small is not None
+    assert small > 0.5 * TOOK
 
 
 def test_a_plan_tells_speed_and_time_of_the_slowest_machine_that_fits() -> None:
-    slow = machine(timing("topk", 4e-4), name="slow")
-    tiny = machine(timing("topk", 4e-2), memory_bytes=2**20, name="tiny")
+    slow = machine(record(spec(), 4 * TOOK), kind="slow")
+    tiny = machine(record(spec(), 400 * TOOK), memory_bytes=2**20, kind="tiny")
     plan = plan_members((spec(),), DATA, Fleet(machines=(TOPK, slow, tiny)))
-    expected = 1000 * (1024 * 4e-4 + 0.01)
-    assert plan.seconds == pytest.approx(expected)
-    assert plan.tokens_per_second == pytest.approx(1_024_000 / expected)
+    assert plan.seconds == pytest.approx(1000 * 4 * TOOK)
+    assert plan.tokens_per_second == pytest.approx(1_024_000 / (1000 * 4 * TOOK))
     assert (plan.machine_memory_bytes, plan.refusal) == (2**34, None)
     notes = " | ".join(plan.notes)
     assert "1 of 3 workers of class cpu" in notes
-    assert "measured on slow" in notes
+    assert "speed is scaled from 1 finished topk job on slow" in notes
 
 
 def test_members_step_in_turn() -> None:
@@ -140,8 +146,9 @@ def test_without_workers_nothing_is_predicted_and_the_plan_says_so() -> None:
     assert plan.notes[0].startswith("no worker of class gpu")
 
 
-def test_a_machine_that_has_not_measured_yet_still_tells_its_memory() -> None:
+def test_a_machine_that_ran_nothing_yet_still_tells_its_memory() -> None:
     plan = plan_members((spec(),), DATA, Fleet(machines=(machine(memory_bytes=2**20),)))
     assert plan.seconds is None
     assert plan.refusal is not None
     assert plan.machine_memory_bytes == 2**20
+    assert "no topk job has finished on m yet" in plan.notes[-1]

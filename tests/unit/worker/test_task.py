@@ -20,6 +20,22 @@ def test_one_ring_takes_every_job_of_its_class(bench: Bench) -> None:
     assert states == ["SUCCEEDED", "QUEUED", "SUCCEEDED"]
 
 
+def test_a_worker_that_lost_its_device_gives_the_job_back_and_takes_no_more(bench: Bench) -> None:
+    bench.part = "unfit"
+    bench.submit("j-1", resource_class="cpu", max_attempts=1)
+    bench.submit("j-2", resource_class="cpu")
+    ended: list[str] = []
+    losing = JobTaker(bench.index, bench.supervisor, 60, bench.drain, lambda: ended.append("now"))
+    assert losing.take("cpu") == 1
+    assert losing.take("cpu") == 0
+    assert (ended, bench.started) == (["now"], [1])
+    assert [bench.state(job) for job in ("j-1", "j-2")] == ["QUEUED", "QUEUED"]
+    assert bench.ledger.result("j-1") is None
+    bench.part = "finish"
+    assert taker(bench).take("cpu") == 2
+    assert bench.state("j-1") == "SUCCEEDED"
+
+
 def test_a_draining_worker_takes_nothing(bench: Bench) -> None:
     bench.submit()
     bench.drain.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from tests.fakes.workshop import BATCH, STEPS, Workshop
 from saeserve.core.export.format import load_model
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
+from saeserve.registry.speeds import SpeedBook
 from saeserve.registry.version import ModelVersion
 from saeserve.worker.order import ExitCode
+
+SPEC = {"dataset": "planted", "model": "m", "topk": {"k": 4}, "d_sae": 32, "tokens": 4096}
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +91,35 @@ def codes(shop: Workshop, job: str) -> set[str]:
     return {event.data["code"] for event in shop.events(job) if event.type == "warning"}
 
 
+def test_its_speed_is_recorded_once_it_is_known(shop: Workshop) -> None:
+    book = SpeedBook(shop.bench.ledger.store)
+    shop.train("j-0")
+    shop.machine = "Zen, 1 thread"
+    shop.train("j-1", log_every_steps=STEPS)
+    assert book.records(shop.machine, "topk") == ()
+    shop.train("j-2")
+    [record] = book.records(shop.machine, "topk")
+    assert (record.job, record.shape.d_sae, record.shape.batch_size) == ("j-2", 32, BATCH)
+    reports = [e.data["metrics"] for e in shop.events("j-2") if e.type == "metrics"]
+    rates = [each["tokens_per_second"] for each in reports[1:]]
+    assert record.seconds_per_step == pytest.approx(BATCH / statistics.median(rates))
+
+
+def test_a_speed_that_cannot_be_recorded_costs_the_job_nothing(shop: Workshop) -> None:
+    shop.machine = "Zen, 1 thread"
+    shop.bench.ledger.store.path("speeds").write_text("in the way")
+    assert shop.train("j-1") is ExitCode.FINISHED
+
+
+def test_a_lost_device_gives_the_job_back_instead_of_failing_it(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shop.bench.submit("j-1", resource_class="gpu", resolved_spec={"train": SPEC})
+    assert shop.run("j-1") is ExitCode.UNFIT
+    assert shop.bench.ledger.failure("j-1", 1) is None
+
+
 def test_its_events_tell_steps_checkpoints_and_progress(shop: Workshop) -> None:
     shop.train("j-1")
     events = shop.events("j-1")
@@ -144,16 +177,6 @@ def test_what_cannot_run_fails_with_a_reason(
     assert shop.train("j-1", **fields) is ExitCode.FAILED
     failure = shop.failure("j-1")
     assert (failure.code, failure.retryable) == (code, False)
-
-
-def test_a_gpu_job_on_a_worker_without_one_says_so(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    spec = {"dataset": "planted", "model": "m", "topk": {"k": 4}, "d_sae": 32, "tokens": 4096}
-    shop.bench.submit("j-1", resource_class="gpu", resolved_spec={"train": spec})
-    assert shop.run("j-1") is ExitCode.FAILED
-    assert shop.failure("j-1").code == "NO_DEVICE"
 
 
 def test_a_checkpoint_without_its_preprocessing_is_told(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from saeserve.core.specs.machine import Fleet
+from saeserve.core.specs.jobs import JobSpec
+from saeserve.core.specs.machine import Fleet, Machine
 from saeserve.core.specs.memory import Plan
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.platform.errors import FailedPrecondition
+from saeserve.registry.speeds import SpeedBook
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,39 @@ def fleet_of(index: JobIndex, resource_class: str) -> Fleet:
         log.warning("planning without machines: %s", error)
         machines = ()
     return Fleet(resource_class=resource_class, machines=machines)
+
+
+class AutoClass:
+    """The resource class of jobs whose device is "auto"."""
+
+    def __init__(self, index: JobIndex, chosen: str) -> None:
+        """`chosen` is "cpu", "gpu", or "auto": gpu while a live worker takes that class."""
+        self._index = index
+        self._chosen = chosen
+        self._latest = "cpu"
+
+    def __call__(self) -> str:
+        """The class as of now; while the index is away, as it was when that last answered."""
+        if self._chosen != "auto":
+            return self._chosen
+        try:
+            self._latest = "gpu" if self._index.machines("gpu") else "cpu"
+        except IndexUnavailable as error:
+            log.warning("jobs of device auto get class %s as before: %s", self._latest, error)
+        return self._latest
+
+
+def with_speeds(fleet: Fleet, spec: JobSpec, speeds: SpeedBook) -> Fleet:
+    """The fleet with what jobs of the spec's architecture took on machines of its kinds."""
+    if spec.train is None:
+        return fleet
+    architecture = spec.train.architecture.name
+
+    def known(machine: Machine) -> Machine:
+        records = speeds.records(machine.kind, architecture)
+        return machine.model_copy(update={"records": records})
+
+    return fleet.model_copy(update={"machines": tuple(map(known, fleet.machines))})
 
 
 def admit(plan: Plan) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from saeserve.control.handlers.check_data import check_harvest, check_ingest
 from saeserve.control.handlers.check_interchange import check_export, check_import
@@ -49,8 +49,9 @@ def checked(
     raise InvalidInput("no job kind is set", field="spec", remedy="set one kind")
 
 
-def device_class(spec: JobSpec, auto: str) -> str:
-    """The resource class that the spec's device asks for; `auto` is the server's choice."""
+def device_class(spec: JobSpec, auto: Callable[[], str]) -> str:
+    """The resource class that the spec's device asks for; `auto` gives the server's choice."""
     job = spec.train or spec.harvest or spec.evaluate
     device = job.device if job else "cpu"
-    return {"cpu": "cpu", "cuda": "gpu"}.get(device, auto)
+    asked = {"cpu": "cpu", "cuda": "gpu"}
+    return asked[device] if device in asked else auto()

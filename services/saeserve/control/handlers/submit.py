@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from saeserve.control.handlers.admission import admit, fleet_of
+from saeserve.control.handlers.admission import AutoClass, admit, fleet_of, with_speeds
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.checking import checked, device_class, parse_spec
 from saeserve.control.handlers.inputs import Inputs, Upstream
@@ -24,6 +24,7 @@ from saeserve.jobs.record import Failure, JobRecord, JobWarning, Result, Submiss
 from saeserve.jobs.states import TERMINAL, JobState
 from saeserve.jobs.submitting import Request
 from saeserve.platform.errors import Conflict, FailedPrecondition
+from saeserve.registry.speeds import SpeedBook
 
 log = logging.getLogger(__name__)
 _REPEATED = "this request id was submitted before; the first answer holds the plan"
@@ -33,7 +34,8 @@ _REPEATED = "this request id was submitted before; the first answer holds the pl
 class SubmitPolicy:
     """The server's defaults for what an order leaves open."""
 
-    auto_class: str = "cpu"
+    auto_class: str = "auto"
+    """Resource class of jobs whose device is "auto"; "auto": gpu while a worker takes it."""
     max_attempts: int = 3
 
 
@@ -56,6 +58,8 @@ class Submitter:
         self._policy = policy
         self._clock = clock
         self._catalog = JobCatalog(ledger, index)
+        self._auto_class = AutoClass(index, policy.auto_class)
+        self._speeds = SpeedBook(ledger.store)
 
     def submit(self, order: JobOrder) -> tuple[JobRecord, Plan]:
         """Record the job, unless only validating, and return it with its plan.
@@ -69,9 +73,10 @@ class Submitter:
         if standing is not None:
             return self._catalog.get(standing), Plan(notes=(_REPEATED,))
         upstream = self._upstream(order)
-        fleet = fleet_of(self._index, device_class(spec, self._policy.auto_class))
+        resource_class = device_class(spec, self._auto_class)
+        fleet = with_speeds(fleet_of(self._index, resource_class), spec, self._speeds)
         resolved, plan = checked(spec, self._inputs, upstream, fleet)
-        submission = self._submission(order, resolved, plan)
+        submission = self._submission(order, resolved, plan, resource_class)
         if order.validate_only:
             return self._record(submission.model_copy(update={"id": ""})), plan
         admit(plan)
@@ -114,14 +119,16 @@ class Submitter:
             records.append(record)
         return Upstream(records)
 
-    def _submission(self, order: JobOrder, resolved: JobSpec, plan: Plan) -> Submission:
+    def _submission(
+        self, order: JobOrder, resolved: JobSpec, plan: Plan, resource_class: str
+    ) -> Submission:
         now = self._clock()
         return Submission(
             id=new_job_id(now),
             kind=resolved.kind,
             spec=dict(order.spec),
             resolved_spec=resolved.to_json(),
-            resource_class=device_class(resolved, self._policy.auto_class),
+            resource_class=resource_class,
             request_id=order.request_id,
             body_sha256=order.body_sha256,
             owner=order.owner,

@@ -1,7 +1,7 @@
 """What a job would take: parameters, bytes of memory and disk, steps, and how long.
 
-Plain arithmetic for admission and for people: `holdings` counts the tensors, `speed` scales what a
-worker has measured of its machine, `fitting` says what would fit.
+Plain arithmetic for admission and for people: `holdings` counts the tensors, `speed` scales what
+finished jobs took, `fitting` says what would fit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from saeserve.core.specs.holdings import footprint_of
 from saeserve.core.specs.machine import Fleet, Machine
 from saeserve.core.specs.run_warning import JobWarning
 from saeserve.core.specs.sizes import TrainingData, parameters_of
-from saeserve.core.specs.speed import training_seconds
+from saeserve.core.specs.speed import nearest, training_seconds
 from saeserve.core.specs.training import TrainSpec
 
 _FLOAT = 4
@@ -139,7 +139,7 @@ def _on(
     predicted = [
         (seconds, machine)
         for machine in large or [largest]
-        if (seconds := training_seconds(members, data, machine)) is not None
+        if (seconds := _seconds(members, data, machine, fleet)) is not None
     ]
     return {
         "machine_memory_bytes": largest.memory_bytes,
@@ -151,8 +151,17 @@ def _on(
             accelerator=fleet.accelerated,
         ),
         **_speed(members, predicted),
-        "notes": (*_fit_notes(fleet, large, needed), *_speed_notes(predicted)),
+        "notes": (
+            *_fit_notes(fleet, large, needed),
+            _speed_note(members[0], data, fleet, predicted),
+        ),
     }
+
+
+def _seconds(
+    members: Sequence[TrainSpec], data: TrainingData, machine: Machine, fleet: Fleet
+) -> float | None:
+    return training_seconds(members, data, machine, accelerated=fleet.accelerated)
 
 
 def _speed(
@@ -176,14 +185,24 @@ def _fit_notes(fleet: Fleet, large: Sequence[Machine], needed: int) -> list[str]
     ]
 
 
-def _speed_notes(predicted: Sequence[tuple[float, Machine]]) -> list[str]:
+def _speed_note(
+    spec: TrainSpec,
+    data: TrainingData,
+    fleet: Fleet,
+    predicted: Sequence[tuple[float, Machine]],
+) -> str:
+    """Where the predicted speed comes from, or why there is none."""
+    name = spec.architecture.name
     if not predicted:
-        return ["no worker has measured how fast it trains this yet, so no speed is predicted"]
+        kinds = " or ".join(sorted({machine.kind for machine in fleet.machines}))
+        return (
+            f"no {name} job has finished on {kinds} yet, so no speed is predicted; the first one's "
+            "speed will be recorded"
+        )
     _, slowest = max(predicted, key=lambda pair: pair[0])
-    return [
-        f"speed is scaled from steps measured on {slowest.name} ({slowest.threads} threads, "
-        f"{slowest.instruction_set}) with nothing beside them and no dead latents"
-    ]
+    count = len(nearest(spec, data, slowest, accelerated=fleet.accelerated))
+    jobs = f"{count} finished {name} job" + ("s" if count > 1 else "")
+    return f"speed is scaled from {jobs} on {slowest.kind}"
 
 
 def _spec_notes(asked: TrainSpec, resolved: TrainSpec) -> list[str]:

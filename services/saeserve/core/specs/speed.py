@@ -1,25 +1,28 @@
-"""How fast a run would train, from steps that the machine measured: arithmetic, no timing.
+"""How fast a run would train, from jobs that were run: arithmetic, no timing.
 
-A step takes rows x (seconds a row) + (seconds a step). Both were measured at one small shape
-(`StepTiming`); here they are scaled to another. The second grows as the parameters do: the
-optimiser passes over them. Of the first, dense products take what the machine's measured rates
-say and grow as they do; what is left is work on [rows, d_sae] and on the active latents' rows, and
-grows as `_Pattern` says. `make bench-memory` compares predictions with runs.
+A step costs rows x (dense products, and numbers that the rest works on) + passes of the optimiser
+over the parameters. `cost` says what that takes on a nominal machine, in seconds; real machines are
+faster or slower, and by how much the finished jobs of an architecture on a machine kind tell. So
+only ratios of costs matter. `make bench-memory` compares predictions with runs.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, BatchTopKSpec, TopKSpec
-from saeserve.core.specs.machine import Machine, StepTiming
-from saeserve.core.specs.sizes import TrainingData, micro_batch_of, parameter_count, parameters_of
+from saeserve.core.specs.machine import Machine, SpeedRecord, StepShape
+from saeserve.core.specs.sizes import TrainingData, micro_batch_of, parameters_of
 from saeserve.core.specs.training import TrainSpec
 
 ACCUMULATION = 0.3
 """Share of the time per step that each micro-batch after the first adds: its gradients are summed
 (12 bytes a parameter) where the optimiser moves 28 and its guards 16."""
+NEAREST = 5
+"""Jobs of the nearest cost that a prediction is the median of: each ran beside other things."""
 
 
 @dataclass(frozen=True)
@@ -49,65 +52,83 @@ bias in its input, eight."""
 
 
 @dataclass(frozen=True)
-class _Shape:
-    """The widths that a row's cost depends on."""
+class Rates:
+    """A nominal machine: FLOP a second of the products, and seconds of everything else."""
 
-    architecture: str
-    d_in: int
-    d_out: int
-    d_sae: int
-    active: float
-    encoder_dtype: str
+    float32_flops: float
+    bfloat16_flops: float
+    number_s: float
+    """For a number of [rows, d_sae]."""
+    parameter_s: float
+    """For the optimiser and its guards: 44 bytes of memory traffic a parameter."""
+    micro_batch_s: float
+    """For a micro-batch whatever its size: on accelerators, launching its kernels."""
 
 
-def seconds_per_step(spec: TrainSpec, data: TrainingData, machine: Machine) -> float | None:
-    """Of a resolved spec; None where the machine has not measured its architecture."""
-    timing = machine.timing(spec.architecture.name)
-    if timing is None:
-        return None
-    batches = -(-spec.batch_size // micro_batch_of(spec))
-    measured_at = parameter_count(timing.architecture, timing.d_in, timing.d_sae)
-    passes = (1 + ACCUMULATION * (batches - 1)) * parameters_of(spec, data) / measured_at
-    row = _row_seconds(spec, data, machine, timing)
-    return spec.batch_size * row + timing.seconds_per_step * passes
+CPU = Rates(1.7e11, 4.1e11, 1.2e-9, 9e-10, 0.0)
+"""Two threads of a Zen 4 server, measured."""
+ACCELERATOR = Rates(5.1e13, 6.7e14, 1.2e-11, 1.3e-11, 8e-3)
+"""One H200, measured."""
+
+
+def shape_of(spec: TrainSpec, data: TrainingData) -> StepShape:
+    """Of a resolved spec on its data."""
+    return StepShape(
+        architecture=spec.architecture.name,
+        d_in=data.d,
+        d_out=data.d_out,
+        d_sae=spec.d_sae,
+        parameters=parameters_of(spec, data),
+        active=active_of(spec, 0.0),
+        encoder_dtype=spec.encoder_dtype,
+        batch_size=spec.batch_size,
+        micro_batches=-(-spec.batch_size // micro_batch_of(spec)),
+    )
+
+
+def cost(shape: StepShape, rates: Rates) -> float:
+    """Seconds of a step on the nominal machine."""
+    row = _products(shape, rates) + _numbers(shape) * rates.number_s
+    passes = 1 + ACCUMULATION * (shape.micro_batches - 1)
+    fixed = shape.micro_batches * rates.micro_batch_s
+    return shape.batch_size * row + passes * shape.parameters * rates.parameter_s + fixed
+
+
+def nearest(
+    spec: TrainSpec, data: TrainingData, machine: Machine, *, accelerated: bool
+) -> list[tuple[SpeedRecord, float]]:
+    """Jobs of the architecture whose cost is nearest, each with the seconds of a step that it
+    predicts for a resolved spec; none where the machine's kind has run none."""
+    rates, wanted = ACCELERATOR if accelerated else CPU, shape_of(spec, data)
+    seconds = cost(wanted, rates)
+    known = [
+        (each, seconds / cost(each.shape, rates))
+        for each in machine.records
+        if each.shape.architecture == wanted.architecture
+    ]
+    known.sort(key=lambda pair: abs(math.log(pair[1])))
+    return [(each, each.seconds_per_step * ratio) for each, ratio in known[:NEAREST]]
+
+
+def seconds_per_step(
+    spec: TrainSpec, data: TrainingData, machine: Machine, *, accelerated: bool
+) -> float | None:
+    """Of a resolved spec; None where no job of its architecture ran on the machine's kind."""
+    found = nearest(spec, data, machine, accelerated=accelerated)
+    return statistics.median(seconds for _, seconds in found) if found else None
 
 
 def training_seconds(
-    members: Sequence[TrainSpec], data: TrainingData, machine: Machine
+    members: Sequence[TrainSpec], data: TrainingData, machine: Machine, *, accelerated: bool
 ) -> float | None:
     """All steps of runs that step in turn; None where one cannot be told."""
     total = 0.0
     for spec in members:
-        step = seconds_per_step(spec, data, machine)
+        step = seconds_per_step(spec, data, machine, accelerated=accelerated)
         if step is None:
             return None
         total += step * spec.steps
     return total
-
-
-def _row_seconds(
-    spec: TrainSpec, data: TrainingData, machine: Machine, timing: StepTiming
-) -> float:
-    measured = _Shape(
-        architecture=timing.architecture,
-        d_in=timing.d_in,
-        d_out=timing.d_in,
-        d_sae=timing.d_sae,
-        active=timing.active,
-        encoder_dtype=timing.encoder_dtype,
-    )
-    wanted = _Shape(
-        architecture=timing.architecture,
-        d_in=data.d,
-        d_out=data.d_out,
-        d_sae=spec.d_sae,
-        active=active_of(spec, timing.active),
-        encoder_dtype=spec.encoder_dtype,
-    )
-    products = min(_products(measured, machine), timing.seconds_per_row)
-    dearer = _products(wanted, machine) / _products(measured, machine)
-    rest = timing.seconds_per_row - products
-    return products * dearer + rest * _numbers(wanted) / _numbers(measured)
 
 
 def active_of(spec: TrainSpec, otherwise: float) -> float:
@@ -120,24 +141,24 @@ def active_of(spec: TrainSpec, otherwise: float) -> float:
     return spec.target_l0 or otherwise
 
 
-def _products(shape: _Shape, machine: Machine) -> float:
+def _products(shape: StepShape, rates: Rates) -> float:
     """Seconds a row of all dense products."""
     pattern = _PATTERNS[shape.architecture]
-    rate = encoder_flops(shape.architecture, shape.encoder_dtype, machine)
+    rate = encoder_flops(shape.architecture, shape.encoder_dtype, rates)
     encoder = pattern.encoder_products * 2 * shape.d_in * shape.d_sae / rate
-    return encoder + pattern.other_products * 2 * shape.d_out * shape.d_sae / machine.float32_flops
+    return encoder + pattern.other_products * 2 * shape.d_out * shape.d_sae / rates.float32_flops
 
 
-def _numbers(shape: _Shape) -> float:
+def _numbers(shape: StepShape) -> float:
     """Numbers of a row that the rest of a step works on, weighed."""
     gathered = _PATTERNS[shape.architecture].gathers * shape.active * (shape.d_in + shape.d_out) / 2
     return shape.d_sae + gathered
 
 
-def encoder_flops(architecture: str, dtype: str, machine: Machine) -> float:
+def encoder_flops(architecture: str, dtype: str, rates: Rates) -> float:
     """The rate of the encoder's product; `auto` is float32 where rounding would choose latents,
     else what is faster."""
-    rates = {"float32": machine.float32_flops, "bfloat16": machine.bfloat16_flops}
+    known = {"float32": rates.float32_flops, "bfloat16": rates.bfloat16_flops}
     if dtype == "auto" and not ARCHITECTURE_SPECS[architecture].exact_choice:
-        return machine.float32_flops
-    return rates.get(dtype, max(rates.values()))
+        return rates.float32_flops
+    return known.get(dtype, max(known.values()))

@@ -23,6 +23,10 @@ class JobStopped(Exception):
     """The runner was asked to stop and has kept what a later attempt can go on from."""
 
 
+class DeviceMissing(Exception):
+    """The job needs a device that this worker has lost: another worker may have it."""
+
+
 @dataclass(frozen=True)
 class Completed:
     """What a job made; the job process commits it as the result."""

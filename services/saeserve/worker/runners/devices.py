@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from saeserve.platform.errors import FailedPrecondition
+from saeserve.worker.runners.base import DeviceMissing
 
 
 def device_of(resource_class: str) -> torch.device:
-    """The device of a resource class. Raises FailedPrecondition when this worker has none."""
+    """The device of a resource class. Raises DeviceMissing when torch sees none."""
     if resource_class == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise FailedPrecondition(
-            f"this worker takes jobs of class {resource_class} but has no CUDA device",
-            reason="NO_DEVICE",
-            remedy="take the class out of SAESERVE_WORKER_CLASSES, or give the worker a GPU",
-        )
+        raise DeviceMissing(resource_class)
     return torch.device("cuda")
 
 

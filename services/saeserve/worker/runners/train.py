@@ -28,6 +28,7 @@ from saeserve.worker.runners.train_checkpoints import (
 from saeserve.worker.runners.train_events import tell, warn_before
 from saeserve.worker.runners.train_export import Trained, publish
 from saeserve.worker.runners.train_init import initial_form
+from saeserve.worker.runners.train_speed import Rates, record_speed
 from saeserve.worker.runners.train_sweep import Ground, run_sweep
 
 
@@ -50,9 +51,12 @@ def run(context: RunContext) -> Completed:
         initial = initial_form(context, spec, layout, preprocessing)
         setup = dataclasses.replace(setup, initial=initial)
     trainer = Trainer.resume(setup, resume) if resume else Trainer.start(setup)
-    pace = _train(context, trainer, setup, preprocessing)
+    rates = Rates()
+    pace = _train(context, trainer, setup, preprocessing, rates)
     trained = Trained(spec, dataset, layout, preprocessing, trainer, pace)
-    return Completed(outputs=(publish(context, trained),), steps=trainer.step)
+    output = publish(context, trained)
+    record_speed(context, spec, layout, dataset, rates)
+    return Completed(outputs=(output,), steps=trainer.step)
 
 
 def _resolved(context: RunContext) -> tuple[ShardedDataset, Layout, TrainSpec]:
@@ -103,13 +107,18 @@ def _setup(
 
 
 def _train(
-    context: RunContext, trainer: Trainer, setup: TrainingSetup, preprocessing: SideBySide
+    context: RunContext,
+    trainer: Trainer,
+    setup: TrainingSetup,
+    preprocessing: SideBySide,
+    rates: Rates,
 ) -> dict[str, float]:
     """Run to the end; the pace of this attempt, checkpoints included (0: nothing was left)."""
     first, pace = trainer.step, Pace(trainer.feed)
     sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), preprocessing)
     for event in trainer.run(sink, context.stop):
         tell(context.report, event, trainer.steps)
+        rates.observe(event)
         if isinstance(event, Stopped):
             raise JobStopped
     return pace.values((trainer.step - first) * setup.spec.batch_size)
