@@ -252,6 +252,25 @@ def test_events_left_out_at_a_rebuild_show_as_a_gap(index: JobIndex) -> None:
     assert index.events("j-2", 0, 1000)[0].sequence >= 3 + 20 + 1
 
 
+def test_only_a_job_that_has_ended_is_removed(index: JobIndex) -> None:
+    index.put(record("j-1"))
+    index.put(record("j-2"))
+    assert not index.remove("j-1")
+    lease = run(index)
+    assert not index.remove("j-1")
+    assert finish(index, JobState.SUCCEEDED)
+    assert index.remove("j-1")
+    assert not index.remove("j-1")
+    assert index.get("j-1") is None
+    assert index.events("j-1", 0, 10) == []
+    assert index.ids() == ["j-2"]
+    assert index.beat(lease, TTL, None) is Beat.UNKNOWN
+    assert index.counts() == {JobState.QUEUED: 1}
+    found, _ = index.page(JobFilter(states=frozenset({JobState.SUCCEEDED})), 10, "")
+    assert found == []
+    assert index.put(record("j-1"))
+
+
 # Leadership and generation
 
 

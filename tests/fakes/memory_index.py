@@ -159,6 +159,15 @@ class MemoryIndex:
                 self._move(entry, _S.RUNNING)
             return True
 
+    def remove(self, job: str) -> bool:
+        with self._reached():
+            entry = self._entries.get(job)
+            if entry is None or entry.record.state not in TERMINAL:
+                return False
+            del self._entries[job]
+            self._unsettled.discard(job)
+            return True
+
     def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
         with self._reached():
             entry = self._entries.get(lease.job)

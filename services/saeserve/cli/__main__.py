@@ -8,6 +8,7 @@ import typer
 
 from saeserve.cli import datasets, interchange, jobs, logs, models, submit
 from saeserve.cli.doctor import doctor
+from saeserve.cli.gc import gc
 from saeserve.cli.output import errors, styled
 from saeserve.cli.plan import plan
 from saeserve.cli.up import up
@@ -31,6 +32,7 @@ models.app.command("import")(interchange.import_model)
 models.app.command("export")(interchange.export_model)
 app.add_typer(models.app, name="models")
 app.command()(models.encode)
+app.command()(gc)
 app.command()(doctor)
 
 

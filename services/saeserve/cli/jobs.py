@@ -1,4 +1,4 @@
-"""`saeserve jobs ls|show|watch|cancel`."""
+"""`saeserve jobs ls|show|watch|cancel|rm`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli.output import Json, ago, connect, console, print_json, print_table
+from saeserve.cli.output import Json, ago, connect, console, print_json, print_table, told
 from saeserve.cli.showing import made, show_job, step_text
 from saeserve.cli.watching import follow
 
@@ -60,3 +60,15 @@ def cancel(job: JobId, as_json: Json = False) -> None:
         print_json(seen)
     else:
         console.print(f"{seen.id} {seen.state}", highlight=False)
+
+
+@app.command()
+def rm(
+    jobs: Annotated[list[str], typer.Argument(help="Ids of jobs that have ended.")],
+    as_json: Json = False,
+) -> None:
+    """Delete jobs that have ended: records, events, logs, checkpoints. What they made stays."""
+    with connect() as client:
+        for job in jobs:
+            client.jobs.delete(job)
+            told(f"{job} is gone", {"deleted": job}, as_json)

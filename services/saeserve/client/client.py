@@ -15,6 +15,7 @@ from saeserve.client.features import FloatArray, SparseFeatures
 from saeserve.client.inference import Inference
 from saeserve.client.jobs import Jobs
 from saeserve.client.models import Models
+from saeserve.client.store import Store
 from saeserve.client.tensors import WireType
 from saeserve.client.transfers import Transfers
 
@@ -23,8 +24,8 @@ INFERENCE_ADDRESS = "127.0.0.1:7071"
 
 
 class Client:
-    """A saeserve deployment: `jobs`, `datasets`, `models` and `transfers` (files out and in) on
-    control, encoding on inference.
+    """A saeserve deployment: `jobs`, `datasets`, `models` and `transfers` (files out and in)
+    and `store` on control, encoding on inference.
 
     Every call raises a ClientError that says what was wrong and what to do. Channels connect on
     first use; close the client, or use it in a `with`.
@@ -44,6 +45,7 @@ class Client:
         self.datasets = Datasets(self._control, control, timeout)
         self.models = Models(self._control, control, timeout)
         self.transfers = Transfers(self._control, control, timeout)
+        self.store = Store(self._control, control)
         self.inference = Inference(self._inference, inference, timeout)
 
     def encode(

@@ -120,6 +120,12 @@ class Jobs:
         with translated(self._address):
             return job_value(self._stub.CancelJob(request, timeout=self._timeout).job)
 
+    def delete(self, job: str) -> None:
+        """Remove a job that has ended: events, logs, checkpoints. What it made stays."""
+        request = job_service_pb2.DeleteJobRequest(id=job)
+        with translated(self._address):
+            self._stub.DeleteJob(request, timeout=self._timeout)
+
     def watch(self, job: str, *, resume_token: str = "") -> Generator[Job | JobEvent]:
         """The job, its events as they come, and the job again when it has ended.
 

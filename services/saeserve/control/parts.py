@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from saeserve.control.converters.jobs import etag
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.datasets import DatasetHandlers
+from saeserve.control.handlers.deleting import Deleter
 from saeserve.control.handlers.downloads import Downloads
+from saeserve.control.handlers.garbage import Garbage
 from saeserve.control.handlers.inputs import Inputs
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.models import ModelHandlers
@@ -41,6 +43,7 @@ class Parts:
     datasets: DatasetHandlers
     models: ModelHandlers
     transfers: TransferHandlers
+    garbage: Garbage
 
     def ended(self, record: JobRecord) -> None:
         """Give up and clear away what was kept for a job that has ended."""
@@ -66,6 +69,7 @@ def make_parts(
         submitter=Submitter(ledger, index, doorbell, inputs, policy),
         canceller=Canceller(ledger, index, publication, etag),
         watcher=Watcher(catalog, index),
+        deleter=Deleter(catalog, ledger, index),
     )
     return Parts(
         ledger=ledger,
@@ -76,4 +80,5 @@ def make_parts(
         datasets=DatasetHandlers(datasets, use),
         models=ModelHandlers(models, use),
         transfers=TransferHandlers(downloads, uploads, use, 3600 * settings.upload_hours),
+        garbage=Garbage(store, settings.retention),
     )

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from saeserve.control.handlers.garbage import sweep_and_log
+from saeserve.control.housekeeping import Housekeeper
 from saeserve.control.metrics import ControlMetrics
 from saeserve.control.observer import JobObserver
 from saeserve.control.parts import Parts, make_parts
@@ -16,6 +18,7 @@ from saeserve.control.servicers.datasets import DatasetServicer, dataset_service
 from saeserve.control.servicers.jobs import JobServicer, job_service
 from saeserve.control.servicers.models import ModelServicer, model_service
 from saeserve.control.servicers.pools import Pools
+from saeserve.control.servicers.store import StoreServicer, store_service
 from saeserve.control.servicers.transfers import TransferServicer, transfer_service
 from saeserve.control.settings import ControlSettings
 from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
@@ -74,7 +77,9 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         server = make_server(settings, parts, metrics)
         stack.push_async_callback(server.stop)
         await server.start()
-        loop = _reconcile_loop(settings, parts, ControlMetrics(metrics.registry))
+        housekeeper = _housekeeper(settings, parts)
+        stack.callback(housekeeper.close)
+        loop = _reconcile_loop(settings, parts, ControlMetrics(metrics.registry), housekeeper)
         loop.start()
         stack.push_async_callback(asyncio.to_thread, loop.close)
         yield Running(server, endpoint)
@@ -103,11 +108,12 @@ def _services(
         dataset_service(DatasetServicer(parts.datasets, pools)),
         model_service(ModelServicer(parts.models, pools)),
         transfer_service(TransferServicer(parts.transfers, pools, settings.transfers)),
+        store_service(StoreServicer(parts.garbage)),
     ]
 
 
 def _reconcile_loop(
-    settings: ControlSettings, parts: Parts, figures: ControlMetrics
+    settings: ControlSettings, parts: Parts, figures: ControlMetrics, housekeeper: Housekeeper
 ) -> ReconcileLoop:
     pace = Pace(
         lease_ttl_s=settings.lease_seconds,
@@ -118,6 +124,15 @@ def _reconcile_loop(
         parts.ledger, parts.index, parts.doorbell, publish=parts.publication.apply, pace=pace
     )
     observer = JobObserver(parts.index, figures, parts.ended)
-    return ReconcileLoop(
-        reconciler, observer, figures, settings.reconcile_seconds, parts.transfers.sweep
-    )
+
+    def chores() -> None:
+        housekeeper.lead()
+        parts.transfers.sweep()
+
+    return ReconcileLoop(reconciler, observer, figures, settings.reconcile_seconds, chores)
+
+
+def _housekeeper(settings: ControlSettings, parts: Parts) -> Housekeeper:
+    housekeeper = Housekeeper(lambda: sweep_and_log(parts.garbage), settings.sweep_seconds)
+    housekeeper.start()
+    return housekeeper

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from saeserve.control.handlers.garbage import Retention
 from saeserve.platform.settings import ServiceSettings
 
 
@@ -43,5 +44,19 @@ class ControlSettings(ServiceSettings):
     """What uploads leave free on the store's disk for checkpoints and records of jobs; unset, a
     twentieth of the disk, at most 16 GiB."""
 
+    checkpoint_hours: float = Field(default=7 * 24.0, ge=0)
+    """How long a job that has ended keeps its last checkpoint; earlier ones go at once."""
+
+    sweep_seconds: float = Field(default=600.0, gt=0)
+    """Pause between two looks for what can be removed from the store."""
+
+    sweep_after_seconds: float = Field(default=86_400.0, ge=0)
+    """Temporaries that no process holds are removed this long after their last change."""
+
     watch_seconds: float = Field(default=0.2, gt=0)
     """Pause between two looks of a WatchJob call."""
+
+    @property
+    def retention(self) -> Retention:
+        """How long things stay in the store."""
+        return Retention(3600 * self.checkpoint_hours, self.sweep_after_seconds)

@@ -9,7 +9,8 @@ from saeserve.platform.store import ArtifactStore
 
 
 def superseded_by(store: ArtifactStore, job: str, epoch: int) -> str:
-    """What took the job from attempt `epoch`: a later attempt or a committed result; "" if none.
+    """What took the job from attempt `epoch`: a later attempt, a committed result or the job's
+    deletion; "" if none.
 
     A result fences as a claim does: whoever committed it, an attempt that goes on after it would
     publish for a job that has ended.
@@ -19,6 +20,9 @@ def superseded_by(store: ArtifactStore, job: str, epoch: int) -> str:
         return f"attempt {highest}"
     if store.exists(job_key(job, "result.json")):
         return "the job's committed result"
+    # Other jobs are there and this one is not; a store that is away shows none at all.
+    if store.exists("jobs") and not store.exists(job_key(job, "job.json")):
+        return "the job's deletion"
     return ""
 
 

@@ -20,7 +20,7 @@ from saeserve.jobs.record import (
 )
 from saeserve.jobs.sink import StoreCheckpointSink
 from saeserve.jobs.states import JobState
-from saeserve.jobs.submitting import commit_submission
+from saeserve.jobs.submitting import commit_submission, forget_request
 from saeserve.platform.errors import NotFound
 from saeserve.platform.store import ArtifactStore
 
@@ -135,6 +135,12 @@ class Ledger:
     def cancel_requested(self, job: str) -> bool:
         """Whether somebody wished that the job stops."""
         return self.store.exists(layout.job_key(job, "cancel.json"))
+
+    def delete(self, submission: Submission) -> None:
+        """Remove a job's documents, and the request id that stands for it, which comes first: a
+        crash in between leaves a job that can be deleted again."""
+        forget_request(self.store, submission)
+        self.store.remove(f"jobs/{submission.id}")
 
     def unmet(self, submission: Submission) -> list[str]:
         """The jobs that `submission` still waits for."""

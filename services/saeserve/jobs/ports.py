@@ -75,6 +75,10 @@ class JobIndex(Protocol):
         """Renew the lease, leave progress, learn what is wished."""
         ...
 
+    def remove(self, job: str) -> bool:
+        """Forget a job that has ended, and its events; False for one that is unknown or live."""
+        ...
+
     def release(self, lease: Lease, reason: str) -> bool:
         """Give a leased job back: it becomes QUEUED, or unsettled when cancelling. False when
         fenced.

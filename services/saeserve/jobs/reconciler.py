@@ -21,7 +21,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, JobIndex
 from saeserve.jobs.record import JobFilter, JobRecord
 from saeserve.jobs.states import TERMINAL, JobState
-from saeserve.platform.errors import ServiceError
+from saeserve.platform.errors import NotFound, ServiceError
 
 _log = logging.getLogger("saeserve.jobs.reconciler")
 
@@ -157,6 +157,8 @@ class Reconciler:
         except RecordUnreadable as error:
             _log.error("%s is left out: %s", job, error.text())
             done["unreadable"] += 1
+            return
+        except NotFound:  # it was deleted since the store was listed
             return
         ttl_s = self._pace.lease_ttl_s
         done["indexed"] += self._index.put(record, history, ttl_s, left_out)

@@ -101,6 +101,10 @@ class RedisIndex(RedisStreams):
         )
         return Beat(answer)
 
+    def remove(self, job: str) -> bool:
+        """Forget a job that has ended; see `JobIndex.remove`."""
+        return self._scripts.flag("remove", job)
+
     def release(self, lease: Lease, reason: str) -> bool:
         """Give a leased job back; False when fenced."""
         return self._scripts.flag("release", lease.job, lease.owner, lease.epoch, reason)

@@ -31,6 +31,7 @@ _NAMES = (
     "put",
     "read",
     "release",
+    "remove",
     "request_cancel",
     "runnable",
     "shrink",

@@ -39,6 +39,16 @@ def commit_submission(store: ArtifactStore, submission: Submission) -> Submissio
     return standing
 
 
+def forget_request(store: ArtifactStore, submission: Submission) -> None:
+    """Let a deleted job's request id be used anew."""
+    if not submission.request_id:
+        return
+    key = request_key(submission.owner, submission.request_id)
+    standing = documents.read(store, key, Request)
+    if standing is not None and standing.job == submission.id:
+        store.remove(key)
+
+
 def _reserve(store: ArtifactStore, submission: Submission) -> str:
     """The job id that the request id stands for."""
     key = request_key(submission.owner, submission.request_id)

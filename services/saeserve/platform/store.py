@@ -82,7 +82,7 @@ class ArtifactStore:
     def remove(self, key: str) -> None:
         """Remove the file or folder `key` and all below it; fine when it does not exist."""
         target = self.path(key)
-        if target.is_dir():
+        if target.is_dir() and not target.is_symlink():
             doomed = target.with_name(temporary_name(target.name))
             with contextlib.suppress(FileNotFoundError):
                 target.rename(doomed)

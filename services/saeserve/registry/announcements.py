@@ -6,7 +6,7 @@ from saeserve.platform.store import ArtifactStore
 
 
 class Announcements:
-    """Empty files models/<name>/training/<job>; one counts until that job has a result."""
+    """Empty files models/<name>/training/<job>; one counts until that job has ended."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
@@ -18,7 +18,13 @@ class Announcements:
     def live(self, name: str) -> list[str]:
         """Jobs that said so and have not ended."""
         jobs = self._store.names(_folder(name))
-        return [job for job in jobs if not self._store.exists(f"jobs/{job}/result.json")]
+        return [job for job in jobs if self._live(job)]
+
+    def _live(self, job: str) -> bool:
+        """Whether the job was submitted, has not been deleted and has not ended."""
+        if self._store.exists(f"jobs/{job}/result.json"):
+            return False
+        return self._store.exists(f"jobs/{job}/job.json")
 
 
 def _folder(name: str) -> str:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class JobServiceStub:
-    """Queued jobs: submit, look, watch, cancel.
+    """Queued jobs: submit, look, watch, cancel, delete.
     """
 
     def __init__(self, channel):
@@ -55,6 +55,11 @@ class JobServiceStub:
                 request_serializer=saeserve_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=saeserve_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/saeserve.v1.JobService/DeleteJob',
+                request_serializer=saeserve_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=saeserve_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/saeserve.v1.JobService/WatchJob',
                 request_serializer=saeserve_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
@@ -63,7 +68,7 @@ class JobServiceStub:
 
 
 class JobServiceServicer:
-    """Queued jobs: submit, look, watch, cancel.
+    """Queued jobs: submit, look, watch, cancel, delete.
     """
 
     def SubmitJob(self, request, context):
@@ -88,6 +93,14 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Asks a job to stop. Cancelling a cancelled job is OK; another terminal state is FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Removes a job that has ended: its record, events, logs and checkpoints. What it made stays.
+        FAILED_PRECONDITION for one that has not ended, or that a live job waits for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +136,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=saeserve_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=saeserve_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
             ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=saeserve_dot_v1_dot_job__service__pb2.DeleteJobRequest.FromString,
+                    response_serializer=saeserve_dot_v1_dot_job__service__pb2.DeleteJobResponse.SerializeToString,
+            ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
                     request_deserializer=saeserve_dot_v1_dot_job__service__pb2.WatchJobRequest.FromString,
@@ -137,7 +155,7 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService:
-    """Queued jobs: submit, look, watch, cancel.
+    """Queued jobs: submit, look, watch, cancel, delete.
     """
 
     @staticmethod
@@ -238,6 +256,33 @@ class JobService:
             '/saeserve.v1.JobService/CancelJob',
             saeserve_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             saeserve_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saeserve.v1.JobService/DeleteJob',
+            saeserve_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+            saeserve_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """Queued jobs: submit, look, watch, cancel."""
+    """Queued jobs: submit, look, watch, cancel, delete."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,12 +40,16 @@ class JobServiceStub:
     """Newest first."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Asks a job to stop. Cancelling a cancelled job is OK; another terminal state is FAILED_PRECONDITION."""
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
+    """Removes a job that has ended: its record, events, logs and checkpoints. What it made stays.
+    FAILED_PRECONDITION for one that has not ended, or that a live job waits for.
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
     """The job as it is, then its events; ends after the event that makes it terminal."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
-    """Queued jobs: submit, look, watch, cancel."""
+    """Queued jobs: submit, look, watch, cancel, delete."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobRequest, _job_service_pb2.SubmitJobResponse]  # type: ignore[assignment]
@@ -55,11 +59,15 @@ class JobServiceAsyncStub(JobServiceStub):
     """Newest first."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks a job to stop. Cancelling a cancelled job is OK; another terminal state is FAILED_PRECONDITION."""
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Removes a job that has ended: its record, events, logs and checkpoints. What it made stays.
+    FAILED_PRECONDITION for one that has not ended, or that a live job waits for.
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """The job as it is, then its events; ends after the event that makes it terminal."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Queued jobs: submit, look, watch, cancel."""
+    """Queued jobs: submit, look, watch, cancel, delete."""
 
     @_abc_1.abstractmethod
     def SubmitJob(
@@ -91,6 +99,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
         """Asks a job to stop. Cancelling a cancelled job is OK; another terminal state is FAILED_PRECONDITION."""
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _job_service_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
+        """Removes a job that has ended: its record, events, logs and checkpoints. What it made stays.
+        FAILED_PRECONDITION for one that has not ended, or that a live job waits for.
+        """
 
     @_abc_1.abstractmethod
     def WatchJob(

@@ -13,6 +13,7 @@ from tests.fakes.workshop import BATCH, STEPS, Workshop
 from saeserve.core.export.format import load_model
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
+from saeserve.registry.models import ModelRegistry
 from saeserve.registry.speeds import SpeedBook
 from saeserve.registry.version import ModelVersion
 from saeserve.worker.order import ExitCode
@@ -155,6 +156,21 @@ def test_an_attempt_that_published_and_died_publishes_no_second_version(
         assert shop.train("j-1") is ExitCode.FAILED
     assert shop.run("j-1") is ExitCode.FINISHED
     assert shop.models.keys("m") == [("m", 1)]
+
+
+def test_the_export_of_an_attempt_goes_once_it_is_published(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.train("j-1")
+    assert not (shop.bench.folder("j-1", 1) / "export").exists()
+    assert len(list(shop.bench.folder("j-1", 1).glob("checkpoints/*"))) == 2
+
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ModelRegistry, "publish", full)
+    assert shop.train("j-2") is ExitCode.FAILED
+    assert not (shop.bench.folder("j-2", 1) / "export").exists()
 
 
 def test_without_held_out_rows_the_model_comes_without_figures(shop: Workshop) -> None:

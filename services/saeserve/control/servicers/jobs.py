@@ -21,6 +21,7 @@ from saeserve.control.converters.tokens import (
 )
 from saeserve.control.handlers.bounds import MAX_CONDITIONS, check_count
 from saeserve.control.handlers.catalog import JobCatalog
+from saeserve.control.handlers.deleting import Deleter
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.submit import Submitter
@@ -45,6 +46,7 @@ class JobHandlers:
     submitter: Submitter
     canceller: Canceller
     watcher: Watcher
+    deleter: Deleter
 
 
 class JobServicer(pb_grpc.JobServiceServicer):
@@ -87,6 +89,14 @@ class JobServicer(pb_grpc.JobServiceServicer):
         cancel = self._handlers.canceller.cancel
         record = await self._pools.call(cancel, request.id, request.etag)
         return pb.CancelJobResponse(job=job_message(record))
+
+    @override
+    async def DeleteJob(
+        self, request: pb.DeleteJobRequest, context: Context
+    ) -> pb.DeleteJobResponse:
+        """Delete a job that has ended."""
+        await self._pools.call(self._handlers.deleter.delete, request.id)
+        return pb.DeleteJobResponse()
 
     @override
     async def WatchJob(

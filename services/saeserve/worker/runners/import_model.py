@@ -32,10 +32,10 @@ def run(context: RunContext) -> Completed:
     imported = import_model(_files(context, spec.path), spec.format, spec.source)
     metrics = _compared(context, imported, spec.reference)
     context.check_stop()
-    folder = scratch_folder(context)
-    save_model(_with_lineage(context, imported.model, spec, metrics), folder)
-    context.check_fence()
-    resource = context.models.publish(spec.model, context.submission.id, 0, folder)
+    with scratch_folder(context) as folder:
+        save_model(_with_lineage(context, imported.model, spec, metrics), folder)
+        context.check_fence()
+        resource = context.models.publish(spec.model, context.submission.id, 0, folder)
     context.report.log(f"published {resource}")
     return Completed(outputs=(Output(model=resource, metrics=metrics),))
 

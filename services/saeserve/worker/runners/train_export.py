@@ -54,12 +54,12 @@ def publish(context: RunContext, trained: Trained) -> Output:
     """Evaluate, export and publish; the same job publishes the same version however often."""
     context.check_stop()
     model, warnings = _judged(context, trained, _folded(context, trained))
-    folder = scratch_folder(context)
-    save_model(model, folder)
-    context.check_fence()
-    resource = context.models.publish(
-        trained.spec.model, context.submission.id, trained.number, folder
-    )
+    with scratch_folder(context) as folder:
+        save_model(model, folder)
+        context.check_fence()
+        resource = context.models.publish(
+            trained.spec.model, context.submission.id, trained.number, folder
+        )
     context.report.log(f"published {resource}")
     metrics = {**model.config.lineage.metrics, **_pace(trained)}
     return Output(model=resource, metrics=metrics, warnings=_kept(trained, warnings))
