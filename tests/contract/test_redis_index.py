@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fakes.job_moves import MOVES, Move, play, whole
-from tests.fakes.jobs import TTL, record, run
+from tests.fakes.jobs import TTL, event, record, run
 from tests.fakes.memory_index import MemoryIndex
 from tests.fakes.valkey import Valkey, ask
 
@@ -38,6 +40,39 @@ def test_leases_of_an_older_release_are_watched_too(
     assert redis_index.beat(lease, TTL, None) is Beat.OK
     assert redis_index.expire([held]) == []
     assert [each.id for each in redis_index.expire(redis_index.leases())] == ["j-1"]
+
+
+def test_events_of_an_ended_job_expire_and_their_number_stays(valkey: Valkey) -> None:
+    with valkey.client() as client:
+        index = RedisIndex(client, events_s=0.2)
+        for job in ("j-1", "j-2"):
+            run(index, job)
+        index.finish("j-1", 1, JobState.SUCCEEDED, (), None)
+        limit = time.monotonic() + 20
+        while index.events("j-1", 0, 10):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        assert index.last_sequence("j-1") == 4
+        assert ask(client, "PTTL", "saeserve:events:j-2") == -1
+        # What comes late does not stay either.
+        index.append("j-1", event(7))
+        assert cast(int, ask(client, "PTTL", "saeserve:events:j-1")) <= 200
+
+
+def test_events_of_an_older_release_are_made_to_expire(
+    redis_index: RedisIndex, valkey: Valkey
+) -> None:
+    for job in ("j-1", "j-2"):
+        run(redis_index, job)
+    redis_index.finish("j-1", 1, JobState.SUCCEEDED, (), None)
+    with valkey.client() as client:
+        ask(client, "PERSIST", "saeserve:events:j-1")
+        ask(client, "HDEL", "saeserve:job:j-1", "keep")
+        assert redis_index.expire_events(["j-1", "j-2", "j-3"]) == 1
+        assert redis_index.expire_events(["j-1", "j-2", "j-3"]) == 0
+        week_ms = 7 * 24 * 3600 * 1000
+        assert 0 < cast(int, ask(client, "PTTL", "saeserve:events:j-1")) <= week_ms
+        assert ask(client, "PTTL", "saeserve:events:j-2") == -1
 
 
 def test_flushed_scripts_are_loaded_again(redis_index: RedisIndex, valkey: Valkey) -> None:

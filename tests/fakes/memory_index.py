@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -23,6 +24,7 @@ from saeserve.jobs.record import (
     Output,
     Progress,
 )
+from saeserve.jobs.redis_index import KEPT_EVENTS_S
 from saeserve.jobs.states import LEASED, TERMINAL, JobState
 
 _S = JobState
@@ -38,6 +40,7 @@ class _Entry:
     left: tuple[str, int] | None = None
     settled: bool = False
     last_sequence: int = 0
+    stream_ends: float = math.inf
     stream: list[NumberedEvent] = field(default_factory=list[NumberedEvent])
     highest_op: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -53,9 +56,14 @@ class MemoryIndex:
     """Implements `ports.JobIndex`. `clock` gives seconds; `down` makes every call fail."""
 
     def __init__(
-        self, clock: Callable[[], float] = time.time, *, stream_length: int = 10_000
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        stream_length: int = 10_000,
+        events_s: float = KEPT_EVENTS_S,
     ) -> None:
         self.down = False
+        self._events_s = events_s
         self._clock = clock
         self._stream_length = stream_length
         self._lock = threading.RLock()
@@ -84,6 +92,11 @@ class MemoryIndex:
             entry.last_sequence -= count
             kept = [each.event for each in entry.stream if each.event.op >= 0]
             entry.highest_op = {event.epoch: event.op for event in kept}
+
+    def drop_events(self, job: str) -> None:
+        """Lose the job's events to their age."""
+        with self._lock:
+            self._entries[job].stream.clear()
 
     def put(
         self,
@@ -285,9 +298,20 @@ class MemoryIndex:
             entry = self._entries.get(job)
             return dict(entry.highest_op) if entry else {}
 
+    def last_sequence(self, job: str) -> int:
+        with self._reached():
+            entry = self._entries.get(job)
+            return entry.last_sequence if entry else 0
+
+    def expire_events(self, jobs: Sequence[str]) -> int:
+        with self._reached():
+            return 0
+
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         with self._reached():
             entry = self._entries.get(job)
+            if entry and entry.stream_ends <= self._clock():
+                entry.stream.clear()
             stream = entry.stream if entry else []
             return [event for event in stream if event.sequence > after][:limit]
 
@@ -414,3 +438,5 @@ class MemoryIndex:
         entry.last_sequence += 1
         entry.stream.append(NumberedEvent(sequence=entry.last_sequence, event=event))
         del entry.stream[: -self._stream_length]
+        if entry.record.state in TERMINAL:
+            entry.stream_ends = self._clock() + self._events_s

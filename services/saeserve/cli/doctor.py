@@ -17,7 +17,7 @@ from saeserve.cli.output import Json, print_json, print_table, size, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.platform.address import check_allowed
 from saeserve.platform.errors import ServiceError, StartupError
-from saeserve.platform.redis import check, connect
+from saeserve.platform.redis import check, connect, shown
 from saeserve.platform.store import ArtifactStore
 
 LOW_DISK = 10 * 2**30
@@ -113,8 +113,10 @@ def _broker(settings: CliSettings, served: bool) -> Finding:
         with connect(settings.broker_url) as client:
             check(client)
     except ServiceError as error:
-        return Finding("broker", "fail", f"{settings.broker_url}: {error.message}", error.remedy)
-    return Finding("broker", "ok", settings.broker_url)
+        return Finding(
+            "broker", "fail", f"{shown(settings.broker_url)}: {error.message}", error.remedy
+        )
+    return Finding("broker", "ok", shown(settings.broker_url))
 
 
 def _elsewhere(subject: str, settings: CliSettings) -> Finding:

@@ -68,7 +68,7 @@ def make_parts(
         catalog=catalog,
         submitter=Submitter(ledger, index, doorbell, inputs, policy),
         canceller=Canceller(ledger, index, publication, etag),
-        watcher=Watcher(catalog, index),
+        watcher=Watcher(catalog, index, ledger),
         deleter=Deleter(catalog, ledger, index),
     )
     return Parts(

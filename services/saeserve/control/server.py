@@ -26,6 +26,7 @@ from saeserve.jobs.reconciler import Pace, Reconciler
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.platform.grpc_server import GrpcServer, Service
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
+from saeserve.platform.paths import PathCover
 from saeserve.platform.redis import connect
 from saeserve.platform.store import ArtifactStore
 
@@ -67,7 +68,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         parts = make_parts(
             settings,
             store,
-            RedisIndex(client),
+            RedisIndex(client, events_s=settings.event_seconds),
             CeleryDoorbell(celery_app(settings.broker_url), client),
         )
         endpoint = serve_metrics(
@@ -95,6 +96,7 @@ def make_server(settings: ControlSettings, parts: Parts, metrics: Metrics) -> Gr
         insecure=settings.insecure,
         grace_seconds=settings.grace_seconds,
         max_calls=settings.max_calls,
+        cover=PathCover.of(settings.store, settings.roots),
     )
     server.stopping, server.pools = stopping, pools
     return server

@@ -53,6 +53,9 @@ class ControlSettings(ServiceSettings):
     sweep_after_seconds: float = Field(default=86_400.0, ge=0)
     """Temporaries that no process holds are removed this long after their last change."""
 
+    event_seconds: float = Field(default=7 * 24 * 3600.0, gt=0)
+    """How long the index keeps the events of a job that has ended; the store keeps them all."""
+
     watch_seconds: float = Field(default=0.2, gt=0)
     """Pause between two looks of a WatchJob call."""
 

@@ -21,6 +21,7 @@ from saeserve.inference.servicer import inference_service
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
+from saeserve.platform.paths import PathCover
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.verifying import verified
@@ -56,6 +57,7 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
             insecure=settings.insecure,
             grace_seconds=settings.grace_seconds,
             max_calls=settings.max_calls,
+            cover=PathCover.of(settings.store, settings.roots),
         )
         stack.push_async_callback(server.stop)
         endpoint = serve_metrics(

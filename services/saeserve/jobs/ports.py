@@ -170,6 +170,16 @@ class JobIndex(Protocol):
         """Machines of the class whose workers were heard of lately, by the workers' names."""
         ...
 
+    def last_sequence(self, job: str) -> int:
+        """The highest sequence that an event of the job has had here, also when its events are
+        gone; 0 when there was none."""
+        ...
+
+    def expire_events(self, jobs: Sequence[str]) -> int:
+        """Let the events of those jobs that ended expire, where an older release put them here to
+        stay; how many that were. Events put here since do so by themselves."""
+        ...
+
     def generation(self) -> str | None:
         """A mark that dies with the index's data; None says: rebuild from the store.
 

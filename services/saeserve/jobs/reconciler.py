@@ -136,7 +136,10 @@ class Reconciler:
 
     def _scan(self, done: Counter[str], *, rebuilt: bool) -> None:
         """Compare all unfinished jobs with the store; slow, so only now and then."""
-        known = set(self._index.ids())
+        ids = self._index.ids()
+        if math.isinf(self._next_scan):
+            self._index.expire_events(ids)
+        known = set(ids)
         for job in self._ledger.jobs():
             if job not in known:
                 self._put(job, done)

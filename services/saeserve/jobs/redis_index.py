@@ -37,6 +37,8 @@ from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
 from saeserve.jobs.redis_streams import RedisStreams
 from saeserve.jobs.states import JobState
 
+KEPT_EVENTS_S = 7 * 24 * 3600.0
+
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
@@ -45,10 +47,18 @@ def _ms(seconds: float) -> int:
 class RedisIndex(RedisStreams):
     """Implements `ports.JobIndex`. Safe to share between threads, as the client is."""
 
-    def __init__(self, client: redis.Redis, *, stream_length: int = 10_000) -> None:
-        """`stream_length`: events kept for each job, roughly; the store keeps all."""
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        stream_length: int = 10_000,
+        events_s: float = KEPT_EVENTS_S,
+    ) -> None:
+        """`stream_length`: events kept for each job, roughly; `events_s`: how long they are kept
+        once it has ended. The store keeps all."""
         super().__init__(client, Scripts(client))
         self._stream_length = stream_length
+        self._kept_ms = max(1, _ms(events_s))
 
     def put(
         self,
@@ -60,7 +70,8 @@ class RedisIndex(RedisStreams):
         """Add a job; see `JobIndex.put`."""
         kept = history[-self._stream_length :]
         left_out += len(history) - len(kept)
-        fields = to_fields(indexed(record), self._stream_length) | {"seq": left_out}
+        fields = to_fields(indexed(record), self._stream_length)
+        fields |= {"seq": left_out, "keep": self._kept_ms}
         pairs = [part for pair in fields.items() for part in pair]
         events = [part for event in kept for part in (event.epoch, event.op, event_json(event))]
         return self._scripts.flag("put", record.id, _ms(lease_ttl_s), len(fields), *pairs, *events)

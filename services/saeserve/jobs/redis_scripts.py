@@ -36,6 +36,7 @@ _NAMES = (
     "runnable",
     "shrink",
     "start",
+    "tidy",
     "told",
     "unblock",
 )
@@ -55,6 +56,10 @@ class Scripts:
     def flag(self, name: str, *arguments: str | int) -> bool:
         """Run a script that answers 0 or 1. Raises IndexUnavailable, as all of these do."""
         return cast("int", self._run(name, arguments)) == 1
+
+    def number(self, name: str, *arguments: str | int) -> int:
+        """Run a script that answers a number."""
+        return cast("int", self._run(name, arguments))
 
     def word(self, name: str, *arguments: str | int) -> str:
         """Run a script that answers a word."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import redis
@@ -13,6 +13,7 @@ from saeserve.jobs.redis_fields import event_json, numbered
 from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
 
 _BEHIND = "behind"
+_AT_ONCE = 1000
 
 
 class RedisStreams:
@@ -41,6 +42,17 @@ class RedisStreams:
                 f"{PREFIX}events:{job}", min=f"{after + 1}-0", count=limit
             )
         return [numbered(entry) for entry in cast("list[Any]", entries)]
+
+    def last_sequence(self, job: str) -> int:
+        """The highest sequence that was given; see `JobIndex.last_sequence`."""
+        with reaching("index"):
+            given = self._client.hget(f"{PREFIX}job:{job}", "seq")
+        return 0 if given is None else int(text(cast("Any", given)))
+
+    def expire_events(self, jobs: Sequence[str]) -> int:
+        """Let events of ended jobs expire; see `JobIndex.expire_events`."""
+        starts = range(0, len(jobs), _AT_ONCE)
+        return sum(self._scripts.number("tidy", *jobs[at : at + _AT_ONCE]) for at in starts)
 
     def generation(self) -> str | None:
         """The mark that dies with the data; another one after a restart, see `JobIndex`."""

@@ -59,7 +59,7 @@ class StoreCheckpointSink:
             return _seal(folder, step)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(folder) from error
+                raise disk_full() from error
             raise
 
     def _prune(self) -> None:

@@ -26,6 +26,8 @@ from saeserve.platform.errors import StartupError
 from saeserve.platform.interceptors import CallInterceptor
 from saeserve.platform.messages import SLACK_BYTES, MessageReader
 from saeserve.platform.metrics import Metrics
+from saeserve.platform.paths import PathCover
+from saeserve.platform.status import NO_COVER
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Of any answer, and of requests that carry tensors."""
@@ -66,8 +68,10 @@ class GrpcServer:
         insecure: bool = False,
         grace_seconds: float = 10.0,
         max_calls: int = MAX_CALLS,
+        cover: PathCover = NO_COVER,
     ) -> None:
-        """More than `max_calls` calls at a time are refused before their requests are read."""
+        """More than `max_calls` calls at a time are refused before their requests are read; errors
+        show no folder that `cover` knows."""
         check_allowed(address, insecure=insecure)
         self.address = address
         self.bound = address
@@ -81,7 +85,7 @@ class GrpcServer:
             }
         )
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, reader)],
+            interceptors=[CallInterceptor(metrics, reader, cover)],
             # What is larger than any method takes is refused by its announced length.
             options=(*_OPTIONS, ("grpc.max_receive_message_length", reader.largest)),
             maximum_concurrent_rpcs=max_calls,

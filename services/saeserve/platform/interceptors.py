@@ -20,7 +20,8 @@ from grpc_status import rpc_status as rich_status
 from saeserve.platform.errors import ServiceError
 from saeserve.platform.messages import MessageReader
 from saeserve.platform.metrics import Metrics
-from saeserve.platform.status import rpc_status, service_error
+from saeserve.platform.paths import PathCover
+from saeserve.platform.status import NO_COVER, rpc_status, service_error
 
 log = logging.getLogger(__name__)
 # The stubs leave this one untyped.
@@ -38,9 +39,12 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Maps errors to rich statuses and measures calls, of all four kinds."""
 
-    def __init__(self, metrics: Metrics, reader: MessageReader) -> None:
+    def __init__(
+        self, metrics: Metrics, reader: MessageReader, cover: PathCover = NO_COVER
+    ) -> None:
         self._metrics = metrics
         self._reader = reader
+        self._cover = cover
 
     async def intercept_service(
         self,
@@ -89,7 +93,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         started = time.perf_counter()
         code = grpc.StatusCode.UNKNOWN
         try:
-            async with _answered(method, context):
+            async with _answered(method, context, self._cover):
                 yield
             code = _code(context)
         except grpc.aio.AbortError:
@@ -116,7 +120,7 @@ async def _each(
 
 
 @asynccontextmanager
-async def _answered(method: str, context: Context) -> AsyncGenerator[None]:
+async def _answered(method: str, context: Context, cover: PathCover) -> AsyncGenerator[None]:
     """Abort the call with what the error says; the text of an unforeseen one stays here."""
     try:
         yield
@@ -124,7 +128,7 @@ async def _answered(method: str, context: Context) -> AsyncGenerator[None]:
         raise
     except Exception as error:
         answer = service_error(error) or _unforeseen(method, error)
-        await context.abort_with_status(to_status(rpc_status(answer)))
+        await context.abort_with_status(to_status(rpc_status(answer, cover)))
 
 
 def _unforeseen(method: str, error: Exception) -> ServiceError:

@@ -38,7 +38,7 @@ def connect(url: str) -> Redis:
     try:
         # redis-py leaves its keyword arguments untyped.
         make = cast("Callable[..., Redis]", Redis.from_url)
-        return make(
+        client = make(
             url,
             decode_responses=True,
             socket_timeout=SOCKET_TIMEOUT_S,
@@ -46,12 +46,24 @@ def connect(url: str) -> Redis:
             health_check_interval=25,
             retry=Retry(NoBackoff(), 0),
         )
-    except ValueError as error:
+        # Options of the URL that no connection has would be found at the first command only.
+        cast(Any, client).connection_pool.make_connection()
+    except (ValueError, TypeError, AttributeError):
+        # Neither the URL nor the parser's words, which quote parts of it: it may hold a password.
         raise StartupError(
-            f"SAESERVE_REDIS_URL {url!r} is no Redis URL: {error}",
+            "SAESERVE_REDIS_URL is not the URL of a Redis server; its value is not shown, because "
+            "it may hold a password",
             reason="BAD_SETTING",
-            remedy="use redis://host:port/0 or unix:///path/to/socket",
-        ) from error
+            remedy="use redis://host:port/0, rediss://user:password@host:port/0 (with special "
+            "characters of the password percent-encoded) or unix:///path/to/socket",
+        ) from None
+    return client
+
+
+def shown(url: str) -> str:
+    """`url` without user, password and options, for people to read."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def check(client: Redis) -> None:

@@ -16,9 +16,11 @@ from saeserve.platform.errors import (
     ServiceError,
     Unavailable,
 )
+from saeserve.platform.paths import PathCover
 from saeserve.platform.redis import unavailable
 
 DOMAIN = "saeserve"
+NO_COVER = PathCover({})
 # Details travel in trailing metadata, which peers limit to 8 KiB.
 MAX_TEXT = 1000
 
@@ -55,17 +57,18 @@ def service_error(error: Exception) -> ServiceError | None:
             return None
 
 
-def rpc_status(error: ServiceError) -> status_pb2.Status:
-    """Status with ErrorInfo, and BadRequest or RetryInfo where they apply."""
+def rpc_status(error: ServiceError, cover: PathCover = NO_COVER) -> status_pb2.Status:
+    """Status with ErrorInfo, and BadRequest or RetryInfo where they apply; its texts show no
+    folder that `cover` knows."""
     code, _ = CODES[error.kind].value
-    status = status_pb2.Status(code=code, message=_clip(error.text()))
-    for detail in _details(error):
+    status = status_pb2.Status(code=code, message=_clip(cover.covered(error.text())))
+    for detail in _details(error, cover):
         status.details.add().Pack(detail)
     return status
 
 
-def _details(error: ServiceError) -> list[Message]:
-    facts = {"field": error.field, "remedy": error.remedy}
+def _details(error: ServiceError, cover: PathCover) -> list[Message]:
+    facts = {"field": error.field, "remedy": cover.covered(error.remedy)}
     info = error_details_pb2.ErrorInfo(
         reason=error.reason,
         domain=DOMAIN,
@@ -74,7 +77,7 @@ def _details(error: ServiceError) -> list[Message]:
     details: list[Message] = [info]
     if error.field and error.kind is Kind.INVALID_INPUT:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=_clip(error.field), description=_clip(error.message)
+            field=_clip(error.field), description=_clip(cover.covered(error.message))
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, Overloaded):

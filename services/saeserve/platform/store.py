@@ -138,16 +138,16 @@ class ArtifactStore:
                 yield staged, target
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(target) from error
+                raise disk_full() from error
             raise
         finally:
             staged.unlink(missing_ok=True)
 
 
-def disk_full(path: Path) -> Unavailable:
+def disk_full() -> Unavailable:
     """The error for a full disk; nothing half-written stays behind it."""
     return Unavailable(
-        f"the disk that holds {path.parent} is full",
+        "the disk that holds the artifact store is full",
         reason="DISK_FULL",
         remedy="free space or move the store, then submit again",
     )

@@ -36,7 +36,7 @@ def staged_folder(target: Path) -> Generator[Path]:
             yield staged
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(target) from error
+            raise disk_full() from error
         raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)

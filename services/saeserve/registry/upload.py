@@ -118,7 +118,7 @@ class UploadWriter:
         except OSError as error:
             file.truncate(self.received_bytes)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(self._part) from error
+                raise disk_full() from error
             raise
 
     def _check(self, offset: int, data: bytes, crc32: int) -> None:

@@ -1010,7 +1010,10 @@ class Gap(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     events: _builtins.int
-    """How many are gone; 0 when the index was rebuilt meanwhile, and what follows may repeat events."""
+    """How many are gone; 0 when the index was rebuilt meanwhile, and what follows may repeat events.
+    Of a job that ended long ago all are gone, and those that its attempts wrote follow, from the
+    first on.
+    """
     def __init__(
         self,
         *,

@@ -23,6 +23,7 @@ from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.announcer import Announcer
+from saeserve.worker.backoff import Backoff
 from saeserve.worker.classes import no_device
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.settings import WorkerSettings
@@ -55,7 +56,14 @@ def serve(
     settlement = Settlement(Ledger(store), index, doorbell, publication)
     kinds = {each: machine.kind for each, machine in machines.items()}
     supervisor = Supervisor(settings, settlement, metrics, drain, kinds=kinds)
-    taker = JobTaker(index, supervisor, settings.lease_seconds, drain, _end_this_worker)
+    taker = JobTaker(
+        index,
+        supervisor,
+        settings.lease_seconds,
+        drain,
+        _end_this_worker,
+        backoff=Backoff(settings.retry_seconds),
+    )
     register(app, taker)
     announcer = Announcer(machines, index, settings.lease_seconds)
 

@@ -9,6 +9,7 @@ import uuid
 from saeserve.core.errors import SaeError
 from saeserve.jobs.record import Failure
 from saeserve.platform.errors import Kind, ServiceError
+from saeserve.platform.paths import PathCover
 
 _RETRYABLE_KINDS = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED})
 
@@ -26,6 +27,12 @@ def failure_of(error: BaseException, step: int) -> Failure:
             step=step,
         )
     return _of_memory(error, step) or _of_disk(error, step) or _unknown(error, step)
+
+
+def covered(failure: Failure, cover: PathCover) -> Failure:
+    """The failure as its submitter may read it, without folders of this machine."""
+    texts = {name: cover.covered(getattr(failure, name)) for name in ("message", "cause", "remedy")}
+    return failure.model_copy(update=texts)
 
 
 def crash(code: int, step: int) -> Failure:

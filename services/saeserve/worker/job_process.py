@@ -25,7 +25,7 @@ from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
-from saeserve.worker.failures import failure_of
+from saeserve.worker.failures import covered, failure_of
 from saeserve.worker.fence_watch import FenceWatch
 from saeserve.worker.job_log import keep_crash_traces, kept_log, log_path
 from saeserve.worker.order import ExitCode, JobOrder
@@ -161,7 +161,7 @@ def _failed(context: RunContext, error: Exception) -> ExitCode:
     if context.ledger.superseded(lease.job, lease.epoch):
         # Its successor may have removed or finished what this attempt was working on.
         return _fenced(context, f"{lease.job}: superseded attempt {lease.epoch}: {error}")
-    failure = failure_of(error, context.report.step)
+    failure = covered(failure_of(error, context.report.step), context.order.cover)
     _log.error("%s: %s", context.submission.id, failure.message, exc_info=error)
     context.ledger.write_failure(context.order.lease, failure)
     return ExitCode.FAILED

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from saeserve.jobs.record import Claim, Lease
+from saeserve.platform.paths import PathCover
 
 
 class ExitCode(IntEnum):
@@ -42,6 +43,11 @@ class JobOrder(BaseModel):
     log_level: str = "INFO"
     machine: str = ""
     """Kind of the machine, under which the job's speed is recorded; empty records none."""
+
+    @property
+    def cover(self) -> PathCover:
+        """Hides the folders of this machine in what is told of the job."""
+        return PathCover.of(self.store, self.roots)
 
     @property
     def lease(self) -> Lease:

@@ -24,7 +24,8 @@ class WorkerSettings(ServiceSettings):
     """How long a job may take to checkpoint when asked to stop, before it is killed."""
 
     retry_seconds: float = Field(default=5.0, ge=0)
-    """Pause before a failed job goes back to the queue, times its attempts so far."""
+    """Pause before a failed job goes back to the queue, times its attempts so far; and before a
+    worker whose store failed takes jobs again, doubled with each failure up to a minute."""
 
     torch_threads: int = Field(default=0, ge=0)
     """Threads of a job; 0 leaves the choice to torch. A resumed job keeps what it began with."""

@@ -14,6 +14,7 @@ from saeserve.jobs.doorbell import RING
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Lease
 from saeserve.platform.errors import ServiceError
+from saeserve.worker.backoff import Backoff
 from saeserve.worker.settlement import Ending
 from saeserve.worker.supervisor import Supervisor
 
@@ -32,6 +33,8 @@ class JobTaker:
     """Called once when a job showed that this worker has lost the device of its class."""
     unfit: threading.Event = field(default_factory=threading.Event)
     """Set then: the worker takes nothing more."""
+    backoff: Backoff = field(default_factory=Backoff)
+    """How long nothing is taken after the store failed."""
 
     def take(self, resource_class: str) -> int:
         """Run every runnable job of the class; how many attempts were run."""
@@ -53,7 +56,8 @@ class JobTaker:
         return record is not None and self._run(record, owner)
 
     def _run(self, record: JobRecord, owner: str) -> bool:
-        """False when the store failed: then this ring is over, so that no job spins."""
+        """False when the store failed: then this ring is over, after a pause. Whoever reaches the
+        store takes the job meanwhile; without the pause, all would take and drop it in turns."""
         try:
             if self.supervisor.run(record, owner) is Ending.UNFIT:
                 self.unfit.set()
@@ -61,7 +65,9 @@ class JobTaker:
         except (OSError, ServiceError):
             _log.exception("%s: given back, because the store failed", record.id)
             self._give_back(record.id, owner)
+            self.drain.wait(self.backoff.failed())
             return False
+        self.backoff.succeeded()
         return True
 
     def _give_back(self, job: str, owner: str) -> None:

@@ -101,30 +101,32 @@ def test_a_method_takes_a_mebibyte_unless_its_service_says_otherwise() -> None:
 
 
 def test_more_calls_than_allowed_are_refused_and_room_comes_back() -> None:
-    async def whole() -> list[object]:
+    async def whole() -> grpc.StatusCode:
         server = GrpcServer("127.0.0.1:0", [ECHO], Metrics("test"), grace_seconds=0, max_calls=2)
         await server.start()
         try:
             async with grpc.aio.insecure_channel(server.bound) as channel:
                 echo = method(channel, f"/{NAME}/UnaryUnary")
-                waiting: list[Any] = [echo(b"sleep") for _ in range(2)]
-                refused = await _code_once_full(echo)
-                for each in waiting:
+                open_calls = [await _opened(channel) for _ in range(2)]
+                refused = await _code(echo)
+                for each in open_calls:
                     each.cancel()
                 while (code := await _code(echo)) is not grpc.StatusCode.OK:
                     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-                return [refused]
+                    await asyncio.sleep(0.01)
+                return refused
         finally:
             await server.stop()
 
-    assert asyncio.run(whole()) == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+    assert asyncio.run(whole()) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def _code_once_full(echo: Callable[[bytes], Awaitable[bytes]]) -> grpc.StatusCode:
-    """The first code other than OK: the waiting calls may not have arrived yet."""
-    while (code := await _code(echo)) is grpc.StatusCode.OK:
-        await asyncio.sleep(0.01)
-    return code
+async def _opened(channel: grpc.aio.Channel) -> Any:  # noqa: ANN401 - the stubs lack its type
+    """A call that the server works on until it is cancelled."""
+    call = cast(Any, channel).stream_stream(f"/{NAME}/StreamStream")()
+    await call.write(b"x")
+    assert await call.read() == b"x"
+    return call
 
 
 async def _code(echo: Callable[[bytes], Awaitable[bytes]]) -> grpc.StatusCode:

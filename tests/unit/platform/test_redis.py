@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import cast
 
@@ -9,7 +10,8 @@ import pytest
 from redis import exceptions
 from redis._parsers.base import BaseParser
 
-from saeserve.platform.redis import unreachable
+from saeserve.platform.errors import StartupError
+from saeserve.platform.redis import connect, shown, unreachable
 
 REFUSALS = [
     "NOREPLICAS Not enough good replicas to write.",
@@ -63,3 +65,38 @@ def test_a_fault_of_ours_is_none(line: str) -> None:
 )
 def test_a_server_that_is_away_is_an_outage(error: Exception) -> None:
     assert unreachable(error)
+
+
+SECRET = "hunter2"
+MALFORMED = [
+    f"http://user:{SECRET}@host:6379/0",
+    f"redis:/user:{SECRET}@host",
+    f"user:{SECRET}@host:6379",
+    f"redis://:{SECRET}@host:port/0",
+    f"redis://:{SECRET}/more@host:6379/0",
+    f"redis://user:{SECRET}@[::1/0",
+    f"redis://:{SECRET}@host:99999999/0",
+    f"redis://:{SECRET}@host/0?socket_timeout=soon",
+    f"redis://:{SECRET}@host/0?no_such_option=1",
+    f"redis://:x@host/0?socket_timeout={SECRET}",
+]
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+def test_a_malformed_url_shows_nothing_of_its_password(url: str) -> None:
+    with pytest.raises(StartupError, match="SAESERVE_REDIS_URL") as caught:
+        connect(url)
+    told = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis://user:hunter2@host:6379/0?password=hunter2", "redis://host:6379/0"),
+        ("redis://:hunter2@host", "redis://host"),
+        ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+    ],
+)
+def test_what_people_see_of_a_url(url: str, wanted: str) -> None:
+    assert shown(url) == wanted

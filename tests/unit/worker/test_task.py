@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from tests.fakes.worker_bench import Bench
+import threading
+
+from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.doorbell import RING, celery_app
+from saeserve.worker.backoff import Backoff
 from saeserve.worker.task import JobTaker, register
 
 
 def taker(bench: Bench) -> JobTaker:
-    return JobTaker(bench.index, bench.supervisor, 60, bench.drain)
+    return JobTaker(bench.index, bench.supervisor, 60, bench.drain, backoff=Backoff(0.0))
 
 
 def test_one_ring_takes_every_job_of_its_class(bench: Bench) -> None:
@@ -74,4 +77,30 @@ def test_the_celery_task_takes_jobs(bench: Bench) -> None:
     app = celery_app("redis://nowhere")
     register(app, taker(bench))
     app.tasks[RING].apply(("cpu",))
+    assert bench.state() == "SUCCEEDED"
+
+
+def test_a_failing_store_is_left_alone_for_ever_longer() -> None:
+    backoff = Backoff(5.0, longest_s=60.0)
+    assert [backoff.failed() for _ in range(6)] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    backoff.succeeded()
+    assert backoff.failed() == 5.0
+
+
+def test_a_failing_store_fills_no_jobs_events(bench: Bench) -> None:
+    """Rung all the time, the worker takes the job once, until the pause is over."""
+    bench.submit()
+    attempts = bench.ledger.store.path("jobs/j-1/attempts")
+    attempts.write_text("in the way")
+    patient = JobTaker(bench.index, bench.supervisor, 60, bench.drain, backoff=Backoff(3600.0))
+    thread = threading.Thread(target=patient.take, args=("cpu",))
+    thread.start()
+    until(lambda: len(bench.index.events("j-1", 0, 100)) == 3)
+    attempts.unlink()
+    # Another worker, which reaches the store, has it at once.
+    assert taker(bench).take("cpu") == 1
+    assert thread.is_alive()
+    bench.drain.set()
+    thread.join(30)
+    assert not thread.is_alive()
     assert bench.state() == "SUCCEEDED"

@@ -19,10 +19,12 @@ _TEXTS = TypeAdapter(list[str])
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a watch stands: after event `sequence` of the index that has this `generation`."""
+    """Where a watch stands: after event `sequence` of the index that has this `generation`, and,
+    when the index has no more of them, after `stored` of those that the store holds."""
 
     generation: str = ""
     sequence: int = 0
+    stored: int = 0
 
 
 def page_size(asked: int) -> int:
@@ -56,35 +58,36 @@ def page_after(token: str, scope: str) -> str:
 
 def resume_token(job: str, cursor: Cursor) -> str:
     """Token that stands for the events after `cursor`."""
-    return _encode([job, cursor.generation, str(cursor.sequence)])
+    place = [job, cursor.generation, str(cursor.sequence)]
+    return _encode([*place, str(cursor.stored)] if cursor.stored else place)
 
 
 def resume_cursor(token: str, job: str) -> Cursor:
     """Where a watch of `job` goes on. Raises InvalidInput for another job's token."""
     if not token:
         return Cursor()
-    owner, generation, sequence = _decode(token, "resume_token", 3)
-    if owner != job or not (sequence.isascii() and sequence.isdigit()):
+    owner, generation, *numbers = _decode(token, "resume_token", 3, 4)
+    if owner != job or not all(number.isascii() and number.isdigit() for number in numbers):
         raise InvalidInput(
             "the resume token belongs to another job",
             reason="BAD_RESUME_TOKEN",
             field="resume_token",
             remedy="use the token of an event of this job, or none",
         )
-    return Cursor(generation, int(sequence))
+    return Cursor(generation, *map(int, numbers))
 
 
 def _encode(parts: list[str]) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 
-def _decode(token: str, field: str, parts: int) -> list[str]:
+def _decode(token: str, field: str, *parts: int) -> list[str]:
     try:
         padded = token + "=" * (-len(token) % 4)
         texts = _TEXTS.validate_json(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         texts = []
-    if len(texts) != parts:
+    if len(texts) not in parts:
         raise InvalidInput(
             "this token was not given by this server",
             reason=f"BAD_{field.upper()}",

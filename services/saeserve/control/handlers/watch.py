@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saeserve.control.converters.tokens import Cursor
 from saeserve.control.handlers.catalog import JobCatalog
+from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import JobIndex
 from saeserve.jobs.record import Event, JobRecord
 from saeserve.jobs.states import TERMINAL
@@ -36,9 +37,10 @@ class News:
 class Watcher:
     """Looks for news of a job. Every call may raise IndexUnavailable."""
 
-    def __init__(self, catalog: JobCatalog, index: JobIndex) -> None:
+    def __init__(self, catalog: JobCatalog, index: JobIndex, ledger: Ledger) -> None:
         self._catalog = catalog
         self._index = index
+        self._ledger = ledger
 
     def job(self, job: str) -> JobRecord:
         """The job as it is. Raises InvalidInput, NotFound."""
@@ -53,6 +55,10 @@ class Watcher:
         rebuilt = bool(cursor.sequence) and cursor.generation not in ("", generation)
         after = 0 if rebuilt else cursor.sequence
         found = self._index.events(job, after, _BATCH)
+        if record.state in TERMINAL and not found:
+            last = self._index.last_sequence(job)
+            if last > after:
+                return self._from_store(record, Cursor(generation, after, cursor.stored), last)
         lost: int | None = None
         if rebuilt:
             lost = 0
@@ -61,3 +67,19 @@ class Watcher:
         seen = [Seen(Cursor(generation, each.sequence), each.event) for each in found]
         ended = record if record.state in TERMINAL and len(found) < _BATCH else None
         return News(lost, seen, seen[-1].cursor if seen else Cursor(generation, after), ended)
+
+    def _from_store(self, record: JobRecord, cursor: Cursor, last: int) -> News:
+        """The rest of a job whose events the index keeps no more: that they are gone, then all
+        that the store has, from the first on."""
+        end = Cursor(cursor.generation, last)
+        lost = None if cursor.stored else last - cursor.sequence
+        left = self._ledger.events(record.id)[cursor.stored :]
+        seen = [
+            Seen(replace(cursor, stored=cursor.stored + number), event)
+            for number, event in enumerate(left[:_BATCH], start=1)
+        ]
+        if len(left) > _BATCH:
+            return News(lost, seen, seen[-1].cursor, None)
+        if seen:
+            seen[-1] = Seen(end, seen[-1].event)
+        return News(lost, seen, end, record)

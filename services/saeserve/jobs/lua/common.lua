@@ -12,6 +12,7 @@
 --   settled                    1 once finish() told a committed result
 --   seq, op:<epoch>            last sequence of the stream; highest op of each attempt
 -- events:<id>                  stream, entry ids <sequence>-0
+--                              expires when its job has ended `keep` ms ago
 -- ids                          all ids; equal scores, so in order of time
 -- state:<state>                ids in that state
 -- unsettled                    CANCELLING ids that nobody runs: result not committed or not told
@@ -26,6 +27,9 @@
 local PREFIX = 'saeserve:'
 local LEASED = { STARTING = true, RUNNING = true, PAUSING = true, CANCELLING = true }
 local TERMINAL = { SUCCEEDED = true, FAILED = true, CANCELLED = true }
+
+-- Where an older release put the job.
+local WEEK_MS = 7 * 24 * 3600 * 1000
 
 local function key(...)
   return PREFIX .. table.concat({ ... }, ':')
@@ -48,10 +52,18 @@ local function record(job)
   return redis.call('HGETALL', key('job', job))
 end
 
+-- The store keeps the events of ended jobs.
+local function expire_events(job)
+  redis.call('PEXPIRE', key('events', job), field(job, 'keep') or WEEK_MS)
+end
+
 local function append(job, event)
   local sequence = redis.call('HINCRBY', key('job', job), 'seq', 1)
   local limit = field(job, 'stream')
   redis.call('XADD', key('events', job), 'MAXLEN', '~', limit, sequence .. '-0', 'event', event)
+  if TERMINAL[field(job, 'state')] then
+    expire_events(job)
+  end
 end
 
 local function note(job, state, reason)
