@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saeserve.core.data.finishing import DocumentOrigin, split_of
+import numpy as np
+
+from saeserve.core.data.finishing import DocumentOrigin, splits_of
 from saeserve.core.errors import DataError, DataMismatchError, NoSpaceError
 from saeserve.core.specs.jobs import HarvestSpec
 from saeserve.harvest.documents import Document, Resolve, read_documents
@@ -22,6 +25,8 @@ PLAN_FORMAT = 1
 VALUE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 ROW_INTEGERS = 4
 """int32 a row: document, sequence, position, token id."""
+PIECES = 20
+"""A text that is a single document is held out by pieces, so many at most."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,19 @@ class Plan:
 
     documents: tuple[DocumentOrigin, ...]
     rows: int
+    pieces: tuple[DocumentOrigin, ...] = ()
+    """Runs of sequences that stand for a single document, since none could be held out else."""
+    piece_sequences: int = 0
+    """Sequences of each piece; the last may have fewer."""
+
+    @property
+    def origins(self) -> tuple[DocumentOrigin, ...]:
+        """What rows name as their documents."""
+        return self.pieces or self.documents
+
+    def place(self, document: int, sequence: int) -> int:
+        """Index in `origins` of a sequence, given by its document and its number in it."""
+        return sequence // self.piece_sequences if self.pieces else document
 
 
 def survey(
@@ -40,21 +58,48 @@ def survey(
     None when told to stop. Raises DataError for text that cannot be used or gives no train rows.
     """
     documents: list[DocumentOrigin] = []
-    rows = training_rows = 0
+    counts: list[int] = []
+    ids = np.zeros(0, np.int32)
     for document, ids in tokenized(spec, tokenization, resolve):
         if stop():
             return None
         documents.append(DocumentOrigin(document.origin, document.sha256))
-        rows += len(ids)
-        if split_of(documents[-1].sha256, spec.heldout_fraction) == "train":
-            training_rows += len(ids)
-    if not training_rows:
+        counts.append(len(ids))
+    plan = Plan(tuple(documents), sum(counts))
+    if len(documents) == 1 and spec.heldout_fraction > 0:
+        plan, counts = _in_pieces(plan, tokenization, ids)
+    _check_trainable(plan, counts, spec.heldout_fraction)
+    return plan
+
+
+def _in_pieces(plan: Plan, tokenization: Tokenization, ids: Tokens) -> tuple[Plan, list[int]]:
+    """The plan of a single document in pieces of whole sequences, and their rows; as it is where
+    there is one sequence only."""
+    (document,) = plan.documents
+    rows = [sequence.rows for sequence in tokenization.sequences(0, 0, ids)]
+    if len(rows) < 2:
+        return plan, [plan.rows]
+    size = -(-len(rows) // PIECES)
+    counts = [sum(rows[start : start + size]) for start in range(0, len(rows), size)]
+    ends = np.cumsum(counts)
+    pieces = tuple(
+        DocumentOrigin(
+            f"{document.origin} tokens {end - count}-{end - 1}",
+            hashlib.sha256(ids[end - count : end].tobytes()).hexdigest(),
+        )
+        for end, count in zip(ends, counts, strict=True)
+    )
+    return dataclasses.replace(plan, pieces=pieces, piece_sequences=size), counts
+
+
+def _check_trainable(plan: Plan, rows: Sequence[int], heldout_fraction: float) -> None:
+    splits = splits_of([origin.sha256 for origin in plan.origins], rows, heldout_fraction)
+    if not any(count for split, count in zip(splits, rows, strict=True) if split == "train"):
         raise DataError(
-            f"{len(documents)} documents give {rows} tokens and none of them for training",
+            f"{len(plan.origins)} documents give {plan.rows} tokens and none of them for training",
             remedy="add documents (lines and jsonl make one of every line) or lower "
             "heldout_fraction",
         )
-    return Plan(tuple(documents), rows)
 
 
 def tokenized(
@@ -82,8 +127,8 @@ def planned_sequences(
                 f"{document.origin} changed while it was harvested",
                 remedy="harvest again from text that nobody writes to",
             )
-        for sequence in tokenization.sequences(number, index, ids):
-            yield sequence
+        for own, sequence in enumerate(tokenization.sequences(number, index, ids)):
+            yield dataclasses.replace(sequence, document=plan.place(number, own))
             index += 1
 
 
@@ -128,5 +173,6 @@ def _plan_content(spec: HarvestSpec, plan: Plan) -> str:
         "spec": spec.to_json(),
         "documents_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
         "rows": plan.rows,
+        **({"piece_sequences": plan.piece_sequences} if plan.pieces else {}),
     }
     return json.dumps(content, sort_keys=True, indent=1)

@@ -110,7 +110,7 @@ def _forward_all(
 ) -> Iterator[HarvestProgress | HarvestStopped]:
     """Forward every batch that is not on disk yet; the row stream is the same in every run."""
     spec = run.spec
-    origins = [document.origin for document in plan.documents]
+    origins = [document.origin for document in plan.origins]
     present, position = writer.rows_done, 0
     meter = _Meter(plan.rows)
     sequences = planned_sequences(spec, run.tokenization, resolve, plan)
@@ -153,7 +153,7 @@ def _manifest(run: _Run, folder: Path, plan: Plan, writer: DatasetWriter) -> Dat
         sources=[SourceOrigin(s.source, model.d, s.hook, s.layer) for s in spec.sites],
         dtype=spec.dtype,
         shards=writer.shards,
-        documents=plan.documents,
+        documents=plan.origins,
         heldout_fraction=spec.heldout_fraction,
         language_model=spec.language_model,
         tokenization=TokenizationEntry(

@@ -1051,7 +1051,9 @@ class HarvestSpec(_message.Message):
     dtype: _builtins.str
     """Storage type: "float16", "bfloat16" or "float32"."""
     heldout_fraction: _builtins.float
-    """Share of documents held out of training, chosen by document hash."""
+    """Share of documents held out of training, chosen by document hash; above 0 at least one of two or
+    more. A single document is held out by pieces, which adjoin, as those of an ingest do.
+    """
     shard_rows: _builtins.int
     """Rows a shard."""
     batch_sequences: _builtins.int
@@ -1257,7 +1259,11 @@ class IngestSpec(_message.Message):
     dtype: _builtins.str
     """Storage type: "keep", "float16", "bfloat16" or "float32"."""
     heldout_fraction: _builtins.float
-    """Share of rows held out, chosen by hash in runs of 256 rows, for want of documents."""
+    """Share of rows held out, chosen by hash in runs of 256 rows (an eighth of the rows where there are
+    at most 512), for want of documents; above 0 at least one run. Runs adjoin: where rows are in the
+    order of a text, both sides of the split have rows of the same passages, and held-out figures
+    come out somewhat too good. A harvest holds out whole documents.
+    """
     shard_rows: _builtins.int
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestSourceSpec]:

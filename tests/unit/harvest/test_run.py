@@ -342,3 +342,32 @@ def test_heldout_loss_goes_through_the_splice(
         for batch in heldout_sequences(tmp_path / "set", manifest, max_tokens=0, batch=3)
     ]
     assert len(torch.cat(nats)) == manifest.heldout_rows
+
+
+@pytest.mark.parametrize("words", [9, 40, 1000])
+def test_a_single_document_is_held_out_by_pieces(
+    words: int, resolve: Resolve, tmp_path: Path
+) -> None:
+    """A book in one file: its sequences are those of one document, and some are held out."""
+    resolve("texts:a.txt").write_text(" ".join(random.Random(1).choices(WORDS, k=words)))
+    texts = [{"path": "texts:a.txt", "format": "text"}]
+    manifest = harvest(spec_with(texts=texts, heldout_fraction=0.01), resolve, tmp_path / "set")
+    assert 0 < manifest.heldout_rows <= manifest.rows / 2
+    assert sum(entry.rows for entry in manifest.documents) == manifest.rows == words
+    assert manifest.documents[0].origin.startswith("texts:a.txt tokens 0-")
+    whole = harvest(spec_with(texts=texts, heldout_fraction=0), resolve, tmp_path / "whole")
+    assert [entry.origin for entry in whole.documents] == ["texts:a.txt"]
+    pieces, one = (rows_of(tmp_path / name) for name in ("set", "whole"))
+    assert torch.equal(pieces["sequence"], one["sequence"])
+    assert torch.equal(pieces["resid_post.1"], one["resid_post.1"])
+    document = pieces["document"].numpy()
+    for sequence in range(int(pieces["sequence"].max()) + 1):
+        assert len(set(document[pieces["sequence"].numpy() == sequence])) == 1
+
+
+def test_few_documents_are_never_all_for_training(resolve: Resolve, tmp_path: Path) -> None:
+    for seed in range(8):
+        lines = [" ".join(random.Random(f"{seed}{i}").choices(WORDS, k=12)) for i in range(3)]
+        resolve("texts:a.txt").write_text("\n".join(lines))
+        manifest = harvest(spec_with(heldout_fraction=0.02), resolve, tmp_path / str(seed))
+        assert manifest.heldout_rows == 12

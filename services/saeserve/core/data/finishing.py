@@ -23,6 +23,7 @@ from saeserve.core.specs.manifest import (
 )
 
 MANIFEST_FILE = "manifest.json"
+Split = Literal["train", "heldout"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,35 @@ class DocumentOrigin:
     sha256: str
 
 
-def split_of(document_sha256: str, heldout_fraction: float) -> Literal["train", "heldout"]:
+def split_of(document_sha256: str, heldout_fraction: float) -> Split:
     """The split of a document: a function of its content, so copies never straddle the split."""
     share = int(document_sha256[:16], 16) / 2**64
     return "heldout" if share < heldout_fraction else "train"
+
+
+def splits_of(
+    hashes: Sequence[str], rows: Sequence[int], heldout_fraction: float
+) -> tuple[Split, ...]:
+    """The split of each document of a data set, by `split_of`.
+
+    Where that holds out no row of few documents although the fraction is above 0, the document of
+    the smallest hash is held out, and its copies, of those that hold at most half of the rows.
+    Documents that are all copies of one another cannot be parted.
+    """
+    drawn = [split_of(sha256, heldout_fraction) for sha256 in hashes]
+    held = sum(count for split, count in zip(drawn, rows, strict=True) if split == "heldout")
+    chosen = _smallest(hashes, rows) if heldout_fraction > 0 and not held else None
+    return tuple(
+        split_of(sha256, 1.0 if sha256 == chosen else heldout_fraction) for sha256 in hashes
+    )
+
+
+def _smallest(hashes: Sequence[str], rows: Sequence[int]) -> str | None:
+    counts: dict[str, int] = {}
+    for sha256, count in zip(hashes, rows, strict=True):
+        counts[sha256] = counts.get(sha256, 0) + count
+    total = sum(counts.values())
+    return min((sha256 for sha256, count in counts.items() if 0 < 2 * count <= total), default=None)
 
 
 def finish_manifest(
@@ -106,15 +132,11 @@ def _document_table(
     documents: Sequence[DocumentOrigin],
     heldout_fraction: float,
 ) -> tuple[DocumentEntry, ...]:
-    rows = _rows_per_document(folder, shards, len(documents))
+    rows = [int(count) for count in _rows_per_document(folder, shards, len(documents))]
+    splits = splits_of([document.sha256 for document in documents], rows, heldout_fraction)
     return tuple(
-        DocumentEntry(
-            origin=document.origin,
-            sha256=document.sha256,
-            split=split_of(document.sha256, heldout_fraction),
-            rows=int(count),
-        )
-        for document, count in zip(documents, rows, strict=True)
+        DocumentEntry(origin=document.origin, sha256=document.sha256, split=split, rows=count)
+        for document, split, count in zip(documents, splits, rows, strict=True)
     )
 
 

@@ -22,6 +22,8 @@ from saeserve.core.specs.manifest import DatasetManifest
 
 RUN_ROWS = 256
 """Rows that are held out together, for want of documents."""
+LEAST_RUNS = 8
+"""Rows that would make two runs or one are parted into so many."""
 DEFAULT_SOURCE = "activations"
 _CHUNK_BYTES = 32 * 2**20
 
@@ -64,10 +66,15 @@ class _Inputs:
         return sum(file.rows for file in self.files)
 
     @property
+    def run_rows(self) -> int:
+        """Rows of a run; the last one of a file may have fewer."""
+        return RUN_ROWS if self.rows > 2 * RUN_ROWS else max(1, self.rows // LEAST_RUNS)
+
+    @property
     def chunk_rows(self) -> int:
         """Rows to read at a time, in whole runs."""
-        runs = _CHUNK_BYTES // (4 * RUN_ROWS * sum(self.widths.values()))
-        return RUN_ROWS * max(1, runs)
+        runs = _CHUNK_BYTES // (4 * self.run_rows * sum(self.widths.values()))
+        return self.run_rows * max(1, runs)
 
 
 def ingest(
@@ -109,7 +116,7 @@ def _adopt(
         skip = min(max(resume - done, 0), end - start)
         if skip < end - start:
             writer.add(_block(inputs, file, tensors, start, skip, len(documents)))
-        documents += _runs(file.name, tensors, start)
+        documents += _runs(file.name, tensors, start, inputs.run_rows)
         done += end - start
         yield IngestProgress(done, inputs.rows)
     writer.close()
@@ -202,20 +209,22 @@ def _block(
         for source, x_ND in tensors.items()
     }
     rows = len(next(iter(tensors.values())))
-    runs = (document + np.arange(skip, rows) // RUN_ROWS).astype(np.int32)
+    runs = (document + np.arange(skip, rows) // inputs.run_rows).astype(np.int32)
     unknown = np.full(len(runs), -1, dtype=np.int32)
     return RowBlock(checked, runs, unknown, unknown, unknown)
 
 
-def _runs(name: str, tensors: Mapping[str, Tensor], start: int) -> Iterator[DocumentOrigin]:
+def _runs(
+    name: str, tensors: Mapping[str, Tensor], start: int, run_rows: int
+) -> Iterator[DocumentOrigin]:
     """The runs of a chunk that begins at the file's row `start`, each hashed over its bytes."""
     rows = len(next(iter(tensors.values())))
-    for first in range(0, rows, RUN_ROWS):
+    for first in range(0, rows, run_rows):
         digest = hashlib.sha256()
         for source in sorted(tensors):
-            part_ND = tensors[source][first : first + RUN_ROWS]
+            part_ND = tensors[source][first : first + run_rows]
             digest.update(part_ND.contiguous().view(torch.uint8).numpy().data)
-        last = min(start + first + RUN_ROWS, start + rows)
+        last = min(start + first + run_rows, start + rows)
         yield DocumentOrigin(f"{name} rows {start + first}-{last - 1}", digest.hexdigest())
 
 

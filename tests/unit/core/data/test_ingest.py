@@ -169,3 +169,13 @@ def test_a_full_disk_keeps_the_whole_shards(
             run([path], tmp_path / "data")
     assert len(list((tmp_path / "data" / "shards").iterdir())) == 2
     assert finished(run([path], tmp_path / "data")).rows == ROWS
+
+
+@pytest.mark.parametrize("rows", [2, 31, 257, 1000, 3000])
+def test_some_rows_of_small_data_are_held_out(rows: int, tmp_path: Path) -> None:
+    for seed in range(6):
+        path = tmp_path / f"{seed}.npy"
+        drawn = torch.randn(rows, 4, generator=torch.Generator().manual_seed(seed))
+        np.save(path, drawn.numpy())
+        manifest = finished(run([path], tmp_path / str(seed), spec(heldout_fraction=0.1)))
+        assert 0 < manifest.heldout_rows <= rows / 2
