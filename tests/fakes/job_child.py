@@ -16,7 +16,7 @@ from types import FrameType
 
 FOLDER, EPOCH = Path(sys.argv[2]), int(sys.argv[3])
 JOB = FOLDER.parent.parent
-FINISHED, FAILED, STOPPED, FENCED, UNFIT = 0, 70, 75, 76, 77
+FINISHED, FAILED, STOPPED, FENCED, UNFIT, DISK_FULL = 0, 70, 75, 76, 77, 78
 FOREVER_S = 60
 
 
@@ -99,6 +99,7 @@ PARTS = {
     "crash": crash,
     "fenced": lambda: FENCED,
     "unfit": lambda: UNFIT,
+    "full": lambda: DISK_FULL,
     "stopped": lambda: STOPPED,
     "report": lambda: (report(1, 0), report(2, 1), finish())[2],
     "mute": lambda: FINISHED,

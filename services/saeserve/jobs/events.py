@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,10 +28,15 @@ class EventLog:
         self._clock = clock
         make_folders(path.parent)
         self._next_op = _mend(path)
-        self._file = open(path, "ab")  # noqa: SIM115 - it stays open as long as the log
+        # Unbuffered: what does not fit must not wait for `close`.
+        self._file = FileIO(path, "ab")
+        self._end = self._file.seek(0, os.SEEK_END)
 
     def append(self, type: str, *, step: int = 0, data: dict[str, Any] | None = None) -> Event:
-        """Write one event and hand it to the operating system, so that it outlives the process."""
+        """Write one event and hand it to the operating system, so that it outlives the process.
+
+        Of a line that does not fit, nothing stays.
+        """
         event = Event(
             epoch=self._epoch,
             op=self._next_op,
@@ -39,10 +45,19 @@ class EventLog:
             type=type,
             data=data or {},
         )
-        self._file.write(event.model_dump_json().encode() + b"\n")
-        self._file.flush()
+        self._write(event.model_dump_json().encode() + b"\n")
         self._next_op += 1
         return event
+
+    def _write(self, line: bytes) -> None:
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[write_some(self._file, rest) :]
+        except OSError:
+            self._file.truncate(self._end)
+            raise
+        self._end += len(line)
 
     def close(self) -> None:
         """Close the file."""
@@ -58,6 +73,11 @@ class EventLog:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def write_some(file: FileIO, data: memoryview) -> int:
+    """One unbuffered write; the bytes that it took."""
+    return file.write(data)
 
 
 class EventTail:

@@ -10,6 +10,7 @@ from saeserve.core.errors import SaeError
 from saeserve.jobs.record import Failure
 from saeserve.platform.errors import Kind, ServiceError
 from saeserve.platform.paths import PathCover
+from saeserve.worker.order import ExitCode
 
 _RETRYABLE_KINDS = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED})
 
@@ -59,6 +60,15 @@ def interrupted(step: int) -> Failure:
     )
 
 
+def unsaid(code: int, step: int) -> Failure:
+    """The failure of a job process that left none in the store; `code` is its exit code."""
+    if code == ExitCode.STOPPED:
+        return interrupted(step)
+    if code == ExitCode.DISK_FULL:
+        return disk_full("not even the reason could be written", step)
+    return crash(code, step)
+
+
 def worker_lost(attempts: int) -> Failure:
     """The failure of a job whose every attempt ended without a word."""
     return Failure(
@@ -102,17 +112,22 @@ def _out_of_memory(code: str, where: str, error: BaseException, step: int) -> Fa
     )
 
 
-def _of_disk(error: BaseException, step: int) -> Failure | None:
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
+def disk_full(cause: str, step: int) -> Failure:
+    """The failure of an attempt that found no room in the store."""
     return Failure(
         code="DISK_FULL",
         message="the disk that holds the artifact store is full",
-        cause=error.strerror or "",
+        cause=cause,
         remedy="free space or move the store, then submit again",
         retryable=True,
         step=step,
     )
+
+
+def _of_disk(error: BaseException, step: int) -> Failure | None:
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return disk_full(error.strerror or "", step)
 
 
 def _unknown(error: BaseException, step: int) -> Failure:

@@ -61,7 +61,10 @@ def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:
 
 def run(order: JobOrder, stop: threading.Event) -> ExitCode:
     """Run the attempt until it has ended; leave its result or its error in the store."""
-    context = make_context(order, stop)
+    try:
+        context = make_context(order, stop)
+    except Exception as error:
+        return _left(Ledger(ArtifactStore(order.store)), order, error, order.claim.resume_step)
     watch = FenceWatch(context.ledger, order.lease, stop.set)
     with context.report, kept_log(log_path(order)), watch:
         claim, kind = order.claim, context.submission.kind
@@ -161,9 +164,19 @@ def _failed(context: RunContext, error: Exception) -> ExitCode:
     if context.ledger.superseded(lease.job, lease.epoch):
         # Its successor may have removed or finished what this attempt was working on.
         return _fenced(context, f"{lease.job}: superseded attempt {lease.epoch}: {error}")
-    failure = covered(failure_of(error, context.report.step), context.order.cover)
-    _log.error("%s: %s", context.submission.id, failure.message, exc_info=error)
-    context.ledger.write_failure(context.order.lease, failure)
+    return _left(context.ledger, context.order, error, context.report.step)
+
+
+def _left(ledger: Ledger, order: JobOrder, error: Exception, step: int) -> ExitCode:
+    """Leave why the attempt failed, in the store or, where that is full, in the exit code."""
+    failure = covered(failure_of(error, step), order.cover)
+    _log.error("%s: %s", order.claim.job, failure.message, exc_info=error)
+    try:
+        ledger.write_failure(order.lease, failure)
+    except ServiceError as full:
+        if full.reason != "DISK_FULL":
+            raise
+        return ExitCode.DISK_FULL
     return ExitCode.FAILED
 
 

@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
     """Asked to stop; what can be resumed from is committed."""
     FENCED = 76
     """A newer attempt exists; nothing was committed."""
+    DISK_FULL = 78
+    """The disk of the store is full: not even `error.json` could be written."""
     UNFIT = 77
     """This worker has not the device that the job needs; nothing was committed."""
 

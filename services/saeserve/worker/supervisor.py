@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
+from saeserve.platform.errors import ServiceError
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
-from saeserve.worker.failures import crash, failure_of, interrupted, worker_lost
+from saeserve.worker.failures import failure_of, unsaid, worker_lost
 from saeserve.worker.lease_keeper import LeaseKeeper, held
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.order import ExitCode, JobOrder, command
@@ -23,6 +24,8 @@ from saeserve.worker.settlement import Ending, Settlement
 _log = logging.getLogger("saeserve.worker")
 _POLL_S = 0.1
 _DRAIN_MAY_FOLLOW_S = 1.0
+_KEEPS_NOTHING = frozenset({"import_model", "export_model", "evaluate"})
+_NOTHING_KEPT_GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,17 @@ class Supervisor:
             store=self.settlement.ledger.store.root,
             roots=self.settings.roots,
             parent=os.getpid(),
-            stop_grace_s=self.settings.stop_grace_seconds,
+            stop_grace_s=self._grace_s(job.kind),
             torch_threads=self.settings.torch_threads,
             log_level=self.settings.log_level,
             machine=self.kinds.get(job.resource_class, ""),
         )
+
+    def _grace_s(self, kind: str) -> float:
+        """Jobs that keep nothing for a next attempt need no time to keep it: one that reads a
+        large file, or compares it, is killed in the middle."""
+        grace_s = self.settings.stop_grace_seconds
+        return min(grace_s, _NOTHING_KEPT_GRACE_S) if kind in _KEEPS_NOTHING else grace_s
 
     def _watch(self, order: JobOrder, keeper: LeaseKeeper, relay: EventRelay) -> Watched:
         child = Child(self.command(order), order.stop_grace_s)
@@ -143,9 +152,14 @@ class Supervisor:
             return told
         if seen.asked_to_stop or self._drained_from_outside(seen):
             return None
-        code = seen.code or 0
-        failure = interrupted(seen.step) if code == ExitCode.STOPPED else crash(code, seen.step)
-        self.settlement.ledger.write_failure(lease, failure)
+        failure = unsaid(seen.code or 0, seen.step)
+        try:
+            self.settlement.ledger.write_failure(lease, failure)
+        except ServiceError as error:
+            if error.reason != "DISK_FULL":
+                raise
+            # The attempt is given back without its error.json; the state's reason says the code.
+            _log.warning("%s: %s is not recorded: %s", lease.job, failure.code, error.message)
         return failure
 
     def _drained_from_outside(self, seen: Watched) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.fakes.control import TRAIN, Bench
 
@@ -32,6 +33,22 @@ def test_an_import_is_planned_by_the_size_of_its_files(files: Bench) -> None:
     assert record.state is JobState.QUEUED
     assert record.submission.resource_class == "cpu"
     assert plan.disk_bytes == 100
+
+
+def test_an_import_is_planned_by_what_its_files_unfold_to(files: Bench) -> None:
+    path = files.root / "sae" / "params.npz"
+    np.savez_compressed(path, W_enc=np.zeros((500, 2000), np.float32))
+    _, plan = files.plan(wanted(format="gemma_scope"))
+    assert plan.memory_bytes > 16_000_000 > 1000 * path.stat().st_size / 100
+    assert plan.disk_bytes > 4_000_000
+
+
+@pytest.mark.parametrize("name", ["params.npz", "ae.pt"])
+def test_a_broken_archive_is_refused_at_the_submit(files: Bench, name: str) -> None:
+    (files.root / "sae" / name).write_bytes(b"no archive")
+    with pytest.raises(InvalidInput, match="is no archive") as caught:
+        files.submit(wanted())
+    assert caught.value.field == "spec.import_model.path"
 
 
 def test_a_root_that_is_not_here_is_left_to_the_worker(files: Bench) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,27 @@ def write(path: Path, *steps: int) -> None:
     with EventLog(path, 2, clock=lambda: 7.5) as log:
         for step in steps:
             log.append("metrics", step=step, data={"loss": float("nan")})
+
+
+def test_of_an_event_that_finds_no_room_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a line would spoil the next one."""
+    path = tmp_path / "events.jsonl"
+
+    def half(file: FileIO, data: memoryview) -> int:
+        if len(data) < 60:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return file.write(data[: len(data) // 2])
+
+    with EventLog(path, 1) as log:
+        log.append("log", data={"message": "first"})
+        with monkeypatch.context() as patch:
+            patch.setattr("saeserve.jobs.events.write_some", half)
+            with pytest.raises(OSError, match="No space"):
+                log.append("log", data={"message": "second"})
+        log.append("log", data={"message": "third"})
+    assert [(e.op, e.data["message"]) for e in tail(path)] == [(0, "first"), (1, "third")]
 
 
 def test_events_are_read_as_written(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.fakes.workshop import Workshop
 
 from saeserve.core.export.format import load_model
 from saeserve.worker.order import ExitCode
+from saeserve.worker.runners import admission
 
 
 @pytest.fixture
@@ -55,6 +56,40 @@ def test_a_reference_that_does_not_agree_publishes_nothing(foreign: Workshop) ->
     assert failure.code == "DATA_MISMATCH"
     assert "reconstruction[" in failure.message
     assert foreign.models.list() == []
+
+
+@pytest.mark.parametrize(("limit", "free", "retryable"), [(50, 50, False), (900, 50, True)])
+def test_a_file_that_unfolds_beyond_the_memory_is_not_unfolded(
+    shop: Workshop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    free: int,
+    retryable: bool,
+) -> None:
+    """A tenth of a megabyte that declares some forty; limits in MiB."""
+    bomb(tmp_path / "bomb" / "params.npz")
+    assert (tmp_path / "bomb" / "params.npz").stat().st_size < 200_000
+    shop.roots = {"r": tmp_path}
+    monkeypatch.setattr(admission, "limit_bytes", lambda: limit * 2**20)
+    monkeypatch.setattr(admission, "free_bytes", lambda: free * 2**20)
+
+    def unfold(*_: object) -> None:
+        raise AssertionError("the file was unfolded")
+
+    monkeypatch.setattr("saeserve.core.export.peers.arrays._read", unfold)
+    shop.submit("i-1", "import_model", job(path="r:bomb", format="gemma_scope"))
+    failure = shop.failure("i-1")
+    assert (failure.code, failure.retryable) == ("INSUFFICIENT_MEMORY", retryable)
+
+
+def bomb(path: Path, d: int = 64, d_sae: int = 80_000) -> None:
+    """A Gemma Scope file of zeros, compressed."""
+    path.parent.mkdir()
+    zeros = {"W_enc": (d, d_sae), "W_dec": (d_sae, d), "b_enc": (d_sae,), "b_dec": (d,)}
+    shapes = {**zeros, "threshold": (d_sae,)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType] - any name is allowed
 
 
 def test_an_attempt_after_the_commit_answers_the_same(foreign: Workshop) -> None:

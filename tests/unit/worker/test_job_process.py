@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ from tests.fakes.worker_bench import Bench
 
 from saeserve.core.errors import DataError
 from saeserve.jobs.events import tail
+from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Output
 from saeserve.jobs.states import JobState
+from saeserve.platform.errors import Unavailable
 from saeserve.worker import job_process
 from saeserve.worker.order import ExitCode, JobOrder, command
+from saeserve.worker.report import Report
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext, runner_of
 
 Run = Callable[[RunContext], Completed]
@@ -55,6 +59,35 @@ def test_what_a_runner_made_is_committed(bench: Bench, play: Callable[[Run], Exi
     assert result is not None
     assert (result.state, result.epoch, result.steps) == (JobState.SUCCEEDED, 1, 9)
     assert result.outputs[0].model == "models/m/versions/1"
+
+
+@pytest.mark.parametrize("also_the_reason", [False, True])
+@pytest.mark.parametrize("at", ["open", "write"])
+def test_a_disk_without_room_for_events_is_told_as_full(
+    bench: Bench,
+    play: Callable[[Run], ExitCode],
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+    also_the_reason: bool,
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def no_room(*_: object) -> bool:
+        raise Unavailable("full", reason="DISK_FULL")
+
+    if at == "open":
+        monkeypatch.setattr(Report, "open", full)
+    else:
+        monkeypatch.setattr("saeserve.jobs.events.write_some", full)
+    if also_the_reason:
+        monkeypatch.setattr(Ledger, "write_failure", no_room)
+        assert play(complete) is ExitCode.DISK_FULL
+        return
+    assert play(complete) is ExitCode.FAILED
+    failure = bench.ledger.failure("j-1", 1)
+    assert failure is not None
+    assert (failure.code, failure.retryable) == ("DISK_FULL", True)
 
 
 def test_an_error_is_left_in_the_store(bench: Bench, play: Callable[[Run], ExitCode]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from tests.fakes.worker_bench import Bench, until
 
+from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Failure, Lease
 from saeserve.jobs.states import JobState
+from saeserve.platform.errors import Unavailable
 from saeserve.worker.report import Report
 from saeserve.worker.settlement import Ending
 
@@ -94,6 +97,41 @@ def test_an_end_without_result_is_a_crash(bench: Bench) -> None:
     failure = bench.ledger.failure("j-1", 1)
     assert failure is not None
     assert failure.code == "CHILD_CRASHED"
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_process_that_found_the_disk_full_is_tried_again_under_that_name(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, still: bool
+) -> None:
+    """Also while not even the reason can be recorded."""
+    bench.submit(max_attempts=2)
+    bench.part = "full"
+
+    def no_room(*_: object) -> bool:
+        raise Unavailable("full", reason="DISK_FULL")
+
+    if still:
+        monkeypatch.setattr(Ledger, "write_failure", no_room)
+    assert bench.run() is Ending.RETRIED
+    record = bench.index.get("j-1")
+    assert record is not None
+    assert (record.state, record.reason) == (JobState.QUEUED, "DISK_FULL")
+    failure = bench.ledger.failure("j-1", 1)
+    assert failure is None if still else failure is not None and failure.code == "DISK_FULL"
+
+
+@pytest.mark.parametrize("kind", ["import_model", "export_model", "evaluate"])
+def test_a_job_that_keeps_nothing_is_not_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """However long others may take to stop, the cancellation of these is committed in seconds."""
+    patient = bench.supervisor.settings.model_copy(update={"stop_grace_seconds": 600.0})
+    bench.submit(kind=kind, resolved_spec={kind: {}})
+    bench.part = "stubborn"
+    running = bench.begin(dataclasses.replace(bench.supervisor, settings=patient))
+    bench.ledger.request_cancel("j-1")
+    bench.index.request_cancel("j-1")
+    assert running.ending() is Ending.CANCELLED
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from saeserve.control.handlers.inputs import Inputs, Upstream
+from saeserve.core.errors import FormatError
+from saeserve.core.specs.holdings import BASE_BYTES
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.memory import Plan
-from saeserve.platform.errors import FailedPrecondition
+from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE, declared_values
+from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference
 from saeserve.registry.upload_paths import is_upload
 from saeserve.registry.version import ModelVersion
 
 _IMPORT, _EXPORT = "spec.import_model", "spec.export_model"
+_FLOAT = 4
 
 
 def check_import(spec: ImportModelSpec, inputs: Inputs) -> Plan:
@@ -19,13 +23,15 @@ def check_import(spec: ImportModelSpec, inputs: Inputs) -> Plan:
 
     Roots that are not mounted on this machine are left to the worker.
     """
-    size = _size(spec.path, inputs, f"{_IMPORT}.path")
+    size, values = _declared(spec.path, inputs, f"{_IMPORT}.path")
     reference = spec.reference
+    compared = 0
     for name in ("activations", "features", "reconstruction") if reference else ():
         path: str | None = getattr(reference, name)
         if path is not None:
-            _size(path, inputs, f"{_IMPORT}.reference.{name}")
-    return Plan(disk_bytes=size, memory_bytes=2 * size)
+            compared += _declared(path, inputs, f"{_IMPORT}.reference.{name}")[1]
+    memory = BASE_BYTES + IMPORT_BYTES_A_VALUE * (values + compared)
+    return Plan(disk_bytes=max(size, _FLOAT * values), memory_bytes=memory)
 
 
 def check_export(
@@ -42,16 +48,31 @@ def check_export(
     return spec.model_copy(update={"model": version.resource}), plan
 
 
-def _size(path: str, inputs: Inputs, field: str) -> int:
-    """Bytes of a file or of the files directly in a folder; 0 where the root is not mounted."""
+def _declared(path: str, inputs: Inputs, field: str) -> tuple[int, int]:
+    """Bytes of a file or of the files directly in a folder, and the numbers that they declare;
+    zeros where the root is not mounted."""
     if is_upload(path):
-        return inputs.uploads.check_complete(path, field)
-    inputs.roots.check(path, field)
-    if not inputs.roots.present(path):
-        return 0
-    found = inputs.roots.resolve(path, field)
-    files = found.iterdir() if found.is_dir() else [found]
-    return sum(file.stat().st_size for file in files if file.is_file())
+        inputs.uploads.check_complete(path, field)
+        found = inputs.uploads.resolve(path, field)
+    else:
+        inputs.roots.check(path, field)
+        if not inputs.roots.present(path):
+            return 0, 0
+        found = inputs.roots.resolve(path, field)
+    try:
+        files = [f for f in (found.iterdir() if found.is_dir() else [found]) if f.is_file()]
+        return sum(f.stat().st_size for f in files), sum(map(declared_values, files))
+    except FormatError as error:
+        raise InvalidInput(
+            error.message, reason=error.code, field=field, remedy=error.remedy
+        ) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"{path[:200]!r} cannot be read: {error.strerror}",
+            reason="BAD_PATH",
+            field=field,
+            remedy="let the services' user read it",
+        ) from error
 
 
 def _check_sources(version: ModelVersion, spec: ExportModelSpec) -> None:

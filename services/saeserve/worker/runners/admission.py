@@ -11,8 +11,14 @@ from saeserve.core.specs.holdings import footprint_of
 from saeserve.core.specs.layout import Layout
 from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
+from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE
 from saeserve.platform.errors import FailedPrecondition, Unavailable
 from saeserve.platform.memory import free_bytes, limit_bytes
+
+
+def check_import_memory(values: int) -> None:
+    """Raise as `check_memory` does for a foreign model of so many numbers, before they are read."""
+    _check_fits(values * IMPORT_BYTES_A_VALUE, free_bytes(), limit_bytes(), "this machine")
 
 
 def check_memory(
@@ -35,4 +41,19 @@ def check_memory(
             f"the job needs {gib(wanted)} more and {where} has {gib(free)} free of {gib(limit)}",
             reason=INSUFFICIENT_MEMORY,
             remedy="wait for what else runs there to end, or lower batch_size or micro_batch_size",
+        )
+
+
+def _check_fits(wanted: int, free: int, limit: int, where: str) -> None:
+    if wanted > limit:
+        raise FailedPrecondition(
+            f"the job needs {gib(wanted)} and {where} has {gib(limit)}",
+            reason=INSUFFICIENT_MEMORY,
+            remedy="import it on a larger machine, or correct the file",
+        )
+    if wanted > free:
+        raise Unavailable(
+            f"the job needs {gib(wanted)} more and {where} has {gib(free)} free of {gib(limit)}",
+            reason=INSUFFICIENT_MEMORY,
+            remedy="wait for what else runs there to end",
         )

@@ -19,6 +19,7 @@ from saeserve.core.specs.interchange import ImportModelSpec, ReferenceSpec
 from saeserve.jobs.record import Output
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.upload_paths import is_upload
+from saeserve.worker.runners.admission import check_import_memory
 from saeserve.worker.runners.base import Completed, RunContext
 from saeserve.worker.runners.devices import settle_torch
 from saeserve.worker.runners.scratch import scratch_folder
@@ -30,6 +31,7 @@ def run(context: RunContext) -> Completed:
     spec = ImportModelSpec.parse(wanted, "import_model")
     settle_torch(context.order.torch_threads)
     imported = import_model(_files(context, spec.path), spec.format, spec.source)
+    context.check_stop()
     metrics = _compared(context, imported, spec.reference)
     context.check_stop()
     with scratch_folder(context) as folder:
@@ -46,7 +48,7 @@ def _files(context: RunContext, path: str) -> ForeignFiles:
     def resolve(name: str) -> Path:
         return _found(context, f"{path}/{name}" if name else path, "path")
 
-    return ForeignFiles(resolve)
+    return ForeignFiles(resolve, check_import_memory)
 
 
 def _found(context: RunContext, path: str, field: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import struct
 import zipfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saeserve.core.errors import FormatError
 from saeserve.core.export.peers.tables import Header, TensorTable
+from saeserve.core.specs.unfolding import check_directory
 
 MAX_HEADER_BYTES = 10_000
 """As numpy's own reader has it."""
@@ -33,17 +34,20 @@ _AGAIN = "write it again with numpy.save or numpy.savez, plain floating-point ar
 
 
 @contextmanager
-def open_npz(path: Path) -> Generator[TensorTable]:
-    """Open a .npz; arrays are read one by one inside the block.
+def open_npz(path: Path, admit: Callable[[int], None]) -> Generator[TensorTable]:
+    """Open a .npz, with `admit` as TensorTable has it; arrays are read one by one inside the block.
 
     Raises FormatError for another file, for arrays of objects (which numpy stores as pickles) and
     for headers that do not fit their data.
     """
     try:
+        check_directory(path)
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             headers = {name: _member_header(archive, info) for name, info in members.items()}
-            yield TensorTable(path.name, headers, lambda name: _read_member(archive, members[name]))
+            yield TensorTable(
+                path.name, headers, lambda name: _read_member(archive, members[name]), admit
+            )
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
         raise FormatError(f"{path.name} is no .npz file: {error}", remedy=_AGAIN) from error
 

@@ -71,7 +71,7 @@ def read(files: ForeignFiles) -> ForeignModel:
     kind = trainer.text("dict_class")
     if kind not in _LAYOUTS:
         raise trainer.wrong("dict_class", "is not imported")
-    table = read_torch(files.file(STATE)).tensors
+    table = read_torch(files.file(STATE), files.admit).tensors
     state = table.take(_LAYOUTS[kind], ignore=frozenset({"k", "threshold", "group_sizes"}))
     tensors = _encoder(kind, state) | _renamed(state)
     if kind in _BY_THRESHOLD:

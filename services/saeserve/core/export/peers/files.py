@@ -22,6 +22,8 @@ class ForeignFiles:
     """
 
     resolve: Callable[[str], Path]
+    admit: Callable[[int], None] = lambda _values: None
+    """Told how many numbers a file declares before they are read; raises where they do not fit."""
 
     @staticmethod
     def at(path: Path) -> ForeignFiles:

@@ -44,7 +44,7 @@ _LAYER = re.compile(r"(?:layer_|layers\.)(\d+)")
 def read(files: ForeignFiles) -> ForeignModel:
     """The first release. Raises FormatError for other tensors and for a scaling factor."""
     path = files.file(PARAMS_NPZ)
-    with open_npz(path) as table:
+    with open_npz(path, files.admit) as table:
         lower = _LOWER["W_enc"] in table.headers
         layout = {_LOWER.get(name, name) if lower else name: a for name, a in _FIRST.items()}
         taken = table.take(layout)
@@ -60,7 +60,7 @@ def read_second(files: ForeignFiles) -> ForeignModel:
     config = read_json(files.file(CONFIG))
     if config.text("architecture") != "jump_relu":
         raise config.wrong("architecture", "is not imported")
-    with open_safetensors(files.file(PARAMS)) as table:
+    with open_safetensors(files.file(PARAMS), files.admit) as table:
         header = table.headers.get("w_dec")
         if header is not None and len(header.shape) == 3:
             raise FormatError(

@@ -33,7 +33,7 @@ def read(files: ForeignFiles) -> ForeignModel:
     config = read_json(files.file(CONFIG))
     _check(config)
     dims = {"d_model": config.whole("d_model"), "d_sae": config.whole("d_sae")}
-    with open_safetensors(files.file(WEIGHTS)) as table:
+    with open_safetensors(files.file(WEIGHTS), files.admit) as table:
         tensors = {name: t.clone() for name, t in table.take(_LAYOUT, dims).items()}
     scale_in, scale_out = _scale(config, "in"), _scale(config, "out")
     by_norm = config.flag("sparsity_include_decoder_norm", default=True)

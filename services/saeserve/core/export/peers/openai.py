@@ -30,7 +30,7 @@ def read(files: ForeignFiles) -> ForeignModel:
 
     The library normalises each row exactly when the activation is TopK.
     """
-    file = read_torch(files.only(".pt"))
+    file = read_torch(files.only(".pt"), files.admit)
     tensors = file.tensors.take(_LAYOUT, ignore=_STATISTICS)
     values = JsonObject(file.values, file.tensors.file)
     activation = _activation(file, values)

@@ -54,7 +54,7 @@ def read(files: ForeignFiles) -> ForeignModel:
     subtracts = config.flag("apply_b_dec_to_input", default=True)
     if transcoder and subtracts:
         raise config.wrong("apply_b_dec_to_input", "is true (the default) for a transcoder")
-    with open_safetensors(files.file(WEIGHTS)) as table:
+    with open_safetensors(files.file(WEIGHTS), files.admit) as table:
         tensors = _take(table, architecture, config)
     row_norm = _row_norm(config, transcoder)
     return ForeignModel(

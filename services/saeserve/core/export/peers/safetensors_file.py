@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,9 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 @contextmanager
-def open_safetensors(path: Path) -> Generator[TensorTable]:
-    """Open a file; its tensors are mapped, and must be used inside the block.
+def open_safetensors(path: Path, admit: Callable[[int], None]) -> Generator[TensorTable]:
+    """Open a file, with `admit` as TensorTable has it; its tensors are mapped, and must be used
+    inside the block.
 
     Raises FormatError for a file that is cut short, damaged or has a header above 4 MiB.
     """
@@ -28,6 +29,6 @@ def open_safetensors(path: Path) -> Generator[TensorTable]:
                 view = file.get_slice(name)
                 code = view.get_dtype()
                 headers[name] = Header(_DTYPES.get(code, code), tuple(view.get_shape()))
-            yield TensorTable(path.name, headers, file.get_tensor)
+            yield TensorTable(path.name, headers, file.get_tensor, admit)
     except (DataError, SafetensorError) as error:
         raise FormatError(str(error), remedy="copy the file again") from error

@@ -91,7 +91,7 @@ def _tensors(files: ForeignFiles, config: JsonObject) -> dict[str, Tensor]:
     dims = {"d_in": config.whole("d_in"), "num_latents": _latents(config)}
     skip = config.flag("skip_connection", default=False)
     layout = {**_LAYOUT, "W_skip": ("d_in", "d_in")} if skip else _LAYOUT
-    with open_safetensors(files.file(WEIGHTS)) as table:
+    with open_safetensors(files.file(WEIGHTS), files.admit) as table:
         taken = table.take(layout, dims)
         return {name: value.clone() for name, value in taken.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class TensorTable:
     file: str
     headers: Mapping[str, Header]
     read: Callable[[str], Tensor]
+    admit: Callable[[int], None]
+    """Told how many numbers are about to be read; raises where they do not fit."""
     dims: dict[str, int] = field(default_factory=dict[str, int])
     """Lengths of the axes, once `take` has seen them."""
 
@@ -51,6 +54,7 @@ class TensorTable:
         self.dims.update(dims or {})
         for name, axes in layout.items():
             self._check_header(name, axes)
+        self.admit(sum(prod(self.headers[name].shape) for name in layout))
         tensors = {name: self.read(name) for name in layout}
         for name, value in tensors.items():
             self._check_values(name, value)

@@ -7,7 +7,7 @@ builds tensors, containers, numbers and texts, and refuses every other name.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saeserve.core.errors import FormatError
 from saeserve.core.export.peers.tables import Header, TensorTable
+from saeserve.core.specs.unfolding import check_directory
 
 MAX_PICKLE_BYTES = 4 * 2**20
 
@@ -29,8 +30,8 @@ class TorchFile:
     values: Mapping[str, object]
 
 
-def read_torch(path: Path) -> TorchFile:
-    """Read a dictionary of tensors and plain values.
+def read_torch(path: Path, admit: Callable[[int], None]) -> TorchFile:
+    """Read a dictionary of tensors and plain values; `admit` as TensorTable has it.
 
     Raises FormatError for pickled code, for files of torch before 1.6, and for anything damaged.
     """
@@ -44,7 +45,7 @@ def read_torch(path: Path) -> TorchFile:
         for name, value in tensors.items()
     }
     others = {name: value for name, value in state.items() if name not in tensors}
-    return TorchFile(TensorTable(path.name, headers, tensors.__getitem__), others)
+    return TorchFile(TensorTable(path.name, headers, tensors.__getitem__, admit), others)
 
 
 def _load(path: Path) -> dict[str, object]:
@@ -70,6 +71,7 @@ def _load(path: Path) -> dict[str, object]:
 def _check_archive(path: Path) -> None:
     """torch's archives store members as they are, so no member can exceed the file."""
     try:
+        check_directory(path)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:

@@ -73,7 +73,7 @@ def test_a_bare_pickle_is_refused(path: Path) -> None:
 def test_a_list_is_no_state_dict(path: Path) -> None:
     torch.save([torch.zeros(2)], path)
     with pytest.raises(FormatError, match="holds a list"):
-        read_torch(path)
+        read_torch(path, lambda _values: None)
 
 
 def test_a_truncated_pt_is_refused(path: Path) -> None:
