@@ -73,6 +73,7 @@ class MemoryIndex:
         self._leaders: dict[str, Leadership] = {}
         self._machines: dict[tuple[str, str], tuple[Machine, float]] = {}
         self._generation: str | None = None
+        self._store: str | None = None
 
     def forget(self) -> None:
         """Lose all data, as a broker that starts empty."""
@@ -83,6 +84,7 @@ class MemoryIndex:
             self._leaders.clear()
             self._machines.clear()
             self._generation = None
+            self._store = None
 
     def lose_events(self, job: str, count: int) -> None:
         """Lose the job's last events, as a server that restarts without its last writes."""
@@ -344,6 +346,14 @@ class MemoryIndex:
                 )
                 if name == resource_class and ends > self._clock()
             ]
+
+    def store(self) -> str | None:
+        with self._reached():
+            return self._store
+
+    def set_store(self, id: str) -> None:
+        with self._reached():
+            self._store = id
 
     def generation(self) -> str | None:
         with self._reached():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.fakes.jobs import (
@@ -43,12 +44,13 @@ class World:
         # Patience after the first contact.
         self.wait(2 * TTL)
 
-    def another(self, owner: str) -> Reconciler:
+    def another(self, owner: str, prove: Callable[[], None] = lambda: None) -> Reconciler:
         return Reconciler(
             self.ledger,
             self.index,
             self.doorbell,
             publish=self.published.append,
+            prove=prove,
             owner=owner,
             pace=Pace(lease_ttl_s=TTL, scan_every_s=SCAN, lead_ttl_s=10.0),
             monotonic=self.clock,

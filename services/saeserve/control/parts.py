@@ -23,6 +23,7 @@ from saeserve.control.settings import ControlSettings
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, JobIndex
 from saeserve.jobs.record import JobRecord
+from saeserve.jobs.store_gate import StoreGate
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.model_uploads import ModelUploads
@@ -37,6 +38,7 @@ class Parts:
 
     ledger: Ledger
     publication: Publication
+    gate: StoreGate
     index: JobIndex
     doorbell: Doorbell
     jobs: JobHandlers
@@ -58,6 +60,7 @@ def make_parts(
     ledger, roots = Ledger(store), Roots(settings.roots)
     datasets, models = DatasetRegistry(store, roots), ModelRegistry(store)
     publication = Publication(store, datasets)
+    gate = StoreGate(store, index)
     catalog = JobCatalog(ledger, index)
     use = LiveUse(catalog, models)
     uploads = ModelUploads(store)
@@ -69,11 +72,12 @@ def make_parts(
         submitter=Submitter(ledger, index, doorbell, inputs, policy),
         canceller=Canceller(ledger, index, publication, etag),
         watcher=Watcher(catalog, index, ledger),
-        deleter=Deleter(catalog, ledger, index),
+        deleter=Deleter(catalog, ledger, index, publication.apply),
     )
     return Parts(
         ledger=ledger,
         publication=publication,
+        gate=gate,
         index=index,
         doorbell=doorbell,
         jobs=jobs,

@@ -11,6 +11,7 @@ from saeserve.control.observer import JobObserver
 from saeserve.jobs.ports import IndexUnavailable
 from saeserve.jobs.reconciler import Reconciler, TickReport
 from saeserve.jobs.states import JobState
+from saeserve.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class ReconcileLoop:
         self._seconds = seconds
         self._closed = threading.Event()
         self._reachable = True
+        self._refusal = ""
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def start(self) -> None:
@@ -51,10 +53,13 @@ class ReconcileLoop:
             self._publish(self._reconciler.tick())
         except IndexUnavailable as error:
             self._note(reachable=False, why=str(error))
+        except Unavailable as error:
+            self._note_store(error)
         except Exception:
             log.exception("a round of the reconciler failed; the next one comes")
         else:
             self._note(reachable=True)
+            self._note_store(None)
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -79,3 +84,11 @@ class ReconcileLoop:
         if not reachable and self._reachable:
             log.warning("the job index is out of reach; jobs are recorded in the store: %s", why)
         self._reachable = reachable
+
+    def _note_store(self, error: Unavailable | None) -> None:
+        why = error.text() if error else ""
+        if why and why != self._refusal:
+            log.error("nothing is decided about jobs: %s", why)
+        if self._refusal and not why:
+            log.info("the artifact store is there again")
+        self._refusal = why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,8 @@ from saeserve.control.settings import ControlSettings
 from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
 from saeserve.jobs.reconciler import Pace, Reconciler
 from saeserve.jobs.redis_index import RedisIndex
+from saeserve.jobs.store_gate import StoreGate
+from saeserve.platform.errors import Unavailable
 from saeserve.platform.grpc_server import GrpcServer, Service
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
@@ -32,6 +35,9 @@ from saeserve.platform.store import ArtifactStore
 
 _THREADS = 32
 """For handlers that need the store alone; `Pools` has the others."""
+
+
+log = logging.getLogger(__name__)
 
 
 class ControlServer(GrpcServer):
@@ -71,6 +77,8 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
             RedisIndex(client, events_s=settings.event_seconds),
             CeleryDoorbell(celery_app(settings.broker_url), client),
         )
+        store.guard(parts.gate)
+        await asyncio.to_thread(_admit, parts.gate)
         endpoint = serve_metrics(
             metrics.registry, settings.control_metrics_address, insecure=settings.insecure
         )
@@ -84,6 +92,14 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         loop.start()
         stack.push_async_callback(asyncio.to_thread, loop.close)
         yield Running(server, endpoint)
+
+
+def _admit(gate: StoreGate) -> None:
+    """A store that is not there yet, or an index that cannot tell, is waited for."""
+    try:
+        gate.admit()
+    except Unavailable as error:
+        log.warning("the artifact store is not admitted yet: %s", error.text())
 
 
 def make_server(settings: ControlSettings, parts: Parts, metrics: Metrics) -> GrpcServer:
@@ -123,7 +139,12 @@ def _reconcile_loop(
         lead_ttl_s=settings.leader_seconds,
     )
     reconciler = Reconciler(
-        parts.ledger, parts.index, parts.doorbell, publish=parts.publication.apply, pace=pace
+        parts.ledger,
+        parts.index,
+        parts.doorbell,
+        publish=parts.publication.apply,
+        prove=parts.gate.admit,
+        pace=pace,
     )
     observer = JobObserver(parts.index, figures, parts.ended)
 

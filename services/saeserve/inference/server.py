@@ -23,6 +23,7 @@ from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
 from saeserve.platform.store import ArtifactStore
+from saeserve.platform.store_proof import StoreProof
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.verifying import verified
 
@@ -71,7 +72,9 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
 def _cache(
     settings: InferenceSettings, device: torch.device, figures: InferenceMetrics
 ) -> ModelCache[InferenceModel]:
-    registry: Registry = ModelRegistry(ArtifactStore(settings.store))
+    store = ArtifactStore(settings.store)
+    store.guard(StoreProof(settings.store))
+    registry: Registry = ModelRegistry(store)
     budget = settings.inference_model_cache_bytes
     return ModelCache(registry, partial(_load, device), budget, figures)
 

@@ -15,6 +15,11 @@ from saeserve.jobs.telling import tell_end
 _log = logging.getLogger("saeserve.jobs.reconciler")
 
 
+JOB_LOST = "JOB_LOST"
+MISSING_FOR_S = 20.0
+"""A job must be missing from the store for this long before it is given up."""
+
+
 class Decision(StrEnum):
     """What was done about a job."""
 
@@ -42,6 +47,7 @@ class Decisions:
         self._index = index
         self._now = now
         self._publish = publish
+        self._missing: dict[str, float] = {}
 
     def decide(self, record: JobRecord) -> Decision:
         """Bring one job on, as far as the store allows. `record` is what the index says."""
@@ -49,6 +55,7 @@ class Decisions:
             return Decision.NOTHING
         if not self._ledger.exists(record.id):
             return self._forget(record)
+        self._missing.pop(record.id, None)
         result = self._ledger.result(record.id)
         if result is not None:
             self._tell(result)
@@ -64,8 +71,8 @@ class Decisions:
     def settle(self, job: str) -> Decision:
         """Commit the cancellation of a job that nobody runs; an earlier result wins."""
         if not self._ledger.exists(job):
-            self._index.finish(job, 0, JobState.CANCELLED, (), None)
-            return Decision.CANCELLED
+            record = self._index.get(job)
+            return Decision.NOTHING if record is None else self._forget(record)
         return self._commit(job, JobState.CANCELLED, None)
 
     def _cancel(self, record: JobRecord) -> Decision:
@@ -134,15 +141,24 @@ class Decisions:
         tell_end(self._ledger, self._index, result)
 
     def _forget(self, record: JobRecord) -> Decision:
-        """The store was replaced under the index: nothing is left that could be run."""
+        """The store was restored to an earlier state: nothing is left that could be run.
+
+        The store has proved that it is the store, or reading it had raised Unavailable. Still the
+        job must be missing for a while: what a network file system shows may be old.
+        """
+        if record.id not in self._missing:
+            _log.warning("%s is in the index but not in the store", record.id)
+            self._missing[record.id] = self._now()
+        if self._now() - self._missing[record.id] < MISSING_FOR_S:
+            return Decision.NOTHING
         _log.error("%s is in the index but not in the store; it is FAILED", record.id)
+        del self._missing[record.id]
         failure = Failure(
-            code="JOB_LOST",
+            code=JOB_LOST,
             message=f"the artifact store does not hold job {record.id}",
             remedy="restore the store, or submit the job again",
         )
-        self._index.finish(record.id, record.epoch, JobState.FAILED, (), failure)
-        return Decision.FAILED
+        return self._commit(record.id, JobState.FAILED, failure)
 
 
 def _dependency_failed(job: str, what: str, cause: str) -> Failure:

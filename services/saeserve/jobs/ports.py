@@ -180,6 +180,14 @@ class JobIndex(Protocol):
         stay; how many that were. Events put here since do so by themselves."""
         ...
 
+    def store(self) -> str | None:
+        """Id of the artifact store that the jobs here belong to; None while none was set."""
+        ...
+
+    def set_store(self, id: str) -> None:
+        """Set the id of the store."""
+        ...
+
     def generation(self) -> str | None:
         """A mark that dies with the index's data; None says: rebuild from the store.
 

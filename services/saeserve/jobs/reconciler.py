@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from saeserve.core.errors import SaeError
-from saeserve.jobs.decisions import Decision, Decisions
+from saeserve.jobs.decisions import JOB_LOST, Decision, Decisions
 from saeserve.jobs.errors import IndexUnavailable, RecordUnreadable
 from saeserve.jobs.ids import new_owner
 from saeserve.jobs.leases import HeldLease, SilenceWatch
@@ -77,6 +77,7 @@ class Reconciler:
         doorbell: Doorbell,
         *,
         publish: Callable[[str], None],
+        prove: Callable[[], None] = lambda: None,
         owner: str = "",
         pace: Pace | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -86,6 +87,8 @@ class Reconciler:
         self._index = index
         self._doorbell = doorbell
         self._decisions = Decisions(ledger, index, now, publish)
+        self._prove = prove
+        self._healed = False
         self._owner = owner or new_owner()
         self._pace = pace or Pace()
         self._monotonic = monotonic
@@ -94,12 +97,14 @@ class Reconciler:
         self._next_scan = -math.inf
 
     def tick(self) -> TickReport:
-        """One round. Raises IndexUnavailable when the index is away: then just tick again."""
+        """One round. Raises Unavailable when the store is not there (`prove` says so), and
+        IndexUnavailable when the index is away; then nothing was concluded: just tick again."""
         leading = self._lead()
         # Watched by followers too, so that a new leader need not begin to count.
         silent = self._silent_leases()
         if not leading:
             return TickReport()
+        self._prove()
         done: Counter[str] = Counter()
         rebuilt = self._index.generation() is None
         if rebuilt or self._monotonic() >= self._next_scan:
@@ -147,8 +152,26 @@ class Reconciler:
             _log.warning("the index was empty; it was rebuilt with %d jobs", done["indexed"])
             self._index.set_generation(new_owner())
             self._leases.forget()
+        self._heal(done)
         self._decide(self._jobs(_LIVE), done)
         self._next_scan = self._monotonic() + self._pace.scan_every_s
+
+    def _heal(self, done: Counter[str]) -> None:
+        """Take back what earlier releases concluded from a store that was not there."""
+        if self._healed:
+            return
+        for record in list(self._jobs(frozenset({JobState.FAILED}))):
+            lost = record.failure is not None and record.failure.code == JOB_LOST
+            if lost and self._ledger.exists(record.id) and not self._is_lost(record.id):
+                _log.warning("%s was given up as lost, but the store holds it", record.id)
+                self._index.remove(record.id)
+                self._put(record.id, done)
+        self._healed = True
+
+    def _is_lost(self, job: str) -> bool:
+        result = self._ledger.result(job)
+        failure = result.failure if result is not None else None
+        return failure is not None and failure.code == JOB_LOST
 
     def _put(self, job: str, done: Counter[str]) -> None:
         """Index a job from the store; whoever runs it now keeps it by a fresh lease."""

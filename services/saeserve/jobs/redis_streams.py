@@ -54,6 +54,17 @@ class RedisStreams:
         starts = range(0, len(jobs), _AT_ONCE)
         return sum(self._scripts.number("tidy", *jobs[at : at + _AT_ONCE]) for at in starts)
 
+    def store(self) -> str | None:
+        """Id of the artifact store that the jobs here belong to."""
+        with reaching("index"):
+            found = self._client.get(f"{PREFIX}store")
+        return None if found is None else text(found)
+
+    def set_store(self, id: str) -> None:
+        """Set the id of the store."""
+        with reaching("index"):
+            self._client.set(f"{PREFIX}store", id)
+
     def generation(self) -> str | None:
         """The mark that dies with the data; another one after a restart, see `JobIndex`."""
         with reaching("index"):

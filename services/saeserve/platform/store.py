@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path, PurePosixPath
 
 from saeserve.core.durable import held, is_temporary, make_folders, sync, temporary_name
@@ -27,6 +27,12 @@ class ArtifactStore:
         jobs; None takes a twentieth of the disk, at most 16 GiB."""
         self.root = root.resolve()
         self._reserve_bytes = reserve_bytes
+        self._proof: Callable[[], None] = _unproven
+
+    def guard(self, proof: Callable[[], None]) -> None:
+        """Call `proof` around every change, and before an absence is told: it raises Unavailable
+        while the folder is not the store, such as a volume that is not mounted."""
+        self._proof = proof
 
     def path(self, key: str) -> Path:
         """Local path of `key`. Raises InvalidInput for a key that leaves the root."""
@@ -41,6 +47,14 @@ class ArtifactStore:
 
     def read(self, key: str) -> bytes | None:
         """Bytes of `key`, or None when it does not exist."""
+        found = self._read(key)
+        if found is None:
+            self._proof()
+            # The volume may have come back between the look and its proof.
+            found = self._read(key)
+        return found
+
+    def _read(self, key: str) -> bytes | None:
         try:
             return self.path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -48,7 +62,11 @@ class ArtifactStore:
 
     def exists(self, key: str) -> bool:
         """Whether the file or folder `key` exists."""
-        return self.path(key).exists()
+        path = self.path(key)
+        if path.exists():
+            return True
+        self._proof()
+        return path.exists()
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create `key` durably unless it exists; True for the one caller that created it.
@@ -62,6 +80,8 @@ class ArtifactStore:
             except FileExistsError:
                 return False
             sync(target.parent)
+            # What was written below a mount point is hidden once the volume is back.
+            self._proof()
             return True
 
     def replace(self, key: str, data: bytes) -> None:
@@ -72,6 +92,13 @@ class ArtifactStore:
 
     def names(self, key: str) -> list[str]:
         """Sorted names directly below the folder `key`; empty when it does not exist."""
+        found = self._names(key)
+        if not found:
+            self._proof()
+            found = self._names(key)
+        return found
+
+    def _names(self, key: str) -> list[str]:
         try:
             return sorted(
                 entry.name for entry in os.scandir(self.path(key)) if not is_temporary(entry.name)
@@ -81,6 +108,7 @@ class ArtifactStore:
 
     def remove(self, key: str) -> None:
         """Remove the file or folder `key` and all below it; fine when it does not exist."""
+        self._proof()
         target = self.path(key)
         if target.is_dir() and not target.is_symlink():
             doomed = target.with_name(temporary_name(target.name))
@@ -127,6 +155,7 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def _staged(self, key: str, data: bytes) -> Generator[tuple[Path, Path]]:
+        self._proof()
         target = self.path(key)
         staged = target.with_name(temporary_name(target.name))
         try:
@@ -142,6 +171,10 @@ class ArtifactStore:
             raise
         finally:
             staged.unlink(missing_ok=True)
+
+
+def _unproven() -> None:
+    """The proof of a store that nobody guards: tools and tests that own the folder."""
 
 
 def disk_full() -> Unavailable:

@@ -17,6 +17,7 @@ from saeserve.jobs.doorbell import WORKER_OPTIONS, CeleryDoorbell, celery_app, q
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable
 from saeserve.jobs.redis_index import RedisIndex
+from saeserve.jobs.store_gate import StoreGate
 from saeserve.platform.redis import connect
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
@@ -56,6 +57,8 @@ def serve(
     settlement = Settlement(Ledger(store), index, doorbell, publication)
     kinds = {each: machine.kind for each, machine in machines.items()}
     supervisor = Supervisor(settings, settlement, metrics, drain, kinds=kinds)
+    gate = StoreGate(store, index)
+    store.guard(gate)
     taker = JobTaker(
         index,
         supervisor,
@@ -63,6 +66,7 @@ def serve(
         drain,
         _end_this_worker,
         backoff=Backoff(settings.retry_seconds),
+        admit=gate.admit,
     )
     register(app, taker)
     announcer = Announcer(machines, index, settings.lease_seconds)

@@ -21,6 +21,7 @@ from saeserve.jobs.states import JobState
 from saeserve.platform.errors import ServiceError
 from saeserve.platform.logging import configure
 from saeserve.platform.store import ArtifactStore
+from saeserve.platform.store_proof import StoreProof
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.publication import Publication
@@ -91,6 +92,7 @@ def _ended(context: RunContext) -> ExitCode:
 def make_context(order: JobOrder, stop: threading.Event) -> RunContext:
     """Open the store's rooms for an attempt."""
     store = ArtifactStore(order.store)
+    store.guard(StoreProof(order.store, order.store_id))
     ledger = Ledger(store)
     roots = Roots(order.roots)
     datasets = DatasetRegistry(store, roots)

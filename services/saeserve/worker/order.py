@@ -36,6 +36,8 @@ class JobOrder(BaseModel):
 
     claim: Claim
     store: Path
+    store_id: str = ""
+    """Id that the store's marker must have; "" does not ask."""
     roots: dict[str, Path]
     parent: int
     """Process id of the worker: the job process ends soon after it."""

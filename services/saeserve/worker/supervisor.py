@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
 from saeserve.platform.errors import ServiceError
+from saeserve.platform.store_proof import read_marker
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.failures import failure_of, unsaid, worker_lost
@@ -115,6 +116,7 @@ class Supervisor:
         return JobOrder(
             claim=claim,
             store=self.settlement.ledger.store.root,
+            store_id=read_marker(self.settlement.ledger.store.root) or "",
             roots=self.settings.roots,
             parent=os.getpid(),
             stop_grace_s=self._grace_s(job.kind),

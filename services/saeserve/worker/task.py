@@ -13,7 +13,7 @@ from celery import Celery
 from saeserve.jobs.doorbell import RING
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Lease
-from saeserve.platform.errors import ServiceError
+from saeserve.platform.errors import ServiceError, Unavailable
 from saeserve.worker.backoff import Backoff
 from saeserve.worker.settlement import Ending
 from saeserve.worker.supervisor import Supervisor
@@ -35,6 +35,8 @@ class JobTaker:
     """Set then: the worker takes nothing more."""
     backoff: Backoff = field(default_factory=Backoff)
     """How long nothing is taken after the store failed."""
+    admit: Callable[[], None] = lambda: None
+    """Raises Unavailable while the artifact store is not there: then no job is taken."""
 
     def take(self, resource_class: str) -> int:
         """Run every runnable job of the class; how many attempts were run."""
@@ -49,8 +51,9 @@ class JobTaker:
     def _take_one(self, resource_class: str) -> bool:
         owner = uuid.uuid4().hex
         try:
+            self.admit()
             record = self.index.acquire(resource_class, owner, self.lease_seconds)
-        except IndexUnavailable as error:
+        except Unavailable as error:
             _log.warning("no job taken: %s; the reconciler rings again", error)
             return False
         return record is not None and self._run(record, owner)

@@ -14,8 +14,9 @@ from tests.fakes.reconciled import SCAN, STRIDE, World
 
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.ports import IndexUnavailable
-from saeserve.jobs.record import Beat
+from saeserve.jobs.record import Beat, Failure
 from saeserve.jobs.states import JobState
+from saeserve.platform.errors import Unavailable
 
 
 def test_an_outage_shorter_than_patience_costs_no_lease(world: World) -> None:
@@ -122,16 +123,68 @@ def test_an_unreadable_job_stops_no_other(world: World, caplog: pytest.LogCaptur
     assert "jobs/j-1/job.json" in caplog.text
 
 
-def test_a_job_that_the_store_does_not_hold_fails(world: World) -> None:
+def test_a_job_that_the_store_does_not_hold_fails_after_a_while(world: World) -> None:
     world.index.put(record("j-1"))
     world.index.put(record("j-2"))
     world.index.request_cancel("j-2")
+    world.tick()
+    assert world.state() is JobState.QUEUED
     world.scan()
-    failure = look(world.index).failure
-    assert failure is not None
-    assert (world.state(), failure.code) == (JobState.FAILED, "JOB_LOST")
+    world.scan()
+    for job in ("j-1", "j-2"):
+        failure = look(world.index, job).failure
+        assert failure is not None
+        assert (world.state(job), failure.code) == (JobState.FAILED, "JOB_LOST")
+        result = world.ledger.result(job)
+        assert result is not None
+        assert result.failure == failure
     assert world.index.unsettled() == []
     assert world.ledger.jobs() == []
+
+
+def test_a_job_that_is_back_in_time_goes_on(world: World) -> None:
+    world.submit("j-1")
+    world.submit("j-2", "j-1")
+    folder, away = world.ledger.store.path("jobs"), world.ledger.store.root / "away"
+    folder.rename(away)
+    world.tick()
+    world.tick()
+    away.rename(folder)
+    world.scan()
+    world.scan()
+    assert (world.state("j-1"), world.state("j-2")) == (JobState.QUEUED, JobState.BLOCKED)
+
+
+def test_what_an_earlier_release_gave_up_as_lost_is_taken_back(world: World) -> None:
+    lost = Failure(code="JOB_LOST", message="the store did not hold it")
+    for job in ("j-1", "j-2", "j-3"):
+        world.submit(job)
+        world.index.finish(job, 0, JobState.FAILED, (), lost)
+    world.commit("j-2", JobState.SUCCEEDED)
+    world.commit("j-3", JobState.FAILED, lost)
+    world.reconciler = world.another("R1")
+    world.scan()
+    states = [world.state(job) for job in ("j-1", "j-2", "j-3")]
+    assert states == [JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED]
+    assert world.index.acquire("cpu", "A", TTL) is not None
+
+
+def test_nothing_is_decided_while_the_store_is_away(world: World) -> None:
+    world.submit("j-1")
+    world.begin()
+    world.submit("j-2", "j-1")
+
+    def away() -> None:
+        raise Unavailable("not mounted", reason="STORE_UNAVAILABLE")
+
+    world.reconciler = world.another("R1", prove=away)
+    before = {job: look(world.index, job) for job in ("j-1", "j-2")}
+    for _ in range(20):
+        world.clock.advance(STRIDE)
+        with pytest.raises(Unavailable):
+            world.reconciler.tick()
+    assert {job: look(world.index, job) for job in ("j-1", "j-2")} == before
+    assert world.doorbell.rings == {}
 
 
 def test_states_are_told_in_order(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import JobIndex
@@ -13,7 +15,15 @@ from saeserve.platform.errors import FailedPrecondition
 class Deleter:
     """Deletes jobs. What they made (models, data sets, exports) stays."""
 
-    def __init__(self, catalog: JobCatalog, ledger: Ledger, index: JobIndex) -> None:
+    def __init__(
+        self,
+        catalog: JobCatalog,
+        ledger: Ledger,
+        index: JobIndex,
+        publish: Callable[[str], None],
+    ) -> None:
+        """`publish` applies a job's result to what it made."""
+        self._publish = publish
         self._catalog = catalog
         self._ledger = ledger
         self._index = index
@@ -26,6 +36,8 @@ class Deleter:
         """
         record = self._catalog.get(job)
         self._check(record)
+        # What it made must not need its result any more, and what it did not make must be gone.
+        self._publish(job)
         self._index.remove(job)
         self._ledger.delete(record.submission)
         # A round of the reconciler may have found it in the store in between.

@@ -23,6 +23,7 @@
 -- offer:<class>:<owner>        the id that acquire gave this owner
 -- workers:<class>              names of workers that told of their machine
 -- machine:<class>:<worker>     what they told, as JSON; expires
+-- store                        id of the artifact store that the jobs belong to
 -- generation, server           mark of the data, and run id of the server that it was set on
 local PREFIX = 'saeserve:'
 local LEASED = { STARTING = true, RUNNING = true, PAUSING = true, CANCELLING = true }
