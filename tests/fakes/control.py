@@ -15,7 +15,7 @@ from saeserve.control.parts import Parts, make_parts
 from saeserve.control.settings import ControlSettings
 from saeserve.core.specs.memory import Plan
 from saeserve.jobs.ledger import Ledger
-from saeserve.jobs.record import Failure, JobRecord, Lease, Result
+from saeserve.jobs.record import Failure, JobRecord, Lease, Output, Result
 from saeserve.jobs.states import JobState
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
@@ -75,10 +75,16 @@ class Bench:
         assert self.index.start(lease, charged=True)
         return lease
 
-    def end(self, job: str, state: JobState, failure: Failure | None = None) -> None:
-        result = Result(job=job, epoch=1, state=state, failure=failure, time=3000.0)
+    def end(
+        self, job: str, state: JobState, failure: Failure | None = None, model: str = ""
+    ) -> None:
+        """Commit and tell a result, which names the version `model` if there is one."""
+        outputs = (Output(model=model),) if model else ()
+        result = Result(
+            job=job, epoch=1, state=state, outputs=outputs, failure=failure, time=3000.0
+        )
         self.ledger.finish(result)
-        self.index.finish(job, 1, state, (), failure)
+        self.index.finish(job, 1, state, outputs, failure)
 
 
 def make_bench(folder: Path) -> Bench:

@@ -20,14 +20,15 @@ def data(bench: Bench) -> None:
 def test_a_job_that_has_ended_is_gone(bench: Bench, state: JobState) -> None:
     job = bench.train().id
     bench.start(job)
-    bench.publish(job=job)
-    bench.end(job, state)
+    made = bench.publish(job=job)
+    bench.end(job, state, model=made if state is JobState.SUCCEEDED else "")
     bench.parts.jobs.deleter.delete(job)
     assert not bench.store.exists(f"jobs/{job}")
     assert bench.index.ids() == []
     with pytest.raises(NotFound):
         bench.parts.jobs.catalog.get(job)
-    assert bench.models.resolve("sae").job == job
+    kept = [made] if state is JobState.SUCCEEDED else []
+    assert [version.resource for version in bench.models.list()] == kept
     assert bench.datasets.names() == ["acts"]
     with pytest.raises(NotFound):
         bench.parts.jobs.deleter.delete(job)
