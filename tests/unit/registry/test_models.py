@@ -186,6 +186,7 @@ def test_a_damaged_version_can_be_deleted(models: ModelRegistry, export: Export)
 def test_a_model_that_a_job_is_making_says_so(
     store: ArtifactStore, models: ModelRegistry, export: Export
 ) -> None:
+    store.put_if_absent("jobs/j-1/job.json", b"{}")
     models.announce("sae", "j-1")
     with pytest.raises(FailedPrecondition, match="still being made by job j-1") as caught:
         models.resolve("sae")
