@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from saeserve.core.errors import SpecError
+from saeserve.core.evaluation.loss_recovered import Compare
 from saeserve.core.ops.precision import ComputeType, chosen_dtype
 from saeserve.core.specs.jobs import SiteSpec
 from saeserve.harvest.layout import decoder_layers, hidden_of, site_module
 from saeserve.harvest.loading import load_model, load_tokenizer
 from saeserve.harvest.precision import use_bfloat16
-from saeserve.harvest.splice import Splice, make_splice
+from saeserve.harvest.splice import Run, Splice, make_compare, make_splice
 from saeserve.harvest.tokenizer import Tokenizer
 
 Hook = Callable[[nn.Module, Any, Any], Any]
@@ -38,6 +39,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.device = device
         self.layers = len(decoder_layers(model))
+        self.compute_dtype: Literal["float32", "bfloat16"] = "float32"
+        """In which its linear layers and attention multiply."""
 
     @classmethod
     def load(
@@ -54,9 +57,12 @@ class LanguageModel:
         """
         tokenizer = load_tokenizer(folder, gguf_file)
         model = load_model(folder, gguf_file)
-        if chosen_dtype(compute_dtype, device) is torch.bfloat16:
+        low = chosen_dtype(compute_dtype, device) is torch.bfloat16
+        if low:
             use_bfloat16(model)
-        return cls(model, tokenizer, device)
+        loaded = cls(model, tokenizer, device)
+        loaded.compute_dtype = "bfloat16" if low else "float32"
+        return loaded
 
     @property
     def d(self) -> int:
@@ -111,13 +117,20 @@ class LanguageModel:
 
     def splice(self, site: SiteSpec, bos: bool) -> Splice:
         """See `harvest.splice.make_splice`; `bos` says that sequences begin with a BOS token."""
+        return make_splice(self._run_at(site), bos)
+
+    def compare(self, site: SiteSpec, bos: bool) -> Compare:
+        """See `harvest.splice.make_compare`; `bos` is as in `splice`."""
+        return make_compare(self._run_at(site), bos)
+
+    def _run_at(self, site: SiteSpec) -> Run:
         module = self.check_site(site)
 
         def run(tokens_ST: Tensor, hook: Hook | None) -> Tensor:
             with hooked([] if hook is None else [(module, hook)]):
                 return self.forward(tokens_ST)
 
-        return make_splice(run, bos)
+        return run
 
     def _config(self, name: str) -> object:
         config = cast("Any", self.model.config)

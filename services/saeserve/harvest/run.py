@@ -161,4 +161,5 @@ def _manifest(run: _Run, folder: Path, plan: Plan, writer: DatasetWriter) -> Dat
             bos=spec.bos,
             bos_token_id=run.tokenization.bos_token_id,
         ),
+        compute_dtype=model.compute_dtype,
     )

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saeserve.core.errors import DataError
+from saeserve.core.evaluation.loss_recovered import Compare, Compared
 from saeserve.harvest.layout import hidden_of, with_hidden
 from saeserve.harvest.sequences import PAD
 
 Replace = Callable[[Tensor], Tensor]
 Splice = Callable[[Tensor, Replace | None], Tensor]
+KL_POSITIONS = 64
+"""Positions whose KL divergence is computed at a time."""
 Run = Callable[[Tensor, Callable[[nn.Module, Any, Any], Any] | None], Tensor]
 
 
@@ -33,6 +36,37 @@ def make_splice(run: Run, bos: bool) -> Splice:
         return _cross_entropy(run(tokens_ST, hook), tokens_ST)
 
     return splice
+
+
+def make_compare(run: Run, bos: bool) -> Compare:
+    """A function (tokens_ST, replace) -> both cross-entropies and KL(clean || spliced), [P] each.
+
+    As `make_splice`, of a clean and a spliced pass, whose logits are in memory together.
+    """
+
+    def compare(tokens_ST: Tensor, replace: Replace) -> Compared:
+        clean_STV = run(tokens_ST, None)
+        spliced_STV = run(tokens_ST, _replacing(row_mask(tokens_ST, bos), replace))
+        return Compared(
+            clean_P=_cross_entropy(clean_STV, tokens_ST),
+            spliced_P=_cross_entropy(spliced_STV, tokens_ST),
+            kl_P=_divergence(clean_STV, spliced_STV, tokens_ST),
+        )
+
+    return compare
+
+
+def kl_divergence(clean_PV: Tensor, spliced_PV: Tensor) -> Tensor:
+    """KL(clean || spliced) of the distributions that these logits [P, V] give, float64 [P].
+
+    What the clean distribution rules out (logits of -inf, or as good as that) adds nothing,
+    whatever the other makes of it. Never negative; NaN where logits are.
+    """
+    log_p_PV = functional.log_softmax(clean_PV.double(), dim=-1)
+    log_q_PV = functional.log_softmax(spliced_PV.double(), dim=-1)
+    p_PV = log_p_PV.exp()
+    terms_PV = torch.where(p_PV == 0, 0.0, p_PV * (log_p_PV - log_q_PV))
+    return terms_PV.sum(dim=-1).clamp_min(0)
 
 
 def row_mask(tokens_ST: Tensor, bos: bool) -> Tensor:
@@ -70,3 +104,14 @@ def _cross_entropy(logits_STV: Tensor, tokens_ST: Tensor) -> Tensor:
         )
         parts.append(nats_P.cpu())
     return torch.cat(parts)
+
+
+def _divergence(clean_STV: Tensor, spliced_STV: Tensor, tokens_ST: Tensor) -> Tensor:
+    """Of every predicted token, a few positions at a time: float64 of a batch would not fit."""
+    parts: list[Tensor] = []
+    for clean_TV, spliced_TV, tokens_T in zip(clean_STV, spliced_STV, tokens_ST, strict=True):
+        predicted = int((tokens_T[1:] != PAD).sum())
+        for start in range(0, predicted, KL_POSITIONS):
+            rows = slice(start, min(start + KL_POSITIONS, predicted))
+            parts.append(kl_divergence(clean_TV[rows], spliced_TV[rows]).float().cpu())
+    return torch.cat(parts) if parts else torch.zeros(0)

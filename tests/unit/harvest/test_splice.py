@@ -9,6 +9,7 @@ from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import SiteSpec
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.sequences import PAD
+from saeserve.harvest.splice import kl_divergence
 
 TOKENS = torch.tensor([[0, 5, 9, 3, 20], [0, 7, 8, PAD, PAD], [0, PAD, PAD, PAD, PAD]])
 SITES = [SiteSpec(layer=1), SiteSpec(hook="mlp_out", layer=0), SiteSpec(hook="attn_out", layer=2)]
@@ -68,3 +69,42 @@ def test_replacement_of_another_width_is_refused(language_model: LanguageModel) 
     with pytest.raises(DataError, match=r"shape \[6, 4\], the site \[6, 16\]"):
         splice(TOKENS, lambda x: x[:, :4])
     assert torch.isfinite(splice(TOKENS, None)).all()
+
+
+@pytest.mark.parametrize("site", SITES, ids=lambda site: site.source)
+def test_kl_is_zero_for_the_identity_and_that_of_the_logits_else(
+    language_model: LanguageModel, site: SiteSpec
+) -> None:
+    compare, splice = language_model.compare(site, bos=True), language_model.splice(site, bos=True)
+    same = compare(TOKENS, lambda x: x)
+    assert torch.equal(same.kl_P, torch.zeros(6))
+    assert torch.equal(same.clean_P, same.spliced_P)
+    zeros = compare(TOKENS, torch.zeros_like)
+    assert torch.equal(zeros.spliced_P, splice(TOKENS, torch.zeros_like))
+    assert torch.equal(zeros.clean_P, splice(TOKENS, None))
+    assert float(zeros.kl_P.max()) > 1e-4
+
+
+def test_kl_is_that_of_the_definition_and_never_negative() -> None:
+    draws = torch.Generator().manual_seed(0)
+    clean, spliced = (5 * torch.randn(40, 30, generator=draws).double() for _ in range(2))
+    p, q = clean.softmax(-1), spliced.softmax(-1)
+    torch.testing.assert_close(kl_divergence(clean, spliced), (p * (p / q).log()).sum(-1))
+    near = clean + 1e-9 * torch.randn(40, 30, generator=draws)
+    assert float(kl_divergence(clean, near).min()) >= 0
+
+
+@pytest.mark.parametrize("masked", [-torch.inf, -1e30, torch.finfo(torch.float32).min])
+def test_kl_is_finite_where_words_are_masked(masked: float) -> None:
+    clean, spliced = torch.randn(3, 8), torch.randn(3, 8)
+    clean[:, 5:], spliced[:, 5:] = masked, masked
+    expected = kl_divergence(clean[:, :5], spliced[:, :5])
+    torch.testing.assert_close(kl_divergence(clean, spliced), expected)
+    assert torch.equal(kl_divergence(clean, clean), torch.zeros(3).double())
+
+
+def test_kl_does_not_hide_what_is_not_a_number() -> None:
+    broken = torch.zeros(1, 4)
+    broken[0, 2] = torch.nan
+    assert bool(kl_divergence(broken, torch.zeros(1, 4)).isnan().all())
+    assert bool(kl_divergence(torch.zeros(1, 4), broken).isnan().all())

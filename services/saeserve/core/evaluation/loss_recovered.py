@@ -20,6 +20,20 @@ returns the cross-entropy in nats of every predicted position."""
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A clean and a spliced pass over the same tokens: nats of every predicted position, [P]."""
+
+    clean_P: Tensor
+    spliced_P: Tensor
+    kl_P: Tensor
+    """KL(clean || spliced) of the distributions of the next token."""
+
+
+Compare = Callable[[Tensor, Replace], Compared]
+"""Runs the language model over tokens [S, T] as it is and with the site's rows replaced."""
+
+
+@dataclass(frozen=True)
 class LossRecovered:
     """Cross-entropies in nats a predicted token; `loss_recovered_*` = (CE_abl − CE_sae) /
     (CE_abl − CE_clean), NaN where the ablation changes nothing."""
@@ -30,6 +44,11 @@ class LossRecovered:
     ce_zero: float
     ce_delta_nats: float
     """ce_sae − ce_clean."""
+    ce_delta_with_massive_nats: float
+    """The same with every row replaced, the massive ones too: what a client gets who splices
+    whatever the service reconstructs."""
+    kl_nats: float
+    """Mean KL(clean || SAE) a predicted token; NaN where nothing was given to compare with."""
     loss_recovered_mean: float
     loss_recovered_zero: float
     positions: int
@@ -49,8 +68,11 @@ def loss_recovered(
     *,
     mean_D: Tensor,
     massive_above: float,
+    compare: Compare | None = None,
 ) -> LossRecovered:
     """Compare four arms on the same positions: clean, SAE, mean ablation, zero ablation.
+
+    With `compare` (of the same site as `splice`) the KL divergence is measured besides.
 
     `batches` are tokens [S, T]; `mean_D` is the raw mean that mean ablation puts everywhere. Rows
     whose norm exceeds `massive_above` (inf: none) stay as they are in every arm (DESIGN section
@@ -63,16 +85,61 @@ def loss_recovered(
         )
     check_one_site(model.config)
     _check_widths(model, mean_D)
-    guard = _Guard(massive_above)
-    arms: dict[str, Replace | None] = {
-        "clean": None,
-        "sae": guard.around(model.reconstruct),
-        "mean": guard.around(lambda x_ND: mean_D.to(x_ND).expand_as(x_ND)),
-        "zero": guard.around(torch.zeros_like),
-    }
-    sums = _run(splice, arms, batches)
-    massive = guard.massive_rows // sum(arm is not None for arm in arms.values())
-    return _summary({name: total.mean() for name, total in sums.items()}, sums["clean"], massive)
+    arms = _Arms(model, splice, compare, mean_D, _Guard(massive_above))
+    for tokens_ST in batches:
+        arms.add(tokens_ST)
+    if arms.sums["clean"].count == 0:
+        raise DataError("no position was predicted", remedy="give sequences of two tokens or more")
+    return _summary(arms)
+
+
+class _Arms:
+    """Sums of every arm over the batches so far."""
+
+    def __init__(
+        self,
+        model: InferenceModel,
+        splice: Splice,
+        compare: Compare | None,
+        mean_D: Tensor,
+        guard: _Guard,
+    ) -> None:
+        names = ("clean", "sae", "mean", "zero", "every", "kl")
+        self.sums = {name: _Sum() for name in names}
+        self.massive_rows = 0
+        self._model = model
+        self._splice = splice
+        self._compare = compare
+        self._mean_D = mean_D
+        self._guard = guard
+
+    def add(self, tokens_ST: Tensor) -> None:
+        before = self._guard.massive_rows
+        sae_P = self._clean_and_sae(tokens_ST)
+        massive = self._guard.massive_rows - before
+        self.massive_rows += massive
+        for name, replace in (("mean", self._mean), ("zero", torch.zeros_like)):
+            self.sums[name].add(self._splice(tokens_ST, self._guard.around(replace)))
+        # Without a massive row both arms are the same pass.
+        self.sums["every"].add(self._splice(tokens_ST, self._every) if massive else sae_P)
+
+    def _clean_and_sae(self, tokens_ST: Tensor) -> Tensor:
+        replace = self._guard.around(self._model.reconstruct)
+        if self._compare is None:
+            clean_P, sae_P = self._splice(tokens_ST, None), self._splice(tokens_ST, replace)
+        else:
+            found = self._compare(tokens_ST, replace)
+            clean_P, sae_P = found.clean_P, found.spliced_P
+            self.sums["kl"].add(found.kl_P)
+        self.sums["clean"].add(clean_P)
+        self.sums["sae"].add(sae_P)
+        return sae_P
+
+    def _every(self, x_ND: Tensor) -> Tensor:
+        return self._model.reconstruct(x_ND).to(x_ND)
+
+    def _mean(self, x_ND: Tensor) -> Tensor:
+        return self._mean_D.to(x_ND).expand_as(x_ND)
 
 
 class _Guard:
@@ -103,7 +170,7 @@ class _Sum:
         self.count += nats.numel()
 
     def mean(self) -> float:
-        return self.total / self.count
+        return self.total / self.count if self.count else float("nan")
 
 
 def check_one_site(config: ModelConfig) -> None:
@@ -126,29 +193,20 @@ def _check_widths(model: InferenceModel, mean_D: Tensor) -> None:
         )
 
 
-def _run(
-    splice: Splice, arms: dict[str, Replace | None], batches: Iterable[Tensor]
-) -> dict[str, _Sum]:
-    sums = {name: _Sum() for name in arms}
-    for tokens_ST in batches:
-        for name, replace in arms.items():
-            sums[name].add(splice(tokens_ST, replace))
-    if sums["clean"].count == 0:
-        raise DataError("no position was predicted", remedy="give sequences of two tokens or more")
-    return sums
-
-
-def _summary(ce: dict[str, float], clean: _Sum, massive_rows: int) -> LossRecovered:
+def _summary(arms: _Arms) -> LossRecovered:
+    ce = {name: total.mean() for name, total in arms.sums.items()}
     return LossRecovered(
         ce_clean=ce["clean"],
         ce_sae=ce["sae"],
         ce_mean=ce["mean"],
         ce_zero=ce["zero"],
         ce_delta_nats=ce["sae"] - ce["clean"],
+        ce_delta_with_massive_nats=ce["every"] - ce["clean"],
+        kl_nats=ce["kl"],
         loss_recovered_mean=_recovered(ce["mean"], ce),
         loss_recovered_zero=_recovered(ce["zero"], ce),
-        positions=clean.count,
-        massive_rows=massive_rows,
+        positions=arms.sums["clean"].count,
+        massive_rows=arms.massive_rows,
     )
 
 

@@ -12,7 +12,9 @@ from saeserve.core.errors import DamagedError, FormatError, SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
+READ_MANIFESTS = (1, 2)
+"""Format 1 does not say in which type the language model computed."""
 MASSIVE_NORM = 5.0
 """Rows whose norm exceeds this many medians are counted as massive (DESIGN section 4)."""
 
@@ -71,6 +73,8 @@ class DatasetManifest(Spec):
     heldout_rows: int = Field(ge=0)
     language_model: LanguageModelSpec | None = None
     tokenization: TokenizationEntry | None = None
+    compute_dtype: Literal["float32", "bfloat16"] | None = None
+    """In which the language model multiplied; None where that is unknown or there was none."""
     job: str = ""
     code_version: str = ""
     created: str = ""
@@ -103,10 +107,10 @@ class DatasetManifest(Spec):
         except (ValueError, TypeError, RecursionError) as error:
             raise _damaged(f"it is no JSON object ({error})") from error
         version = value.get("format_version")
-        if version != MANIFEST_FORMAT:
+        if version not in READ_MANIFESTS:
             raise FormatError(
                 f"data set manifest has format_version {version}; this release reads "
-                f"{MANIFEST_FORMAT}",
+                f"{' and '.join(map(str, READ_MANIFESTS))}",
                 remedy="use the release that wrote it, or harvest again",
             )
         try:

@@ -10,12 +10,14 @@ from saeserve.jobs.record import Output
 from saeserve.worker.report import Scale, finite
 from saeserve.worker.runners.base import Completed, RunContext
 from saeserve.worker.runners.datasets import heldout
-from saeserve.worker.runners.evaluate_subject import Subject, open_subject
+from saeserve.worker.runners.evaluate_subject import Subject, differences, open_subject
 
 
 def run(context: RunContext) -> Completed:
     """Reconstruction, then what the spec asks for besides."""
     subject = open_subject(context)
+    for code, message in differences(subject):
+        context.report.warning(0, code, message)
     context.report.log("reconstructing held-out rows")
     headline = _reconstruct(context, subject, subject.norm_cut)
     metrics = _trained_figures(subject.model.config.lineage) | headline.metrics()

@@ -26,13 +26,18 @@ def recovered(context: RunContext, subject: Subject) -> dict[str, float]:
     tokenization = manifest.tokenization
     bos = tokenization is not None and tokenization.bos == "prepend"
     cut = subject.norm_cut * subject.source.median_norm
-    context.report.log("splicing reconstructions into the language model")
+    site = _site(subject.source)
+    context.report.log(
+        f"splicing reconstructions at {subject.source.name} into the language model, which "
+        f"computes in {model.compute_dtype}"
+    )
     result = loss_recovered(
         subject.model,
-        model.splice(_site(subject.source), bos),
+        model.splice(site, bos),
         _batches(context, subject, wanted),
         mean_D=mean_of(context, subject),
         massive_above=cut or math.inf,
+        compare=model.compare(site, bos),
     )
     figures = result.metrics()
     figures["spliced_positions"] = figures.pop("positions")
@@ -61,7 +66,15 @@ def _language_model(
         )
     known = manifest.language_model
     folder = context.roots.resolve(known.path, "language_model.path")
-    return LanguageModel.load(folder, known.gguf_file, subject.model.device)
+    dtype = manifest.compute_dtype or "auto"
+    model = LanguageModel.load(folder, known.gguf_file, subject.model.device, dtype)
+    if manifest.compute_dtype is None:
+        message = (
+            f"data set {manifest.name} does not say in which type its language model computed; "
+            f"loss recovered is measured in {model.compute_dtype}"
+        )
+        context.report.warning(0, "COMPUTE_DTYPE_UNKNOWN", message)
+    return model
 
 
 def _site(source: SourceEntry) -> SiteSpec:

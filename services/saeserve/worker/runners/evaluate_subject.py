@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -61,6 +62,23 @@ def open_subject(context: RunContext) -> Subject:
             remedy="make one with heldout_fraction above 0",
         )
     return Subject(spec, model, dataset, sources, _norm_cut(config.lineage))
+
+
+def differences(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Code and text of each way in which the rows are not those that the model was made for."""
+    config, manifest = subject.model.config, subject.dataset.manifest
+    made_for = [source.name for source in config.inputs]
+    made_for += [source.name for source in config.outputs] if config.transcodes else []
+    if tuple(made_for) != subject.names:
+        text = f"the model reads {', '.join(made_for)}, and the rows are {', '.join(subject.names)}"
+        yield "OTHER_SOURCE", text
+    known = config.lineage.dataset_sha256
+    if known and known != manifest.sha256:
+        yield (
+            "OTHER_DATASET",
+            f"the model was trained on data set {config.lineage.dataset} as it was then, and the "
+            f"figures are of {manifest.name}: held-out rows may have been trained on",
+        )
 
 
 def _norm_cut(lineage: Lineage) -> float:

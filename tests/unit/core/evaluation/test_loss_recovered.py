@@ -13,7 +13,12 @@ from tests.fakes.sae import generator, random_model
 from torch import Tensor
 
 from saeserve.core.errors import DataError, DataMismatchError, SpecError
-from saeserve.core.evaluation.loss_recovered import LossRecovered, Replace, loss_recovered
+from saeserve.core.evaluation.loss_recovered import (
+    Compared,
+    LossRecovered,
+    Replace,
+    loss_recovered,
+)
 
 D = 12
 EMBEDDING = torch.randn(50, D, generator=generator(8))
@@ -121,3 +126,31 @@ def test_a_perfect_model_recovers_everything() -> None:
     result = loss_recovered(identity, _splice, [TOKENS], mean_D=MEAN, massive_above=math.inf)
     assert result.ce_delta_nats == pytest.approx(0, abs=1e-9)
     assert result.loss_recovered_mean == pytest.approx(1)
+
+
+def test_every_row_replaced_stands_beside_the_headline() -> None:
+    """A massive row is left as it is in one figure and replaced in the other."""
+    tokens_ST = TOKENS.clone()
+    tokens_ST[1, 3] = 49
+    result = _run([TOKENS, tokens_ST], massive_above=500.0)
+    x_ND = EMBEDDING[torch.cat([TOKENS, tokens_ST])[:, 1:]].reshape(-1, D)
+    every = _mean_square(x_ND - MODEL.reconstruct(x_ND))
+    assert result.ce_delta_with_massive_nats == pytest.approx(every, rel=1e-5)
+    assert result.ce_delta_nats < 0.01 * every
+    assert result.massive_rows == 1
+    ordinary = _run([TOKENS], massive_above=500.0)
+    assert ordinary.ce_delta_with_massive_nats == ordinary.ce_delta_nats
+
+
+def test_kl_is_the_mean_of_what_is_compared() -> None:
+    def compare(tokens_ST: Tensor, replace: Replace) -> Compared:
+        clean_P, spliced_P = _splice(tokens_ST, None), _splice(tokens_ST, replace)
+        return Compared(clean_P, spliced_P, (spliced_P - clean_P) / 2)
+
+    plain = _run([TOKENS])
+    found = loss_recovered(
+        MODEL, _splice, [TOKENS], mean_D=MEAN, massive_above=math.inf, compare=compare
+    )
+    assert found.kl_nats == pytest.approx(plain.ce_delta_nats / 2, rel=1e-5)
+    assert dataclasses.replace(found, kl_nats=0.0) == dataclasses.replace(plain, kl_nats=0.0)
+    assert math.isnan(plain.kl_nats)
