@@ -43,12 +43,13 @@ TIMEOUT = 30.0
 class Control:
     """A running control service and what a test needs around it."""
 
-    def __init__(self, folder: Path, valkey: Valkey) -> None:
+    def __init__(self, folder: Path, valkey: Valkey, **changes: Any) -> None:  # noqa: ANN401 - any field
+        """`changes` are settings."""
         self.root = folder / "root"
-        self.root.mkdir()
+        self.root.mkdir(exist_ok=True)
         self.folder = folder
         self.valkey = valkey
-        self.settings = ControlSettings(
+        known: dict[str, Any] = dict(
             store=folder / "store",
             run=folder / "run",
             redis_url=valkey.url,
@@ -59,6 +60,7 @@ class Control:
             watch_seconds=0.02,
             grace_seconds=5.0,
         )
+        self.settings = ControlSettings(**{**known, **changes})
         self.store = ArtifactStore(self.settings.store)
         self.ledger = Ledger(self.store)
         self.datasets = DatasetRegistry(self.store, Roots(self.settings.roots))

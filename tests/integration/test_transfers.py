@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from tests.fakes import transferring
-from tests.fakes.control_server import Control
+from tests.fakes.control_server import Control, refused
+from tests.fakes.real_stack import free_port
 from tests.fakes.transferring import SIZE, content, killed_download, killed_upload
+from tests.fakes.valkey import Valkey
 
 from saeserve.client import Client
 from saeserve.client.errors import (
@@ -271,3 +276,87 @@ def test_a_growing_log_is_read_as_far_as_it_was(
         file.write(b"one more line\n")
     client.transfers.download(resource, tmp_path / "here")
     assert (tmp_path / "here" / "1" / "log.txt").read_bytes() == log.read_bytes()
+
+
+@pytest.fixture
+def narrow(tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
+    """A server that runs one transfer at a time, and waits half a second for a caller."""
+    monkeypatch.setattr("saeserve.control.servicers.stalls.STALLED_AFTER_S", 0.5)
+    valkey.flush()
+    service = Control(tmp_path, valkey, transfers=1)
+    service.start()
+    yield service
+    service.stop()
+
+
+def stalled(control: Control) -> Any:  # noqa: ANN401 - a stream of gRPC
+    """A download of 48 MiB whose caller takes one chunk and then nothing."""
+    folder = control.store.path(transferring.export(control))
+    (folder / "large.bin").write_bytes(bytes(48 * 2**20))
+    stub = pb_grpc.TransferServiceStub(control.channel)
+    request = pb.DownloadFileRequest(resource="exports/sae/1/saelens", name="large.bin")
+    stream = stub.DownloadFile(request)
+    next(stream)
+    return stream
+
+
+def test_too_many_transfers_are_refused_and_wait(narrow: Control, tmp_path: Path) -> None:
+    stream = stalled(narrow)
+    stub = pb_grpc.TransferServiceStub(narrow.channel)
+    request = pb.DownloadFileRequest(resource="exports/sae/1/saelens", name="cfg.json")
+    code, reason, _ = refused(lambda: list(stub.DownloadFile(request)))
+    assert (code.name, reason) == ("RESOURCE_EXHAUSTED", "TRANSFERS_FULL")
+    with transferring.client_of(narrow) as client:
+        client.transfers.download("exports/sae/1/saelens", tmp_path / "here")
+    with pytest.raises(grpc.RpcError):
+        list(stream)
+
+
+def test_a_killed_client_gives_its_place_back(narrow: Control, tmp_path: Path) -> None:
+    resource = transferring.export(narrow)
+    assert narrow.server is not None
+    killed_download(narrow.server.bound, resource, tmp_path / "here")
+    with transferring.client_of(narrow) as client:
+        client.transfers.download(resource, tmp_path / "here")
+        client.transfers.upload({"model": tmp_path / "here"})
+
+
+def test_a_silent_upload_gives_its_place_back(narrow: Control, tmp_path: Path) -> None:
+    stub = pb_grpc.TransferServiceStub(narrow.channel)
+    open_end = threading.Event()
+
+    def nothing() -> Iterator[pb.UploadFileRequest]:
+        open_end.wait(60)
+        yield from ()
+
+    call = stub.UploadFile.future(nothing())
+    (tmp_path / "cfg.json").write_text("{}")
+    with transferring.client_of(narrow) as client:
+        client.transfers.upload({"cfg.json": tmp_path / "cfg.json"})
+    assert call.exception(30) is not None
+    open_end.set()
+
+
+def test_a_transfer_outlives_a_restart_of_the_server(
+    tmp_path: Path, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valkey.flush()
+    address = f"127.0.0.1:{free_port()}"
+    options = {"control_address": address, "grace_seconds": 0.1}
+    first = Control(tmp_path, valkey, **options)
+    first.start()
+    resource = transferring.export(first)
+    stopping = threading.Thread(target=first.stop)
+
+    def stop_half_way(_name: str, done: int, total: int) -> None:
+        if done > total // 2 and not stopping.ident:
+            stopping.start()
+            stopping.join()
+            later.start()
+
+    later = Control(tmp_path, valkey, **options)
+    with Client(address) as client:
+        client.transfers.download(resource, tmp_path / "here", stop_half_way)
+    assert stopping.ident, "it was stopped on the way"
+    assert tree(tmp_path / "here") == tree(later.store.path(resource))
+    later.stop()

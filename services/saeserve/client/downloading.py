@@ -7,12 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from saeserve.client.errors import (
-    DataLossError,
-    OverloadedError,
-    UnavailableError,
-    translated,
-)
+from saeserve.client.errors import ClientError, DataLossError, UnavailableError, translated
 from saeserve.client.local_files import RemoteFile, blocks, part_of, publish_file, size_of
 from saeserve.client.retries import Patience
 from saeserve.v1 import transfer_service_pb2, transfer_service_pb2_grpc
@@ -43,7 +38,7 @@ class Downloader:
             begun = size_of(part)
             try:
                 whole = self._append(file, part, tell)
-            except (UnavailableError, OverloadedError) as error:
+            except ClientError as error:
                 patience.failed(error, progressed=size_of(part) > begun)
         publish_file(part, final)
 

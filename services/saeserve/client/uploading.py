@@ -9,19 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from saeserve.client.errors import (
-    AlreadyExistsError,
-    InvalidArgumentError,
-    OverloadedError,
-    UnavailableError,
-    translated,
-)
+from saeserve.client.errors import ClientError, InvalidArgumentError, translated
 from saeserve.client.local_files import blocks, file_sha256
 from saeserve.client.retries import Patience
 from saeserve.v1 import transfer_service_pb2 as pb
 from saeserve.v1 import transfer_service_pb2_grpc
-
-_BUSY = "UPLOAD_BUSY"
 
 
 @dataclass(frozen=True)
@@ -84,10 +76,7 @@ class Uploader:
                     offset, progressed = arrived, arrived > offset
                 with translated(self._address):
                     self._stub.UploadFile(_requests(upload, file, offset, tell))
-            except (UnavailableError, OverloadedError, AlreadyExistsError) as error:
-                # The server may hold a broken stream's file open for a moment.
-                if isinstance(error, AlreadyExistsError) and error.reason != _BUSY:
-                    raise
+            except ClientError as error:
                 patience.failed(error, progressed=progressed)
                 broken, progressed = True, False
             else:

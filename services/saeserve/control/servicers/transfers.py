@@ -18,6 +18,7 @@ from saeserve.control.handlers.transfers import TransferHandlers
 from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.datasets import UPLOAD_BYTES
 from saeserve.control.servicers.pools import Pools
+from saeserve.control.servicers.stalls import each_in_time, in_time
 from saeserve.platform.errors import InvalidInput, Overloaded
 from saeserve.platform.grpc_server import Service
 from saeserve.registry.upload import UploadWriter
@@ -45,10 +46,11 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         found = await asyncio.to_thread(self._handlers.downloads.files, request.resource)
         return listing_message(found)
 
+    # grpc.aio takes a coroutine that writes as well as a generator, where a write cannot time out.
     @override
-    async def DownloadFile(
+    async def DownloadFile(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, request: pb.DownloadFileRequest, context: Context
-    ) -> AsyncIterator[pb.DownloadFileResponse]:
+    ) -> None:
         """One file from an offset on, then its size and hash."""
         with self._slot():
             reader = await asyncio.to_thread(
@@ -61,9 +63,10 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
             with contextlib.closing(reader):
                 while (chunk := await asyncio.to_thread(reader.read)) is not None:
                     if chunk.data:
-                        yield pb.DownloadFileResponse(chunk=chunk_message(chunk))
+                        message = pb.DownloadFileResponse(chunk=chunk_message(chunk))
+                        await in_time(context.write(message))
                 end = pb.FileEnd(size_bytes=reader.size, sha256=reader.sha256)
-            yield pb.DownloadFileResponse(end=end)
+            await in_time(context.write(pb.DownloadFileResponse(end=end)))
 
     @override
     async def CreateUpload(
@@ -82,13 +85,14 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         self, request_iterator: AsyncIterator[pb.UploadFileRequest], context: Context
     ) -> pb.UploadFileResponse:
         """Take one file; what arrived stays when the stream breaks."""
+        requests = each_in_time(request_iterator)
         with self._slot():
-            header = await _header(request_iterator)
+            header = await _header(requests)
             begin = self._handlers.uploads.begin
             writer = await asyncio.to_thread(begin, header.upload, header.name)
             await asyncio.to_thread(writer.__enter__)
             try:
-                await _receive(request_iterator, writer)
+                await _receive(requests, writer)
             finally:
                 await asyncio.to_thread(writer.__exit__, None, None, None)
         upload = await asyncio.to_thread(self._handlers.uploads.get, header.upload)
