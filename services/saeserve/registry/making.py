@@ -16,7 +16,7 @@ from saeserve.core.specs.manifest import DatasetManifest
 from saeserve.platform.errors import Conflict, FailedPrecondition
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import Created, Maker, dataset_key
-from saeserve.registry.outcomes import outcome_of
+from saeserve.registry.outcomes import is_live
 from saeserve.registry.stored import read_stored
 
 _MANIFEST = "manifest.json"
@@ -114,7 +114,7 @@ class DatasetMaking:
         """Take the place of the data set's maker, which is free once the one before has ended."""
         while (holder := self.maker(name)) != job:
             number, latest = self._latest(name)
-            if holder and (holder != latest or outcome_of(self._store, holder) is None):
+            if holder and (holder != latest or is_live(self._store, holder)):
                 raise Conflict(
                     f"job {holder} makes data set {name}",
                     reason="IN_USE",

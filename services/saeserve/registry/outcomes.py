@@ -71,3 +71,8 @@ def outcome_of(store: ArtifactStore, job: str) -> Outcome | None:
 def job_of(store: ArtifactStore, job: str) -> JobDocument | None:
     """What was submitted; None when the store does not hold the job. Raises DamagedError."""
     return read_stored(store, f"jobs/{job}/job.json", JobDocument)
+
+
+def is_live(store: ArtifactStore, job: str) -> bool:
+    """Whether the job was neither ended nor deleted. Raises DamagedError."""
+    return outcome_of(store, job) is None and job_of(store, job) is not None

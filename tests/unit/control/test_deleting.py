@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from tests.fakes.control import Bench
+from tests.fakes.registry import write_export
 
 from saeserve.jobs.errors import Fenced, IndexUnavailable
 from saeserve.jobs.fence import check_fence
+from saeserve.jobs.record import Output, Result
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
 
@@ -110,6 +112,43 @@ def test_a_model_that_a_deleted_job_was_to_make_is_not_in_training(bench: Bench)
     bench.parts.jobs.deleter.delete(job)
     with pytest.raises(NotFound, match="there is no model sae"):
         bench.models.resolve("sae")
+
+
+def test_what_a_job_made_is_published_before_it_goes(bench: Bench) -> None:
+    """The worker died between the result and what follows from it."""
+    job, version = _unapplied(bench, named=True)
+    bench.parts.jobs.deleter.delete(job)
+    assert bench.models.resolve("other").version == version
+
+
+def test_what_no_result_names_does_not_come_up_when_the_job_goes(bench: Bench) -> None:
+    job, _ = _unapplied(bench, named=False)
+    bench.parts.jobs.deleter.delete(job)
+    with pytest.raises(NotFound):
+        bench.models.resolve("other")
+
+
+def _unapplied(bench: Bench, *, named: bool) -> tuple[str, int]:
+    """An ended job and its version, which nothing was done about since."""
+    job = bench.train(model="other").id
+    bench.start(job)
+    export = write_export(bench.folder / "other")
+    resource = bench.models.publish("other", job, 0, export)
+    state = JobState.SUCCEEDED if named else JobState.FAILED
+    outputs = (Output(model=resource),) if named else ()
+    bench.ledger.finish(Result(job=job, epoch=1, state=state, outputs=outputs, time=3000.0))
+    bench.index.finish(job, 1, state, outputs, None)
+    return job, 1
+
+
+def test_uploads_whose_ingest_was_deleted_can_be_ingested_again(bench: Bench) -> None:
+    first, second = bench.train().id, bench.train(model="b").id
+    bench.start(first)
+    bench.datasets.create("mine")
+    bench.datasets.making.begin("mine", first, 1)
+    bench.end(first, JobState.FAILED)
+    bench.parts.jobs.deleter.delete(first)
+    assert bench.datasets.making.begin("mine", second, 1).is_dir()
 
 
 def test_an_attempt_of_a_deleted_job_is_fenced(bench: Bench) -> None:
