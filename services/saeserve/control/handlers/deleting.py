@@ -27,7 +27,6 @@ class Deleter:
         self._catalog = catalog
         self._ledger = ledger
         self._index = index
-        self._publication = publication
 
     def delete(self, job: str) -> None:
         """Delete a job that has ended.
