@@ -148,6 +148,13 @@ def encode(
         print_json(features)
         return
     console.print(f"{features.model}: {features.rows} rows, l0 {features.l0:.1f}", highlight=False)
+    beyond = [int(row) for row in features.beyond_norm_bound]
+    if beyond:
+        first = ", ".join(map(str, beyond[:SHOWN_ROWS])) + (", …" if beyond[SHOWN_ROWS:] else "")
+        console.print(
+            f"{len(beyond)} rows have a larger norm than the model was trained on: {first}",
+            highlight=False,
+        )
     print_table(("row", "feature=value"), _strongest(features, top))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+
+def _no_rows() -> IntArray:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class SparseFeatures:
     statistics: FloatArray | None = None
     """[rows, 2]: mean and deviation of each raw row, of models that normalise rows; decode needs
     them."""
+    beyond_norm_bound: IntArray = field(default_factory=_no_rows)
+    """Numbers of the rows whose norm exceeds the model's bound: it was not trained on such, and
+    what it makes of them means little."""
 
     @property
     def rows(self) -> int:
@@ -76,6 +83,8 @@ def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> Sp
     counts = np.concatenate([np.diff(part.offsets) for part in parts])
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
+    firsts = np.cumsum([0, *(part.rows for part in parts)])
+    beyond = [part.beyond_norm_bound + int(n) for part, n in zip(parts, firsts, strict=False)]
     known = [part.statistics for part in parts if part.statistics is not None]
     return SparseFeatures(
         (*leading, parts[0].d_sae),
@@ -86,4 +95,5 @@ def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> Sp
         sum(part.queue_seconds for part in parts),
         sum(part.compute_seconds for part in parts),
         np.concatenate(known) if known and sum(map(len, known)) == len(counts) else None,
+        np.concatenate(beyond),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class Inference:
                 _seconds(times.queue_time),
                 _seconds(times.compute_time),
             )
+            beyond = np.array(answer.beyond_norm_bound, np.int64)
+            features = dataclasses.replace(features, beyond_norm_bound=beyond)
             return _Part(features, times.resolved_model)
 
         return concatenate(_each_part(call, model, rows), activations.shape[:-1])

@@ -17,6 +17,8 @@ class ModelSource:
     name: str
     offset: int
     d: int
+    norm_bound: float | None = None
+    """Rows of a larger norm took no part in training; None where there is no bound, or unknown."""
 
 
 @dataclass(frozen=True)
@@ -78,4 +80,12 @@ def model_value(model: model_pb2.Model) -> Model:
 
 
 def _sources(sources: Iterable[model_pb2.ModelSource]) -> tuple[ModelSource, ...]:
-    return tuple(ModelSource(source.name, source.offset, source.d) for source in sources)
+    return tuple(
+        ModelSource(
+            source.name,
+            source.offset,
+            source.d,
+            source.norm_bound if source.HasField("norm_bound") else None,
+        )
+        for source in sources
+    )

@@ -58,7 +58,14 @@ def encode_response(query: Query[DenseRows], answer: Encoded) -> pb.EncodeRespon
     """Write an EncodeResponse. Raises InvalidInput for an answer that does not fit."""
     features = sparse_features(answer.features, query.leading, query.dtype, answer.model)
     execution = _execution(answer.model, answer.served)
-    return _fitting(pb.EncodeResponse(features=features, execution=execution))
+    return _fitting(
+        pb.EncodeResponse(
+            features=features,
+            execution=execution,
+            rows_beyond_norm_bound=len(answer.beyond),
+            beyond_norm_bound=answer.beyond.tolist(),
+        )
+    )
 
 
 def decode_response(query: Query[FeatureRows], answer: Decoded) -> pb.DecodeResponse:
@@ -75,6 +82,8 @@ def reconstruct_response(query: Query[DenseRows], answer: Decoded) -> pb.Reconst
         pb.ReconstructResponse(
             activations=tensor,
             explained_variance=answer.explained_variance,
+            rows_beyond_norm_bound=len(answer.beyond),
+            beyond_norm_bound=answer.beyond.tolist(),
             execution=_execution(answer.model, answer.served),
         )
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.inference.batcher import Batcher
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import Loaded, ModelCache
+from saeserve.inference.norms import beyond_norm_bound
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows
 from saeserve.inference.work import Operation, Served, too_large
 from saeserve.platform.errors import InvalidInput
@@ -19,6 +21,13 @@ from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
 MAX_RESULT_BYTES = 2 * MAX_MESSAGE_BYTES
 """Of an answer in float32, which may travel in half of that."""
 _BLOCK_ROWS = 4096
+_SMALL = 2**16
+"""Values whose norms are taken sooner than a thread is woken."""
+RowNumbers = npt.NDArray[np.int64]
+
+
+def _no_rows() -> RowNumbers:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class Encoded:
     features: FeatureRows
     model: str
     served: Served
+    beyond: RowNumbers
+    """Rows beyond the model's norm bound."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Decoded:
     model: str
     served: Served
     explained_variance: float = float("nan")
+    beyond: RowNumbers = field(default_factory=_no_rows)
+    """As in Encoded; none of features that are decoded."""
 
 
 class Handlers:
@@ -61,7 +74,8 @@ class Handlers:
         if not isinstance(features, FeatureRows):
             raise TypeError("encode gave no features; this is a bug")
         self._metrics.encode_rows.inc(rows.rows)
-        return Encoded(features, loaded.resource, served)
+        beyond = await _beyond(loaded, rows.x)
+        return Encoded(features, loaded.resource, served, beyond)
 
     async def decode(
         self, model: str, rows: FeatureRows, deadline: float | None, made_by: str = ""
@@ -90,11 +104,12 @@ class Handlers:
             _check_result(rows.rows, config.d_out)
             served, dense = await self._compute(loaded, Operation.RECONSTRUCT, rows, deadline)
         y = _dense(dense)
+        beyond = await _beyond(loaded, rows.x)
         # A transcoder's target was not sent, so nothing can be said about it.
         if config.inputs != config.outputs:
-            return Decoded(y, loaded.resource, served)
+            return Decoded(y, loaded.resource, served, beyond=beyond)
         share = await asyncio.to_thread(explained_variance, rows.x, y.x)
-        return Decoded(y, loaded.resource, served, share)
+        return Decoded(y, loaded.resource, served, share, beyond)
 
     async def _compute(
         self,
@@ -120,6 +135,13 @@ def explained_variance(x: FloatArray, y: FloatArray) -> float:
         error += float(np.square(block - y[start : start + _BLOCK_ROWS]).sum())
         total += float(np.square(block - mean).sum())
     return 1.0 - error / total if total > 0 else float("nan")
+
+
+async def _beyond(loaded: Loaded[InferenceModel], x: FloatArray) -> RowNumbers:
+    """Rows beyond the norm bound; what takes long leaves the event loop."""
+    if x.size <= _SMALL:
+        return beyond_norm_bound(loaded.model.config, x)
+    return await asyncio.to_thread(beyond_norm_bound, loaded.model.config, x)
 
 
 def _dense(rows: Rows) -> DenseRows:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from saeserve.v1 import tensor_pb2 as saeserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#saeserve/v1/inference_service.proto\x12\x0bsaeserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18saeserve/v1/tensor.proto\"u\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0cvalues_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"n\n\x0e\x45ncodeResponse\x12-\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\"z\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"i\n\x0e\x44\x65\x63odeResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\"z\n\x12ReconstructRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\x8a\x01\n\x13ReconstructResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12\x1a\n\x12\x65xplained_variance\x18\x02 \x01(\x01\x12-\n\texecution\x18\x03 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\"\x9b\x01\n\rExecutionInfo\x12\x16\n\x0eresolved_model\x18\x01 \x01(\t\x12-\n\nqueue_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_rows\x18\x04 \x01(\x03\x32\xea\x01\n\x10InferenceService\x12\x41\n\x06\x45ncode\x12\x1a.saeserve.v1.EncodeRequest\x1a\x1b.saeserve.v1.EncodeResponse\x12\x41\n\x06\x44\x65\x63ode\x12\x1a.saeserve.v1.DecodeRequest\x1a\x1b.saeserve.v1.DecodeResponse\x12P\n\x0bReconstruct\x12\x1f.saeserve.v1.ReconstructRequest\x1a .saeserve.v1.ReconstructResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#saeserve/v1/inference_service.proto\x12\x0bsaeserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18saeserve/v1/tensor.proto\"u\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0cvalues_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\xa9\x01\n\x0e\x45ncodeResponse\x12-\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x03 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x04 \x03(\x03\"z\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"i\n\x0e\x44\x65\x63odeResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\"z\n\x12ReconstructRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\xc5\x01\n\x13ReconstructResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12\x1a\n\x12\x65xplained_variance\x18\x02 \x01(\x01\x12-\n\texecution\x18\x03 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x04 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x05 \x03(\x03\"\x9b\x01\n\rExecutionInfo\x12\x16\n\x0eresolved_model\x18\x01 \x01(\t\x12-\n\nqueue_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_rows\x18\x04 \x01(\x03\x32\xea\x01\n\x10InferenceService\x12\x41\n\x06\x45ncode\x12\x1a.saeserve.v1.EncodeRequest\x1a\x1b.saeserve.v1.EncodeResponse\x12\x41\n\x06\x44\x65\x63ode\x12\x1a.saeserve.v1.DecodeRequest\x1a\x1b.saeserve.v1.DecodeResponse\x12P\n\x0bReconstruct\x12\x1f.saeserve.v1.ReconstructRequest\x1a .saeserve.v1.ReconstructResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENCODEREQUEST']._serialized_start=110
   _globals['_ENCODEREQUEST']._serialized_end=227
-  _globals['_ENCODERESPONSE']._serialized_start=229
-  _globals['_ENCODERESPONSE']._serialized_end=339
-  _globals['_DECODEREQUEST']._serialized_start=341
-  _globals['_DECODEREQUEST']._serialized_end=463
-  _globals['_DECODERESPONSE']._serialized_start=465
-  _globals['_DECODERESPONSE']._serialized_end=570
-  _globals['_RECONSTRUCTREQUEST']._serialized_start=572
-  _globals['_RECONSTRUCTREQUEST']._serialized_end=694
-  _globals['_RECONSTRUCTRESPONSE']._serialized_start=697
-  _globals['_RECONSTRUCTRESPONSE']._serialized_end=835
-  _globals['_EXECUTIONINFO']._serialized_start=838
-  _globals['_EXECUTIONINFO']._serialized_end=993
-  _globals['_INFERENCESERVICE']._serialized_start=996
-  _globals['_INFERENCESERVICE']._serialized_end=1230
+  _globals['_ENCODERESPONSE']._serialized_start=230
+  _globals['_ENCODERESPONSE']._serialized_end=399
+  _globals['_DECODEREQUEST']._serialized_start=401
+  _globals['_DECODEREQUEST']._serialized_end=523
+  _globals['_DECODERESPONSE']._serialized_start=525
+  _globals['_DECODERESPONSE']._serialized_end=630
+  _globals['_RECONSTRUCTREQUEST']._serialized_start=632
+  _globals['_RECONSTRUCTREQUEST']._serialized_end=754
+  _globals['_RECONSTRUCTRESPONSE']._serialized_start=757
+  _globals['_RECONSTRUCTRESPONSE']._serialized_end=954
+  _globals['_EXECUTIONINFO']._serialized_start=957
+  _globals['_EXECUTIONINFO']._serialized_end=1112
+  _globals['_INFERENCESERVICE']._serialized_start=1115
+  _globals['_INFERENCESERVICE']._serialized_end=1349
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from saeserve.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
 import sys
@@ -53,19 +55,31 @@ class EncodeResponse(_message.Message):
 
     FEATURES_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
+    ROWS_BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    rows_beyond_norm_bound: _builtins.int
+    """How many rows have a norm above the model's norm_bound (of any of its sources). Such rows took no
+    part in training: their features mean little.
+    """
     @_builtins.property
     def features(self) -> _tensor_pb2.SparseFeatures: ...
     @_builtins.property
     def execution(self) -> Global___ExecutionInfo: ...
+    @_builtins.property
+    def beyond_norm_bound(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which: their numbers, ascending, with the leading axes flattened."""
+
     def __init__(
         self,
         *,
         features: _tensor_pb2.SparseFeatures | None = ...,
         execution: Global___ExecutionInfo | None = ...,
+        rows_beyond_norm_bound: _builtins.int = ...,
+        beyond_norm_bound: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "features", b"features"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "features", b"features"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beyond_norm_bound", b"beyond_norm_bound", "execution", b"execution", "features", b"features", "rows_beyond_norm_bound", b"rows_beyond_norm_bound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,22 +171,30 @@ class ReconstructResponse(_message.Message):
     ACTIVATIONS_FIELD_NUMBER: _builtins.int
     EXPLAINED_VARIANCE_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
+    ROWS_BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
     explained_variance: _builtins.float
     """1 - fvu on the rows of this request, with their own mean; NaN when they do not vary."""
+    rows_beyond_norm_bound: _builtins.int
+    """As in EncodeResponse. Such rows are part of explained_variance."""
     @_builtins.property
     def activations(self) -> _tensor_pb2.Tensor: ...
     @_builtins.property
     def execution(self) -> Global___ExecutionInfo: ...
+    @_builtins.property
+    def beyond_norm_bound(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
         activations: _tensor_pb2.Tensor | None = ...,
         explained_variance: _builtins.float = ...,
         execution: Global___ExecutionInfo | None = ...,
+        rows_beyond_norm_bound: _builtins.int = ...,
+        beyond_norm_bound: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "execution", b"execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "execution", b"execution", "explained_variance", b"explained_variance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "beyond_norm_bound", b"beyond_norm_bound", "execution", b"execution", "explained_variance", b"explained_variance", "rows_beyond_norm_bound", b"rows_beyond_norm_bound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

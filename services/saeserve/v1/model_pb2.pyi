@@ -172,20 +172,26 @@ class ModelSource(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     D_FIELD_NUMBER: _builtins.int
+    NORM_BOUND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     offset: _builtins.int
     d: _builtins.int
+    norm_bound: _builtins.float
+    """Rows of a larger norm took no part in training; unset where there is no bound or it is not known."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         offset: _builtins.int = ...,
         d: _builtins.int = ...,
+        norm_bound: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_norm_bound", b"_norm_bound", "norm_bound", b"norm_bound"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["d", b"d", "name", b"name", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_norm_bound", b"_norm_bound", "d", b"d", "name", b"name", "norm_bound", b"norm_bound", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__norm_bound: _TypeAlias = _typing.Literal["norm_bound"]  # noqa: Y015
+    _WhichOneofArgType__norm_bound: _TypeAlias = _typing.Literal["_norm_bound", b"_norm_bound"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__norm_bound) -> _WhichOneofReturnType__norm_bound | None: ...
 
 Global___ModelSource: _TypeAlias = ModelSource  # noqa: Y015

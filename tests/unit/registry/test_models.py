@@ -105,7 +105,7 @@ def test_a_crash_before_the_rename_leaves_no_version(
 def test_another_format_version_is_refused(models: ModelRegistry, export: Export) -> None:
     models.publish("sae", "j-1", 0, export("a"))
     config = models.resolve("sae").folder / "config.json"
-    config.write_text(config.read_text().replace('"format_version": 1', '"format_version": 9'))
+    config.write_text(config.read_text().replace('"format_version": 2', '"format_version": 9'))
     with pytest.raises(FormatError, match="format_version 9"):
         models.resolve("sae")
 

@@ -41,4 +41,6 @@ def model_message(found: ModelVersion) -> model_pb2.Model:
 
 
 def _source(source: TensorSource) -> model_pb2.ModelSource:
-    return model_pb2.ModelSource(name=source.name, offset=source.offset, d=source.d)
+    return model_pb2.ModelSource(
+        name=source.name, offset=source.offset, d=source.d, norm_bound=source.norm_bound
+    )

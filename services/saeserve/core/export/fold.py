@@ -54,19 +54,22 @@ class FoldedTensors:
 
 @dataclass(frozen=True)
 class Side:
-    """What a model reads or writes: named sources side by side, and how each was preprocessed."""
+    """What a model reads or writes: named sources side by side, how each was preprocessed, and the
+    norm up to which its rows were trained on."""
 
     names: tuple[str, ...]
     preprocessing: AnyPreprocessing
+    norm_bounds: tuple[float | None, ...] = ()
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
         """The sources' places along the axis."""
         widths = [part.mean_D.numel() for part in self.preprocessing.parts]
         offsets = accumulate(widths, initial=0)
+        bounds = self.norm_bounds or (None,) * len(widths)
         return tuple(
-            TensorSource(name=name, offset=offset, d=d)
-            for name, offset, d in zip(self.names, offsets, widths, strict=False)
+            TensorSource(name=name, offset=offset, d=d, norm_bound=bound)
+            for name, offset, d, bound in zip(self.names, offsets, widths, bounds, strict=False)
         )
 
 

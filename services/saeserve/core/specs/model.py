@@ -12,17 +12,25 @@ from saeserve.core.errors import FormatError, SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.run_warning import RunWarning
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
+READ_FORMATS = (1, 2)
+"""Format 1 does not say up to which norm rows were trained on."""
+_READ = " and ".join(map(str, READ_FORMATS))
 CONFIG_FILE = "config.json"
 TENSOR_FILE = "model.safetensors"
 
 
 class TensorSource(Spec):
-    """A named slice [offset, offset + d) of the input or output axis."""
+    """A named slice [offset, offset + d) of the input or output axis.
+
+    Rows whose slice has a norm above `norm_bound` took no part in training and in the headline
+    figures, so what a model makes of them means little. None: there is no bound, or it is unknown.
+    """
 
     name: str
     offset: int = Field(ge=0)
     d: int = Field(ge=1)
+    norm_bound: float | None = Field(default=None, gt=0)
 
 
 class TopKActivation(Spec):
@@ -138,9 +146,9 @@ class ModelConfig(Spec):
         """Read `config.json`. Raises FormatError for anything that this release does not read."""
         value = _json_object(data)
         version = value.get("format_version")
-        if version != MODEL_FORMAT:
+        if version not in READ_FORMATS:
             raise FormatError(
-                f"{CONFIG_FILE} has format_version {version}; this release reads {MODEL_FORMAT}",
+                f"{CONFIG_FILE} has format_version {version}; this release reads {_READ}",
                 remedy="use the release that wrote it, or export the model again",
             )
         try:

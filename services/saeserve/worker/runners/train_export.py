@@ -109,11 +109,16 @@ def _folded(context: RunContext, trained: Trained) -> InferenceModel:
     source, target = sides(layout, trained.preprocessing)
     return fold_between(
         trained.trainer.form(),
-        Side(_names(layout.inputs), source),
-        Side(_names(layout.targets), target),
+        Side(_names(layout.inputs), source, _norm_bounds(trained.spec, layout.inputs)),
+        Side(_names(layout.targets), target, _norm_bounds(trained.spec, layout.targets)),
         architecture=trained.spec.architecture.name,
         lineage=_lineage(context, trained),
     )
+
+
+def _norm_bounds(spec: TrainSpec, sources: Sequence[SourceEntry]) -> tuple[float | None, ...]:
+    """In the units of raw rows; 0 cuts none."""
+    return tuple(spec.preprocess.norm_cut * source.median_norm or None for source in sources)
 
 
 def _names(sources: Sequence[SourceEntry]) -> tuple[str, ...]:
