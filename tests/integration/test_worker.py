@@ -121,3 +121,15 @@ def test_the_worker_tells_prometheus(stack: RealStack, trained: Job) -> None:
     assert float(figures['saeserve_attempts_total{outcome="succeeded"}']) >= 1
     assert float(figures["saeserve_train_tokens_total"]) > 0
     assert float(figures['saeserve_train_loss{member="0",term="total"}']) > 0
+
+
+def test_a_failure_shows_no_folder_of_the_machine(stack: RealStack) -> None:
+    stack.planted("vanishing")
+    shard = next((stack.datasets.get("vanishing").folder / "shards").iterdir())
+    shard.unlink()
+    job = stack.client.jobs.submit(train_spec("unmade", dataset="vanishing")).id
+    ended = stack.wait(job)
+    assert ended.error is not None
+    told = f"{ended.error.message} {ended.error.cause} {ended.error.remedy}"
+    assert shard.name in told
+    assert str(stack.folder) not in told

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
 from saeserve.core.errors import DataError, DivergedError, NoSpaceError, SaeError
 from saeserve.platform.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
-from saeserve.worker.failures import crash, failure_of, interrupted, worker_lost
+from saeserve.platform.paths import PathCover
+from saeserve.worker.failures import covered, crash, failure_of, interrupted, worker_lost
 
 
 class OutOfMemoryError(RuntimeError):
@@ -60,3 +62,15 @@ def test_crashes_are_told_by_signal_or_code() -> None:
     assert crash(1, 3).retryable
     assert interrupted(3).retryable
     assert worker_lost(3).code == "WORKER_LOST"
+
+
+def test_the_submitter_sees_keys_and_roots_rather_than_folders() -> None:
+    error = DataError("/srv/store/datasets/a/shards/0.safetensors: is missing", shard="0")
+    error.__cause__ = FileNotFoundError("/srv/store/x")
+    failure = failure_of(error, 4).model_copy(update={"remedy": "look at /mnt/lib/b"})
+    seen = covered(failure, PathCover.of(Path("/srv/store"), {"lib": Path("/mnt/lib")}))
+    assert "/srv" not in seen.model_dump_json()
+    assert "/mnt" not in seen.model_dump_json()
+    assert "store/datasets/a/shards/0.safetensors" in seen.message
+    assert seen.remedy == "look at lib:b"
+    assert (seen.code, seen.step) == (failure.code, failure.step)
