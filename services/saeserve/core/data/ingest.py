@@ -112,8 +112,12 @@ def _adopt(
             yield IngestStopped(writer.rows_done)
             return
         tensors = file.read(start, end)
-        # Rows that stand in shards already are read again for the hashes of their runs only.
+        # Rows that stand in shards already are read again for the hashes of their runs, and must
+        # be what they were: one data set is not made of two versions of a file.
         skip = min(max(resume - done, 0), end - start)
+        if skip:
+            again = _block(inputs, file, tensors, start, 0, 0).tensors
+            writer.check_same({s: x_ND[:skip] for s, x_ND in again.items()}, done, file.name)
         if skip < end - start:
             writer.add(_block(inputs, file, tensors, start, skip, len(documents)))
         documents += _runs(file.name, tensors, start, inputs.run_rows)

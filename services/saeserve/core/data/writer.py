@@ -106,6 +106,23 @@ class DatasetWriter:
             if self._fill == self._shard_rows:
                 self._write()
 
+    def check_same(self, tensors: Mapping[str, Tensor], first: int, name: str) -> None:
+        """Raise DataError, naming the file `name`, unless the shards on disk hold these rows of
+        every source, in the stored type, from row `first` of the stream on."""
+        rows = len(next(iter(tensors.values())))
+        for index in range(first // self._shard_rows, -(-(first + rows) // self._shard_rows)):
+            start = max(first, index * self._shard_rows)
+            stop = min(first + rows, (index + 1) * self._shard_rows)
+            here = slice(start - index * self._shard_rows, stop - index * self._shard_rows)
+            with open_shard(self._folder, self._shards[index].file) as shard:
+                for source, x_ND in tensors.items():
+                    stored_ND = shard.take(source, np.arange(here.start, here.stop))
+                    if not torch.equal(stored_ND, x_ND[start - first : stop - first]):
+                        raise DataError(
+                            f"{name} was changed since an earlier attempt had read it",
+                            remedy="leave the files alone until the job has ended; submit it again",
+                        )
+
     def close(self) -> None:
         """Write the rows that are left as the last shard. Not to be called when stopped early."""
         if self._fill:

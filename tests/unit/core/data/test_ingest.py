@@ -21,7 +21,7 @@ from saeserve.core.data.ingest import (
     IngestStopped,
     ingest,
 )
-from saeserve.core.errors import NoSpaceError
+from saeserve.core.errors import DataError, NoSpaceError
 from saeserve.core.specs.jobs import IngestSpec
 from saeserve.core.specs.manifest import DatasetManifest
 
@@ -148,6 +148,21 @@ def test_a_stopped_ingest_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [e.rows_done for e in events[:-1] if isinstance(e, IngestProgress)] == [256, 512, 768]
     assert finished(run([path], tmp_path / "data")) == whole
     assert torch.equal(stored(tmp_path / "data", whole, "activations"), torch.as_tensor(matrix()))
+
+
+@pytest.mark.parametrize("row", [0, 255, 300, 599])
+def test_an_ingest_does_not_go_on_with_a_file_that_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int
+) -> None:
+    monkeypatch.setattr("saeserve.core.data.ingest._CHUNK_BYTES", 1)
+    path = save_npy(tmp_path / "a.npy", matrix())
+    calls = iter([False, False, False, True])
+    run([path], tmp_path / "data", stop=lambda: next(calls))
+    changed = matrix()
+    changed[row, 2] += 1
+    save_npy(path, changed)
+    with pytest.raises(DataError, match=r"a\.npy was changed since an earlier attempt"):
+        run([path], tmp_path / "data")
 
 
 def test_a_full_disk_keeps_the_whole_shards(
