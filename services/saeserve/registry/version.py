@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from saeserve.core.errors import DamagedError, FormatError, SpecError
-from saeserve.core.specs.model import MODEL_FORMAT, ModelConfig
+from saeserve.core.specs.model import READ_FORMATS, ModelConfig
 from saeserve.registry.folders import FileDigest
 
 VERSION_FORMAT = 1
@@ -92,7 +92,7 @@ class VersionManifest(_Stored):
 
 def read_manifest(data: bytes, where: str) -> VersionManifest:
     """Read a version's manifest. Raises FormatError naming `where`."""
-    _check_format(data, VERSION_FORMAT, where)
+    _check_format(data, (VERSION_FORMAT,), where)
     try:
         return VersionManifest.model_validate_json(data)
     except ValidationError as error:
@@ -101,22 +101,23 @@ def read_manifest(data: bytes, where: str) -> VersionManifest:
 
 def read_config(data: bytes, where: str) -> ModelConfig:
     """Read a model's config.json. Raises FormatError naming `where`."""
-    value = _check_format(data, MODEL_FORMAT, where)
+    value = _check_format(data, READ_FORMATS, where)
     try:
         return ModelConfig.parse(value, CONFIG)
     except SpecError as error:
         raise _damaged(where, error.message) from None
 
 
-def _check_format(data: bytes, known: int, where: str) -> dict[str, object]:
+def _check_format(data: bytes, known: tuple[int, ...], where: str) -> dict[str, object]:
     try:
         value: dict[str, object] = _JSON_OBJECT.validate_json(data)
     except ValidationError as error:
         raise _damaged(where, str(error.errors(include_url=False)[0]["msg"])) from None
     version = value.get("format_version")
-    if version != known:
+    if version not in known:
+        read = " and ".join(map(str, known))
         raise FormatError(
-            f"{where} has format_version {version}; this release reads {known}",
+            f"{where} has format_version {version}; this release reads {read}",
             remedy="use the release that wrote it, or publish again",
         )
     return value

@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.tiny_models import WORDS, save_model, tiny_llama
 from tests.fakes.workshop import Workshop
 
+from saeserve.core.export.format import load_model
 from saeserve.registry.dataset import DatasetState, UploadHeader
 from saeserve.worker.order import ExitCode
 
@@ -122,11 +123,12 @@ def test_harvest_then_train_then_evaluate(harvested: Workshop) -> None:
 def check_figures(metrics: dict[str, float]) -> None:
     expected = {"fvu", "l0", "silent_on_heldout", "dead_fraction", "fvu_with_massive"}
     expected |= {"ce_clean", "ce_sae", "ce_delta_nats", "loss_recovered_mean"}
-    expected |= {"loss_recovered_zero"}
+    expected |= {"loss_recovered_zero", "ce_delta_with_massive_nats", "kl_nats"}
     assert expected <= set(metrics)
     assert all(math.isfinite(value) for value in metrics.values())
     difference = metrics["ce_sae"] - metrics["ce_clean"]
     assert metrics["ce_delta_nats"] == pytest.approx(difference)
+    assert metrics["kl_nats"] > 0
 
 
 def check_features(features: list[dict[str, Any]]) -> None:
@@ -148,6 +150,41 @@ def test_massive_rows_stand_beside_the_headline(shop: Workshop) -> None:
     metrics = report["metrics"]
     assert metrics["fvu"] == pytest.approx(shop.output("j-1").metrics["fvu"], rel=0.2)
     assert metrics["fvu_with_massive"] != metrics["fvu"]
+
+
+def test_a_model_knows_the_norm_up_to_which_it_was_trained(shop: Workshop) -> None:
+    shop.planted(massive_rows=20)
+    manifest = shop.bench.datasets.get("planted").manifest
+    assert manifest is not None
+    shop.train("j-1")
+    shop.train("j-2", model="uncut", preprocess={"norm_cut": 0})
+    configs = [load_model(shop.model(name).folder).config for name in ("m", "uncut")]
+    bounds = [config.inputs[0].norm_bound for config in configs]
+    assert bounds == [5 * manifest.sources[0].median_norm, None]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loss_recovered_computes_in_the_type_of_the_harvest(
+    dtype: str, harvested: Workshop
+) -> None:
+    spec = harvested.bench.ledger.submission("h-1").resolved_spec["harvest"]
+    changed = {**spec, "dataset": dtype, "compute_dtype": dtype}
+    assert harvested.submit("h-2", "harvest", changed) is ExitCode.FINISHED
+    harvested.train("j-1", dataset=dtype, topk={"k": 1})
+    evaluation = {"model": "m", "dataset": dtype, "loss_recovered": {"max_tokens": 100}}
+    assert harvested.submit("e-1", "evaluate", evaluation) is ExitCode.FINISHED
+    told = [e.data["message"] for e in harvested.events("e-1") if e.type == "log"]
+    assert any(message.endswith(f"which computes in {dtype}") for message in told)
+
+
+def test_an_evaluation_on_other_rows_says_so(shop: Workshop) -> None:
+    shop.planted()
+    shop.planted("other")
+    shop.train("j-1")
+    for job, dataset in (("e-1", "planted"), ("e-2", "other")):
+        shop.submit(job, "evaluate", {"model": "m", "dataset": dataset})
+    told = [[e.data["code"] for e in shop.events(j) if e.type == "warning"] for j in ("e-1", "e-2")]
+    assert told == [[], ["OTHER_DATASET"]]
 
 
 def test_a_model_of_another_width_is_refused(shop: Workshop) -> None:
