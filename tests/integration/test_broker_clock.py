@@ -80,7 +80,7 @@ def stepped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fixture]:
     with Valkey(folder, environment) as server, server.client() as client:
         index, ledger = RedisIndex(client), Ledger(store)
         pace = Pace(lease_ttl_s=TTL_S, tick_every_s=0.5)
-        made = Reconciler(ledger, index, CountingDoorbell(), pace=pace)
+        made = Reconciler(ledger, index, CountingDoorbell(), publish=lambda _: None, pace=pace)
         yield Fixture(clock, server, index, ledger, made)
 
 

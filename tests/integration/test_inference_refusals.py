@@ -160,7 +160,7 @@ def test_a_damaged_model_is_a_failed_precondition(tmp_path: Path) -> None:
     ):
         stub: Any = pb_grpc.InferenceServiceStub(channel)
         code, _, reason, _ = refusal(stub.Encode, request)
-    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BAD_FORMAT")
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BAD_DATA")
 
 
 def process(tmp_path: Path, **settings: str) -> subprocess.Popen[str]:
