@@ -78,7 +78,6 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
             CeleryDoorbell(celery_app(settings.broker_url), client),
         )
         store.guard(parts.gate)
-        await asyncio.to_thread(_admit, parts.gate)
         endpoint = serve_metrics(
             metrics.registry, settings.control_metrics_address, insecure=settings.insecure
         )
@@ -86,6 +85,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         server = make_server(settings, parts, metrics)
         stack.push_async_callback(server.stop)
         await server.start()
+        await asyncio.to_thread(_admit, parts.gate)
         housekeeper = _housekeeper(settings, parts)
         stack.callback(housekeeper.close)
         loop = _reconcile_loop(settings, parts, ControlMetrics(metrics.registry), housekeeper)
