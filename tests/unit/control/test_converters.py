@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saeserve.control.converters.events import event_message, gap_message
-from saeserve.control.converters.jobs import etag, job_message, state_message, state_of
+from saeserve.control.converters.jobs import (
+    etag,
+    job_message,
+    listed_message,
+    state_message,
+    state_of,
+)
 from saeserve.control.converters.specs import spec_message, to_plain
 from saeserve.control.converters.times import timestamp
 from saeserve.control.converters.tokens import (
@@ -131,6 +137,22 @@ def test_a_job_as_the_api_tells_it() -> None:
     assert job.outputs[2].evaluation.features[0].feature == 7
     assert (job.progress.step, job.progress.unit) == (9, "rows")
     assert job.end_time.ToMilliseconds() == 3250
+
+
+def test_a_listing_keeps_what_kind_each_output_is() -> None:
+    outputs = (
+        Output(model="models/sae/versions/1", metrics={"fvu": 0.5}),
+        Output(dataset="acts"),
+        Output(exported="exports/sae/1/saelens"),
+        Output(evaluation={"metrics": {"l0": 3.0}, "features": [{"feature": 7}]}),
+    )
+    listed = listed_message(record(state=JobState.SUCCEEDED, outputs=outputs)).outputs
+    assert [output.WhichOneof("kind") for output in listed] == [
+        *("model", "dataset", "exported", "evaluation")
+    ]
+    assert listed[0].model == "models/sae/versions/1"
+    assert listed[3].evaluation.metrics == {"l0": 3.0}
+    assert not listed[3].evaluation.features
 
 
 def test_warnings_of_submit_and_end_stand_in_the_job_each_once() -> None:
