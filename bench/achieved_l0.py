@@ -23,7 +23,8 @@ from torch import Tensor
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.specs.closing import LARGEST_MISS
-from saeserve.core.training.judging import LARGEST_MOVE, LARGEST_RISE
+from saeserve.core.training.calibrating import LARGEST_MOVE
+from saeserve.core.training.judging import LARGEST_RISE
 from saeserve.core.training.trainer import Trainer
 
 OURS = "saeserve"
@@ -97,7 +98,8 @@ def train(name: str, target: float, setting: Setting) -> dict[str, float]:
 
 
 def _guards(trainer: Trainer, heldout: Sequence[Tensor]) -> dict[str, float]:
-    judged, following = trainer.judged(heldout), trainer.judged()
+    form = trainer.form()
+    judged, following = trainer.judged(form, heldout), trainer.judged(form)
     return {
         "l0_moved": judged.metrics()["l0_moved"],
         "fvu_raised": judged.metrics()["fvu_raised"],

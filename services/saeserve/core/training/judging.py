@@ -1,9 +1,9 @@
 """How a run's evaluation form does, beside the form that was trained.
 
-Where the evaluation form has a calibrated threshold in place of a batch's own choice (BatchTopK),
-calibrating shall have moved L0 by at most 15 % and raised the FVU by at most 2 %: else the L0 is
-had by the threshold alone (RECIPES). For architectures that train row by row both forms are the
-same, and nothing moves. What else a reader must be warned of: `specs.closing`.
+Where the evaluation form has a calibrated threshold, in place of a batch's own choice (BatchTopK)
+or for rows that were not trained on (`calibrating`), that shall have moved L0 by at most 15 % and
+raised the FVU by at most 2 %: else the L0 is had by the threshold alone (RECIPES). What else a
+reader must be warned of: `specs.closing`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.specs.architectures import ArchitectureSpec
 from saeserve.core.specs.run_warning import RunWarning
+from saeserve.core.training.calibrating import LARGEST_MOVE
 from saeserve.core.training.meter import spread, variation
 from saeserve.core.training.state import TrainerState
 
-LARGEST_MOVE = 0.15
 LARGEST_RISE = 0.02
 
 

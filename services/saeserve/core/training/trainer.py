@@ -25,6 +25,7 @@ from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import checkpoint, dead, notices
+from saeserve.core.training.calibrating import calibrated
 from saeserve.core.training.checkpoint import Environment
 from saeserve.core.training.events import (
     CheckpointCommitted,
@@ -174,18 +175,29 @@ class Trainer:
         """Latents that fired on none of the last min(10 M, half the run) tokens (DESIGN 4)."""
         return dead.final_fraction(self._state.tokens_since_fired_F, self._state.tokens)
 
-    def judged(self, heldout: Iterable[Tensor] | None = None) -> Judged:
-        """How the state as it stands does on prepared `heldout` rows, without them on those that
-        come next; both by micro-batches at most."""
+    def calibrated(self, heldout: Iterable[Tensor]) -> EvaluationForm:
+        """`form`, with the L0 that was asked for on prepared `heldout` rows: see `calibrating`."""
+        asked, form = self.spec.asked_l0, self.form()
+        if asked is None:
+            return form
+        return calibrated(form, (batch.x_BD for batch in self._batches_of(heldout)), asked)
+
+    def judged(self, form: EvaluationForm, heldout: Iterable[Tensor] | None = None) -> Judged:
+        """How `form` does beside the training form on prepared `heldout` rows, without them on
+        those that come next; both by micro-batches at most."""
         batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
         if heldout is not None:
-            size = self.spec.micro_batch_size or self.spec.batch_size
-            parts = (rows[i : i + size] for rows in heldout for i in range(0, len(rows), size))
-            batches = (self._setup.dims.batch(part.to(self._setup.device)) for part in parts)
+            batches = self._batches_of(heldout)
         trained = training_form(
             self._architecture, self.spec.architecture, self._state, self._context()
         )
-        return judge(self.form(), trained, batches)
+        return judge(form, trained, batches)
+
+    def _batches_of(self, blocks: Iterable[Tensor]) -> Iterator[Batch]:
+        size = self.spec.micro_batch_size or self.spec.batch_size
+        for rows in blocks:
+            for i in range(0, len(rows), size):
+                yield self._setup.dims.batch(rows[i : i + size].to(self._setup.device))
 
     def _train_step(self) -> None:
         state = self._state

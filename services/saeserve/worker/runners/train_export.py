@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from torch import Tensor
 
+from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import SideBySide
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
@@ -53,7 +54,8 @@ class Trained:
 def publish(context: RunContext, trained: Trained) -> Output:
     """Evaluate, export and publish; the same job publishes the same version however often."""
     context.check_stop()
-    model, warnings = _judged(context, trained, _folded(context, trained))
+    form = _form(context, trained)
+    model, warnings = _judged(context, trained, form, _folded(context, trained, form))
     with scratch_folder(context) as folder:
         save_model(model, folder)
         context.check_fence()
@@ -65,13 +67,20 @@ def publish(context: RunContext, trained: Trained) -> Output:
     return Output(model=resource, metrics=metrics, warnings=_kept(trained, warnings))
 
 
+def _form(context: RunContext, trained: Trained) -> EvaluationForm:
+    """With the L0 that was asked for on held-out rows, where there are any."""
+    if not _evaluates(trained):
+        return trained.trainer.form()
+    return trained.trainer.calibrated(_prepared_heldout(context, trained))
+
+
 def _judged(
-    context: RunContext, trained: Trained, model: InferenceModel
+    context: RunContext, trained: Trained, form: EvaluationForm, model: InferenceModel
 ) -> tuple[InferenceModel, tuple[RunWarning, ...]]:
     """The model with its closing figures and the warnings that follow from them, which are events
     too; judged on held-out rows, without any on the training rows that would have come next."""
     spec, step = trained.spec, trained.trainer.step
-    judged = _beside_training(context, trained)
+    judged = _beside_training(context, trained, form)
     model = _evaluated(context, trained, model)
     figures = model.config.lineage.metrics
     if judged is not None:
@@ -90,13 +99,12 @@ def _judged(
     return with_lineage(model, warnings=found), found
 
 
-def _beside_training(context: RunContext, trained: Trained) -> Judged | None:
+def _beside_training(context: RunContext, trained: Trained, form: EvaluationForm) -> Judged | None:
     if not is_judged(trained.spec, trained.dataset.manifest.heldout_rows):
         return None
     if not _evaluates(trained):
-        return trained.trainer.judged()
-    rows = _heldout(context, trained)
-    return trained.trainer.judged(map(trained.preprocessing.apply, rows))
+        return trained.trainer.judged(form)
+    return trained.trainer.judged(form, _prepared_heldout(context, trained))
 
 
 def _kept(trained: Trained, warnings: Iterable[RunWarning]) -> tuple[JobWarning, ...]:
@@ -104,11 +112,11 @@ def _kept(trained: Trained, warnings: Iterable[RunWarning]) -> tuple[JobWarning,
     return tuple(JobWarning(code=w.code, message=w.message, member=member) for w in warnings)
 
 
-def _folded(context: RunContext, trained: Trained) -> InferenceModel:
+def _folded(context: RunContext, trained: Trained, form: EvaluationForm) -> InferenceModel:
     layout = trained.layout
     source, target = sides(layout, trained.preprocessing)
     return fold_between(
-        trained.trainer.form(),
+        form,
         Side(_names(layout.inputs), source, _norm_bounds(trained.spec, layout.inputs)),
         Side(_names(layout.targets), target, _norm_bounds(trained.spec, layout.targets)),
         architecture=trained.spec.architecture.name,
@@ -154,6 +162,10 @@ def _heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
     spec, names = trained.spec, trained.layout.names
     rows = heldout(context, trained.dataset, names, spec.preprocess.norm_cut, spec.eval_rows)
     return (block.x_BD for block in rows)
+
+
+def _prepared_heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
+    return map(trained.preprocessing.apply, _heldout(context, trained))
 
 
 def _pace(trained: Trained) -> dict[str, float]:

@@ -138,12 +138,12 @@ def test_a_calibration_that_bought_the_number_is_warned_of(tmp_path: Path) -> No
     """The guards compare the forms: thresholds that let half as much through are found out."""
     trainer = Trainer.start(tiny_setup(asked("batchtopk", {"k_aux": 8}, tokens=200 * 128)))
     run_all(trainer, FolderSink(tmp_path))
-    honest = trainer.judged()
+    honest = trainer.judged(trainer.form())
     assert abs(honest.metrics()["l0_moved"]) < 0.15
     assert honest.metrics()["fvu_raised"] < 0.02
     assert honest.warnings() == ()
     trainer.state.architecture["threshold"] *= 3
-    codes = [warning.code for warning in trainer.judged().warnings()]
+    codes = [warning.code for warning in trainer.judged(trainer.form()).warnings()]
     assert codes == ["CALIBRATION_MOVED_L0", "CALIBRATION_RAISED_FVU"]
 
 
@@ -152,10 +152,11 @@ def test_held_out_rows_are_judged_whatever_blocks_they_come_in(tmp_path: Path) -
     trainer = Trainer.start(setup)
     run_all(trainer, FolderSink(tmp_path))
     x_BD = setup.preprocessing.apply(setup.source.batch(2**30, 500))
-    one, many = trainer.judged([x_BD]), trainer.judged([x_BD[:7], x_BD[7:]])
-    f_BF = features_of(trainer.form(), x_BD)
+    form = trainer.form()
+    one, many = trainer.judged(form, [x_BD]), trainer.judged(form, [x_BD[:7], x_BD[7:]])
+    f_BF = features_of(form, x_BD)
     assert one.l0 == many.l0 == pytest.approx(float((f_BF != 0).sum()) / 500)
-    error = (x_BD - reconstruction_of(trainer.form(), x_BD, f_BF)).square().sum()
+    error = (x_BD - reconstruction_of(form, x_BD, f_BF)).square().sum()
     assert one.fvu == pytest.approx(float(error / (x_BD - x_BD.mean(0)).square().sum()), rel=1e-4)
     assert many.fvu == pytest.approx(one.fvu, rel=1e-6)
 

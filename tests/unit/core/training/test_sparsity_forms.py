@@ -46,7 +46,7 @@ def found_l0(setup: TrainingSetup, tmp_path: Path) -> float:
     assert [event.code for event in events if isinstance(event, Warned) and event.step > 0] == []
     raw = [setup.source.batch(2**30 + i * ROWS, ROWS) for i in range(64)]
     unseen = [setup.preprocessing.apply(rows) for rows in raw]
-    judged = trainer.judged(unseen)
+    judged = trainer.judged(trainer.form(), unseen)
     assert judged.warnings() == ()
     return judged.l0
 
