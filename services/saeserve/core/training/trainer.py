@@ -180,14 +180,13 @@ class Trainer:
         asked, form = self.spec.asked_l0, self.form()
         if asked is None:
             return form
-        return calibrated(form, (batch.x_BD for batch in self._batches_of(heldout)), asked)
+        return calibrated(form, (each.x_BD for each in self._batches_of(heldout)), asked)
 
     def judged(self, form: EvaluationForm, heldout: Iterable[Tensor] | None = None) -> Judged:
         """How `form` does beside the training form on prepared `heldout` rows, without them on
         those that come next; both by micro-batches at most."""
-        batches = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
-        if heldout is not None:
-            batches = self._batches_of(heldout)
+        following = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
+        batches = following if heldout is None else self._batches_of(heldout)
         trained = training_form(
             self._architecture, self.spec.architecture, self._state, self._context()
         )
