@@ -65,7 +65,7 @@ class Account:
         """Read the clocks; a process that has ended keeps what was read last."""
         known = running()
         for pid, process in known.items():
-            name = self._names.get(pid) or self._name(pid, known)
+            name = self._name(pid, known)  # a standby process becomes the job's
             if name:
                 self._names[pid], self._last[pid] = name, process.cpu_seconds
             if name == JOB:

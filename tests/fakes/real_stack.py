@@ -69,6 +69,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 @dataclass
 class Service:
     """One process of the stack, and where it logs."""
@@ -86,8 +93,8 @@ class Service:
 
     @property
     def job_processes(self) -> list[int]:
-        """Of a worker: the job process that runs now, if one does."""
-        return children(self.pid)
+        """Of a worker: the job process that runs now, if one does; none that only waits."""
+        return [pid for pid in children(self.pid) if b"worker.job_process" in _command(pid)]
 
     def stop(self, seconds: float = 30.0) -> int:
         """SIGTERM and wait; kills when it does not end. Exit status."""

@@ -29,6 +29,7 @@ from saeserve.worker.classes import no_device
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.settings import WorkerSettings
 from saeserve.worker.settlement import Settlement
+from saeserve.worker.standby import Standby
 from saeserve.worker.supervisor import Supervisor
 from saeserve.worker.task import JobTaker, register
 
@@ -56,7 +57,15 @@ def serve(
     publication = Publication(store, DatasetRegistry(store, Roots(settings.roots)))
     settlement = Settlement(Ledger(store), index, doorbell, publication)
     kinds = {each: machine.kind for each, machine in machines.items()}
-    supervisor = Supervisor(settings, settlement, metrics, drain, kinds=kinds)
+    standby = Standby(settings.torch_threads, settings.stop_grace_seconds)
+    supervisor = Supervisor(
+        settings,
+        settlement,
+        metrics,
+        drain,
+        kinds=kinds,
+        standby=standby if settings.standby else None,
+    )
     gate = StoreGate(store, index)
     store.guard(gate)
     taker = JobTaker(
@@ -78,15 +87,19 @@ def serve(
     def shutting_down(**_: object) -> None:
         drain.set()
         announcer.stop()
+        standby.stop()
 
     # Celery keeps weak references to receivers; these live as long as this call.
     signals.worker_ready.connect(ready)
     signals.worker_shutting_down.connect(shutting_down)
     announcer.start()
+    if settings.standby:
+        standby.start()
     try:
         _worker(app, settings, machines).start()
     finally:
         announcer.close()
+        standby.close()
     if taker.unfit.is_set():
         raise no_device("gpu")
     return drain.is_set()

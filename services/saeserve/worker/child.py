@@ -23,15 +23,24 @@ DEFAULTS = {
 class Child:
     """A direct child in a session, hence a process group, of its own."""
 
-    def __init__(self, command: Sequence[str], stop_grace_s: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        stop_grace_s: float,
+        *,
+        told: bool = False,
+        pipes: Sequence[int] = (),
+    ) -> None:
+        """`told`: something is said to it on its standard input; `pipes`: descriptors it keeps."""
         self._grace_s = stop_grace_s
         self._deadline: float | None = None
         # Started by the thread that waits for it: PR_SET_PDEATHSIG fires when that thread ends.
         self._process = subprocess.Popen(
             command,
             start_new_session=True,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if told else subprocess.DEVNULL,
             close_fds=True,
+            pass_fds=tuple(pipes),
             env=DEFAULTS | os.environ,  # noqa: TID251 — handed on to the child, not read
         )
 
@@ -45,6 +54,22 @@ class Child:
         """Whether it was asked to stop."""
         return self._deadline is not None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def tell(self, text: str) -> bool:
+        """Write to its standard input and close that; False when it has ended."""
+        if self._process.stdin is None:
+            return False
+        try:
+            with self._process.stdin as stream:
+                stream.write(text.encode())
+        except OSError:
+            return False
+        return True
+
     def stop(self) -> None:
         """Ask it to stop; `poll` kills it when the grace is over. Asking again changes nothing."""
         if self._deadline is None:
@@ -56,6 +81,9 @@ class Child:
         if self._process.returncode is None:
             self._sweep()
             self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
 
     def poll(self, wait_s: float) -> int | None:
         """Exit code (negative: the signal), or None while it runs. Waits up to `wait_s`."""

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import NoReturn
 
 from saeserve.core.errors import SaeError
 from saeserve.jobs.errors import Fenced
@@ -39,7 +40,11 @@ _log = logging.getLogger("saeserve.worker.job")
 
 def main() -> None:
     """Run the order given as the only argument, and exit."""
-    order = JobOrder.model_validate_json(sys.argv[1])
+    perform(JobOrder.model_validate_json(sys.argv[1]))
+
+
+def perform(order: JobOrder) -> NoReturn:
+    """Make this process the job process of `order`, and exit."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

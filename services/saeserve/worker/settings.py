@@ -29,3 +29,7 @@ class WorkerSettings(ServiceSettings):
 
     torch_threads: int = Field(default=0, ge=0)
     """Threads of a job; 0 leaves the choice to torch. A resumed job keeps what it began with."""
+
+    standby: bool = True
+    """Whether a process that has loaded torch and the kernels waits for the next job, which then
+    begins some seconds earlier; it takes some 220 MiB of memory of its own, none of a device."""

@@ -21,6 +21,7 @@ from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.order import ExitCode, JobOrder, command
 from saeserve.worker.settings import WorkerSettings
 from saeserve.worker.settlement import Ending, Settlement
+from saeserve.worker.standby import Standby
 
 _log = logging.getLogger("saeserve.worker")
 _POLL_S = 0.1
@@ -51,6 +52,7 @@ class Supervisor:
     command: Callable[[JobOrder], Sequence[str]] = command
     kinds: Mapping[str, str] = field(default_factory=dict[str, str])
     """The machine kind of each resource class."""
+    standby: Standby | None = None
 
     def run(self, record: JobRecord, owner: str) -> Ending:
         """Run the job that `owner` leased until it ends or this attempt does.
@@ -132,7 +134,7 @@ class Supervisor:
         return min(grace_s, _NOTHING_KEPT_GRACE_S) if kind in _KEEPS_NOTHING else grace_s
 
     def _watch(self, order: JobOrder, keeper: LeaseKeeper, relay: EventRelay) -> Watched:
-        child = Child(self.command(order), order.stop_grace_s)
+        child = self._child(order, keeper)
         code = None
         try:
             while (code := child.poll(_POLL_S)) is None and not keeper.lost.is_set():
@@ -143,6 +145,17 @@ class Supervisor:
         relay.forward()
         step = relay.progress.step if relay.progress else order.claim.resume_step
         return Watched(code, child.stopping, keeper.cancelled.is_set(), step)
+
+    def _child(self, order: JobOrder, keeper: LeaseKeeper) -> Child:
+        """The process that waits for a job, else a new one."""
+
+        def give_up() -> bool:
+            return self.drain.is_set() or keeper.cancelled.is_set() or keeper.lost.is_set()
+
+        child = self.standby.take(order, give_up) if self.standby else None
+        child = child or Child(self.command(order), order.stop_grace_s)
+        _log.info("%s: runs in process %d", order.claim.job, child.pid)
+        return child
 
     def _failure(self, lease: Lease, seen: Watched) -> Failure | None:
         """Why the attempt failed; None when it did not, or only stopped when asked to."""
