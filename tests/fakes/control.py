@@ -28,6 +28,7 @@ TRAIN: dict[str, Any] = {
     "topk": {"k": 2},
     "d_sae": 8,
     "tokens": 4096,
+    "batch_size": 2048,
 }
 
 

@@ -23,6 +23,7 @@ TINY: dict[str, dict[str, Any]] = {
     "topk": {"k": 4, "k_aux": 8},
     "relu": {"sparsity_coefficient": 0.5, "decoder_norm": 0.5, "auxk_coefficient": 1 / 32},
     "gated": {"sparsity_coefficient": 0.5},
+    "jumprelu": {"sparsity_coefficient": 20.0},
     "batchtopk": {"k": 4, "k_aux": 8},
     "matryoshka": {
         "k": 4,
@@ -46,7 +47,7 @@ def tiny_spec(name: str, **changes: object) -> TrainSpec:
         "d_sae": F,
         "tokens": 50 * 64,
         "batch_size": 64,
-        "optimizer": {"lr": 3e-3},
+        "optimizer": {"lr": 3e-3, "warmup_steps": 0},
         "log_every_steps": 1,
         "checkpoint_every_steps": 10,
         "encoder_dtype": "float32",

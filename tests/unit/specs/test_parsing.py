@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from saeserve.core.errors import SpecError
+from saeserve.core.specs import fitted
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.training import TrainSpec, resolve
@@ -30,13 +31,13 @@ HARVEST: dict[str, Any] = {
         ({"d_sae": 0}, "train.d_sae"),
         ({"d_sae": "many"}, "train.d_sae"),
         ({"tokens": None}, "train.tokens"),
-        ({"tokens": 10}, "train.tokens"),
+        ({"tokens": 10, "batch_size": 11}, "train.tokens"),
         ({"topk": {"k": 0}}, "train.topk.k"),
         ({"topk": {"k": 513}}, "train.topk.k"),
         ({"topk": {"k": 8, "auxk_coefficient": float("nan")}}, "train.topk.auxk_coefficient"),
         ({"topk": None}, "train"),
         ({"jumprelu": {}}, "train"),
-        ({"micro_batch_size": 3}, "train.micro_batch_size"),
+        ({"micro_batch_size": 3, "batch_size": 64}, "train.micro_batch_size"),
         ({"optimizer": {"beta1": 1.0}}, "train.optimizer.beta1"),
         ({"device": "tpu"}, "train.device"),
         ({"dataset": "../x"}, "train.dataset"),
@@ -85,7 +86,8 @@ def test_resolve_fills_every_open_field() -> None:
     assert spec.topk.k_aux == 32
     assert spec.source == "resid_post.3"
     assert spec.micro_batch_size == spec.batch_size
-    assert spec.optimizer.lr == pytest.approx(2e-4 / (512 / 2**14) ** 0.5)
+    assert (spec.batch_size, spec.steps, spec.optimizer.warmup_steps) == (128, 781, 39)
+    assert spec.optimizer.lr == fitted.rate_of("topk", 64, 512, 781)
     assert spec.optimizer.eps == 6.25e-10
     assert spec.dead_window_tokens == 10_000
 
@@ -123,7 +125,7 @@ def test_resolve_gives_matryoshka_its_widths_and_the_rate_of_its_family() -> Non
     spec = resolve(TrainSpec.parse(asked, "train"), 64, "x")
     assert spec.matryoshka is not None
     assert spec.matryoshka.widths == (4, 16, 64, 128, 256, 512)
-    assert spec.optimizer.lr == pytest.approx(2e-4 / (512 / 2**14) ** 0.5)
+    assert spec.optimizer.lr == fitted.rate_of("topk", 64, 512, spec.steps)
     tiny = resolve(TrainSpec.parse(asked | {"d_sae": 40}, "train"), 64, "x")
     assert tiny.matryoshka is not None
     assert tiny.matryoshka.widths == (1, 5, 10, 20, 40)
@@ -140,7 +142,7 @@ def test_resolve_jumprelu_never_starts_above_half_of_the_latents() -> None:
     assert wide.jumprelu is not None
     assert narrow.jumprelu is not None
     assert (wide.jumprelu.initial_l0, narrow.jumprelu.initial_l0) == (64.0, 50.0)
-    assert wide.optimizer.lr == 2e-4
+    assert wide.optimizer.lr == fitted.rate_of("jumprelu", 64, 512, wide.steps)
 
 
 @pytest.mark.parametrize("name", ["a", "a-1", "a.b_c", "0" * 64])

@@ -10,7 +10,7 @@ import pytest
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, JumpReluSpec
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS
+from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS, changes_of
 from saeserve.core.specs.training import TrainSpec, resolve
 
 EVERY = pytest.mark.parametrize("name", sorted(PRESETS))
@@ -72,7 +72,8 @@ def test_a_batch_of_ones_own_takes_no_micro_batch_from_the_preset() -> None:
 
 
 def test_a_short_run_has_a_short_warm_up() -> None:
-    assert short("batchtopk", tokens=4096 * 200).optimizer.warmup_steps == 20
+    brief = short("batchtopk", tokens=4096 * 200)
+    assert (brief.batch_size, brief.optimizer.warmup_steps) == (1024, 80)
     kept = short("batchtopk", tokens=4096 * 200, optimizer={"warmup_steps": 150})
     assert kept.optimizer.warmup_steps == 150
 
@@ -81,9 +82,34 @@ def test_january_2025_is_literal_and_the_others_centre() -> None:
     centred = {name: short(name).preprocess.centre for name in PRESETS}
     assert centred.pop("anthropic-jan-2025") == "none"
     assert set(centred.values()) == {"mean"}
-    january = resolve(short("anthropic-jan-2025", d_sae=32_768), 64, "x")
+    january = resolve(short("anthropic-jan-2025", d_sae=131_072), 64, "x")
     assert january.jumprelu is not None
     assert (january.jumprelu.initial_l0, january.batch_size) == (10_000, 32_768)
+    narrow = resolve(short("anthropic-jan-2025", d_sae=4608), 576, "x")
+    assert narrow.jumprelu is not None
+    assert narrow.jumprelu.initial_l0 == 576
+    assert changes_of("anthropic-jan-2025", narrow.to_json()) == [
+        "preset anthropic-jan-2025 has jumprelu.initial_l0 = 10000, and 576 here"
+    ]
+
+
+@EVERY
+@pytest.mark.parametrize("tokens", [1_000, 200_000, 1_000_000, 10_000_000])
+def test_a_short_run_has_steps_and_keeps_the_published_loss_and_rate(
+    name: str, tokens: int
+) -> None:
+    """Only batch, warm-up and initial values may differ, and each is listed."""
+    long, brief = (resolve(short(name, **f), 256, "x") for f in ({}, {"tokens": tokens}))
+    assert brief.steps >= 500
+    assert brief.optimizer.lr == long.optimizer.lr
+    own = {"bandwidth": 1.0, "initial_log_threshold": 1.0, "initial_l0": 1.0}
+    for spec in (long, brief):
+        assert spec.architecture.name == long.architecture.name
+    assert {
+        key: value for key, value in brief.architecture.to_json().items() if key not in own
+    } == {key: value for key, value in long.architecture.to_json().items() if key not in own}
+    listed = " ".join(changes_of(name, brief.to_json()))
+    assert ("batch_size" in listed) == (brief.batch_size != PRESETS[name].fields["batch_size"])
 
 
 def gemma_scope(**changes: object) -> tuple[TrainSpec, JumpReluSpec]:

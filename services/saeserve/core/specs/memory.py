@@ -16,6 +16,7 @@ from saeserve.core.specs.fitting import Refusal, gib, refusal
 from saeserve.core.specs.footprint import STEP, Footprint, Part
 from saeserve.core.specs.holdings import footprint_of
 from saeserve.core.specs.machine import Fleet, Machine
+from saeserve.core.specs.presets import changes_of
 from saeserve.core.specs.run_warning import JobWarning
 from saeserve.core.specs.sizes import TrainingData, parameters_of
 from saeserve.core.specs.speed import nearest, training_seconds
@@ -206,7 +207,7 @@ def _speed_note(
 
 
 def _spec_notes(asked: TrainSpec, resolved: TrainSpec) -> list[str]:
-    notes: list[str] = []
+    notes = changes_of(resolved.preset, resolved.to_json()) if resolved.preset else []
     if resolved.dead_window_tokens < asked.dead_window_tokens:
         notes.append(
             f"dead_window_tokens is lowered from {asked.dead_window_tokens} to "

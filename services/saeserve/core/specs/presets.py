@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.fitted import batch_of_preset
 
 Fields = dict[str, Any]
 
@@ -172,8 +173,7 @@ def overlaid(fields: Mapping[str, Any]) -> Fields:
         return dict(fields)
     preset = _preset(name, own)
     under: Fields = {"tokens": PRESET_TOKENS, **preset.fields}
-    if "batch_size" in own:
-        under.pop("micro_batch_size", None)
+    under = _fitted(under, own)
     if "dataset" in own:
         under["model"] = f"{own['dataset']}-{name}"
     under["optimizer"] = _shortened(under["optimizer"], {**under, **own})
@@ -183,6 +183,46 @@ def overlaid(fields: Mapping[str, Any]) -> Fields:
         reach = _within_reach(preset, _merged(under, own))
         under["jumprelu"] = {**under["jumprelu"], **reach}
     return _merged(under, own)
+
+
+def _fitted(under: Fields, own: Fields) -> Fields:
+    """With a batch that leaves enough steps, and January 2025's 10,000 initial latents only where
+    d_sae is large against them, as the source has it."""
+    tokens, d_sae, published = (
+        own.get("tokens", PRESET_TOKENS),
+        own.get("d_sae"),
+        under["batch_size"],
+    )
+    if "batch_size" not in own and isinstance(tokens, int | float) and tokens >= 1:
+        under = under | {"batch_size": batch_of_preset(published, int(tokens))}
+    if "batch_size" in own or under["batch_size"] != published:
+        under.pop("micro_batch_size", None)
+    jumprelu = _tree(under.get("jumprelu")) or {}
+    if "initial_l0" in jumprelu and isinstance(d_sae, int) and d_sae < 8 * jumprelu["initial_l0"]:
+        del jumprelu["initial_l0"]
+        under = under | {"jumprelu": jumprelu}
+    return under
+
+
+def changes_of(name: str, resolved: Mapping[str, Any]) -> list[str]:
+    """Where the resolved fields of a train spec depart from its preset's published ones."""
+    return [
+        f"preset {name} has {path} = {was:g}, and {now:g} here"
+        for path, was, now in _departures(PRESETS[name].fields, resolved, "")
+    ]
+
+
+def _departures(
+    published: Mapping[str, Any], resolved: Mapping[str, Any], prefix: str
+) -> list[tuple[str, float, float]]:
+    found: list[tuple[str, float, float]] = []
+    for name, was in published.items():
+        now, tree = resolved.get(name), _tree(was)
+        if tree is not None:
+            found += _departures(tree, _tree(now) or {}, f"{prefix}{name}.")
+        elif isinstance(was, int | float) and isinstance(now, int | float) and was != now:
+            found.append((f"{prefix}{name}", was, now))
+    return found
 
 
 def _without_k(under: Fields) -> Fields:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import AfterValidator, Field, model_validator
 
 from saeserve.core.errors import SpecError
+from saeserve.core.specs import fitted
 from saeserve.core.specs.architectures import (
     ARCHITECTURE_SPECS,
     ArchitectureSpec,
@@ -17,6 +18,7 @@ from saeserve.core.specs.architectures import (
     GatedSpec,
     JumpReluSpec,
     MatryoshkaSpec,
+    PenaltySpec,
     ReluSpec,
     TopKSpec,
     prefix_widths,
@@ -34,14 +36,14 @@ DEAD_WINDOW_TOKENS = 10_000_000
 
 
 class OptimizerSpec(Spec):
-    """Adam; unset fields take the architecture's published values (see `resolve`)."""
+    """Adam; unset fields are fitted to the run, those of a preset are published (see `resolve`)."""
 
     lr: float | None = Field(default=None, gt=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
     eps: float | None = Field(default=None, gt=0)
     clip_norm: float = Field(default=1.0, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
 
 
@@ -129,7 +131,7 @@ class TrainSpec(Spec):
         fields = cast("Mapping[str, Any]", data)
         if isinstance(fields.get("sweep"), Mapping | SweepSpec):
             fields = checked_grid(fields, lambda member: cls.parse(member, "train"))
-        return overlaid(fields)
+        return fitted.with_batch(overlaid(fields))
 
     @property
     def order_seed(self) -> int:
@@ -245,17 +247,20 @@ def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
 
 
 def settled(spec: TrainSpec) -> TrainSpec:
-    """Fill what depends on the spec alone: k by target_l0, and the order of rows by the seed."""
-    aimed = spec.architecture.aimed_at(spec.target_l0)
-    return spec.model_copy(update={aimed.name: aimed, "data_seed": spec.order_seed})
+    """Fill what depends on the spec alone: k by target_l0, a target where a penalty has neither it
+    nor a weight, and the order of rows by the seed."""
+    chosen, target = spec.architecture, spec.target_l0
+    if isinstance(chosen, PenaltySpec) and "sparsity_coefficient" not in chosen.model_fields_set:
+        target = target or fitted.l0_of(spec.d_sae)
+    aimed = chosen.aimed_at(target)
+    return spec.model_copy(
+        update={aimed.name: aimed, "target_l0": target, "data_seed": spec.order_seed}
+    )
 
 
 def _resolve_own(spec: TrainSpec, d_in: int) -> TrainSpec:
     architecture = _resolve_architecture(spec.architecture, d_in, spec.d_sae, spec.target_l0)
-    lr, eps = _adam_defaults(architecture, spec.d_sae)
-    optimizer = spec.optimizer.model_copy(
-        update={"lr": spec.optimizer.lr or lr, "eps": spec.optimizer.eps or eps}
-    )
+    optimizer = spec.optimizer.model_copy(update=_adam_defaults(spec, d_in))
     return spec.model_copy(update={architecture.name: architecture, "optimizer": optimizer})
 
 
@@ -275,11 +280,15 @@ def _resolve_architecture(
     return spec.model_copy(update=changes)
 
 
-def _adam_defaults(spec: ArchitectureSpec, d_sae: int) -> tuple[float, float]:
-    """(lr, eps): the TopK family from Gao et al. 2024 scaled by width; ReLU from Anthropic 2024,
-    and so gated; JumpReLU from Anthropic 2025."""
-    if isinstance(spec, TopKSpec | BatchTopKSpec):
-        return 2e-4 / math.sqrt(d_sae / 2**14), 6.25e-10
-    if isinstance(spec, ReluSpec | GatedSpec):
-        return 5e-5, 1e-8
-    return 2e-4, 1e-8
+def _adam_defaults(spec: TrainSpec, d_in: int) -> dict[str, object]:
+    """lr, warm-up and eps where they are unset; those of presets are published: Gao et al. 2024."""
+    chosen, adam = spec.architecture, spec.optimizer
+    rate = fitted.rate_of(chosen.name, d_in, spec.d_sae, spec.steps)
+    warmup = fitted.warmup_of(spec.steps)
+    if spec.preset is not None:
+        rate, warmup = 2e-4 / math.sqrt(spec.d_sae / 2**14), 0
+    return {
+        "lr": adam.lr or rate,
+        "warmup_steps": warmup if adam.warmup_steps is None else adam.warmup_steps,
+        "eps": adam.eps or (6.25e-10 if isinstance(chosen, TopKSpec | BatchTopKSpec) else 1e-8),
+    }

@@ -259,7 +259,7 @@ class Trainer:
             step,
             self.steps,
             peak=resolved(settings.lr, "train.optimizer.lr"),
-            warmup_steps=settings.warmup_steps,
+            warmup_steps=settings.warmup_steps or 0,
             decay_fraction=settings.decay_fraction,
         )
 

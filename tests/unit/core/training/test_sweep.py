@@ -157,12 +157,6 @@ def test_members_take_turns_that_end_where_somebody_looks(
         assert same(bits(sweep.release(name)), undisturbed(setup, tmp_path / name))
 
 
-def test_rows_that_judge_the_sparsity_are_read_once_too(tmp_path: Path) -> None:
-    run = Run(sweep_spec({"target_l0": [3, 5]}, "batchtopk", batchtopk={"k_aux": 8}))
-    list(run.start().run(FolderSink(tmp_path), lambda: False))
-    assert len(run.source.reads) == len(set(run.source.reads)) > STEPS
-
-
 def test_events_name_their_member_and_one_checkpoint_holds_all(tmp_path: Path) -> None:
     run = Run(sweep_spec({"k": [2, 4]}, log_every_steps=6))
     sink = FolderSink(tmp_path)
