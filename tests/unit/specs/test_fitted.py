@@ -18,7 +18,8 @@ EVERY = pytest.mark.parametrize("name", sorted(ARCHITECTURE_SPECS))
 def default(
     name: str, tokens: int, d_sae: int = 1024, d_in: int = 256, **more: object
 ) -> TrainSpec:
-    fields = {"dataset": "a", "model": "m", name: {}, "d_sae": d_sae, "tokens": tokens} | more
+    known: dict[str, object] = {"dataset": "a", "model": "m", name: {}}
+    fields = known | {"d_sae": d_sae, "tokens": tokens} | more
     return resolve(TrainSpec.parse(fields, "train"), d_in, "x")
 
 
@@ -57,8 +58,9 @@ def test_a_penalty_without_weight_or_target_is_aimed_at_the_usual_l0(name: str) 
     assert default(name, 10**6).target_l0 == 32
     assert default(name, 10**6, d_sae=128).target_l0 == 8
     assert default(name, 10**6, target_l0=9).target_l0 == 9
-    weighted = default(name, 10**6, **{name: {"sparsity_coefficient": 5.0}})
-    assert weighted.target_l0 is None
+    weight: dict[str, object] = {name: {"sparsity_coefficient": 5.0}}
+    known: dict[str, object] = {"dataset": "a", "model": "m", "d_sae": 1024, "tokens": 10**6}
+    assert resolve(TrainSpec.parse(known | weight, "train"), 256, "x").target_l0 is None
 
 
 def test_what_is_set_is_kept_and_a_batch_is_whole_micro_batches() -> None:
