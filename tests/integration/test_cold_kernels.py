@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.fakes.real_stack import RealStack, Service
 
+pytestmark = pytest.mark.timeout(600)
 STEPS, EVERY = 400, 40
 MINUTES = 180.0
 """Seconds for a job that has its kernels to compile."""
