@@ -10,7 +10,8 @@ from saeserve.core.export.inference_model import InferenceModel, SparseRows
 from saeserve.core.ops.sparse import RowStatistics
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows, index_type
 from saeserve.inference.work import Operation
-from saeserve.platform.errors import InvalidInput, Overloaded, StartupError
+from saeserve.platform.errors import InvalidInput, StartupError
+from saeserve.platform.exhaustion import exhausted, overloaded
 
 
 class TorchEngine:
@@ -25,13 +26,11 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 return _run(model, operation, rows)
-        except torch.OutOfMemoryError as error:
-            raise Overloaded(
-                f"the device has no memory for {rows.rows} rows now",
-                retry_after_s=1.0,
-                reason="OUT_OF_MEMORY",
-                remedy="retry, or lower SAESERVE_INFERENCE_MAX_BATCH_ROWS",
-            ) from error
+        except Exception as error:
+            if (memory := exhausted(error)) is None:
+                raise
+            remedy = "retry, or lower SAESERVE_INFERENCE_MAX_BATCH_ROWS"
+            raise overloaded(memory, f"{rows.rows} rows", remedy) from error
 
 
 def choose_device(name: str) -> torch.device:

@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.platform.errors import FailedPrecondition, Overloaded
+from saeserve.platform.exhaustion import exhausted, overloaded
 
 
 class Sized(Protocol):
@@ -97,7 +98,7 @@ class ModelCache(Generic[ModelT]):
         """The model that `reference` means now, kept in memory for the length of the block.
 
         Raises what the registry and the loader raise, FailedPrecondition for a model larger than
-        the budget, Overloaded when all of it is in use.
+        the budget, Overloaded when all of it is in use or the device has no memory.
         """
         # Asked every time, so that a moved alias or a new version is seen.
         resource = await asyncio.to_thread(self._registry.locate, reference)
@@ -132,7 +133,7 @@ class ModelCache(Generic[ModelT]):
             version = await asyncio.to_thread(self._registry.resolve, resource)
             self._make_room(resource, version.size_bytes)
             slot.size = version.size_bytes
-            model = await asyncio.to_thread(self._load_files, version.folder)
+            model = await asyncio.to_thread(self._in_memory, resource, version.folder)
         except BaseException:
             del self._slots[resource]
             self._metrics.model_loads.labels("error").inc()
@@ -142,6 +143,15 @@ class ModelCache(Generic[ModelT]):
         self._metrics.model_loads.labels("ok").inc()
         self._report()
         return model
+
+    def _in_memory(self, resource: str, folder: Path) -> ModelT:
+        try:
+            return self._load_files(folder)
+        except Exception as error:
+            if (memory := exhausted(error)) is None:
+                raise
+            remedy = "retry, or lower SAESERVE_INFERENCE_MODEL_CACHE_BYTES"
+            raise overloaded(memory, resource, remedy) from error
 
     def _make_room(self, resource: str, size: int) -> None:
         if size > self._budget:

@@ -16,6 +16,7 @@ from saeserve.platform.errors import (
     ServiceError,
     Unavailable,
 )
+from saeserve.platform.exhaustion import exhausted, overloaded
 from saeserve.platform.paths import PathCover
 from saeserve.platform.redis import unavailable
 
@@ -38,9 +39,11 @@ CODES = {
 
 def service_error(error: Exception) -> ServiceError | None:
     """`error` as one meant for the caller; None when it is not."""
+    if isinstance(error, ServiceError):
+        return error
+    if (memory := exhausted(error)) is not None:
+        return overloaded(memory, "this request")
     match error:
-        case ServiceError():
-            return error
         case SpecError():
             return InvalidInput(
                 error.message, reason=error.code, field=error.field, remedy=error.remedy

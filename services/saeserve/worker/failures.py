@@ -9,14 +9,21 @@ import uuid
 from saeserve.core.errors import SaeError
 from saeserve.jobs.record import Failure
 from saeserve.platform.errors import Kind, ServiceError
+from saeserve.platform.exhaustion import Memory, exhausted
 from saeserve.platform.paths import PathCover
 from saeserve.worker.order import ExitCode
 
 _RETRYABLE_KINDS = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED})
 
 
-def failure_of(error: BaseException, step: int) -> Failure:
-    """The failure for `error`, raised near `step`; what is unknown gets an id and no text."""
+def failure_of(error: BaseException, step: int, *, device_shared: bool = True) -> Failure:
+    """The failure for `error`, raised near `step`; what is unknown gets an id and no text.
+
+    `device_shared` says whether others hold memory of the job's device: only then can another
+    attempt find more of it.
+    """
+    if (memory := exhausted(error)) is not None:
+        return _out_of_memory(memory, error, step, device_shared=device_shared)
     if isinstance(error, SaeError):
         return _of_core(error, step)
     if isinstance(error, ServiceError):
@@ -27,7 +34,7 @@ def failure_of(error: BaseException, step: int) -> Failure:
             retryable=error.kind in _RETRYABLE_KINDS,
             step=step,
         )
-    return _of_memory(error, step) or _of_disk(error, step) or _unknown(error, step)
+    return _of_disk(error, step) or _unknown(error, step)
 
 
 def covered(failure: Failure, cover: PathCover) -> Failure:
@@ -91,23 +98,16 @@ def _of_core(error: SaeError, step: int) -> Failure:
     )
 
 
-def _of_memory(error: BaseException, step: int) -> Failure | None:
-    # By name, so that the supervisor's side of this module needs no torch.
-    if type(error).__name__ == "OutOfMemoryError":
-        return _out_of_memory("OOM_GPU", "the accelerator", error, step)
-    told = "DefaultCPUAllocator" in str(error) and isinstance(error, RuntimeError)
-    if isinstance(error, MemoryError) or told:
-        return _out_of_memory("OOM_HOST", "the host", error, step)
-    return None
-
-
-def _out_of_memory(code: str, where: str, error: BaseException, step: int) -> Failure:
+def _out_of_memory(
+    memory: Memory, error: BaseException, step: int, *, device_shared: bool
+) -> Failure:
+    alone = memory is Memory.DEVICE and not device_shared
     return Failure(
-        code=code,
-        message=f"{where} ran out of memory",
+        code="OOM_GPU" if memory is Memory.DEVICE else "OOM_HOST",
+        message=f"{memory} ran out of memory" + (", which the job had to itself" if alone else ""),
         cause=str(error).splitlines()[0] if str(error) else type(error).__name__,
         remedy="lower micro_batch_size, batch_size or d_sae, or use a larger machine",
-        retryable=True,
+        retryable=not alone,
         step=step,
     )
 

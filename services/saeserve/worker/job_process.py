@@ -6,6 +6,7 @@ It commits checkpoints and the result itself; whoever started it only reads the 
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import logging
 import signal
 import sys
@@ -176,7 +177,7 @@ def _failed(context: RunContext, error: Exception) -> ExitCode:
 
 def _left(ledger: Ledger, order: JobOrder, error: Exception, step: int) -> ExitCode:
     """Leave why the attempt failed, in the store or, where that is full, in the exit code."""
-    failure = covered(failure_of(error, step), order.cover)
+    failure = covered(failure_of(error, step, device_shared=_device_shared()), order.cover)
     _log.error("%s: %s", order.claim.job, failure.message, exc_info=error)
     try:
         ledger.write_failure(order.lease, failure)
@@ -185,6 +186,13 @@ def _left(ledger: Ledger, order: JobOrder, error: Exception, step: int) -> ExitC
             raise
         return ExitCode.DISK_FULL
     return ExitCode.FAILED
+
+
+def _device_shared() -> bool:
+    """What `devices` says; True in a job that computed on no device."""
+    if "torch" not in sys.modules:
+        return True
+    return importlib.import_module("saeserve.worker.runners.devices").device_shared()
 
 
 if __name__ == "__main__":

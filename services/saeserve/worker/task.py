@@ -59,14 +59,16 @@ class JobTaker:
         return record is not None and self._run(record, owner)
 
     def _run(self, record: JobRecord, owner: str) -> bool:
-        """False when the store failed: then this ring is over, after a pause. Whoever reaches the
-        store takes the job meanwhile; without the pause, all would take and drop it in turns."""
+        """False when the store or this machine failed: then this ring is over, after a pause.
+        Whoever reaches the store takes the job meanwhile; without the pause, all would take and
+        drop it in turns."""
         try:
             if self.supervisor.run(record, owner) is Ending.UNFIT:
                 self.unfit.set()
                 self.end_worker()
-        except (OSError, ServiceError):
-            _log.exception("%s: given back, because the store failed", record.id)
+        except (OSError, ServiceError, MemoryError, RuntimeError):
+            # RuntimeError: no room for another thread.
+            _log.exception("%s: given back, because the store or this machine failed", record.id)
             self._give_back(record.id, owner)
             self.drain.wait(self.backoff.failed())
             return False

@@ -39,6 +39,7 @@ class Shelf:
     aliases: dict[str, str] = field(default_factory=dict[str, str])
     loads: list[str] = field(default_factory=list[str])
     broken: set[str] = field(default_factory=set[str])
+    heavy: set[str] = field(default_factory=set[str])
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
     samples: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -63,6 +64,8 @@ class Shelf:
         assert self.gate.wait(30)
         if folder.name in self.broken:
             raise FormatError(f"{folder.name} is damaged")
+        if folder.name in self.heavy:
+            raise RuntimeError("CUDA error: out of memory")
         return FakeModel(folder.name, self.sizes[folder.name])
 
     async def touch(self, reference: str) -> str:
@@ -130,6 +133,19 @@ def test_a_model_in_use_is_never_dropped() -> None:
         assert await shelf.touch("b") == "b"
         assert shelf.sample("models_resident_bytes") == 60
         assert shelf.sample("rejected_total", reason="cache_full") == 1
+
+    run(scenario)
+
+
+def test_a_device_without_room_for_a_model_asks_to_come_again() -> None:
+    async def scenario() -> None:
+        shelf = Shelf({"a": 10}, heavy={"a"})
+        with pytest.raises(Overloaded, match="the accelerator has no memory for a") as caught:
+            await shelf.touch("a")
+        assert caught.value.reason == "OUT_OF_MEMORY"
+        assert shelf.sample("models_resident") == 0
+        shelf.heavy.clear()
+        assert await shelf.touch("a") == "a"
 
     run(scenario)
 

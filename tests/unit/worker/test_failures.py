@@ -29,7 +29,11 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.EIO, "Input/output error"), "INTERNAL", True),
         (MemoryError(), "OOM_HOST", True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "OOM_HOST", True),
+        (ImportError("libx.so: failed to map segment from shared object"), "OOM_HOST", True),
+        (ImportError("No module named 'x'"), "INTERNAL", False),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "OOM_HOST", True),
         (OutOfMemoryError("CUDA out of memory"), "OOM_GPU", True),
+        (RuntimeError("CUDA error: out of memory"), "OOM_GPU", True),
         (ValueError("secret text"), "INTERNAL", False),
     ],
 )
@@ -74,3 +78,16 @@ def test_the_submitter_sees_keys_and_roots_rather_than_folders() -> None:
     assert "store/datasets/a/shards/0.safetensors" in seen.message
     assert seen.remedy == "look at lib:b"
     assert (seen.code, seen.step) == (failure.code, failure.step)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_device_is_tried_again_where_others_may_make_room(shared: bool) -> None:
+    failure = failure_of(OutOfMemoryError("CUDA out of memory"), 4, device_shared=shared)
+    assert (failure.code, failure.retryable) == ("OOM_GPU", shared)
+    assert failure_of(MemoryError(), 4, device_shared=shared).retryable
+
+
+def test_memory_that_ran_out_below_an_error_of_ours_is_what_failed() -> None:
+    error = DataError("cannot be read", shard="a.safetensors")
+    error.__cause__ = OSError(errno.ENOMEM, "Cannot allocate memory")
+    assert failure_of(error, 4).code == "OOM_HOST"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +154,42 @@ def test_the_order_survives_the_command_line(bench: Bench) -> None:
 @pytest.mark.parametrize("kind", ["train", "harvest", "ingest", "evaluate"])
 def test_every_kind_has_a_runner(kind: str) -> None:
     assert callable(runner_of(kind))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("CUDA error: out of memory"), "OOM_GPU"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "OOM_GPU"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "OOM_HOST"),
+        (MemoryError(), "OOM_HOST"),
+    ],
+)
+def test_memory_that_ran_out_has_its_code(
+    bench: Bench, play: Callable[[Run], ExitCode], error: Exception, code: str
+) -> None:
+    def fail(_context: RunContext) -> Completed:
+        raise error
+
+    assert play(fail) is ExitCode.FAILED
+    failure = bench.ledger.failure("j-1", 1)
+    assert failure is not None
+    assert (failure.code, failure.retryable) == (code, True)
+
+
+LIMITED = """
+import resource
+from saeserve.worker import job_process
+from saeserve.worker.failures import failure_of
+from saeserve.worker.runners.base import runner_of
+resource.setrlimit(resource.RLIMIT_AS, (200 * 2**20,) * 2)
+try:
+    runner_of("train")
+except Exception as error:
+    print(failure_of(error, 0).code, failure_of(error, 0).retryable)
+"""
+
+
+def test_torch_that_does_not_fit_a_memory_limit_is_out_of_memory() -> None:
+    told = subprocess.check_output([sys.executable, "-c", LIMITED], text=True)
+    assert told.split() == ["OOM_HOST", "True"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.doorbell import RING, celery_app
+from saeserve.jobs.record import Claim
 from saeserve.worker.backoff import Backoff
 from saeserve.worker.task import JobTaker, register
 
@@ -59,6 +61,19 @@ def test_a_failing_store_ends_the_ring_and_gives_the_job_back(bench: Bench) -> N
     assert taker(bench).take("cpu") == 0
     assert bench.state() == "QUEUED"
     assert bench.started == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_a_machine_without_room_gives_the_job_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> Claim:
+        raise error
+
+    bench.submit()
+    monkeypatch.setattr(bench.ledger, "claim", fail)
+    assert taker(bench).take("cpu") == 0
+    assert bench.state() == "QUEUED"
 
 
 def test_the_worker_lives_on_after_a_job_that_fails(bench: Bench) -> None:

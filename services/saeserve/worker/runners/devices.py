@@ -6,6 +6,9 @@ import torch
 
 from saeserve.worker.runners.base import DeviceMissing
 
+CONTEXT_BYTES = 2**30
+"""More than this process's own context takes on a device, beside its tensors."""
+
 
 def device_of(resource_class: str) -> torch.device:
     """The device of a resource class. Raises DeviceMissing when torch sees none."""
@@ -26,3 +29,16 @@ def settle_torch(threads: int) -> None:
     # Filling fresh memory would cost time and help only programs that read it uninitialised. The
     # module sets the attribute by a trick that hides it from type checkers.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+
+
+def device_shared() -> bool:
+    """Whether other processes hold memory of the device, so that more may be free another time.
+
+    True as well where the device does not answer: then nothing is known.
+    """
+    try:
+        free, total = torch.cuda.mem_get_info()
+        own = torch.cuda.memory_reserved()
+    except (RuntimeError, AssertionError):
+        return True
+    return total - free - own > CONTEXT_BYTES
