@@ -24,6 +24,7 @@ from saeserve.client.errors import (
     UnavailableError,
 )
 from saeserve.core.export.format import load_model
+from saeserve.core.specs import fitted
 
 D, FEATURES = 32, 64
 
@@ -153,9 +154,10 @@ def test_plan_records_nothing(journey: Journey, tmp_path: Path) -> None:
     file.write_text("train: {dataset: acts, model: x, jumprelu: {}, d_sae: 256, tokens: 51200}")
     before = len(journey.json("jobs", "ls"))
     planned = journey.json("plan", str(file))
-    assert planned["plan"]["steps"] == 25
+    assert planned["plan"]["steps"] == 400
     assert planned["plan"]["parameters"] == 256 * (2 * D + 2) + D
-    assert planned["resolved_spec"]["train"]["optimizer"]["lr"] == 2e-4
+    rate = fitted.rate_of("jumprelu", D, 256, 400)
+    assert planned["resolved_spec"]["train"]["optimizer"]["lr"] == pytest.approx(rate)
     assert len(journey.json("jobs", "ls")) == before
 
 
@@ -169,7 +171,7 @@ TRAIN: dict[str, Any] = {
 BAD_JOBS: list[tuple[Mapping[str, Any], type[ClientError], str]] = [
     ({"topk": {"k": 65}}, InvalidArgumentError, "train.topk.k"),
     ({"topk": None}, InvalidArgumentError, "train"),
-    ({"tokens": 10}, InvalidArgumentError, "train.tokens"),
+    ({"tokens": 10, "batch_size": 11}, InvalidArgumentError, "train.tokens"),
     ({"d_sae": 0}, InvalidArgumentError, "train.d_sae"),
     ({"model": "../up"}, InvalidArgumentError, "train.model"),
     ({"dataset": "none"}, NotFoundError, "train.dataset"),
