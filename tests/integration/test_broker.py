@@ -120,7 +120,7 @@ def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
 def test_redis_out_of_reach_is_unavailable(tmp_path: Path) -> None:
     with connect(f"unix://{tmp_path}/none.sock") as client, pytest.raises(Unavailable):
         check(client)
-    with pytest.raises(StartupError, match="no Redis URL"):
+    with pytest.raises(StartupError, match="not the URL of a Redis server"):
         connect("http://localhost")
 
 

@@ -26,9 +26,9 @@ def test_submit_get_and_list(control: Control) -> None:
     job = answer.job
     assert job.state == job_pb2.JOB_STATE_QUEUED
     assert not job.spec.train.HasField("batch_size")
-    assert job.resolved_spec.train.batch_size == 2048
+    assert job.resolved_spec.train.batch_size == 32
     assert job.resolved_spec.train.source == "x"
-    assert answer.plan.steps == 2
+    assert answer.plan.steps == 4096 // 32
     assert answer.plan.parameters == 2 * 4 * 8 + 8 + 4
     assert control.get(job.id) == job
     assert control.submit(owner="ann", labels={"sweep": "a"}, request_id="r1").job.id == job.id

@@ -167,7 +167,7 @@ def test_models_and_aliases(control: Control) -> None:
         (spec_pb2.JobSpec(), {}, "INVALID_ARGUMENT", "spec"),
         (train_spec(d_sae=0), {}, "INVALID_ARGUMENT", "spec.train.d_sae"),
         (train_spec(topk=spec_pb2.TopKSpec(k=9)), {}, "INVALID_ARGUMENT", "spec.train.topk.k"),
-        (train_spec(tokens=1), {}, "INVALID_ARGUMENT", "spec.train.tokens"),
+        (train_spec(tokens=1, batch_size=2), {}, "INVALID_ARGUMENT", "spec.train.tokens"),
         (train_spec(device="tpu"), {}, "INVALID_ARGUMENT", "spec.train.device"),
         (train_spec(topk=None), {}, "INVALID_ARGUMENT", "spec.train"),
         (train_spec(model="a/b"), {}, "INVALID_ARGUMENT", "spec.train.model"),
