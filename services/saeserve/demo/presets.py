@@ -3,8 +3,8 @@
 Published runs see billions of tokens; the demo has a few minutes on two cores. So:
 
 - tokens: 150 k harvested rows, read three times over, in place of billions read once;
-- batch: 2,048 rows in place of 32,768 and more, to have some hundred optimiser steps at all;
-- learning rate: 1e-3 in place of 1e-4 … 2e-4, for the same reason, with a ten-step warm-up;
+- batch, learning rate and warm-up: the defaults, which are fitted to the run and the width;
+- the L0 of JumpReLU: the default, in place of the published penalty;
 - dead window: a tenth of the run, in place of 10 M tokens (the trainer lowers it and says so).
 
 Everything else (centring, scaling, initialisation, losses, clipping, decay) is the recipe.
@@ -19,7 +19,7 @@ DATASET = "demo-smollm2"
 LAYER = 15
 SOURCE = f"resid_post.{LAYER}"
 HARVESTED_ROWS = 150_000
-BATCH = 2048
+TOKENS = 400 * 1024
 
 Spec = dict[str, Any]
 
@@ -32,13 +32,11 @@ class SaePreset:
     title: str
     architecture: Spec
     d_sae: int
-    steps: int
-    lr: float
 
 
 SAES = (
-    SaePreset("demo-topk", "TopK", {"topk": {"k": 32}}, 4608, 200, 1e-3),
-    SaePreset("demo-jumprelu", "JumpReLU", {"jumprelu": {}}, 2304, 200, 1e-3),
+    SaePreset("demo-topk", "TopK", {"topk": {"k": 32}}, 4608),
+    SaePreset("demo-jumprelu", "JumpReLU", {"jumprelu": {}}, 2304),
 )
 
 
@@ -66,11 +64,9 @@ def train(preset: SaePreset) -> Spec:
             "model": preset.model,
             **preset.architecture,
             "d_sae": preset.d_sae,
-            "tokens": preset.steps * BATCH,
-            "batch_size": BATCH,
-            "optimizer": {"lr": preset.lr, "warmup_steps": 10},
-            "checkpoint_every_steps": 100,
-            "log_every_steps": 5,
+            "tokens": TOKENS,
+            "checkpoint_every_steps": 500,
+            "log_every_steps": 25,
         }
     }
 
