@@ -619,7 +619,7 @@ class Plan(_message.Message):
     machine_memory_bytes: _builtins.int
     """Of the largest machine whose worker takes jobs of this class."""
     tokens_per_second: _builtins.float
-    """Scaled from steps that the worker measured on its machine."""
+    """Scaled from the recorded speeds of finished jobs; unset where there are none yet."""
     seconds: _builtins.float
     """Of all steps; reading the data, checkpoints and the closing evaluation come on top."""
     @_builtins.property
