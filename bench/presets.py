@@ -32,6 +32,7 @@ from saeserve.core.specs.closing import closing_warnings
 from saeserve.core.specs.model import Lineage
 from saeserve.core.specs.presets import PRESETS
 from saeserve.core.specs.training import PreprocessSpec, TrainSpec
+from saeserve.core.training.calibrating import judged_half
 from saeserve.core.training.trainer import Trainer
 
 DEMO, PLANTED, PRESET = "demo", "planted", "preset:"
@@ -143,12 +144,14 @@ def run(spec: TrainSpec, ground: Ground) -> dict[str, Any]:
             pass
     except DivergedError as error:
         return {"fvu": None, "l0": None, "warnings": [error.code]}
-    form = trainer.calibrated(preprocessing.apply(rows) for rows in ground.heldout)
+    shifted = trainer.calibrated(preprocessing.apply(rows) for rows in ground.heldout)
+    form = shifted or trainer.form()
+    heldout = ground.heldout if shifted is None else [*map(judged_half, ground.heldout)]
     name = spec.architecture.name
     model = fold(form, preprocessing, architecture=name, source=ours.SOURCE, lineage=Lineage())
-    report = evaluate_reconstruction(model, ground.heldout)
+    report = evaluate_reconstruction(model, heldout)
     found = closing_warnings(spec, report.fvu, report.l0, "held-out")
-    found += trainer.judged(form, map(preprocessing.apply, ground.heldout)).warnings()
+    found += trainer.judged(form, map(preprocessing.apply, heldout)).warnings()
     return {"fvu": report.fvu, "l0": report.l0, "warnings": [each.code for each in found]}
 
 

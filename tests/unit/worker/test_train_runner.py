@@ -11,6 +11,7 @@ import torch
 from tests.fakes.workshop import BATCH, STEPS, Workshop
 
 from saeserve.core.export.format import load_model
+from saeserve.core.training import calibrating
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
 from saeserve.registry.models import ModelRegistry
@@ -60,6 +61,16 @@ def test_how_a_target_was_met_is_among_the_figures(
         assert metrics["l0_miss"] > 0.05
         assert metrics["l0_moved"] == 0
         assert "L0_MISSED" in codes(shop, "j-1")
+
+
+def test_figures_come_from_rows_on_which_no_threshold_was_shifted(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.train("j-1", topk=None, batchtopk={"k": 4})
+    monkeypatch.setattr(calibrating, "LEAST_ROWS", 16)
+    shop.train("j-2", topk=None, batchtopk={"k": 4}, model="m2")
+    whole, half = (shop.output(job).metrics["heldout_rows"] for job in ("j-1", "j-2"))
+    assert half == pytest.approx(whole / 2, abs=2)
 
 
 def test_without_held_out_rows_a_run_is_judged_on_training_rows(shop: Workshop) -> None:

@@ -6,7 +6,8 @@ controller does. Where an L0 was asked for, the exported form's thresholds are t
 until L0 is met on held-out rows: one number for all latents, in units of what a latent adds to the
 reconstruction (pre-activation times the norm of its decoder row). ReLU has no thresholds, so that
 its biases are shifted. Only a small correction is one of the rows; a larger one would hide an SAE
-that was not trained to its L0, and is left undone (RECIPES).
+that was not trained to its L0, and is left undone (RECIPES). The shift is fitted on the first half
+of each block of held-out rows, and the closing figures come from the second.
 """
 
 from __future__ import annotations
@@ -26,20 +27,37 @@ LEAST_ROWS = 1024
 BINS = 8192
 
 
-def calibrated(form: EvaluationForm, blocks: Iterable[Tensor], asked_l0: float) -> EvaluationForm:
+def calibrated(
+    form: EvaluationForm, blocks: Iterable[Tensor], asked_l0: float
+) -> EvaluationForm | None:
     """`form` with the mean L0 `asked_l0` on these prepared rows [B, D].
 
-    The form as it is where each row has its own k, where there are fewer than LEAST_ROWS rows, and
-    where L0 would have to move by more than LARGEST_MOVE.
+    None, for the form as it is, where each row has its own k, where there are fewer than LEAST_ROWS
+    rows, and where L0 would have to move by more than LARGEST_MOVE.
     """
     if form.k is not None:
-        return form
+        return None
     margins = _Margins(form)
     for x_BD in blocks:
         margins.add(x_BD)
     if margins.rows < LEAST_ROWS or abs(margins.l0 / asked_l0 - 1) > LARGEST_MOVE:
-        return form
+        return None
     return _shifted(form, margins.level_of(asked_l0), margins.norm_F)
+
+
+def whole(block_BD: Tensor) -> Tensor:
+    """All rows of a held-out block, where nothing was fitted on any."""
+    return block_BD
+
+
+def fitting_half(block_BD: Tensor) -> Tensor:
+    """The rows of a held-out block [B, D] on which thresholds are shifted."""
+    return block_BD[: len(block_BD) // 2]
+
+
+def judged_half(block_BD: Tensor) -> Tensor:
+    """Its other rows [B, D], of other documents but for one at the cut."""
+    return block_BD[len(block_BD) // 2 :]
 
 
 class _Margins:

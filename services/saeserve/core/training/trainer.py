@@ -25,7 +25,7 @@ from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import checkpoint, dead, notices
-from saeserve.core.training.calibrating import calibrated
+from saeserve.core.training.calibrating import calibrated, fitting_half
 from saeserve.core.training.checkpoint import Environment
 from saeserve.core.training.events import (
     CheckpointCommitted,
@@ -175,12 +175,12 @@ class Trainer:
         """Latents that fired on none of the last min(10 M, half the run) tokens (DESIGN 4)."""
         return dead.final_fraction(self._state.tokens_since_fired_F, self._state.tokens)
 
-    def calibrated(self, heldout: Iterable[Tensor]) -> EvaluationForm:
-        """`form`, with the L0 that was asked for on prepared `heldout` rows: see `calibrating`."""
-        asked, form = self.spec.asked_l0, self.form()
-        if asked is None:
-            return form
-        return calibrated(form, (each.x_BD for each in self._batches_of(heldout)), asked)
+    def calibrated(self, heldout: Iterable[Tensor]) -> EvaluationForm | None:
+        """`form` with its L0 corrected on prepared `heldout` blocks, or None: see `calibrating`."""
+        if (asked := self.spec.asked_l0) is None:
+            return None
+        fitted = (each.x_BD for each in self._batches_of(map(fitting_half, heldout)))
+        return calibrated(self.form(), fitted, asked)
 
     def judged(self, form: EvaluationForm, heldout: Iterable[Tensor] | None = None) -> Judged:
         """How `form` does beside the training form on prepared `heldout` rows, without them on

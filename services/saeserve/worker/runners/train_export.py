@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -25,6 +26,7 @@ from saeserve.core.specs.model import Lineage
 from saeserve.core.specs.run_warning import RunWarning
 from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.calibrating import judged_half, whole
 from saeserve.core.training.judging import Judged
 from saeserve.core.training.trainer import Trainer
 from saeserve.jobs.record import JobWarning, Output
@@ -49,12 +51,17 @@ class Trained:
     """Which of the job's outputs it is."""
     member: MemberOf | None = None
     """Of a sweep: which member it is."""
+    rows: Callable[[Tensor], Tensor] = whole
+    """Which rows of each held-out block the closing figures come from."""
 
 
 def publish(context: RunContext, trained: Trained) -> Output:
     """Evaluate, export and publish; the same job publishes the same version however often."""
     context.check_stop()
-    form = _form(context, trained)
+    shifted = _shifted(context, trained)
+    if shifted is not None:
+        trained = dataclasses.replace(trained, rows=judged_half)
+    form = shifted or trained.trainer.form()
     model, warnings = _judged(context, trained, form, _folded(context, trained, form))
     with scratch_folder(context) as folder:
         save_model(model, folder)
@@ -67,10 +74,10 @@ def publish(context: RunContext, trained: Trained) -> Output:
     return Output(model=resource, metrics=metrics, warnings=_kept(trained, warnings))
 
 
-def _form(context: RunContext, trained: Trained) -> EvaluationForm:
+def _shifted(context: RunContext, trained: Trained) -> EvaluationForm | None:
     """With the L0 that was asked for on held-out rows, where there are any."""
     if not _evaluates(trained):
-        return trained.trainer.form()
+        return None
     return trained.trainer.calibrated(_prepared_heldout(context, trained))
 
 
@@ -161,7 +168,7 @@ def _evaluated(context: RunContext, trained: Trained, model: InferenceModel) -> 
 def _heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:
     spec, names = trained.spec, trained.layout.names
     rows = heldout(context, trained.dataset, names, spec.preprocess.norm_cut, spec.eval_rows)
-    return (block.x_BD for block in rows)
+    return (trained.rows(block.x_BD) for block in rows)
 
 
 def _prepared_heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]:

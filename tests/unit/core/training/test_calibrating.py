@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.applied import features_of
 from saeserve.core.architectures.contract import EvaluationForm
-from saeserve.core.training.calibrating import calibrated
+from saeserve.core.training.calibrating import calibrated, fitting_half, judged_half
 
 ROWS, D, F = 2048, 16, 64
 
@@ -47,32 +47,40 @@ def test_the_l0_is_the_one_asked_for_on_these_rows(threshold: float | None, rati
     form, x_BD = form_of(threshold), rows()
     asked = l0(form, x_BD) / ratio
     found = calibrated(form, [x_BD[:700], x_BD[700:]], asked)
+    assert found is not None
     assert (found.threshold_F is None) == (threshold is None)
     if threshold != 0 or ratio >= 1:
         assert l0(found, x_BD) == pytest.approx(asked, rel=2e-3)
 
 
+@given(st.integers(0, 9))
+def test_each_row_is_fitted_on_or_judged_but_not_both(count: int) -> None:
+    block_BD = torch.arange(count)[:, None]
+    assert torch.equal(torch.cat([fitting_half(block_BD), judged_half(block_BD)]), block_BD)
+
+
 @pytest.mark.parametrize("ratio", [0.5, 0.8, 1.2, 3.0])
 def test_a_large_miss_is_left_as_it_is_to_be_seen(ratio: float) -> None:
     form, x_BD = form_of(1.0), rows()
-    assert calibrated(form, [x_BD], l0(form, x_BD) / ratio) is form
+    assert calibrated(form, [x_BD], l0(form, x_BD) / ratio) is None
 
 
 def test_few_rows_and_a_k_of_each_row_change_nothing() -> None:
     x_BD = rows()
     few, k = form_of(1.0), form_of(None, k=4)
-    assert calibrated(few, [x_BD[:1000]], l0(few, x_BD) * 1.1) is few
-    assert calibrated(k, [x_BD], 3.8) is k
+    assert calibrated(few, [x_BD[:1000]], l0(few, x_BD) * 1.1) is None
+    assert calibrated(k, [x_BD], 3.8) is None
 
 
 def test_rows_on_which_nothing_fires_change_nothing() -> None:
     silent = dataclasses.replace(form_of(None), b_enc_F=torch.full((F,), -1e6))
-    assert calibrated(silent, [rows()], 5.0) is silent
+    assert calibrated(silent, [rows()], 5.0) is None
 
 
 def test_latents_are_shifted_by_what_they_add_to_the_reconstruction() -> None:
     form, x_BD = form_of(1.0), rows()
     found = calibrated(form, [x_BD], l0(form, x_BD) * 0.9)
+    assert found is not None
     assert found.threshold_F is not None
     assert form.threshold_F is not None
     shift_F = found.threshold_F - form.threshold_F
