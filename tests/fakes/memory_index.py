@@ -13,6 +13,7 @@ from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import EventsMissing, IndexUnavailable
 from saeserve.jobs.large_specs import indexed
 from saeserve.jobs.leases import HeldLease, Leadership
+from saeserve.jobs.queue import ClassQueue, Queued, in_turn
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -324,6 +325,25 @@ class MemoryIndex:
                 if entry.record.state is _S.QUEUED:
                     counts[entry.record.submission.resource_class] += 1
             return dict(counts)
+
+    def queue(self, resource_class: str) -> ClassQueue:
+        with self._reached():
+            queued = list(self._queued(resource_class))
+            submitters = sorted({entry.record.submission.owner for entry in queued})
+            turns = ((entry, self._turn(entry)) for entry in queued)
+            return ClassQueue(
+                workers=len(self.machines(resource_class)),
+                queued=len(queued),
+                order=in_turn(
+                    Queued(
+                        job=job,
+                        rank=rank,
+                        submitter=submitters.index(entry.record.submission.owner),
+                        running=running,
+                    )
+                    for entry, (rank, running, job) in turns
+                ),
+            )
 
     def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
         with self._reached():

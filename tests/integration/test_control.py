@@ -14,6 +14,9 @@ from tests.fakes.control_server import (
     run_to_the_end,
 )
 
+from saeserve.client.values import job_value
+from saeserve.core.specs.machine import Machine
+from saeserve.jobs.redis_index import RedisIndex
 from saeserve.v1 import (
     job_pb2,
     job_service_pb2,
@@ -88,6 +91,30 @@ def test_watch_and_resume(control: Control) -> None:
     again = job_service_pb2.WatchJobRequest(id=job, resume_token=events[2].token)
     resumed = list(control.jobs.WatchJob(again, timeout=TIMEOUT))
     assert [update.event for update in resumed[1:-1]] == events[3:]
+
+
+def test_a_queued_job_says_why_it_waits_everywhere(control: Control) -> None:
+    control.ready()
+    job = control.submit().job.id
+    nobody = "no live worker of class cpu; place 1 of 1 in its queue"
+    found = control.jobs.GetJob(job_service_pb2.GetJobRequest(id=job)).job
+    [listed] = control.jobs.ListJobs(job_service_pb2.ListJobsRequest()).jobs
+    updates = control.jobs.WatchJob(job_service_pb2.WatchJobRequest(id=job), timeout=TIMEOUT)
+    first = next(updates).job
+    assert {each.waiting.reason for each in (found, listed, first)} == {nobody}
+    machine = Machine(kind="two threads", memory_bytes=2**34)
+    with control.valkey.client() as client:
+        RedisIndex(client).announce("cpu", "w-1", machine, 60.0)
+    again = next(update.job for update in updates if update.HasField("job"))
+    assert again.state == job_pb2.JOB_STATE_QUEUED
+    assert again.waiting.workers == 1
+    value = job_value(again)
+    assert value.waiting is not None
+    assert (value.waiting.place, value.waiting.workers) == (1, 1)
+    run_to_the_end(control, job)
+    last = [update.job for update in updates if update.HasField("job")][-1]
+    assert last.state == job_pb2.JOB_STATE_SUCCEEDED
+    assert not last.HasField("waiting")
 
 
 def test_watch_refuses_what_is_not_its_own(control: Control) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from saeserve.client.values import instant, plain
+from saeserve.client.wire import instant, plain
 from saeserve.v1 import dataset_pb2
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from saeserve.client.values import RunWarning, instant
+from saeserve.client.values import RunWarning
+from saeserve.client.wire import instant
 from saeserve.v1 import model_pb2
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from saeserve.client.evaluations import evaluation_value
+from saeserve.client.waiting import Waiting, waiting_value
+from saeserve.client.wire import instant, plain
 from saeserve.v1 import job_pb2
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
@@ -96,6 +97,8 @@ class Job:
     etag: str
     warnings: tuple[RunWarning, ...] = ()
     """What the submitter was warned of, and what was found when the job ended."""
+    waiting: Waiting | None = None
+    """Why it does not run yet, while it is QUEUED or BLOCKED."""
 
     @property
     def done(self) -> bool:
@@ -115,16 +118,6 @@ class JobEvent:
     token: str
     member: str = ""
     """Of a sweep: the name of the member's model that the event is about."""
-
-
-def plain(message: Message) -> dict[str, Any]:
-    """A message as plain data with the API's own field names."""
-    return MessageToDict(message, preserving_proto_field_name=True)
-
-
-def instant(stamp: Timestamp) -> datetime | None:
-    """A timestamp off the wire; None when it is unset."""
-    return stamp.ToDatetime(UTC) if stamp.seconds else None
 
 
 def job_value(job: job_pb2.Job) -> Job:
@@ -150,6 +143,7 @@ def job_value(job: job_pb2.Job) -> Job:
         ended=instant(job.end_time),
         etag=job.etag,
         warnings=warning_values(job.warnings),
+        waiting=waiting_value(job.waiting) if job.HasField("waiting") else None,
     )
 
 
@@ -184,34 +178,6 @@ def _output(output: job_pb2.JobOutput) -> JobOutput:
         output.exported,
         dict(output.metrics),
     )
-
-
-def evaluation_value(report: job_pb2.EvaluationReport) -> dict[str, Any]:
-    """An evaluation as plain data, every number a number."""
-    return {
-        "metrics": dict(report.metrics),
-        "density": [
-            {"lower": bin.log10_lower, "upper": bin.log10_upper, "latents": bin.latents}
-            for bin in report.density
-        ],
-        "features": [
-            {
-                "feature": feature.feature,
-                "frequency": feature.frequency,
-                "contexts": [
-                    {
-                        "before": context.before,
-                        "token": context.token,
-                        "after": context.after,
-                        "activation": context.activation,
-                        "document": context.document,
-                    }
-                    for context in feature.contexts
-                ],
-            }
-            for feature in report.features
-        ],
-    }
 
 
 def event_value(event: job_pb2.JobEvent) -> JobEvent:

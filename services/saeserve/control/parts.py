@@ -17,6 +17,7 @@ from saeserve.control.handlers.resources import Resources
 from saeserve.control.handlers.submit import SubmitPolicy, Submitter
 from saeserve.control.handlers.transfers import TransferHandlers
 from saeserve.control.handlers.usage import LiveUse
+from saeserve.control.handlers.waiting import WaitingRoom
 from saeserve.control.handlers.watch import Watcher
 from saeserve.control.servicers.jobs import JobHandlers
 from saeserve.control.settings import ControlSettings
@@ -73,6 +74,7 @@ def make_parts(
         canceller=Canceller(ledger, index, publication, etag),
         watcher=Watcher(catalog, index, ledger),
         deleter=Deleter(catalog, ledger, index, publication.apply),
+        waiting=WaitingRoom(index),
     )
     return Parts(
         ledger=ledger,

@@ -8,6 +8,7 @@ from typing import Protocol
 from saeserve.core.specs.machine import Machine
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.leases import HeldLease, Leadership
+from saeserve.jobs.queue import ClassQueue
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -154,6 +155,10 @@ class JobIndex(Protocol):
 
     def runnable(self) -> dict[str, int]:
         """QUEUED jobs of each resource class that has any."""
+        ...
+
+    def queue(self, resource_class: str) -> ClassQueue:
+        """The queue of a class: its live workers, and its jobs in the order of their turns."""
         ...
 
     def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from saeserve.core.specs.machine import Machine
 from saeserve.jobs.leases import HeldLease
+from saeserve.jobs.queue import ClassQueue, Queued, in_turn
 from saeserve.jobs.record import (
     Event,
     Failure,
@@ -111,3 +112,14 @@ def leases_of(told: Sequence[str]) -> Iterator[HeldLease]:
     """Leases as `leases.lua` lists them."""
     for job, mark, ttl_ms in zip(told[::3], told[1::3], told[2::3], strict=True):
         yield HeldLease(job=job, mark=mark, ttl_s=int(ttl_ms) / 1000 if ttl_ms else None)
+
+
+def queue_of(told: Sequence[str]) -> ClassQueue:
+    """A queue as `queue.lua` lists it."""
+    workers, queued, *rest = told
+    jobs = zip(rest[::4], rest[1::4], rest[2::4], rest[3::4], strict=True)
+    order = in_turn(
+        Queued(job=job, rank=int(rank), submitter=int(submitter), running=int(running))
+        for job, rank, submitter, running in jobs
+    )
+    return ClassQueue(workers=int(workers), queued=int(queued), order=order)

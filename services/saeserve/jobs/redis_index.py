@@ -14,6 +14,7 @@ import redis
 from saeserve.core.specs.machine import Machine
 from saeserve.jobs.large_specs import INDEXED_CHARACTERS, indexed
 from saeserve.jobs.leases import HeldLease, Leadership
+from saeserve.jobs.queue import LOOKED_AT, ClassQueue
 from saeserve.jobs.record import (
     Beat,
     Event,
@@ -31,6 +32,7 @@ from saeserve.jobs.redis_fields import (
     leases_of,
     machines_of,
     outputs_json,
+    queue_of,
     to_fields,
 )
 from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
@@ -168,6 +170,10 @@ class RedisIndex(RedisStreams):
         """QUEUED jobs of each resource class that has any."""
         counts = table(self._scripts.words("runnable"))
         return {name: int(count) for name, count in counts.items() if count != "0"}
+
+    def queue(self, resource_class: str) -> ClassQueue:
+        """The queue of a class; see `JobIndex.queue`."""
+        return queue_of(self._scripts.words("queue", resource_class, LOOKED_AT))
 
     def lead(self, name: str, owner: str, silent: Leadership | None = None) -> Leadership:
         """Take or keep the leadership; see `JobIndex.lead`."""

@@ -29,6 +29,7 @@ _NAMES = (
     "leases",
     "machines",
     "put",
+    "queue",
     "read",
     "release",
     "remove",

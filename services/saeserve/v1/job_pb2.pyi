@@ -107,6 +107,7 @@ class Job(_message.Message):
     MEMBER_ERRORS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     SPEC_CUT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     owner: _builtins.str
@@ -161,6 +162,10 @@ class Job(_message.Message):
         sweep once a member.
         """
 
+    @_builtins.property
+    def waiting(self) -> Global___Waiting:
+        """Set while the state is QUEUED or BLOCKED."""
+
     def __init__(
         self,
         *,
@@ -185,14 +190,55 @@ class Job(_message.Message):
         member_errors: _abc.Iterable[Global___MemberError] | None = ...,
         warnings: _abc.Iterable[Global___JobWarning] | None = ...,
         spec_cut: _builtins.bool = ...,
+        waiting: Global___Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "resolved_spec", b"resolved_spec", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "resolved_spec", b"resolved_spec", "spec", b"spec", "start_time", b"start_time", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "spec_cut", b"spec_cut", "start_time", b"start_time", "state", b"state", "waits_for", b"waits_for", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "spec_cut", b"spec_cut", "start_time", b"start_time", "state", b"state", "waiting", b"waiting", "waits_for", b"waits_for", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Waiting(_message.Message):
+    """Why a job does not run yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """For people, e.g. "no live worker of class gpu; place 1 of 3 in its queue"."""
+    workers: _builtins.int
+    """Live workers of the job's resource class."""
+    place: _builtins.int
+    """Place in the queue of its class, from 1; 0 where it is not known. Jobs of submitters that have
+    fewer running may still be added before it.
+    """
+    queued: _builtins.int
+    """Jobs in that queue."""
+    returned: _builtins.str
+    """Why it went back into the queue, e.g. STALLED or DRAINED; empty before its first attempt."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        workers: _builtins.int = ...,
+        place: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        returned: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "queued", b"queued", "reason", b"reason", "returned", b"returned", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Waiting: _TypeAlias = Waiting  # noqa: Y015
 
 @_typing.final
 class JobWarning(_message.Message):

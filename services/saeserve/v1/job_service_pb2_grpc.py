@@ -107,7 +107,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """The job as it is, then its events; ends after the event that makes it terminal.
+        """The job as it is, then its events; ends after the event that makes it terminal. While it waits,
+        it comes again whenever the reason for that changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

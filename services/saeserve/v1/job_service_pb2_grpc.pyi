@@ -45,7 +45,9 @@ class JobServiceStub:
     FAILED_PRECONDITION for one that has not ended, or that a live job waits for.
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
-    """The job as it is, then its events; ends after the event that makes it terminal."""
+    """The job as it is, then its events; ends after the event that makes it terminal. While it waits,
+    it comes again whenever the reason for that changes.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -64,7 +66,9 @@ class JobServiceAsyncStub(JobServiceStub):
     FAILED_PRECONDITION for one that has not ended, or that a live job waits for.
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """The job as it is, then its events; ends after the event that makes it terminal."""
+    """The job as it is, then its events; ends after the event that makes it terminal. While it waits,
+    it comes again whenever the reason for that changes.
+    """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Queued jobs: submit, look, watch, cancel, delete."""
@@ -116,6 +120,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
-        """The job as it is, then its events; ends after the event that makes it terminal."""
+        """The job as it is, then its events; ends after the event that makes it terminal. While it waits,
+        it comes again whenever the reason for that changes.
+        """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

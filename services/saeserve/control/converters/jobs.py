@@ -10,6 +10,7 @@ from saeserve.control.converters.specs import spec_message
 from saeserve.control.converters.times import timestamp
 from saeserve.core.specs.memory import Plan
 from saeserve.jobs.large_specs import shortened
+from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import Failure, JobRecord, Output, Progress
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import InvalidInput
@@ -23,8 +24,13 @@ _UNTAGGED = {"progress", "revision", "beats", "spec_cut", "owner_id"}
 """Parts of a record that change without the job changing for its submitter."""
 
 
-def job_message(record: JobRecord, spec_characters: int = ANSWERED) -> job_pb2.Job:
-    """The job as the API tells it; specs with more than about `spec_characters` are shortened."""
+def job_message(
+    record: JobRecord, waiting: Waiting | None = None, spec_characters: int = ANSWERED
+) -> job_pb2.Job:
+    """The job as the API tells it; specs with more than about `spec_characters` are shortened.
+
+    `waiting`: why it does not run yet.
+    """
     record = shortened(record, spec_characters)
     submission = record.submission
     return job_pb2.Job(
@@ -56,12 +62,13 @@ def job_message(record: JobRecord, spec_characters: int = ANSWERED) -> job_pb2.J
             for each in record.warnings
         ],
         spec_cut=record.spec_cut,
+        waiting=job_pb2.Waiting(**waiting.model_dump()) if waiting else None,
     )
 
 
-def listed_message(record: JobRecord) -> job_pb2.Job:
+def listed_message(record: JobRecord, waiting: Waiting | None = None) -> job_pb2.Job:
     """The job as a listing tells it: without what GetJob is for."""
-    message = job_message(record, LISTED)
+    message = job_message(record, waiting, LISTED)
     for output in message.outputs:
         # Touching the field of another kind would make an evaluation of the output.
         if output.HasField("evaluation"):

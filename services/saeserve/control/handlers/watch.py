@@ -26,11 +26,13 @@ class Seen:
 @dataclass(frozen=True)
 class News:
     """What a look brought: events lost before `events` (None: none; 0: an unknown number), the
-    events, where the watch stands now, and the job as it ended once nothing more will come."""
+    events, where the watch stands now, the job as it was just before, and as it ended once nothing
+    more will come."""
 
     lost: int | None
     events: Sequence[Seen]
     cursor: Cursor
+    record: JobRecord
     ended: JobRecord | None
 
 
@@ -66,7 +68,8 @@ class Watcher:
             lost = found[0].sequence - after - 1
         seen = [Seen(Cursor(generation, each.sequence), each.event) for each in found]
         ended = record if record.state in TERMINAL and len(found) < _BATCH else None
-        return News(lost, seen, seen[-1].cursor if seen else Cursor(generation, after), ended)
+        now = seen[-1].cursor if seen else Cursor(generation, after)
+        return News(lost, seen, now, record, ended)
 
     def _from_store(self, record: JobRecord, cursor: Cursor, last: int) -> News:
         """The rest of a job whose events the index keeps no more: that they are gone, then all
@@ -79,7 +82,7 @@ class Watcher:
             for number, event in enumerate(left[:_BATCH], start=1)
         ]
         if len(left) > _BATCH:
-            return News(lost, seen, seen[-1].cursor, None)
+            return News(lost, seen, seen[-1].cursor, record, None)
         if seen:
             seen[-1] = Seen(end, seen[-1].event)
-        return News(lost, seen, end, record)
+        return News(lost, seen, end, record, record)

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from typing_extensions import override
 
-from saeserve.control.converters.events import event_message, gap_message
 from saeserve.control.converters.jobs import job_message, listed_message, plan_message, state_of
 from saeserve.control.converters.pages import fitting
 from saeserve.control.converters.specs import to_plain
-from saeserve.control.converters.tokens import (
-    Cursor,
-    page_after,
-    page_size,
-    page_token,
-    resume_cursor,
-)
+from saeserve.control.converters.tokens import page_after, page_size, page_token
 from saeserve.control.handlers.bounds import MAX_CONDITIONS, check_count
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.deleting import Deleter
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.submit import Submitter
-from saeserve.control.handlers.watch import News, Watcher
+from saeserve.control.handlers.waiting import WaitingRoom
+from saeserve.control.handlers.watch import Watcher
 from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.pools import Pools
+from saeserve.control.servicers.watching import Watching
 from saeserve.core.specs.jobs import JOB_KINDS
 from saeserve.jobs.record import JobFilter
-from saeserve.platform.errors import InvalidInput, Unavailable
+from saeserve.platform.errors import InvalidInput
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import job_service_pb2 as pb
 from saeserve.v1 import job_service_pb2_grpc as pb_grpc
@@ -47,6 +42,7 @@ class JobHandlers:
     canceller: Canceller
     watcher: Watcher
     deleter: Deleter
+    waiting: WaitingRoom
 
 
 class JobServicer(pb_grpc.JobServiceServicer):
@@ -58,23 +54,21 @@ class JobServicer(pb_grpc.JobServiceServicer):
         """`stopping` ends watches, which would hold up a stop; they look each `watch_seconds`."""
         self._handlers = handlers
         self._pools = pools
-        self._stopping = stopping
-        self._watch_seconds = watch_seconds
+        self._watching = Watching(
+            handlers.watcher, handlers.waiting, pools, stopping, watch_seconds
+        )
 
     @override
     async def SubmitJob(
         self, request: pb.SubmitJobRequest, context: Context
     ) -> pb.SubmitJobResponse:
         """Record a job and queue it."""
-        order = order_of(request)
-        record, plan = await self._pools.call(self._handlers.submitter.submit, order)
-        return pb.SubmitJobResponse(job=job_message(record), plan=plan_message(plan))
+        return await self._pools.call(self._submit, request)
 
     @override
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """The job as it is."""
-        record = await self._pools.call(self._handlers.catalog.get, request.id)
-        return pb.GetJobResponse(job=job_message(record))
+        return await self._pools.call(self._get, request)
 
     @override
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
@@ -103,38 +97,26 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """The job, its events, and the job again once it has ended."""
-        job, watcher = request.id, self._handlers.watcher
-        record = await self._pools.watch(watcher.job, job)
-        cursor = resume_cursor(request.resume_token, job)
-        yield pb.WatchJobResponse(job=job_message(record))
-        while True:
-            news = await self._pools.watch(watcher.look, job, cursor)
-            for update in _updates(job, cursor, news):
-                yield update
-            if news.ended is not None:
-                return
-            cursor = news.cursor
-            if not news.events:
-                await self._pause()
+        async for update in self._watching.updates(request):
+            yield update
 
-    async def _pause(self) -> None:
-        """Wait for the next look. Raises Unavailable when the server stops."""
-        try:
-            await asyncio.wait_for(self._stopping.wait(), self._watch_seconds)
-        except TimeoutError:
-            return
-        raise Unavailable(
-            "the server is stopping",
-            reason="STOPPING",
-            remedy="watch again with the token of the last event",
-        )
+    def _submit(self, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
+        record, plan = self._handlers.submitter.submit(order_of(request))
+        # A job that is only planned waits for nothing.
+        waiting = self._handlers.waiting.of(record) if record.id else None
+        return pb.SubmitJobResponse(job=job_message(record, waiting), plan=plan_message(plan))
+
+    def _get(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
+        record = self._handlers.catalog.get(request.id)
+        return pb.GetJobResponse(job=job_message(record, self._handlers.waiting.of(record)))
 
     def _list(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         wanted = _filter_of(request.filter)
         scope = f"jobs:{request.filter.SerializeToString(deterministic=True).hex()}"
         after = page_after(request.page_token, scope)
         records, last = self._handlers.catalog.page(wanted, page_size(request.page_size), after)
-        jobs = fitting(listed_message(record) for record in records)
+        waiting = self._handlers.waiting.each(records)
+        jobs = fitting(listed_message(record, waiting.get(record.id)) for record in records)
         last = last if len(jobs) == len(records) else jobs[-1].id
         return pb.ListJobsResponse(jobs=jobs, next_page_token=page_token(scope, last))
 
@@ -175,14 +157,3 @@ def _filter_of(message: pb.JobFilter) -> JobFilter:
         owner=message.owner,
         labels=dict(message.labels),
     )
-
-
-def _updates(job: str, cursor: Cursor, news: News) -> Iterator[pb.WatchJobResponse]:
-    if news.lost is not None:
-        yield pb.WatchJobResponse(event=gap_message(job, cursor, news.lost))
-    for seen in news.events:
-        event = event_message(job, seen.cursor, seen.event)
-        if event is not None:
-            yield pb.WatchJobResponse(event=event)
-    if news.ended is not None:
-        yield pb.WatchJobResponse(job=job_message(news.ended))
