@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 from tests.fakes.control_server import (
@@ -20,6 +21,7 @@ from saeserve.jobs.redis_index import RedisIndex
 from saeserve.v1 import (
     job_pb2,
     job_service_pb2,
+    spec_pb2,
 )
 
 
@@ -44,6 +46,35 @@ def test_submit_get_and_list(control: Control) -> None:
     assert [each.id for each in listed.jobs] == [job.id]
     everything = control.jobs.ListJobs(job_service_pb2.ListJobsRequest())
     assert [each.id for each in everything.jobs] == [other.id, job.id]
+
+
+def test_a_job_says_where_each_value_comes_from_that_was_not_given(control: Control) -> None:
+    control.ready()
+    spec: dict[str, Any] = {
+        "dataset": "acts",
+        "preset": "gemma-scope",
+        "d_sae": 4096,
+        "tokens": 200_000,
+    }
+
+    def send(**changes: Any) -> job_service_pb2.SubmitJobResponse:  # noqa: ANN401 - any field
+        wanted = spec_pb2.JobSpec(train=spec_pb2.TrainSpec(**spec))
+        return control.jobs.SubmitJob(job_service_pb2.SubmitJobRequest(spec=wanted, **changes))
+
+    answer = send()
+    told = {each.field: each for each in answer.job.field_sources}
+    batch = told["batch_size"]
+    assert (batch.value, batch.replaced, batch.origin) == ("256", "4096", "preset_changed")
+    assert "500 steps" in batch.reason
+    assert (told["source"].value, told["source"].origin) == ('"x"', "fitted")
+    assert (told["optimizer.lr"].value, told["optimizer.lr"].origin) == ("7e-05", "preset")
+    assert not set(spec) & set(told)
+    assert list(answer.plan.field_sources) == list(answer.job.field_sources)
+    assert control.get(answer.job.id).field_sources == answer.job.field_sources
+    planned = send(validate_only=True)
+    assert list(planned.plan.field_sources) == list(answer.plan.field_sources)
+    [listed] = control.jobs.ListJobs(job_service_pb2.ListJobsRequest()).jobs
+    assert not listed.field_sources
 
 
 def test_pages_and_their_tokens(control: Control) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from saeserve.cli import specs
+from saeserve.cli.field_sources import field_sources_text, preset_of
 from saeserve.cli.output import (
     Json,
     connect,
@@ -50,14 +51,14 @@ def plan(
     if as_json:
         print_json({"resolved_spec": job.resolved_spec, "plan": planned})
     else:
-        _print(planned)
+        _print(planned, preset_of(job))
         print_json(job.resolved_spec)
     if planned.refusal is not None:
         _print_refusal(planned.refusal)
         raise typer.Exit(1)
 
 
-def _print(planned: Plan) -> None:
+def _print(planned: Plan, preset: str) -> None:
     print_fields(
         [
             ("parameters", f"{planned.parameters:,}"),
@@ -67,6 +68,7 @@ def _print(planned: Plan) -> None:
             ("speed", _speed(planned)),
             ("time", _time(planned)),
             ("models", "\n".join(planned.models)),
+            ("not given", field_sources_text(planned.field_sources, preset)),
             ("notes", "\n".join(planned.notes)),
             ("warnings", warnings_text(planned.warnings)),
         ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from saeserve.cli.field_sources import field_sources_text, preset_of
 from saeserve.cli.output import connect, console, errors, print_json, warnings_text
 from saeserve.cli.watching import follow
 
@@ -36,6 +37,8 @@ def send(
         )
         for warning in () if as_json else job.warnings:
             errors.print(Text(warnings_text([warning]), style="yellow"))
+        if job.field_sources and not as_json:
+            errors.print(field_sources_text(job.field_sources, preset_of(job)), highlight=False)
         if watch:
             follow(client, job.id, as_json)
         elif as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from saeserve.cli.field_sources import field_sources_text, preset_of
 from saeserve.cli.output import (
     ago,
     console,
@@ -36,6 +37,7 @@ def show_job(job: Job, as_json: bool) -> None:
             ("waits for", ", ".join(job.waits_for)),
             ("metrics", metrics_text(job.progress.metrics)),
             ("made", made(job)),
+            ("not given", field_sources_text(job.field_sources, preset_of(job))),
             ("warnings", warnings_text(job.warnings)),
         ]
     )

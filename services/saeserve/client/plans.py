@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from saeserve.client.field_sources import FieldSource, field_sources
 from saeserve.client.values import RunWarning, warning_values
 from saeserve.v1 import job_pb2
 
@@ -45,6 +46,8 @@ class Plan:
     refusal: Refusal | None
     warnings: tuple[RunWarning, ...] = ()
     """What looks wrong and does not forbid the job."""
+    field_sources: tuple[FieldSource, ...] = ()
+    """Of the fields that were not given, or were changed."""
 
 
 def plan_value(plan: job_pb2.Plan) -> Plan:
@@ -66,6 +69,7 @@ def plan_value(plan: job_pb2.Plan) -> Plan:
         seconds=plan.seconds if plan.HasField("seconds") else None,
         refusal=_refusal(plan.refusal) if plan.HasField("refusal") else None,
         warnings=warning_values(plan.warnings),
+        field_sources=field_sources(plan.field_sources),
     )
 
 

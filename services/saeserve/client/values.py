@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from saeserve.client.evaluations import evaluation_value
+from saeserve.client.field_sources import FieldSource, field_sources
 from saeserve.client.waiting import Waiting, waiting_value
 from saeserve.client.wire import instant, plain
 from saeserve.v1 import job_pb2
@@ -99,6 +100,8 @@ class Job:
     """What the submitter was warned of, and what was found when the job ended."""
     waiting: Waiting | None = None
     """Why it does not run yet, while it is QUEUED or BLOCKED."""
+    field_sources: tuple[FieldSource, ...] = ()
+    """Of the fields that were not given, or were changed; empty in listings."""
 
     @property
     def done(self) -> bool:
@@ -144,6 +147,7 @@ def job_value(job: job_pb2.Job) -> Job:
         etag=job.etag,
         warnings=warning_values(job.warnings),
         waiting=waiting_value(job.waiting) if job.HasField("waiting") else None,
+        field_sources=field_sources(job.field_sources),
     )
 
 

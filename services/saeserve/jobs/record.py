@@ -28,6 +28,20 @@ class JobWarning(Value):
     """Of a sweep: name of the model that it is about; empty when about the job."""
 
 
+class FieldSource(Value):
+    """Where the value of a field of the resolved spec comes from that was not given, or changed.
+
+    Values are JSON texts; `core/specs/field_sources.py` says what the rest means.
+    """
+
+    field: str
+    value: str = ""
+    origin: str
+    replaced: str = ""
+    reason: str = ""
+    member: str = ""
+
+
 class Submission(Value):
     """What `jobs/<id>/job.json` holds: written once, before submit answers OK."""
 
@@ -46,6 +60,8 @@ class Submission(Value):
     max_attempts: int = 3
     warnings: tuple[JobWarning, ...] = ()
     """What the submitter was warned of."""
+    field_sources: tuple[FieldSource, ...] = ()
+    """Of jobs of releases that did not record them: none."""
     created: float
     """Seconds since the epoch."""
 

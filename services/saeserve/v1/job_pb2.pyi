@@ -108,6 +108,7 @@ class Job(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     SPEC_CUT_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    FIELD_SOURCES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     owner: _builtins.str
@@ -166,6 +167,12 @@ class Job(_message.Message):
     def waiting(self) -> Global___Waiting:
         """Set while the state is QUEUED or BLOCKED."""
 
+    @_builtins.property
+    def field_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldSource]:
+        """Where the values of resolved_spec come from that the submitter did not give, or that were
+        changed. Not in listings.
+        """
+
     def __init__(
         self,
         *,
@@ -191,10 +198,11 @@ class Job(_message.Message):
         warnings: _abc.Iterable[Global___JobWarning] | None = ...,
         spec_cut: _builtins.bool = ...,
         waiting: Global___Waiting | None = ...,
+        field_sources: _abc.Iterable[Global___FieldSource] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "resolved_spec", b"resolved_spec", "spec", b"spec", "start_time", b"start_time", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "spec_cut", b"spec_cut", "start_time", b"start_time", "state", b"state", "waiting", b"waiting", "waits_for", b"waits_for", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "field_sources", b"field_sources", "id", b"id", "labels", b"labels", "max_attempts", b"max_attempts", "member_errors", b"member_errors", "outputs", b"outputs", "owner", b"owner", "priority", b"priority", "progress", b"progress", "resolved_spec", b"resolved_spec", "resource_class", b"resource_class", "spec", b"spec", "spec_cut", b"spec_cut", "start_time", b"start_time", "state", b"state", "waiting", b"waiting", "waits_for", b"waits_for", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -268,6 +276,50 @@ class JobWarning(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobWarning: _TypeAlias = JobWarning  # noqa: Y015
+
+@_typing.final
+class FieldSource(_message.Message):
+    """A field of a job's resolved_spec, its value, and where that comes from. Values are JSON texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Path below the job's kind, such as "optimizer.lr"."""
+    value: _builtins.str
+    """Empty while it is not known, because the data set is not READY yet."""
+    origin: _builtins.str
+    """"default" (a constant), "fitted" (computed from the run, the data or other fields), "preset" (as
+    published), "preset_changed" (the preset has `replaced`) or "adjusted" (`replaced` was given).
+    """
+    replaced: _builtins.str
+    """What the preset has, or what was given, where value is another."""
+    reason: _builtins.str
+    """Why, where the origin does not say it."""
+    member: _builtins.str
+    """Of a sweep: name of the model that it is about; empty when it holds for all of the job."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        value: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        replaced: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        member: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "member", b"member", "origin", b"origin", "reason", b"reason", "replaced", b"replaced", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldSource: _TypeAlias = FieldSource  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -657,6 +709,7 @@ class Plan(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    FIELD_SOURCES_FIELD_NUMBER: _builtins.int
     parameters: _builtins.int
     memory_bytes: _builtins.int
     """Peak of the whole job; on an accelerator, of its memory."""
@@ -686,6 +739,10 @@ class Plan(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobWarning]:
         """What looks wrong and does not forbid the job; kept with the job once it is submitted."""
 
+    @_builtins.property
+    def field_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldSource]:
+        """As in the Job."""
+
     def __init__(
         self,
         *,
@@ -701,10 +758,11 @@ class Plan(_message.Message):
         refusal: Global___Refusal | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[Global___JobWarning] | None = ...,
+        field_sources: _abc.Iterable[Global___FieldSource] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "refusal", b"refusal", "seconds", b"seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "disk_bytes", b"disk_bytes", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "refusal", b"refusal", "seconds", b"seconds", "steps", b"steps", "tokens_per_second", b"tokens_per_second", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "disk_bytes", b"disk_bytes", "field_sources", b"field_sources", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "refusal", b"refusal", "seconds", b"seconds", "steps", b"steps", "tokens_per_second", b"tokens_per_second", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__machine_memory_bytes: _TypeAlias = _typing.Literal["machine_memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__machine_memory_bytes: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes"]  # noqa: Y015

@@ -63,12 +63,16 @@ def job_message(
         ],
         spec_cut=record.spec_cut,
         waiting=job_pb2.Waiting(**waiting.model_dump()) if waiting else None,
+        field_sources=[
+            job_pb2.FieldSource(**each.model_dump()) for each in submission.field_sources
+        ],
     )
 
 
 def listed_message(record: JobRecord, waiting: Waiting | None = None) -> job_pb2.Job:
     """The job as a listing tells it: without what GetJob is for."""
     message = job_message(record, waiting, LISTED)
+    del message.field_sources[:]
     for output in message.outputs:
         # Touching the field of another kind would make an evaluation of the output.
         if output.HasField("evaluation"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from saeserve.control.handlers.check_continuation import pinned
 from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
 from saeserve.core.errors import DataMismatchError, SpecError
+from saeserve.core.specs.field_sources import sources_of_training
 from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.judging import check_widths, judged_sources
 from saeserve.core.specs.layout import Layout, layout_of
@@ -21,18 +24,22 @@ _FIELD = "spec.evaluate"
 
 
 def check_train(
-    spec: TrainSpec, inputs: Inputs, upstream: Upstream, fleet: Fleet
+    given: Mapping[str, object], spec: TrainSpec, inputs: Inputs, upstream: Upstream, fleet: Fleet
 ) -> tuple[TrainSpec, Plan]:
-    """The resolved spec and the plan; while the data set is PENDING, the worker resolves."""
+    """The resolved spec and the plan of `spec`, which was `given` as plain fields; while the data
+    set is PENDING, the worker resolves."""
     manifest = inputs.manifest(spec.dataset, upstream, "spec.train.dataset")
     if manifest is None:
         resolved = _pinned(settled(spec), None, inputs, upstream)
+        members = resolved.members
         plan = plan_training(spec, resolved, None)
     else:
         layout = _layout(spec, manifest)
         resolved = _pinned(layout.resolve(spec), layout, inputs, upstream)
+        members = layout.members(resolved)
         plan = _plan(spec, resolved, layout, manifest, fleet)
-    return resolved, plan.model_copy(update={"models": resolved.models})
+    sources = sources_of_training(given, members)
+    return resolved, plan.model_copy(update={"models": resolved.models, "field_sources": sources})
 
 
 def _pinned(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from saeserve.control.handlers.check_data import check_harvest, check_ingest
 from saeserve.control.handlers.check_interchange import check_export, check_import
 from saeserve.control.handlers.check_model import check_evaluate, check_train
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.core.errors import SpecError
+from saeserve.core.specs.field_sources import sources_of
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.machine import Fleet
 from saeserve.core.specs.memory import Plan
@@ -27,13 +29,20 @@ def parse_spec(spec: Mapping[str, object]) -> JobSpec:
 
 
 def checked(
-    spec: JobSpec, inputs: Inputs, upstream: Upstream, fleet: Fleet
+    given: Mapping[str, object], spec: JobSpec, inputs: Inputs, upstream: Upstream, fleet: Fleet
 ) -> tuple[JobSpec, Plan]:
-    """The resolved spec and its plan on the workers of its class. Raises ServiceErrors naming the
-    field that cannot be."""
+    """The resolved form of `spec`, which was `given` as plain fields, and its plan on the workers
+    of its class. Raises ServiceErrors naming the field that cannot be."""
+    fields = cast("Mapping[str, object]", given[spec.kind])
     if spec.train is not None:
-        train, plan = check_train(spec.train, inputs, upstream, fleet)
+        train, plan = check_train(fields, spec.train, inputs, upstream, fleet)
         return JobSpec(train=train), plan
+    resolved, plan = _checked(spec, inputs, upstream)
+    sources = sources_of(fields, resolved.to_json()[spec.kind])
+    return resolved, plan.model_copy(update={"field_sources": sources})
+
+
+def _checked(spec: JobSpec, inputs: Inputs, upstream: Upstream) -> tuple[JobSpec, Plan]:
     if spec.evaluate is not None:
         evaluate, plan = check_evaluate(spec.evaluate, inputs, upstream)
         return JobSpec(evaluate=evaluate), plan

@@ -20,7 +20,14 @@ from saeserve.jobs.ids import new_job_id
 from saeserve.jobs.layout import job_key, request_key
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
-from saeserve.jobs.record import Failure, JobRecord, JobWarning, Result, Submission
+from saeserve.jobs.record import (
+    Failure,
+    FieldSource,
+    JobRecord,
+    JobWarning,
+    Result,
+    Submission,
+)
 from saeserve.jobs.states import TERMINAL, JobState
 from saeserve.jobs.submitting import Request
 from saeserve.platform.errors import Conflict, FailedPrecondition
@@ -75,7 +82,7 @@ class Submitter:
         upstream = self._upstream(order)
         resource_class = device_class(spec, self._auto_class)
         fleet = with_speeds(fleet_of(self._index, resource_class), spec, self._speeds)
-        resolved, plan = checked(spec, self._inputs, upstream, fleet)
+        resolved, plan = checked(order.spec, spec, self._inputs, upstream, fleet)
         submission = self._submission(order, resolved, plan, resource_class)
         if order.validate_only:
             return self._record(submission.model_copy(update={"id": ""})), plan
@@ -137,6 +144,7 @@ class Submitter:
             waits_for=order.waits_for,
             max_attempts=order.max_attempts or self._policy.max_attempts,
             warnings=tuple(JobWarning(**each.model_dump()) for each in plan.warnings),
+            field_sources=tuple(FieldSource(**each.model_dump()) for each in plan.field_sources),
             created=now,
         )
 

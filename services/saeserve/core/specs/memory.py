@@ -12,11 +12,11 @@ from pydantic import Field
 
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.before_run import warnings_of_job
+from saeserve.core.specs.field_sources import FieldSource
 from saeserve.core.specs.fitting import Refusal, gib, refusal
 from saeserve.core.specs.footprint import STEP, Footprint, Part
 from saeserve.core.specs.holdings import footprint_of
 from saeserve.core.specs.machine import Fleet, Machine
-from saeserve.core.specs.presets import changes_of
 from saeserve.core.specs.run_warning import JobWarning
 from saeserve.core.specs.sizes import TrainingData, parameters_of
 from saeserve.core.specs.speed import nearest, training_seconds
@@ -74,6 +74,8 @@ class Plan(Spec):
     """Set where the job would be refused."""
     warnings: tuple[JobWarning, ...] = ()
     """What looks wrong and does not forbid the job."""
+    field_sources: tuple[FieldSource, ...] = ()
+    """Where the values of fields come from that were not given, or were changed."""
 
 
 def plan_training(
@@ -207,7 +209,7 @@ def _speed_note(
 
 
 def _spec_notes(asked: TrainSpec, resolved: TrainSpec) -> list[str]:
-    notes = changes_of(resolved.preset, resolved.to_json()) if resolved.preset else []
+    notes: list[str] = []
     if resolved.dead_window_tokens < asked.dead_window_tokens:
         notes.append(
             f"dead_window_tokens is lowered from {asked.dead_window_tokens} to "

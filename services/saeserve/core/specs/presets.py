@@ -24,6 +24,8 @@ PRESET_TOKENS = 100_000_000
 """Rows that a preset trains on unless told: between dictionary_learning's demo (50 M) and
 SAEBench's baselines (500 M). The published runs below saw billions; set `tokens` when you have
 them, or have less."""
+WIDTH_OF_INITIAL = 8
+"""Latents of d_sae for each that fires at the start, at least, for a published number of those."""
 
 
 @dataclass(frozen=True)
@@ -198,31 +200,11 @@ def _fitted(under: Fields, own: Fields) -> Fields:
     if "batch_size" in own or under["batch_size"] != published:
         under.pop("micro_batch_size", None)
     jumprelu = _tree(under.get("jumprelu")) or {}
-    if "initial_l0" in jumprelu and isinstance(d_sae, int) and d_sae < 8 * jumprelu["initial_l0"]:
+    widest = WIDTH_OF_INITIAL * jumprelu.get("initial_l0", 0)
+    if isinstance(d_sae, int) and d_sae < widest:
         del jumprelu["initial_l0"]
         under = under | {"jumprelu": jumprelu}
     return under
-
-
-def changes_of(name: str, resolved: Mapping[str, Any]) -> list[str]:
-    """Where the resolved fields of a train spec depart from its preset's published ones."""
-    return [
-        f"preset {name} has {path} = {was:g}, and {now:g} here"
-        for path, was, now in _departures(PRESETS[name].fields, resolved, "")
-    ]
-
-
-def _departures(
-    published: Mapping[str, Any], resolved: Mapping[str, Any], prefix: str
-) -> list[tuple[str, float, float]]:
-    found: list[tuple[str, float, float]] = []
-    for name, was in published.items():
-        now, tree = resolved.get(name), _tree(was)
-        if tree is not None:
-            found += _departures(tree, _tree(now) or {}, f"{prefix}{name}.")
-        elif isinstance(was, int | float) and isinstance(now, int | float) and was != now:
-            found.append((f"{prefix}{name}", was, now))
-    return found
 
 
 def _without_k(under: Fields) -> Fields:

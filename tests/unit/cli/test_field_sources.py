@@ -1,0 +1,80 @@
+"""What the command line says of fields that were not given."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from saeserve.cli import sending, showing
+from saeserve.cli.field_sources import field_sources_text
+from saeserve.client.field_sources import FieldSource, field_sources
+from saeserve.client.values import Job, job_value
+from saeserve.v1 import job_pb2
+
+
+def source(field: str, value: Any, origin: str, **rest: str) -> job_pb2.FieldSource:  # noqa: ANN401 - any JSON
+    return job_pb2.FieldSource(field=field, value=json.dumps(value), origin=origin, **rest)
+
+
+SOURCES = [
+    source("batch_size", 256, "preset_changed", replaced="4096", reason="48 batches of 4,096"),
+    source("optimizer.lr", 0.00123456, "fitted", reason="to 500 steps", member="m-d8"),
+    source("dead_window_tokens", 10, "adjusted", replaced="99", reason="a tenth"),
+    source("topk.k", 32, "preset"),
+    source("seed", 0, "default"),
+    source("device", "auto", "default"),
+    job_pb2.FieldSource(field="source", origin="fitted", reason="once the data set is READY"),
+]
+LINES = [
+    "batch_size = 256: changed from 4096 of preset batchtopk (48 batches of 4,096)",
+    "m-d8: optimizer.lr = 0.001235: fitted (to 500 steps)",
+    "dead_window_tokens = 10: changed from 99, which was given (a tenth)",
+    "source = ?: fitted (once the data set is READY)",
+    "as its preset has it: topk.k = 32",
+    "by default: seed = 0, device = auto",
+]
+
+
+def job() -> Job:
+    message = job_pb2.Job(id="j-1", field_sources=SOURCES)
+    message.spec.train.preset = message.resolved_spec.train.preset = "batchtopk"
+    return job_value(message)
+
+
+def test_each_computed_or_changed_field_has_a_line_and_the_rest_share_them() -> None:
+    assert field_sources_text(field_sources(SOURCES), "batchtopk").splitlines() == LINES
+    assert field_sources_text(()) == ""
+    assert job().field_sources[0] == FieldSource(
+        "batch_size", 256, "preset_changed", 4096, "48 batches of 4,096"
+    )
+
+
+def test_jobs_show_and_submit_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr("saeserve.cli.output.console", out)
+    monkeypatch.setattr(sending, "console", out)
+    monkeypatch.setattr(sending, "errors", out)
+
+    def submit(*_args: object, **_options: object) -> Job:
+        return job()
+
+    @contextmanager
+    def connect() -> Generator[SimpleNamespace]:
+        yield SimpleNamespace(jobs=SimpleNamespace(submit=submit))
+
+    monkeypatch.setattr(sending, "connect", connect)
+    for say in (
+        lambda: showing.show_job(job(), as_json=False),
+        lambda: sending.send({}, None, None, 0, False, False),
+    ):
+        assert isinstance(out.file, io.StringIO)
+        out.file.truncate(0)
+        say()
+        assert all(line in out.file.getvalue() for line in LINES)
