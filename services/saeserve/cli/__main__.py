@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+from typing import Annotated
 
 import typer
 
-from saeserve.cli import datasets, interchange, jobs, logs, models, submit
+from saeserve.cli import datasets, interchange, jobs, logs, models, plan, serving, submit
 from saeserve.cli.doctor import doctor
 from saeserve.cli.gc import gc
-from saeserve.cli.output import errors, styled
-from saeserve.cli.plan import plan
+from saeserve.cli.joining import joined
+from saeserve.cli.output import print_refusal
+from saeserve.cli.sending import send
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
 from saeserve.platform.errors import ServiceError
@@ -18,22 +21,44 @@ from saeserve.platform.errors import ServiceError
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Train sparse autoencoders as queued jobs, and serve them.",
+    # Help and errors as plain lines: boxes cut words on narrow terminals and in logs.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(up)
 app.add_typer(submit.app, name="submit")
-app.command()(plan)
+app.add_typer(plan.app, name="plan")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(datasets.app, name="datasets")
 jobs.app.command("logs")(logs.logs)
 jobs.app.command("download")(logs.download_job)
 models.app.command("download")(interchange.download_model)
-models.app.command("import")(interchange.import_model)
-models.app.command("export")(interchange.export_model)
+models.app.command("import")(joined(interchange.import_model, send))
+models.app.command("export")(joined(interchange.export_model, send))
 app.add_typer(models.app, name="models")
-app.command()(models.encode)
+app.command()(serving.encode)
+app.command()(serving.decode)
+app.command()(serving.reconstruct)
 app.command()(gc)
 app.command()(doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"saeserve {importlib.metadata.version('saeserve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train sparse autoencoders as queued jobs, and serve them."""
 
 
 def main() -> None:
@@ -41,10 +66,14 @@ def main() -> None:
     try:
         app()
     except ClientError as error:
-        errors.print(styled("red", error.reason or error.code, f": {error}"))
+        print_refusal(error.reason or error.code, str(error))
         sys.exit(1)
     except ServiceError as error:
-        errors.print(styled("red", error.reason, f": {error.text()}"))
+        print_refusal(error.reason, error.text())
+        sys.exit(1)
+    except OSError as error:
+        # A file of this machine that a command was given; what it names is the user's to mend.
+        print_refusal("LOCAL_FILE", f"{error.filename or 'a file'}: {error.strerror or error}")
         sys.exit(1)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli.jobs import follow
+from saeserve.cli.local_paths import local_file
 from saeserve.cli.output import (
     Json,
     ago,
@@ -19,6 +19,7 @@ from saeserve.cli.output import (
     size,
     told,
 )
+from saeserve.cli.watching import follow
 
 app = typer.Typer(no_args_is_help=True, help="Data sets of activations.")
 
@@ -63,6 +64,7 @@ def show(name: Name, as_json: Json = False) -> None:
             ("name", dataset.name),
             ("state", dataset.state),
             ("failure", dataset.failure),
+            ("what to do", _remedy(dataset.state, dataset.name)),
             ("rows", f"{dataset.rows:,} of which {dataset.heldout_rows:,} held out"),
             ("shards", dataset.shards),
             ("size", size(dataset.size_bytes)),
@@ -86,6 +88,11 @@ def show(name: Name, as_json: Json = False) -> None:
     )
 
 
+def _remedy(state: str, name: str) -> str:
+    """How a name that failed can be used again."""
+    return f"saeserve datasets rm {name}, then import it again" if state == "FAILED" else ""
+
+
 @app.command("import")
 def import_(
     name: Name,
@@ -95,8 +102,9 @@ def import_(
 ) -> None:
     """Upload local .npy or .safetensors files, or register ones that the server can see, and
     ingest them."""
-    local = [Path(file) for file in files if Path(file).exists()]
-    remote = [file for file in files if not Path(file).exists()]
+    here = {file: local_file(file, f"files[{n}]") for n, file in enumerate(files)}
+    local = [Path(file) for file in files if here[file]]
+    remote = [file for file in files if not here[file]]
     with connect() as client:
         for file in local:
             errors.print(f"uploading {file} ({size(file.stat().st_size)})", highlight=False)

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from saeserve.cli.local_paths import is_local
 from saeserve.cli.output import Json, connect, errors
-from saeserve.cli.sending import Priority, RequestId, WaitsFor, Watch, send
+from saeserve.cli.specs import Tree
 from saeserve.cli.transferring import download, shown
-from saeserve.client.errors import InvalidArgumentError
 
 IMPORTS = (
     "saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope or openai."
@@ -29,12 +29,7 @@ def import_model(
     ] = None,
     features: Annotated[str | None, typer.Option(help="Their features there: .npy.")] = None,
     reconstruction: Annotated[str | None, typer.Option(help="Their outputs there: .npy.")] = None,
-    waits_for: WaitsFor = None,
-    request_id: RequestId = None,
-    priority: Priority = 0,
-    watch: Watch = False,
-    as_json: Json = False,
-) -> None:
+) -> Tree:
     """Publish a model from another library's files; nothing in them is executed.
 
     Local files are uploaded first. Repeat the command after an interruption: it goes on where it
@@ -52,21 +47,15 @@ def import_model(
         job["source"] = source
     if given:
         job["reference"] = given
-    send({"import_model": job}, waits_for, request_id, priority, watch, as_json)
+    return {"import_model": job}
 
 
 def export_model(
     reference: Annotated[str, typer.Argument(help="name, name@3 or name@alias.")],
     format: Annotated[str, typer.Option(help=EXPORTS)],
-    waits_for: WaitsFor = None,
-    request_id: RequestId = None,
-    priority: Priority = 0,
-    watch: Watch = False,
-    as_json: Json = False,
-) -> None:
+) -> Tree:
     """Write a model for another library, into exports/<name>/<n>/<format> of the store."""
-    spec = {"export_model": {"model": reference, "format": format}}
-    send(spec, waits_for, request_id, priority, watch, as_json)
+    return {"export_model": {"model": reference, "format": format}}
 
 
 def download_model(
@@ -100,24 +89,10 @@ def _uploaded(path: str, reference: Mapping[str, str]) -> tuple[str, dict[str, s
     names = {"path": f"model/{local.name}" if local.is_file() else "model"}
     names |= {key: f"reference/{key}.npy" for key in reference}
     given = {"path": path, **reference}
-    items = {names[key]: Path(text) for key, text in given.items() if _is_local(text, key)}
+    items = {names[key]: Path(text) for key, text in given.items() if is_local(text, key)}
     if items:
         errors.print(f"uploading {', '.join(str(item) for item in items.values())}")
         with connect() as client, shown() as progress:
             upload = client.transfers.upload(items, progress)
         given |= {key: f"{upload}/{names[key]}" for key in given if names[key] in items}
     return given.pop("path"), given
-
-
-def _is_local(text: str, field: str) -> bool:
-    if Path(text).exists():
-        return True
-    if ":" not in text and not text.startswith("uploads/"):
-        raise InvalidArgumentError(
-            f"there is no {text} on this machine",
-            code="INVALID_ARGUMENT",
-            reason="LOCAL_FILE_NOT_FOUND",
-            field=field,
-            remedy="correct the path; files of the server are named root:relative",
-        )
-    return False

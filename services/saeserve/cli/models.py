@@ -1,19 +1,16 @@
-"""`saeserve models ls|show|alias|rm` and `saeserve encode`."""
+"""`saeserve models ls|show|alias|rm`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from saeserve.cli.output import (
     Json,
     ago,
     connect,
-    console,
     metrics_text,
     print_fields,
     print_json,
@@ -22,12 +19,9 @@ from saeserve.cli.output import (
     told,
     warnings_text,
 )
-from saeserve.client import SparseFeatures
 from saeserve.client.model_values import ModelSource
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
-
-SHOWN_ROWS = 20
 
 Reference = Annotated[str, typer.Argument(help="name, name@3 or name@alias.")]
 
@@ -97,7 +91,9 @@ def _axis(sources: Sequence[ModelSource]) -> str:
 def alias(
     name: Annotated[str, typer.Argument(help="Name of the model.")],
     alias: Annotated[str, typer.Argument(help="Alias, e.g. prod.")],
-    version: Annotated[int | None, typer.Argument(help="Version; left out: newest.")] = None,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="Version; left out: the newest.")
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove the alias.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +103,7 @@ def alias(
             client.models.delete_alias(name, alias)
             told(f"{name}@{alias} is gone", {"deleted": f"{name}@{alias}"}, as_json)
             return
-        wanted = version or client.models.get(name).version
+        wanted = client.models.get(name).version if version is None else version
         model = client.models.set_alias(name, alias, wanted)
     told(f"{name}@{alias} is {model.resource}", model, as_json)
 
@@ -122,45 +118,3 @@ def rm(
     with connect() as client:
         client.models.delete(reference, force=force)
     told(f"{reference} is gone", {"deleted": reference}, as_json)
-
-
-def encode(
-    reference: Reference,
-    file: Annotated[Path, typer.Argument(help=".npy of raw activations, [..., d_in].")],
-    out: Annotated[Path | None, typer.Option(help="Write model and CSR arrays here.")] = None,
-    top: Annotated[int, typer.Option(help="Features shown for each row.")] = 8,
-    as_json: Json = False,
-) -> None:
-    """Encode activations from a file."""
-    activations = np.load(file, mmap_mode="r", allow_pickle=False)
-    with connect() as client:
-        features = client.encode(reference, activations)
-    if out is not None:
-        np.savez(
-            out,
-            shape=np.array(features.shape),
-            offsets=features.offsets,
-            indices=features.indices,
-            values=features.values,
-            model=np.array(features.model),
-        )
-    if as_json:
-        print_json(features)
-        return
-    console.print(f"{features.model}: {features.rows} rows, l0 {features.l0:.1f}", highlight=False)
-    beyond = [int(row) for row in features.beyond_norm_bound]
-    if beyond:
-        first = ", ".join(map(str, beyond[:SHOWN_ROWS])) + (", …" if beyond[SHOWN_ROWS:] else "")
-        console.print(
-            f"{len(beyond)} rows have a larger norm than the model was trained on: {first}",
-            highlight=False,
-        )
-    print_table(("row", "feature=value"), _strongest(features, top))
-
-
-def _strongest(features: SparseFeatures, top: int) -> Iterator[tuple[int, str]]:
-    """The strongest features of the first rows."""
-    for row in range(min(features.rows, SHOWN_ROWS)):
-        indices, values = features.row(row)
-        order = np.argsort(-values, kind="stable")[:top]
-        yield row, "  ".join(f"{indices[i]}={values[i]:.3g}" for i in order)

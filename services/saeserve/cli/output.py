@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +43,20 @@ def told(text: str, value: object, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        console.print(text, highlight=False)
+        say(text)
+
+
+def say(text: str | Text) -> None:
+    """A line for people on stdout; broken at the terminal's edge, and nowhere in a pipe."""
+    console.print(text, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def print_refusal(word: str, text: str) -> None:
+    """Why a command ends, on stderr; as a line of JSON where --json was asked for."""
+    if "--json" in sys.argv[1:]:
+        sys.stderr.write(json.dumps({"error": {"reason": word, "message": text}}) + "\n")
+    else:
+        errors.print(styled("red", word, f": {text}"), soft_wrap=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from saeserve.cli import specs
 from saeserve.cli.field_sources import field_sources_text, preset_of
+from saeserve.cli.joining import joined
 from saeserve.cli.output import (
     Json,
     connect,
@@ -23,7 +26,10 @@ from saeserve.cli.output import (
     styled,
     warnings_text,
 )
-from saeserve.cli.sending import Set
+from saeserve.cli.refusals import refused
+from saeserve.cli.sending import File, Set, WaitsFor
+from saeserve.cli.specs import Tree
+from saeserve.cli.submit import MAKERS
 from saeserve.client.plans import Plan, Refusal
 
 _PARTS = {
@@ -36,18 +42,13 @@ _PARTS = {
 }
 
 
-def plan(
-    file: Annotated[Path, typer.Argument(help="Job file, YAML or JSON.")],
-    set_: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a job would take, with every default filled in; records nothing.
+def show_plan(spec: Tree, waits_for: WaitsFor = None, as_json: Json = False) -> None:
+    """Show what the job would take, with every default filled in; records nothing.
 
-    Exit code 1 where the job would be refused.
+    Raises typer.Exit(1) where it would be refused.
     """
-    kind = next(iter(specs.read_file(file)), "")
     with connect() as client:
-        job, planned = client.jobs.plan(specs.build(kind, file, {}, set_ or []))
+        job, planned = client.jobs.plan(spec, waits_for=waits_for or ())
     if as_json:
         print_json({"resolved_spec": job.resolved_spec, "plan": planned})
     else:
@@ -56,6 +57,42 @@ def plan(
     if planned.refusal is not None:
         _print_refusal(planned.refusal)
         raise typer.Exit(1)
+
+
+def of_file(
+    job_file: Annotated[Path | None, typer.Argument(help="Job file, YAML or JSON.")] = None,
+    file: File = None,
+    set_: Set = None,
+) -> Tree:
+    """A job of any kind, from a file: saeserve plan job.yaml, or saeserve plan -f job.yaml."""
+    path = job_file or file
+    if path is None or (job_file and file):
+        raise refused("give one job file: saeserve plan -f job.yaml", field="file")
+    return specs.build(specs.kind_of(path), path, {}, set_ or [])
+
+
+class _KindOrFile(TyperGroup):
+    """Takes what does not begin with a kind of job as the name of a file, or its flags."""
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        begins = args[:1]
+        if begins and begins[0] not in self.commands and begins[0] not in ("-h", "--help"):
+            args = [FILE, *args]
+        return super().parse_args(ctx, args)
+
+
+FILE = "file"
+
+app = typer.Typer(
+    cls=_KindOrFile,
+    no_args_is_help=True,
+    help="Show what a job would take, with every default filled in; records nothing. Exit code 1 "
+    "where the job would be refused.",
+)
+for _kind, _make in MAKERS.items():
+    app.command(_kind)(joined(_make, show_plan))
+app.command(FILE)(joined(of_file, show_plan))
 
 
 def _print(planned: Plan, preset: str) -> None:

@@ -12,6 +12,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 
 from saeserve.client.errors import InvalidArgumentError, UnavailableError, translated
 from saeserve.client.plans import Plan, plan_value
+from saeserve.client.spec_fields import fitted
 from saeserve.client.values import Job, JobEvent, event_value, job_value
 from saeserve.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc, spec_pb2
 
@@ -26,13 +27,12 @@ def parse_spec(spec: Mapping[str, Any] | spec_pb2.JobSpec) -> spec_pb2.JobSpec:
     if isinstance(spec, spec_pb2.JobSpec):
         return spec
     try:
-        return ParseDict(dict(spec), spec_pb2.JobSpec())
+        return ParseDict(fitted(spec, spec_pb2.JobSpec.DESCRIPTOR), spec_pb2.JobSpec())
     except ParseError as error:
         raise InvalidArgumentError(
             f"the job spec does not fit the API: {error}",
             code="INVALID_ARGUMENT",
             field="spec",
-            remedy="compare it with protos/saeserve/v1/spec.proto",
         ) from error
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import typer
 from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import TextColumn
 
 from saeserve.cli import showing, specs
 from saeserve.cli.watching import Screen
+from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.jobs import parse_spec
 from saeserve.client.values import Job, JobEvent, JobFailure, JobOutput, event_value, job_value
 from saeserve.v1 import job_pb2
@@ -31,7 +31,7 @@ def test_sweeps_are_written_field_by_field() -> None:
     [(["k"], "k=16,32,64"), (["k="], "k=16,32,64"), (["k=1,"], "k=16"), (["k=1", "k=2"], "twice")],
 )
 def test_a_sweep_that_is_written_badly_says_how(axes: list[str], part: str) -> None:
-    with pytest.raises(typer.BadParameter, match=part):
+    with pytest.raises(InvalidArgumentError, match=part):
         specs.grid(axes)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import typer
 
 from saeserve.cli import specs
 from saeserve.client.errors import InvalidArgumentError
@@ -27,18 +26,6 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     file.write_text("harvest: {}")
     with pytest.raises(InvalidArgumentError, match="describes harvest, not train"):
         specs.build("train", file, {}, [])
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("50000", 50_000), ("50k", 50_000), ("1.5M", 1_500_000), ("2B", 2 * 10**9)]
-)
-def test_counts(text: str, value: int) -> None:
-    assert specs.count(text) == value
-
-
-def test_a_bad_count_says_how_to_write_one() -> None:
-    with pytest.raises(typer.BadParameter, match="50k"):
-        specs.count("many")
 
 
 def test_unset_and_zero_differ_on_the_wire() -> None:

@@ -1,0 +1,105 @@
+"""`saeserve encode|decode|reconstruct`: what a model makes of the rows of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from saeserve.cli.array_files import Array, feature_arrays, read_array, read_features
+from saeserve.cli.output import Json, connect, console, print_json, print_table, say, told
+from saeserve.cli.refusals import writing
+from saeserve.client import SparseFeatures
+
+SHOWN_ROWS = 20
+
+Reference = Annotated[str, typer.Argument(help="name, name@3 or name@alias.")]
+Rows = Annotated[Path, typer.Argument(help=".npy of raw activations, [..., d_in].")]
+Written = Annotated[Path, typer.Option("--out", "-o", help=".npy file to write, [..., d_out].")]
+
+
+def encode(
+    reference: Reference,
+    file: Rows,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write model and CSR arrays here, as .npz.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Features shown for each row.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Encode activations from a file into sparse features."""
+    rows = read_array(file)
+    if out is None:
+        features = _encoded(reference, rows)
+    else:
+        with writing(out) as part:
+            features = _encoded(reference, rows)
+            with part.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, **feature_arrays(features))
+    if as_json:
+        print_json(features)
+    else:
+        _show(features, top)
+
+
+def decode(
+    reference: Reference,
+    file: Annotated[Path, typer.Argument(help=".npz that saeserve encode --out wrote.")],
+    out: Written,
+    as_json: Json = False,
+) -> None:
+    """Decode features from a file into activations."""
+    features = read_features(file)
+    with writing(out) as part:
+        with connect() as client:
+            rows = client.decode(reference, features)
+        _save(part, rows)
+    _told_of(reference, rows, out, as_json)
+
+
+def reconstruct(reference: Reference, file: Rows, out: Written, as_json: Json = False) -> None:
+    """Encode activations from a file and decode them again."""
+    given = read_array(file)
+    with writing(out) as part:
+        with connect() as client:
+            rows = client.reconstruct(reference, given)
+        _save(part, rows)
+    _told_of(reference, rows, out, as_json)
+
+
+def _encoded(reference: str, rows: Array) -> SparseFeatures:
+    with connect() as client:
+        return client.encode(reference, rows)
+
+
+def _save(part: Path, rows: Array) -> None:
+    with part.open("wb") as stream:
+        np.save(stream, rows)
+
+
+def _told_of(reference: str, rows: Array, out: Path, as_json: bool) -> None:
+    shape = list(rows.shape)
+    text = f"{reference}: {shape} {rows.dtype} written to {out}"
+    told(text, {"model": reference, "shape": shape, "out": out}, as_json)
+
+
+def _show(features: SparseFeatures, top: int) -> None:
+    console.print(f"{features.model}: {features.rows} rows, l0 {features.l0:.1f}", highlight=False)
+    beyond = [int(row) for row in features.beyond_norm_bound]
+    if beyond:
+        first = ", ".join(map(str, beyond[:SHOWN_ROWS])) + (", …" if beyond[SHOWN_ROWS:] else "")
+        say(f"{len(beyond)} rows have a larger norm than the model was trained on: {first}")
+    print_table(("row", "feature=value"), _strongest(features, top))
+    if features.rows > SHOWN_ROWS:
+        say(f"the first {SHOWN_ROWS} of {features.rows:,} rows; --out FILE writes them all")
+
+
+def _strongest(features: SparseFeatures, top: int) -> Iterator[tuple[int, str]]:
+    """The strongest features of the first rows."""
+    for row in range(min(features.rows, SHOWN_ROWS)):
+        indices, values = features.row(row)
+        order = np.argsort(-values, kind="stable")[:top]
+        yield row, "  ".join(f"{indices[i]}={values[i]:.3g}" for i in order)
