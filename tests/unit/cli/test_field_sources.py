@@ -59,7 +59,6 @@ def test_each_computed_or_changed_field_has_a_line_and_the_rest_share_them() -> 
 def test_jobs_show_and_submit_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Console(file=io.StringIO(), width=200)
     monkeypatch.setattr("saeserve.cli.output.console", out)
-    monkeypatch.setattr(sending, "console", out)
     monkeypatch.setattr(sending, "errors", out)
 
     def submit(*_args: object, **_options: object) -> Job:
@@ -72,7 +71,7 @@ def test_jobs_show_and_submit_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "connect", connect)
     for say in (
         lambda: showing.show_job(job(), as_json=False),
-        lambda: sending.send({}, None, None, 0, False, False),
+        lambda: sending.send({}),
     ):
         assert isinstance(out.file, io.StringIO)
         out.file.truncate(0)
