@@ -13,8 +13,10 @@ from grpc_health.v1 import health_pb2
 
 from saeserve.cli.doctor_machine import accelerator, worker
 from saeserve.cli.finding import Finding
-from saeserve.cli.output import Json, print_json, print_table, size, styled
+from saeserve.cli.output import Json, access_of, print_json, print_table, size, styled
 from saeserve.cli.settings import CliSettings
+from saeserve.client.channel import open_channel, secure_target
+from saeserve.client.errors import ClientError, client_error
 from saeserve.platform.address import check_allowed
 from saeserve.platform.errors import ServiceError, StartupError
 from saeserve.platform.redis import check, connect, shown
@@ -58,7 +60,9 @@ def doctor(as_json: Json = False) -> None:
 def findings(settings: CliSettings) -> Iterator[Finding]:
     """Every check, in order. Store and broker are checked where this machine has them: services
     that answer from elsewhere have their own."""
-    servers = [(name, address, _health(name, address)) for name, address in _servers(settings)]
+    servers = [
+        (name, address, _health(name, address, settings)) for name, address in _servers(settings)
+    ]
     served = any(health.verdict != "fail" for name, _, health in servers if name == "control")
     yield Finding("python", "ok", platform.python_version())
     yield from _packages()
@@ -69,7 +73,7 @@ def findings(settings: CliSettings) -> Iterator[Finding]:
     yield worker(settings.worker_metrics_address)
     for name, address, health in servers:
         yield health
-        yield _exposure(name, address, settings.insecure or health.verdict != "fail")
+        yield _exposure(name, address, settings, settings.insecure or health.verdict != "fail")
 
 
 def _packages() -> Iterator[Finding]:
@@ -109,14 +113,13 @@ def _roots(settings: CliSettings) -> Iterator[Finding]:
 def _broker(settings: CliSettings, served: bool) -> Finding:
     if served and not settings.redis_url and not settings.broker_socket.exists():
         return _elsewhere("broker", settings)
+    where = shown(settings.redis_url or settings.broker_url)
     try:
         with connect(settings.broker_url) as client:
             check(client)
     except ServiceError as error:
-        return Finding(
-            "broker", "fail", f"{shown(settings.broker_url)}: {error.message}", error.remedy
-        )
-    return Finding("broker", "ok", shown(settings.broker_url))
+        return Finding("broker", "fail", f"{where}: {error.message}", error.remedy)
+    return Finding("broker", "ok", where)
 
 
 def _elsewhere(subject: str, settings: CliSettings) -> Finding:
@@ -130,8 +133,12 @@ def _servers(settings: CliSettings) -> Iterator[tuple[str, str]]:
     yield "inference", settings.inference_address
 
 
-def _health(name: str, address: str) -> Finding:
-    with grpc.insecure_channel(address) as channel:
+def _health(name: str, address: str, settings: CliSettings) -> Finding:
+    try:
+        opened = open_channel(address, access_of(settings))
+    except ClientError as error:
+        return Finding(name, "fail", error.message, error.remedy)
+    with opened as channel:
         probe = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -139,16 +146,20 @@ def _health(name: str, address: str) -> Finding:
         )
         try:
             answer = probe(health_pb2.HealthCheckRequest(), timeout=PROBE_SECONDS)
-        except grpc.RpcError:
-            return Finding(name, "fail", f"no answer at {address}", "saeserve up starts it")
+        except grpc.RpcError as error:
+            found = client_error(error, address)
+            return Finding(name, "fail", f"no answer at {address}", found.remedy)
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     return Finding(name, "ok" if serving else "warn", f"{address} answers")
 
 
-def _exposure(name: str, address: str, accepted: bool) -> Finding:
+def _exposure(name: str, address: str, settings: CliSettings, accepted: bool) -> Finding:
     """`accepted`: the operator lets it be reached from elsewhere, since it listens there."""
+    subject = f"{name} exposure"
+    if secure_target(address, access_of(settings)) is not None:
+        return Finding(subject, "ok", "TLS")
     try:
         check_allowed(address, insecure=False)
     except StartupError as error:
-        return Finding(f"{name} exposure", "warn" if accepted else "fail", str(error), error.remedy)
-    return Finding(f"{name} exposure", "ok", "loopback or unix socket only")
+        return Finding(subject, "warn" if accepted else "fail", str(error), error.remedy)
+    return Finding(subject, "ok", "loopback or unix socket only")

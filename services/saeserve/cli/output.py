@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saeserve.cli.settings import CliSettings
-from saeserve.client import Client
+from saeserve.client import Access, Client
 from saeserve.client.values import RunWarning
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -30,7 +30,12 @@ errors = Console(stderr=True, markup=False, emoji=False)
 def connect() -> Client:
     """A client of the services that the environment names."""
     settings = CliSettings.load()
-    return Client(settings.control_address, settings.inference_address)
+    return Client(settings.control_address, settings.inference_address, access=access_of(settings))
+
+
+def access_of(settings: CliSettings) -> Access:
+    """What the environment says of certificates."""
+    return Access(settings.tls_ca, settings.client_cert, settings.client_key)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 — any plain data or value of the SDK

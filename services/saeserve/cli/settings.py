@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from saeserve.platform.settings import ServiceSettings
+from saeserve.platform.settings import ClientSettings
 
 
-class CliSettings(ServiceSettings):
+class CliSettings(ClientSettings):
     """The services' own variables, read from the other side."""
 
     control_address: str = "127.0.0.1:7070"

@@ -5,6 +5,7 @@
 >>> features = client.encode("my-sae@prod", activations)  # numpy [..., d_in]
 """
 
+from saeserve.client.access import Access as Access
 from saeserve.client.client import Client as Client
 from saeserve.client.errors import ClientError as ClientError
 from saeserve.client.features import SparseFeatures as SparseFeatures

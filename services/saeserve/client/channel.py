@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from saeserve.client.access import Access
+
 MESSAGE_LIMIT = 64 * 2**20
 """What servers accept (DESIGN section 3, Tensors)."""
 
@@ -18,8 +20,32 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def open_channel(address: str, tls: grpc.ChannelCredentials | None) -> grpc.Channel:
-    """A lazy channel to `address` (host:port or unix:path); plaintext unless `tls` is given."""
-    if tls is None:
-        return grpc.insecure_channel(address, options=_OPTIONS)
-    return grpc.secure_channel(address, tls, options=_OPTIONS)
+_SECURE_SCHEMES = ("https://", "grpcs://")
+_UNIX = ("unix:", "unix-abstract:")
+
+
+def open_channel(
+    address: str, access: Access, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.Channel:
+    """A lazy channel to `address`: host:port or unix:path.
+
+    With TLS where the address is https://host:port, `access` has a CA, or `credentials` are given.
+    Raises InvalidArgumentError for TLS files that cannot be.
+    """
+    target = secure_target(address, access)
+    if target is not None:
+        return grpc.secure_channel(target, credentials or access.credentials(), options=_OPTIONS)
+    if credentials is not None:
+        return grpc.secure_channel(address, credentials, options=_OPTIONS)
+    return grpc.insecure_channel(address, options=_OPTIONS)
+
+
+def secure_target(address: str, access: Access) -> str | None:
+    """What gRPC calls the server at `address` when it is called over TLS; None when it is not.
+
+    A unix socket has no TLS: its file's permissions guard it.
+    """
+    for scheme in _SECURE_SCHEMES:
+        if address.startswith(scheme):
+            return address.removeprefix(scheme).removesuffix("/")
+    return None if access.ca is None or address.startswith(_UNIX) else address

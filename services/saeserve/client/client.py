@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from saeserve.client.access import PLAIN, Access
 from saeserve.client.channel import open_channel
 from saeserve.client.datasets import Datasets
 from saeserve.client.features import FloatArray, SparseFeatures
@@ -37,10 +38,13 @@ class Client:
         inference: str = INFERENCE_ADDRESS,
         *,
         timeout: float = 60.0,
+        access: Access = PLAIN,
         tls: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._control = open_channel(control, tls)
-        self._inference = open_channel(inference, tls)
+        """`access` is what the servers ask for; `tls` are channel credentials of your own making,
+        in place of those that `access` gives."""
+        self._control = open_channel(control, access, tls)
+        self._inference = open_channel(inference, access, tls)
         self.jobs = Jobs(self._control, control, timeout)
         self.datasets = Datasets(self._control, control, timeout)
         self.models = Models(self._control, control, timeout)

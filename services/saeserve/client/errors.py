@@ -77,6 +77,16 @@ _BY_CODE: dict[str, type[ClientError]] = {
 }
 
 
+_NO_ANSWER_REMEDY = (
+    "start the service (saeserve up) or correct the address; of a server with TLS, give the CA"
+)
+_TLS_REMEDY = (
+    "give the CA of the server's certificate, an address that stands in it, and, where the server "
+    "asks for one, a certificate of your own that has not expired"
+)
+_HANDSHAKE_WORDS = ("handshake", "certificate", "verification", "ssl")
+
+
 @contextmanager
 def translated(address: str) -> Generator[None]:
     """Raise the server's refusals as ClientError; `address` names the server in the text."""
@@ -94,9 +104,13 @@ def client_error(error: grpc.RpcError, address: str) -> ClientError:
     reason, field, remedy, retry = _details(call)
     if code == "UNAVAILABLE" and not reason:
         message = f"no answer from {address}: {message}"
-        remedy = "start the service (saeserve up) or correct the address"
+        remedy = _TLS_REMEDY if _handshake_failed(message) else _NO_ANSWER_REMEDY
     kind = _BY_CODE.get(code, ClientError)
     return kind(message, code=code, reason=reason, field=field, remedy=remedy, retry_after_s=retry)
+
+
+def _handshake_failed(message: str) -> bool:
+    return any(word in message.lower() for word in _HANDSHAKE_WORDS)
 
 
 def _details(call: grpc.Call) -> tuple[str, str, str, float]:

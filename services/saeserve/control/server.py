@@ -27,7 +27,7 @@ from saeserve.jobs.reconciler import Pace, Reconciler
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.jobs.store_gate import StoreGate
 from saeserve.platform.errors import Unavailable
-from saeserve.platform.grpc_server import GrpcServer, Service
+from saeserve.platform.grpc_server import GrpcServer, Service, server_tls
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
 from saeserve.platform.redis import connect
@@ -79,7 +79,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         )
         store.guard(parts.gate)
         endpoint = serve_metrics(
-            metrics.registry, settings.control_metrics_address, insecure=settings.insecure
+            metrics.registry, settings.control_metrics_address, insecure=settings.metrics_reachable
         )
         stack.callback(endpoint.close)
         server = make_server(settings, parts, metrics)
@@ -113,6 +113,7 @@ def make_server(settings: ControlSettings, parts: Parts, metrics: Metrics) -> Gr
         grace_seconds=settings.grace_seconds,
         max_calls=settings.max_calls,
         cover=PathCover.of(settings.store, settings.roots),
+        tls=server_tls(settings.tls, metrics),
     )
     server.stopping, server.pools = stopping, pools
     return server

@@ -19,7 +19,7 @@ from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import ModelCache, Registry
 from saeserve.inference.servicer import inference_service
 from saeserve.inference.settings import InferenceSettings
-from saeserve.platform.grpc_server import GrpcServer
+from saeserve.platform.grpc_server import GrpcServer, server_tls
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
 from saeserve.platform.store import ArtifactStore
@@ -59,10 +59,13 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
             grace_seconds=settings.grace_seconds,
             max_calls=settings.max_calls,
             cover=PathCover.of(settings.store, settings.roots),
+            tls=server_tls(settings.tls, metrics),
         )
         stack.push_async_callback(server.stop)
         endpoint = serve_metrics(
-            metrics.registry, settings.inference_metrics_address, insecure=settings.insecure
+            metrics.registry,
+            settings.inference_metrics_address,
+            insecure=settings.metrics_reachable,
         )
         stack.callback(endpoint.close)
         await server.start()

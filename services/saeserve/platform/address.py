@@ -42,15 +42,20 @@ def parse_tcp(address: str) -> TcpAddress:
     return TcpAddress(host.strip("[]"), int(port))
 
 
-def check_allowed(address: str, *, insecure: bool) -> None:
-    """Refuse what others can reach, unless `insecure`. Raises StartupError."""
-    if insecure or unix_path(address) is not None or _is_loopback(parse_tcp(address).host):
+def is_local(address: str) -> bool:
+    """Whether only this machine reaches `address`. Raises StartupError for what is none."""
+    return unix_path(address) is not None or _is_loopback(parse_tcp(address).host)
+
+
+def check_allowed(address: str, *, insecure: bool, tls: bool = False) -> None:
+    """Refuse what others can reach, unless by `tls` or `insecure`. Raises StartupError."""
+    if is_local(address) or tls or insecure:
         return
     raise StartupError(
         f"{address} can be reached from other machines, and the service has no TLS",
         reason="INSECURE_ADDRESS",
-        remedy="listen on 127.0.0.1 or unix:/path, or set SAESERVE_INSECURE=true behind a "
-        "network that you trust",
+        remedy="set SAESERVE_TLS_CERT and SAESERVE_TLS_KEY, listen on 127.0.0.1 or unix:/path, or "
+        "set SAESERVE_INSECURE=true behind a network that you trust",
     )
 
 

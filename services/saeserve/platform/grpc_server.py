@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -28,6 +28,10 @@ from saeserve.platform.messages import SLACK_BYTES, MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.paths import PathCover
 from saeserve.platform.status import NO_COVER
+from saeserve.platform.tls_files import TlsFiles
+
+if TYPE_CHECKING:
+    from saeserve.platform.tls import ServerTls
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Of any answer, and of requests that carry tensors."""
@@ -69,11 +73,14 @@ class GrpcServer:
         grace_seconds: float = 10.0,
         max_calls: int = MAX_CALLS,
         cover: PathCover = NO_COVER,
+        tls: ServerTls | None = None,
     ) -> None:
         """More than `max_calls` calls at a time are refused before their requests are read; errors
-        show no folder that `cover` knows."""
-        check_allowed(address, insecure=insecure)
+        show no folder that `cover` knows. Without `tls` only this machine is answered, unless
+        `insecure`."""
+        check_allowed(address, insecure=insecure, tls=tls is not None)
         self.address = address
+        self._tls = tls
         self.bound = address
         self._grace = grace_seconds
         self._services = tuple(services)
@@ -159,11 +166,27 @@ class GrpcServer:
                 raise _not_bound(self.address, "another process listens there")
         port = 0
         with contextlib.suppress(RuntimeError):
-            port = self._server.add_insecure_port(self.address)
+            port = self._add_port()
         if port == 0:
             raise _not_bound(self.address, why_not_bound(self.address))
         if path is None:
             self.bound = str(TcpAddress(parse_tcp(self.address).host, port))
+
+    def _add_port(self) -> int:
+        """The port bound. A unix socket has no TLS: its file's permissions guard it."""
+        if self._tls is None or unix_path(self.address) is not None:
+            return self._server.add_insecure_port(self.address)
+        return self._server.add_secure_port(self.address, self._tls.credentials())
+
+
+def server_tls(files: TlsFiles | None, metrics: Metrics) -> ServerTls | None:
+    """TLS of the files, if any. Raises StartupError for files that cannot serve."""
+    if files is None:
+        return None
+    # Loads the library that reads certificates, which nothing but TLS needs.
+    from saeserve.platform.tls import ServerTls
+
+    return ServerTls(files, metrics.registry)
 
 
 def _not_bound(address: str, why: str) -> StartupError:

@@ -18,7 +18,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from saeserve.platform.address import TcpAddress, check_allowed, parse_tcp
+from saeserve.platform.address import TcpAddress, is_local, parse_tcp
 from saeserve.platform.errors import StartupError
 
 LATENCY_BUCKETS = tuple(0.0005 * 2**n for n in range(16))
@@ -72,9 +72,16 @@ class MetricsEndpoint:
 def serve_metrics(
     registry: CollectorRegistry, address: str, *, insecure: bool = False
 ) -> MetricsEndpoint:
-    """Serve `registry` at host:port (port 0 takes a free one). Raises StartupError."""
-    check_allowed(address, insecure=insecure)
+    """Serve `registry` at host:port (port 0 takes a free one), without TLS or tokens; beyond
+    loopback only when `insecure`. Raises StartupError."""
     wanted = parse_tcp(address)
+    if not insecure and not is_local(address):
+        raise StartupError(
+            f"metrics at {address} can be read from other machines",
+            reason="INSECURE_ADDRESS",
+            remedy="serve them on 127.0.0.1, or set SAESERVE_METRICS_OPEN=true on a network that "
+            "you trust",
+        )
     try:
         server, thread = start_http_server(wanted.port, wanted.host, registry)
     except OSError as error:

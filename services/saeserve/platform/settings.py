@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from saeserve.platform.errors import StartupError
+from saeserve.platform.secret_files import read_secret, with_password
+from saeserve.platform.tls_files import TlsFiles
 
 PREFIX = "SAESERVE_"
 
@@ -31,11 +33,26 @@ class ServiceSettings(BaseSettings):
     redis_url: str = ""
     """redis://, rediss:// or unix:// URL; empty takes the embedded broker's socket below `run`."""
 
+    redis_password_file: Path | None = None
+    """File with the password of Redis, in place of one in the URL."""
+
     roots: dict[str, Path] = {}
     """Directories that harvests and registrations may read, by name, as JSON."""
 
     insecure: bool = False
     """Allows listening beyond loopback and unix sockets without TLS."""
+
+    tls_cert: Path | None = None
+    """PEM file of the server's certificate chain, leaf first; gRPC is answered over TLS then."""
+
+    tls_key: Path | None = None
+    """PEM file of that certificate's key. Both are read anew when they change."""
+
+    tls_client_ca: Path | None = None
+    """PEM file of the CAs whose certificates clients must have (mutual TLS)."""
+
+    metrics_open: bool = False
+    """Allows serving /metrics, which is plain HTTP for everyone, beyond loopback."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level that is logged."""
@@ -74,8 +91,40 @@ class ServiceSettings(BaseSettings):
 
     @property
     def broker_url(self) -> str:
-        """`redis_url`, or the embedded broker's."""
-        return self.redis_url or f"unix://{self.broker_socket}"
+        """`redis_url` with the password of its file, or the embedded broker's. Raises
+        StartupError."""
+        if not self.redis_url:
+            return f"unix://{self.broker_socket}"
+        if self.redis_password_file is None:
+            return self.redis_url
+        return with_password(self.redis_url, read_secret(self.redis_password_file))
+
+    @property
+    def metrics_reachable(self) -> bool:
+        """Whether /metrics may be served beyond loopback."""
+        return self.metrics_open or self.insecure
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What the server's TLS is made of; None without. Raises StartupError."""
+        if self.tls_cert and self.tls_key:
+            return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca)
+        if self.tls_cert or self.tls_key or self.tls_client_ca:
+            raise _bad_setting("SAESERVE_TLS_CERT and SAESERVE_TLS_KEY belong together")
+        return None
+
+
+class ClientSettings(ServiceSettings):
+    """What whoever calls the services can be told, beside what every service can."""
+
+    tls_ca: Path | None = None
+    """PEM file of the CA of the servers' certificates; host:port is then called over TLS."""
+
+    client_cert: Path | None = None
+    """PEM file of the certificate that servers with mutual TLS are shown."""
+
+    client_key: Path | None = None
+    """PEM file of that certificate's key."""
 
 
 class BrokerSettings(ServiceSettings):

@@ -27,7 +27,7 @@ def main() -> None:
     machines = machines_of(settings)
     metrics = Metrics("worker")
     endpoint = serve_metrics(
-        metrics.registry, settings.worker_metrics_address, insecure=settings.insecure
+        metrics.registry, settings.worker_metrics_address, insecure=settings.metrics_reachable
     )
 
     figures = WorkerMetrics(metrics.registry)

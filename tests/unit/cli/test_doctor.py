@@ -15,7 +15,7 @@ Verdicts = dict[str, str]
 
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def health(name: str, address: str) -> Finding:
+    def health(name: str, address: str, _: CliSettings) -> Finding:
         return Finding(name, "ok", f"{address} answers")
 
     monkeypatch.setattr(doctor, "_health", health)

@@ -8,6 +8,7 @@ import pytest
 
 from saeserve.platform.errors import StartupError
 from saeserve.platform.metrics import LATENCY_BUCKETS, Metrics, serve_metrics
+from saeserve.platform.settings import ServiceSettings
 
 
 def test_serves_build_info_and_families() -> None:
@@ -41,11 +42,15 @@ def test_a_closed_endpoint_frees_its_port() -> None:
     assert second.address == first.address
 
 
-def test_other_machines_may_not_read_unless_insecure() -> None:
-    with pytest.raises(StartupError, match="no TLS"):
-        serve_metrics(Metrics("a").registry, "0.0.0.0:0")
-
-
 def test_latency_buckets_reach_from_half_a_millisecond_to_sixteen_seconds() -> None:
     assert LATENCY_BUCKETS[0] == 0.0005
     assert LATENCY_BUCKETS[-1] == pytest.approx(16.384)
+
+
+def test_metrics_that_others_can_read_have_to_be_wanted() -> None:
+    with pytest.raises(StartupError, match="read from other machines") as caught:
+        serve_metrics(Metrics("a").registry, "0.0.0.0:0")
+    assert "SAESERVE_METRICS_OPEN" in caught.value.remedy
+    assert ServiceSettings(metrics_open=True).metrics_reachable
+    assert not ServiceSettings().metrics_reachable
+    serve_metrics(Metrics("b").registry, "0.0.0.0:0", insecure=True).close()

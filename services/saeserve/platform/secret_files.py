@@ -1,0 +1,65 @@
+"""Secrets that stand in files, as containers and Kubernetes give them."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from saeserve.platform.errors import StartupError
+
+log = logging.getLogger(__name__)
+
+_MIN_LENGTH = 12
+_PLACEHOLDERS = ("changeme", "change-me", "password", "secret", "example", "replace", "<", "${")
+
+
+def read_secret(path: Path) -> str:
+    """The text in a file, without the end of its line.
+
+    Raises StartupError for a file that cannot be read, is empty, or holds what is easily guessed.
+    The errors do not show the text.
+    """
+    try:
+        text = path.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise _wrong(f"the secret file {path} cannot be read: {why}", "SECRET_UNREADABLE") from None
+    if not text:
+        raise _wrong(f"the secret file {path} is empty", "SECRET_MISSING")
+    if len(text) < _MIN_LENGTH or any(word in text.lower() for word in _PLACEHOLDERS):
+        raise _wrong(
+            f"the secret in {path} is shorter than {_MIN_LENGTH} characters or a placeholder",
+            "SECRET_WEAK",
+        )
+    warn_of_readers(path)
+    return text
+
+
+def warn_of_readers(path: Path) -> None:
+    """Log it when every user of this machine can read the file."""
+    if path.stat().st_mode & stat.S_IROTH:
+        log.warning("every user of this machine can read the secret in %s: chmod 600", path)
+
+
+def with_password(url: str, password: str) -> str:
+    """`url` of a Redis server with `password`; its user, if any, stays. Raises StartupError for a
+    URL that has a password already."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    if ":" in user:
+        raise _wrong(
+            "SAESERVE_REDIS_URL holds a password, and so does SAESERVE_REDIS_PASSWORD_FILE",
+            "BAD_SETTING",
+            "take the password out of the URL",
+        )
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))
+
+
+def _wrong(
+    message: str,
+    reason: str,
+    remedy: str = "write a long random text to it, as from: openssl rand -hex 32",
+) -> StartupError:
+    return StartupError(message, reason=reason, remedy=remedy)
