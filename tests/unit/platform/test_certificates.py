@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,14 +63,14 @@ def empty(folder: Path) -> CertificateFiles:
         (garbage, "TLS_BAD_PEM"),
         (empty, "TLS_BAD_PEM"),
         (mixed, "TLS_KEY_MISMATCH"),
-        (lambda folder: self_signed(folder, passphrase=b"open sesame"), "TLS_BAD_PEM"),
-        (lambda folder: self_signed(folder, rsa_bits=1024), "TLS_WEAK_KEY"),
+        (partial(self_signed, passphrase=b"open sesame"), "TLS_BAD_PEM"),
+        (partial(self_signed, rsa_bits=1024), "TLS_WEAK_KEY"),
         (
-            lambda folder: self_signed(folder, begins_in=timedelta(days=-2)),
+            partial(self_signed, begins_in=timedelta(days=-2)),
             "TLS_CERTIFICATE_EXPIRED",
         ),
         (
-            lambda folder: self_signed(folder, begins_in=timedelta(hours=1)),
+            partial(self_signed, begins_in=timedelta(hours=1)),
             "TLS_CERTIFICATE_NOT_YET_VALID",
         ),
     ],
