@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from saeserve.core.data.finishing import DocumentOrigin, splits_of
-from saeserve.core.errors import DataError, DataMismatchError, NoSpaceError
+from saeserve.core.errors import DataError, NoSpaceError
 from saeserve.core.specs.jobs import HarvestSpec
 from saeserve.harvest.documents import Document, Resolve, read_documents
 from saeserve.harvest.sequences import Tokenization, TokenSequence
 from saeserve.harvest.tokenizer import Tokens
 
-PLAN_FILE = "harvest.json"
-"""Beside the shards: what they were made from, so that another text never continues them."""
-PLAN_FORMAT = 1
 VALUE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 ROW_INTEGERS = 4
 """int32 a row: document, sequence, position, token id."""
@@ -146,33 +142,3 @@ def check_space(folder: Path, needed: int) -> None:
             f"the harvest needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
             remedy="free the space, lower max_tokens, or harvest fewer sites",
         )
-
-
-def bind_plan(folder: Path, spec: HarvestSpec, plan: Plan, rows_present: int) -> None:
-    """Record what the shards of `folder` are made from, or check that it is still the same.
-
-    Raises DataMismatchError where rows are present that another spec or text has made.
-    """
-    path = folder / PLAN_FILE
-    content = _plan_content(spec, plan)
-    if rows_present and path.is_file() and path.read_text() != content:
-        raise DataMismatchError(
-            f"{rows_present} rows of data set {spec.dataset} were harvested with another spec "
-            "or from other text",
-            remedy="delete the data set and harvest it again",
-        )
-    temporary = folder / f".{PLAN_FILE}.part"
-    temporary.write_text(content)
-    temporary.replace(path)
-
-
-def _plan_content(spec: HarvestSpec, plan: Plan) -> str:
-    hashes = "".join(document.sha256 for document in plan.documents)
-    content = {
-        "format_version": PLAN_FORMAT,
-        "spec": spec.to_json(),
-        "documents_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
-        "rows": plan.rows,
-        **({"piece_sequences": plan.piece_sequences} if plan.pieces else {}),
-    }
-    return json.dumps(content, sort_keys=True, indent=1)

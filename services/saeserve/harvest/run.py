@@ -25,12 +25,12 @@ from saeserve.harvest.events import (
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.plan import (
     Plan,
-    bind_plan,
     check_space,
     estimate_bytes,
     planned_sequences,
     survey,
 )
+from saeserve.harvest.recorded import bind
 from saeserve.harvest.rows import check_storable, drop_first, forward_rows
 from saeserve.harvest.sequences import Tokenization, batches
 
@@ -54,7 +54,7 @@ def run_harvest(
     if plan is None:
         yield HarvestStopped(0, 0)
         return
-    writer = _open_writer(run, folder, plan)
+    writer = _open_writer(run, resolve, folder, plan)
     total = plan.rows
     yield HarvestProgress(writer.rows_done, total, 0.0)
     for event in _forward_all(run, resolve, plan, writer, stop):
@@ -97,10 +97,10 @@ def _prepare(spec: HarvestSpec, resolve: Resolve, folder: Path) -> _Run:
     return _Run(spec, model, Tokenization(model.tokenizer, spec.context_length, bos))
 
 
-def _open_writer(run: _Run, folder: Path, plan: Plan) -> DatasetWriter:
+def _open_writer(run: _Run, resolve: Resolve, folder: Path, plan: Plan) -> DatasetWriter:
     spec = run.spec
     writer = DatasetWriter(folder, run.widths, spec.dtype, spec.shard_rows)
-    bind_plan(folder, spec, plan, writer.rows_done)
+    bind(folder, spec, plan, resolve(spec.language_model.path), writer.rows_done)
     check_space(folder, estimate_bytes(spec, run.widths, plan.rows - writer.rows_done))
     return writer
 

@@ -148,15 +148,19 @@ def _work(name: str, job: str, epoch: int | None = None) -> str:
 def _carry(source: Path, target: Path) -> bool:
     """Link what `source` holds whole into `target`; False when it holds no shard.
 
+    What the attempt was made from is linked all the same: no later one may use anything else.
+
     Files there are never changed in place, but may be removed meanwhile, by an attempt that is
     superseded and does not know it yet: what is there in order is enough.
     """
     shards = sorted((source / _SHARDS).glob("*.safetensors"))
+    for name in _CARRIED:
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            os.link(source / name, target / name)
     if not shards:
         return False
     (target / _SHARDS).mkdir(exist_ok=True)
-    files = [*(source / each for each in _CARRIED), *shards, source / _MANIFEST]
-    for file in files:
+    for file in (*shards, source / _MANIFEST):
         try:
             os.link(file, target / file.relative_to(source))
         except FileNotFoundError:
