@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,8 @@ from saeserve.cli.output import Json, connect, errors
 from saeserve.cli.specs import Tree
 from saeserve.cli.transferring import download, shown
 
+_TOLD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TOLD_FOLDERS = 4
 IMPORTS = (
     "saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope or openai."
 )
@@ -24,6 +28,9 @@ def import_model(
     path: Annotated[str, typer.Argument(help="Its folder or file: local, or root:relative.")],
     format: Annotated[str, typer.Option(help=IMPORTS)],
     source: Annotated[str | None, typer.Option(help="What it reads, e.g. resid_post.8.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What it writes; the source for an autoencoder.")
+    ] = None,
     activations: Annotated[
         str | None, typer.Option(help="Rows to compare on: .npy, local or root:relative.")
     ] = None,
@@ -45,6 +52,8 @@ def import_model(
     job: dict[str, Any] = {"model": name, "path": path, "format": format}
     if source is not None:
         job["source"] = source
+    if target is not None:
+        job["target"] = target
     if given:
         job["reference"] = given
     return {"import_model": job}
@@ -86,7 +95,7 @@ def _uploaded(path: str, reference: Mapping[str, str]) -> tuple[str, dict[str, s
     Raises InvalidArgumentError for what is neither there nor has the form root:relative.
     """
     local = Path(path)
-    names = {"path": f"model/{local.name}" if local.is_file() else "model"}
+    names = {"path": "/".join(("model", *_told_folders(local)))}
     names |= {key: f"reference/{key}.npy" for key in reference}
     given = {"path": path, **reference}
     items = {names[key]: Path(text) for key, text in given.items() if is_local(text, key)}
@@ -96,3 +105,18 @@ def _uploaded(path: str, reference: Mapping[str, str]) -> tuple[str, dict[str, s
             upload = client.transfers.upload(items, progress)
         given |= {key: f"{upload}/{names[key]}" for key in given if names[key] in items}
     return given.pop("path"), given
+
+
+def _told_folders(local: Path) -> tuple[str, ...]:
+    """The last names of a local path, which go with its files: releases write layer and place
+    into the names of their folders. The Hub's cache has two folders of its own between them."""
+    if not local.exists():
+        return ()
+    place, home = local.absolute(), Path.home()
+    parts = list((place.relative_to(home) if place.is_relative_to(home) else place).parts)
+    if "snapshots" in parts:
+        at = parts.index("snapshots")
+        del parts[at : at + 2]
+    kept = takewhile(_TOLD.fullmatch, reversed(parts[-_TOLD_FOLDERS:]))
+    told = tuple(reversed(list(kept)))
+    return told if told or local.is_dir() else (local.name,)

@@ -48,6 +48,10 @@ class Roots:
         root, _ = self.check(reference)
         return self._folders[root].is_dir()
 
+    def folder(self, reference: str) -> Path:
+        """The folder that is the root of `reference`. Raises as `check`."""
+        return self._folders[self.check(reference)[0]]
+
     def resolve(self, reference: str, field: str = "") -> Path:
         """The existing file or folder that `reference` names, links followed.
 

@@ -1468,6 +1468,7 @@ class ImportModelSpec(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model to publish."""
     format: _builtins.str
@@ -1480,6 +1481,10 @@ class ImportModelSpec(_message.Message):
     """
     source: _builtins.str
     """Name of the source that it reads; taken from the files when unset."""
+    target: _builtins.str
+    """Name of the source that it writes; taken from the files when unset. The same as `source` says
+    that it is an autoencoder, another that it is a transcoder, where the files leave that open.
+    """
     @_builtins.property
     def reference(self) -> Global___ReferenceSpec:
         """Set to compare the import with what its library makes of some rows."""
@@ -1492,10 +1497,11 @@ class ImportModelSpec(_message.Message):
         path: _builtins.str | None = ...,
         source: _builtins.str | None = ...,
         reference: Global___ReferenceSpec | None = ...,
+        target: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "_target", b"_target", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_model", b"_model", "_path", b"_path", "_source", b"_source", "_target", b"_target", "format", b"format", "model", b"model", "path", b"path", "reference", b"reference", "source", b"source", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
     _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
@@ -1505,6 +1511,8 @@ class ImportModelSpec(_message.Message):
     _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
     _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
+    _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
     @_typing.overload
@@ -1513,6 +1521,8 @@ class ImportModelSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target) -> _WhichOneofReturnType__target | None: ...
 
 Global___ImportModelSpec: _TypeAlias = ImportModelSpec  # noqa: Y015
 

@@ -46,12 +46,17 @@ class ReferenceSpec(Spec):
 
 
 class ImportModelSpec(Spec):
-    """Publishes a model from another library's files; paths are root:relative or in an upload."""
+    """Publishes a model from another library's files; paths are root:relative or in an upload.
+
+    `source` and `target` name what it reads and writes where the files should not; a target equal
+    to the source says that it is an autoencoder, where the files leave that open.
+    """
 
     model: Name
     format: ImportFormat
     path: str
     source: str | None = Field(default=None, min_length=1)
+    target: str | None = Field(default=None, min_length=1)
     reference: ReferenceSpec | None = None
 
     @property

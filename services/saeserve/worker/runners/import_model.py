@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from torch import Tensor
 
@@ -16,7 +16,8 @@ from saeserve.core.export.peers.foreign import Imported
 from saeserve.core.export.peers.reference import Reference, check
 from saeserve.core.export.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportModelSpec, ReferenceSpec
-from saeserve.jobs.record import Output
+from saeserve.jobs.record import JobWarning, Output
+from saeserve.platform.errors import InvalidInput, NotFound
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.upload_paths import is_upload
 from saeserve.worker.runners.admission import check_import_memory
@@ -30,7 +31,8 @@ def run(context: RunContext) -> Completed:
     wanted = context.submission.resolved_spec["import_model"]
     spec = ImportModelSpec.parse(wanted, "import_model")
     settle_torch(context.order.torch_threads)
-    imported = import_model(_files(context, spec.path), spec.format, spec.source)
+    imported = import_model(_files(context, spec.path), spec.format, spec.source, spec.target)
+    warnings = _told(context, imported)
     context.check_stop()
     metrics = _compared(context, imported, spec.reference)
     context.check_stop()
@@ -39,7 +41,7 @@ def run(context: RunContext) -> Completed:
         context.check_fence()
         resource = context.models.publish(spec.model, context.submission.id, 0, folder)
     context.report.log(f"published {resource}")
-    return Completed(outputs=(Output(model=resource, metrics=metrics),))
+    return Completed(outputs=(Output(model=resource, metrics=metrics, warnings=warnings),))
 
 
 def _files(context: RunContext, path: str) -> ForeignFiles:
@@ -48,7 +50,31 @@ def _files(context: RunContext, path: str) -> ForeignFiles:
     def resolve(name: str) -> Path:
         return _found(context, f"{path}/{name}" if name else path, "path")
 
-    return ForeignFiles(resolve, check_import_memory)
+    def above(levels: int, name: str) -> Path | None:
+        return _beside(context, path, levels, name)
+
+    return ForeignFiles(resolve, check_import_memory, _place(context, path), above)
+
+
+def _place(context: RunContext, path: str) -> PurePath:
+    """Where the files lie, links not followed: in the Hub's cache every file is one."""
+    if is_upload(path):
+        return PurePosixPath(path)
+    return context.roots.folder(path) / context.roots.check(path)[1]
+
+
+def _beside(context: RunContext, path: str, levels: int, name: str) -> Path | None:
+    """A file so many folders above what `path` names, which need not be there; never above the
+    root or the upload."""
+    root, colon, below = path.rpartition(":")
+    parents = PurePosixPath(below).parents
+    if levels > len(parents):
+        return None
+    try:
+        found = _found(context, f"{root}{colon}{parents[levels - 1] / name}", "path")
+    except (InvalidInput, NotFound):
+        return None
+    return found if found.is_file() else None
 
 
 def _found(context: RunContext, path: str, field: str) -> Path:
@@ -56,6 +82,14 @@ def _found(context: RunContext, path: str, field: str) -> Path:
     if is_upload(path):
         return ModelUploads(context.store).resolve(path, field)
     return context.roots.resolve(path, field)
+
+
+def _told(context: RunContext, imported: Imported) -> tuple[JobWarning, ...]:
+    """What the files leave open, and which reading was taken: an event, and part of the result."""
+    found = imported.model.config.lineage.warnings
+    for warning in found:
+        context.report.warning(0, warning.code, warning.message)
+    return tuple(JobWarning(code=each.code, message=each.message) for each in found)
 
 
 def _compared(

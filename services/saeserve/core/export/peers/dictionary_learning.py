@@ -8,11 +8,11 @@ from torch import Tensor
 from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import DEAD_NORM
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers import payload
+from saeserve.core.export.peers import dictionary_places, payload
 from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
-from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
+from saeserve.core.export.peers.foreign import ForeignModel
 from saeserve.core.export.peers.gated import as_threshold
-from saeserve.core.export.peers.hooks import layer_of, source_of
+from saeserve.core.export.peers.hooks import layer_of
 from saeserve.core.export.peers.payload import Payload, cannot
 from saeserve.core.export.peers.tables import Layout, TensorTable
 from saeserve.core.export.peers.torch_file import read_torch
@@ -60,6 +60,13 @@ _NAMES = {
     "BatchTopKSAE": "batchtopk",
     "MatryoshkaBatchTopKSAE": "matryoshka",
 }
+_BY_TRAINER = {
+    "StandardTrainer": "AutoEncoder",
+    "StandardTrainerNew": "AutoEncoderNew",
+    "GatedSAETrainer": "GatedAutoEncoder",
+    "PAnnealTrainer": "AutoEncoder",
+}
+_AS_ROWS = {"decoder.weight": "decoder"}
 _BY_THRESHOLD = ("BatchTopKSAE", "MatryoshkaBatchTopKSAE")
 _NOT_SUBTRACTED = ("AutoEncoderNew", "JumpReluAutoEncoder")
 
@@ -68,15 +75,14 @@ def read(files: ForeignFiles) -> ForeignModel:
     """Raises FormatError for other classes, and for pickled code."""
     config = read_json(files.file(CONFIG))
     trainer = config.part("trainer")
-    kind = trainer.text("dict_class")
-    if kind not in _LAYOUTS:
-        raise trainer.wrong("dict_class", "is not imported")
+    kind = _kind(trainer)
     table = read_torch(files.file(STATE), files.admit).tensors
-    state = table.take(_LAYOUTS[kind], ignore=frozenset({"k", "threshold", "group_sizes"}))
+    state = _state_of(table, kind)
     tensors = _encoder(kind, state) | _renamed(state)
     if kind in _BY_THRESHOLD:
         tensors["threshold"] = _shared_threshold(table, tensors["b_enc"])
     subtracts = kind not in _NOT_SUBTRACTED
+    place = dictionary_places.find(config)
     return ForeignModel(
         architecture=_NAMES[kind],
         W_enc_DF=tensors["W_enc"],
@@ -86,9 +92,11 @@ def read(files: ForeignFiles) -> ForeignModel:
         threshold_F=tensors.get("threshold"),
         activation=_activation(kind, table, trainer),
         subtracts_b_dec=subtracts,
-        source=_source(trainer),
+        source=place.source,
+        target=place.target,
+        writer="dictionary_learning",
         conventions=_conventions(kind, subtracts),
-        details={"foreign_config": {"dict_class": kind, "lm_name": trainer.text("lm_name", "")}},
+        details={"foreign_config": dict(config.values)},
     )
 
 
@@ -103,6 +111,29 @@ def write(model: InferenceModel) -> Payload:
         raise cannot(FORMAT, f"row_norm.kind is {model.config.row_norm.kind!r}")
     kind, state, extra = _state(payload.unweighted(model))
     return Payload({CONFIG: _config(model, kind, extra)}, {}, {STATE: state})
+
+
+def _kind(trainer: JsonObject) -> str:
+    """The class; until July 2024 some configs named the trainer alone. Raises FormatError."""
+    key = "dict_class" if trainer.values.get("dict_class") else "trainer_class"
+    name = trainer.text(key)
+    kind = name if key == "dict_class" else _BY_TRAINER.get(name, name)
+    if kind not in _LAYOUTS:
+        raise trainer.wrong(key, "is not imported")
+    return kind
+
+
+def _state_of(table: TensorTable, kind: str) -> dict[str, Tensor]:
+    """The state; the first top-k class kept its decoder as rows, as its kernels wanted it."""
+    layout = _LAYOUTS[kind]
+    rows = kind == "AutoEncoderTopK" and "decoder" in table.headers
+    if rows:
+        layout = {_AS_ROWS.get(name, name): layout[name] for name in layout}
+        layout["decoder"] = ("d_sae", "d")
+    state = table.take(layout, ignore=frozenset({"k", "threshold", "group_sizes"}))
+    if rows:
+        state["decoder.weight"] = state.pop("decoder").T
+    return state
 
 
 def _encoder(kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -140,12 +171,6 @@ def _activation(
             remedy="correct trainer.k",
         )
     return TopKActivation(k=k)
-
-
-def _source(trainer: JsonObject) -> str:
-    layer = trainer.values.get("layer")
-    known = isinstance(layer, int) and not isinstance(layer, bool)
-    return source_of(f"blocks.{layer}.hook_resid_post") if known else UNNAMED
 
 
 def _conventions(kind: str, subtracts: bool) -> dict[str, str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from saeserve.core.errors import FormatError
 
 MAX_JSON_BYTES = 4 * 2**20
+_NOWHERE = PurePath()
 _INCOMPLETE = "copy the whole folder of the model again"
 
 
@@ -24,11 +25,28 @@ class ForeignFiles:
     resolve: Callable[[str], Path]
     admit: Callable[[int], None] = lambda _values: None
     """Told how many numbers a file declares before they are read; raises where they do not fit."""
+    path: PurePath = _NOWHERE
+    """Where the files lie, as it was named: links not followed."""
+    above: Callable[[int, str], Path | None] = lambda _levels, _name: None
+    """A file by its name so many folders above the model's, or None where there is none."""
 
     @staticmethod
     def at(path: Path) -> ForeignFiles:
         """The files below `path`, which may itself be a file; links are followed."""
-        return ForeignFiles(lambda name: path / name if name else path)
+
+        def above(levels: int, name: str) -> Path | None:
+            found = path.absolute().parents[levels - 1] / name
+            return found if found.is_file() else None
+
+        return ForeignFiles(
+            lambda name: path / name if name else path, path=path.absolute(), above=above
+        )
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders that lead to the model's files, its own last."""
+        parts = self.path.parts
+        return parts[:-1] if self.resolve("").is_file() else parts
 
     def file(self, name: str) -> Path:
         """The file `name`, or the model's only file when that is what was named.
@@ -85,6 +103,10 @@ class JsonObject:
     def flag(self, key: str, default: bool) -> bool:
         """true or false."""
         return cast("bool", self._get(key, bool, default))
+
+    def optional_text(self, key: str) -> str:
+        """A text, or "" where the key is missing or null."""
+        return self.text(key, "")
 
     def part(self, key: str) -> JsonObject:
         """An object inside; empty when it is not there."""

@@ -14,6 +14,7 @@ from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import DEAD_NORM, FoldedTensors, fold_tensors
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.export.peers.readings import Readings, Unstated
 from saeserve.core.specs.model import (
     Lineage,
     ModelConfig,
@@ -23,6 +24,7 @@ from saeserve.core.specs.model import (
     ThresholdActivation,
     TopKActivation,
 )
+from saeserve.core.specs.run_warning import RunWarning
 
 EQUAL_NORMS = 1e-5
 """Decoder norms that spread by less select like equal ones, up to the rounding of float32."""
@@ -58,8 +60,20 @@ class ForeignModel:
     source: str = UNNAMED
     target: str = ""
     """The output's source when that is another than the input's."""
+    unstated: Unstated | None = None
+    """Set where the files do not say whether this is a transcoder; `target` is empty then."""
+    writer: str = ""
+    """The library that wrote the files and its release, as far as they tell."""
+    readings: tuple[Readings, ...] = ()
+    """Set where releases or libraries read such files differently."""
     details: Mapping[str, object] = field(default_factory=dict[str, object])
     """What else of the foreign config belongs into the lineage."""
+
+    @property
+    def warnings(self) -> tuple[RunWarning, ...]:
+        """What whoever imports the model must know."""
+        open_kind = () if self.unstated is None else (self.unstated.warning(),)
+        return (*open_kind, *(reading.warning() for reading in self.readings))
 
 
 @dataclass(frozen=True)
@@ -154,7 +168,9 @@ def _config(
         row_norm=foreign.row_norm,
         skip_connection=folded.W_skip_OD is not None,
         dead_latents=int(folded.dead_F.sum()),
-        lineage=Lineage(spec=_history(foreign, format), source=foreign.source),
+        lineage=Lineage(
+            spec=_history(foreign, format), source=foreign.source, warnings=foreign.warnings
+        ),
     )
 
 
@@ -163,7 +179,12 @@ def _history(foreign: ForeignModel, format: str) -> dict[str, object]:
     if isinstance(foreign.activation, TopKActivation):
         counted = "times decoder norms" if foreign.selects_by_norm else "as they are"
         conventions["selection"] = f"the k largest pre-activations, {counted}"
-    return {"imported_from": format, "conventions": conventions, **foreign.details}
+    history: dict[str, object] = {"imported_from": format, "conventions": conventions}
+    if foreign.writer:
+        history["writer"] = foreign.writer
+    if foreign.readings:
+        history["readings"] = [reading.to_json() for reading in foreign.readings]
+    return {**history, **foreign.details}
 
 
 def _check_range(model: InferenceModel) -> None:

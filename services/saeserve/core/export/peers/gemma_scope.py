@@ -1,92 +1,48 @@
-"""Gemma Scope (`params.npz`) and Gemma Scope 2 (`config.json` and `params.safetensors`).
+"""Gemma Scope: `params.npz` alone, so what else is known stands in the release's folder names.
 
-Both are JumpReLU without subtracting b_dec (arXiv 2408.05147). Embedding SAEs of the first were
-trained on rows divided by sqrt(d); they are known by the folder's name alone.
+JumpReLU without subtracting b_dec (arXiv 2408.05147). Embedding SAEs were trained on rows divided
+by sqrt(d).
 """
 
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from saeserve.core.errors import FormatError
+from saeserve.core.export.peers import releases
 from saeserve.core.export.peers.arrays import open_npz
-from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
+from saeserve.core.export.peers.files import ForeignFiles
 from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
-from saeserve.core.export.peers.safetensors_file import open_safetensors
-from saeserve.core.export.peers.tables import Layout
+from saeserve.core.export.peers.readings import Unstated
+from saeserve.core.export.peers.releases import GemmaScope
+from saeserve.core.export.peers.tables import Layout, TensorTable
 from saeserve.core.specs.model import ThresholdActivation
 
-PARAMS_NPZ, CONFIG, PARAMS = "params.npz", "config.json", "params.safetensors"
-
-_FIRST: Layout = {
+PARAMS = "params.npz"
+_FACTOR = "scaling_factor"
+_LAYOUT: Layout = {
     "W_enc": ("d_in", "d_sae"),
     "b_enc": ("d_sae",),
-    "W_dec": ("d_sae", "d_in"),
-    "b_dec": ("d_in",),
-    "threshold": ("d_sae",),
-}
-_SECOND: Layout = {
-    "w_enc": ("d_in", "d_sae"),
-    "b_enc": ("d_sae",),
-    "w_dec": ("d_sae", "d_out"),
+    "W_dec": ("d_sae", "d_out"),
     "b_dec": ("d_out",),
     "threshold": ("d_sae",),
 }
-_AFFINE = "affine_skip_connection"
-_LOWER = {"W_enc": "w_enc", "W_dec": "w_dec"}
-_LAYER = re.compile(r"(?:layer_|layers\.)(\d+)")
+_NO_RELEASE = (
+    f"{PARAMS} does not lie in a folder of its release (gemma-scope-2b-pt-res, …-transcoders), and "
+    "nothing else says whether it is a transcoder"
+)
 
 
 def read(files: ForeignFiles) -> ForeignModel:
-    """The first release. Raises FormatError for other tensors and for a scaling factor."""
-    path = files.file(PARAMS_NPZ)
-    with open_npz(path, files.admit) as table:
-        lower = _LOWER["W_enc"] in table.headers
-        layout = {_LOWER.get(name, name) if lower else name: a for name, a in _FIRST.items()}
-        taken = table.take(layout)
-    tensors = {("W" + name[1:] if name.startswith("w_") else name): t for name, t in taken.items()}
-    embedding = "embedding" in path.as_posix()
-    scale = 1 / math.sqrt(tensors["W_enc"].shape[0]) if embedding else 1.0
-    norm = "rows divided by sqrt(d): an embedding SAE; folded" if embedding else "none"
-    return _model(tensors, scale=scale, normalisation=norm, source=_source(path))
-
-
-def read_second(files: ForeignFiles) -> ForeignModel:
-    """The second release. Raises FormatError for cross-layer transcoders."""
-    config = read_json(files.file(CONFIG))
-    if config.text("architecture") != "jump_relu":
-        raise config.wrong("architecture", "is not imported")
-    with open_safetensors(files.file(PARAMS), files.admit) as table:
-        header = table.headers.get("w_dec")
-        if header is not None and len(header.shape) == 3:
-            raise FormatError(
-                f"{PARAMS}: w_dec has shape {list(header.shape)}: a cross-layer transcoder",
-                remedy="import SAEs and per-layer transcoders",
-            )
-        affine = _AFFINE in table.headers
-        taken = table.take({**_SECOND, _AFFINE: ("d_in", "d_out")} if affine else _SECOND)
-        tensors = {name.replace("w_", "W_"): value.clone() for name, value in taken.items()}
-    source, target = _places(config)
-    if not target and tensors["W_dec"].shape[1] != tensors["W_enc"].shape[0]:
-        target = "target"
-    return _model(
-        tensors, source=source, target=target, details={"foreign_config": dict(config.values)}
-    )
-
-
-def _model(
-    tensors: dict[str, Tensor],
-    *,
-    source: str,
-    target: str = "",
-    scale: float = 1.0,
-    normalisation: str = "none",
-    details: dict[str, object] | None = None,
-) -> ForeignModel:
+    """Raises FormatError for other tensors and for a scaling factor."""
+    tensors = _tensors(files)
+    said = releases.gemma_scope(files.folders)
+    scale = 1 / math.sqrt(tensors["W_enc"].shape[0]) if said.embedding else 1.0
+    differ = tensors["W_enc"].shape[0] != tensors["W_dec"].shape[1]
+    norm = "rows divided by sqrt(d): an embedding SAE; folded" if said.embedding else "none"
     return ForeignModel(
         architecture="jumprelu",
         W_enc_DF=tensors["W_enc"],
@@ -94,28 +50,39 @@ def _model(
         W_dec_FO=tensors["W_dec"],
         b_dec_O=tensors["b_dec"],
         threshold_F=tensors["threshold"],
-        W_skip_OD=tensors[_AFFINE].T if _AFFINE in tensors else None,
         activation=ThresholdActivation(),
         in_scale=scale,
         out_scale=scale,
-        source=source,
-        target=target,
-        conventions={
-            "b_dec": "not subtracted",
-            "normalisation": normalisation,
-            "layer_norm": "none",
-        },
-        details=details or {},
+        source=said.source or UNNAMED,
+        target=said.target or ("target" if differ else ""),
+        unstated=_unstated(said, differ=differ),
+        writer="Gemma Scope",
+        conventions={"b_dec": "not subtracted", "normalisation": norm, "layer_norm": "none"},
+        details={"release": said.release} if said.release else {},
     )
 
 
-def _source(path: Path) -> str:
-    """The layer, where the release's folder names are kept; the hook is named elsewhere."""
-    match = _LAYER.search(path.as_posix())
-    return f"layer.{match[1]}" if match else UNNAMED
+def _tensors(files: ForeignFiles) -> dict[str, Tensor]:
+    """Some files of the release spell W_enc and W_dec in lower case."""
+    with open_npz(files.file(PARAMS), files.admit) as table:
+        lower = "w_enc" in table.headers
+        layout = {_spelt(name, lower=lower): axes for name, axes in _LAYOUT.items()}
+        taken = table.take({**layout, **_factor(table)})
+    if not bool((taken.get(_FACTOR, torch.ones(1)) == 1).all()):
+        raise FormatError(
+            f"{PARAMS}: {_FACTOR} is not 1, and no release says what it multiplies",
+            remedy="import the release's own files",
+        )
+    return {name: taken[_spelt(name, lower=lower)] for name in _LAYOUT}
 
 
-def _places(config: JsonObject) -> tuple[str, str]:
-    source = config.text("hf_hook_point_in", "") or UNNAMED
-    target = config.text("hf_hook_point_out", "")
-    return source, "" if target == source else target
+def _factor(table: TensorTable) -> Layout:
+    return {_FACTOR: ("d_sae",)} if _FACTOR in table.headers else {}
+
+
+def _spelt(name: str, *, lower: bool) -> str:
+    return name.replace("W_", "w_") if lower else name
+
+
+def _unstated(said: GemmaScope, *, differ: bool) -> Unstated | None:
+    return None if said.release or said.embedding or differ else Unstated(_NO_RELEASE)

@@ -10,6 +10,7 @@ from torch import Tensor
 from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
 from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.export.peers.hooks import source_of
+from saeserve.core.export.peers.readings import Readings
 from saeserve.core.export.peers.safetensors_file import open_safetensors
 from saeserve.core.export.peers.tables import Layout
 from saeserve.core.specs.model import ThresholdActivation
@@ -63,7 +64,23 @@ def read(files: ForeignFiles) -> ForeignModel:
             "layer_norm": "none",
             "threshold": "on features of raw rows" + (" by decoder norm" if by_norm else ""),
         },
+        writer="Llama Scope",
+        readings=_readings(config),
         details={"foreign_config": dict(config.values)},
+    )
+
+
+def _readings(config: JsonObject) -> tuple[Readings, ...]:
+    """SAELens leaves out what differs from its own form."""
+    norms = config.part("dataset_average_activation_norm")
+    if norms.number("in") == norms.number("out"):
+        return ()
+    return (
+        Readings(
+            "mean norms of inputs and outputs differ",
+            "the release's own library reads it: outputs are scaled by their own norm",
+            "SAELens's: outputs are scaled by the inputs' norm",
+        ),
     )
 
 

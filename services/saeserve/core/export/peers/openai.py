@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Literal, cast
 
 from saeserve.core.errors import FormatError
+from saeserve.core.export.peers import releases
 from saeserve.core.export.peers.files import ForeignFiles, JsonObject
-from saeserve.core.export.peers.foreign import ForeignModel
+from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.export.peers.tables import Layout
 from saeserve.core.export.peers.torch_file import TorchFile, read_torch
 from saeserve.core.specs.model import ReluActivation, RowNorm, TopKActivation
@@ -28,9 +29,11 @@ _POST: dict[str, Literal["relu", "none"]] = {"ReLU": "relu", "Identity": "none"}
 def read(files: ForeignFiles) -> ForeignModel:
     """Raises FormatError for activations other than ReLU and TopK, and for pickled code.
 
-    The library normalises each row exactly when the activation is TopK.
+    The library normalises each row exactly when the activation is TopK. Layer and place stand in
+    the release's folder names alone.
     """
-    file = read_torch(files.only(".pt"), files.admit)
+    path = files.only(".pt")
+    file = read_torch(path, files.admit)
     tensors = file.tensors.take(_LAYOUT, ignore=_STATISTICS)
     values = JsonObject(file.values, file.tensors.file)
     activation = _activation(file, values)
@@ -43,6 +46,8 @@ def read(files: ForeignFiles) -> ForeignModel:
         b_dec_O=tensors["pre_bias"],
         activation=activation,
         subtracts_b_dec=True,
+        source=releases.openai((*files.folders, path.name)) or UNNAMED,
+        writer="OpenAI's sparse_autoencoder",
         row_norm=LAYER_NORM if layer_norm else RowNorm(),
         conventions={
             "b_dec": "pre_bias, subtracted from the (normalised) input; folded into b_enc",

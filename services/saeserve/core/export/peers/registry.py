@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from saeserve.core.errors import FormatError
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.peers import (
     dictionary_learning,
     gemma_scope,
+    gemma_scope_2,
     llama_scope,
     openai,
     payload,
@@ -25,7 +27,7 @@ IMPORTERS: Mapping[ImportFormat, Callable[[ForeignFiles], ForeignModel]] = {
     "dictionary_learning": dictionary_learning.read,
     "sparsify": sparsify.read,
     "gemma_scope": gemma_scope.read,
-    "gemma_scope_2": gemma_scope.read_second,
+    "gemma_scope_2": gemma_scope_2.read,
     "llama_scope": llama_scope.read,
     "openai": openai.read,
 }
@@ -36,15 +38,43 @@ EXPORTERS: Mapping[ExportFormat, Callable[[InferenceModel], payload.Payload]] = 
 }
 
 
-def import_model(files: ForeignFiles, format: ImportFormat, source: str | None = None) -> Imported:
-    """Read a foreign model; `source` names its input where the files should not.
+def import_model(
+    files: ForeignFiles,
+    format: ImportFormat,
+    source: str | None = None,
+    target: str | None = None,
+) -> Imported:
+    """Read a foreign model; `source` and `target` name what it reads and writes where the files
+    should not. A target equal to the source says that it is an autoencoder.
 
-    Nothing in the files is run. Raises FormatError for whatever is wrong with them.
+    Nothing in the files is run. Raises FormatError for whatever is wrong with them, and for a
+    target that they contradict.
     """
     foreign = IMPORTERS[format](files)
     if source is not None:
         foreign = dataclasses.replace(foreign, source=source)
-    return canonical(foreign, format)
+    return canonical(_aimed(foreign, target), format)
+
+
+def _aimed(foreign: ForeignModel, target: str | None) -> ForeignModel:
+    """With the target that the caller names; without one, the files have to say it."""
+    if target is None:
+        if foreign.unstated is not None and foreign.unstated.refused:
+            raise FormatError(
+                foreign.unstated.why,
+                remedy="name the target: the source's own name for an autoencoder, the name of "
+                "another place for a transcoder",
+            )
+        return foreign
+    transcodes = target != foreign.source
+    if foreign.unstated is None and transcodes != bool(foreign.target):
+        kind = "a transcoder" if foreign.target else "an autoencoder"
+        raise FormatError(
+            f"the files are of {kind}, which the target {target!r} for the source "
+            f"{foreign.source!r} contradicts",
+            remedy="leave the target out, or name another place for a transcoder only",
+        )
+    return dataclasses.replace(foreign, target=target if transcodes else "", unstated=None)
 
 
 def export_model(model: InferenceModel, format: ExportFormat, folder: Path) -> None:

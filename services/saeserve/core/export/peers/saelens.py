@@ -1,19 +1,16 @@
-"""SAELens 6: `cfg.json` and `sae_weights.safetensors` (`SAE.load_from_disk`)."""
+"""SAELens: `cfg.json` and `sae_weights.safetensors` (`SAE.load_from_disk`), written as release 6
+and read as any release wrote them."""
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from saeserve.core.errors import FormatError
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers import payload
+from saeserve.core.export.peers import payload, saelens_config, saelens_tensors
 from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
-from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
-from saeserve.core.export.peers.gated import as_threshold
-from saeserve.core.export.peers.hooks import hook_of, source_of
+from saeserve.core.export.peers.foreign import ForeignModel
+from saeserve.core.export.peers.hooks import hook_of
 from saeserve.core.export.peers.payload import Payload, cannot
+from saeserve.core.export.peers.readings import Readings
 from saeserve.core.export.peers.safetensors_file import open_safetensors
-from saeserve.core.export.peers.tables import Layout, TensorTable
 from saeserve.core.specs.model import (
     ReluActivation,
     RowNorm,
@@ -27,35 +24,24 @@ WRITTEN_VERSION = "6.0.0"
 """The config's form; SAELens renames and defaults fields of configs before 6."""
 LAYER_NORM = RowNorm(kind="layer_norm", eps=1e-5, ddof=1)
 """(x - mean) / (std + eps) with the unbiased std, undone on the output by std alone."""
-
-_DECODER: Layout = {"W_enc": ("d_in", "d_sae"), "W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
-_BIAS: Layout = {"b_enc": ("d_sae",)}
-_SKIP: Layout = {"W_skip": ("d_out", "d_in")}
-_LAYOUTS: dict[str, Layout] = {
-    "standard": {**_DECODER, **_BIAS},
-    "topk": {**_DECODER, **_BIAS},
-    "abstopk": {**_DECODER, **_BIAS},
-    "jumprelu": {**_DECODER, **_BIAS, "threshold": ("d_sae",)},
-    "gated": {**_DECODER, "b_gate": ("d_sae",), "b_mag": ("d_sae",), "r_mag": ("d_sae",)},
-    "transcoder": {**_DECODER, **_BIAS},
-    "jumprelu_transcoder": {**_DECODER, **_BIAS, "threshold": ("d_sae",)},
-    "skip_transcoder": {**_DECODER, **_BIAS, **_SKIP},
-    "jumprelu_skip_transcoder": {**_DECODER, **_BIAS, **_SKIP, "threshold": ("d_sae",)},
+_TRAINED_ON = {
+    "expected_average_only_in": "rows scaled to a mean norm of sqrt(d_in)",
+    "covariance_whitening": "whitened rows",
 }
-_NO_OPS = ("none", "expected_average_only_in", "covariance_whitening")
-"""At inference SAELens does nothing for these: they are folded when training ends."""
+"""Folded into the weights when training ends; a file that still says so was saved before, and the
+scale is not in it."""
 
 
 def read(files: ForeignFiles) -> ForeignModel:
-    """Raises FormatError for architectures and normalisations that we do not hold."""
-    config = read_json(files.file(CONFIG))
-    architecture = _architecture(config)
+    """Raises FormatError for architectures, activations and normalisations that we do not hold."""
+    written = read_json(files.file(CONFIG))
+    config = saelens_config.modern(written)
+    architecture = saelens_tensors.architecture(config)
     transcoder = architecture.endswith("transcoder")
-    subtracts = config.flag("apply_b_dec_to_input", default=True)
-    if transcoder and subtracts:
-        raise config.wrong("apply_b_dec_to_input", "is true (the default) for a transcoder")
+    subtracts = _subtracts(config, transcoder=transcoder)
     with open_safetensors(files.file(WEIGHTS), files.admit) as table:
-        tensors = _take(table, architecture, config)
+        taken = saelens_tensors.take(table, architecture, config)
+    tensors = taken.tensors
     row_norm = _row_norm(config, transcoder)
     return ForeignModel(
         architecture=config.part("metadata").text("training_architecture", architecture),
@@ -69,10 +55,12 @@ def read(files: ForeignFiles) -> ForeignModel:
         selects_by_norm=_by_norm(config, architecture),
         row_norm=row_norm,
         W_skip_OD=tensors.get("W_skip"),
-        source=_source(config, "hook_name") or UNNAMED,
-        target=(_source(config, "hook_name_out") or "target") if transcoder else "",
+        source=saelens_config.input_source(config),
+        target=(saelens_config.source(config, out=True) or "target") if transcoder else "",
+        writer=saelens_config.writer(written),
+        readings=_readings(config, architecture, finetuned=taken.finetuned),
         conventions=_conventions(config, subtracts, row_norm, architecture),
-        details={"foreign_config": dict(config.values)},
+        details={"foreign_config": dict(written.values)},
     )
 
 
@@ -86,33 +74,44 @@ def write(model: InferenceModel) -> Payload:
     return Payload({CONFIG: config}, {WEIGHTS: tensors})
 
 
-def _architecture(config: JsonObject) -> str:
-    architecture = config.text("architecture")
-    version = config.part("metadata").text("sae_lens_version", config.text("sae_lens_version", "0"))
-    major = version.partition(".")[0]
-    if not major.isdigit() or int(major) < 6:
-        raise FormatError(
-            f"{config.where} is of SAELens {version if version != '0' else 'before 6'}",
-            remedy="load it with SAELens 6 and call save_model",
-        )
-    if architecture not in _LAYOUTS:
-        raise FormatError(
-            f"{config.where}: architecture {architecture!r} is not imported",
-            remedy=f"imported are: {', '.join(_LAYOUTS)}",
-        )
-    return architecture
+def _subtracts(config: JsonObject, *, transcoder: bool) -> bool:
+    subtracts = config.flag("apply_b_dec_to_input", default=True)
+    if transcoder and subtracts:
+        raise config.wrong("apply_b_dec_to_input", "is true (the default) for a transcoder")
+    if not transcoder:
+        saelens_config.check_is_autoencoder(config)
+    return subtracts
 
 
-def _take(table: TensorTable, architecture: str, config: JsonObject) -> dict[str, Tensor]:
-    d_in = config.whole("d_in")
-    d_out = config.whole("d_out") if architecture.endswith("transcoder") else d_in
-    dims = {"d_in": d_in, "d_out": d_out, "d_sae": config.whole("d_sae")}
-    tensors = table.take(_LAYOUTS[architecture], dims)
-    if architecture != "gated":
-        return {name: value.clone() for name, value in tensors.items()}
-    return as_threshold(tensors["W_enc"], tensors["b_gate"], tensors["b_mag"], tensors["r_mag"]) | {
-        name: tensors[name].clone() for name in ("W_dec", "b_dec")
-    }
+def _readings(config: JsonObject, architecture: str, *, finetuned: bool) -> tuple[Readings, ...]:
+    found: list[Readings] = []
+    how = config.text("normalize_activations", "none")
+    if how in _TRAINED_ON:
+        found.append(
+            Readings(
+                f"normalize_activations is {how!r}, and the scale is not in the files",
+                "SAELens does from disk: raw rows, nothing scaled",
+                f"trained: {_TRAINED_ON[how]}, with the scale that the release's list has, if any",
+            )
+        )
+    if finetuned:
+        found.append(
+            Readings(
+                "a scaling factor for each latent multiplies features before they are decoded",
+                "SAELens before 6 did: the factors are folded into W_dec",
+                "SAELens 6's, which has no place for them",
+            )
+        )
+    signed = config.part("activation_fn_kwargs").flag("signed", default=False)
+    if architecture == "abstopk" and signed:
+        found.append(
+            Readings(
+                "activation_fn_kwargs.signed is true, which comes from sparsify",
+                "sparsify trained: the k largest by magnitude, signs kept",
+                "SAELens's: the k largest, then ReLU",
+            )
+        )
+    return tuple(found)
 
 
 def _activation(
@@ -139,15 +138,11 @@ def _by_norm(config: JsonObject, architecture: str) -> bool:
 
 def _row_norm(config: JsonObject, transcoder: bool) -> RowNorm:
     how = config.text("normalize_activations", "none")
-    if how in _NO_OPS:
+    if how == "none" or how in _TRAINED_ON:
         return RowNorm()
     if how == "layer_norm" and not transcoder:
         return LAYER_NORM
     raise config.wrong("normalize_activations", "is not imported")
-
-
-def _source(config: JsonObject, key: str) -> str:
-    return source_of(config.part("metadata").text(key, ""))
 
 
 def _conventions(
@@ -158,13 +153,23 @@ def _conventions(
         "normalisation": config.text("normalize_activations", "none"),
         "layer_norm": "each row, undone on the output" if row_norm.kind != "none" else "none",
     }
-    if said["normalisation"] in _NO_OPS[1:]:
+    if said["normalisation"] in _TRAINED_ON:
         said["normalisation"] += ": nothing at inference, as in SAELens"
-    if config.text("reshape_activations", "none") != "none":
+    if _concatenates_heads(config):
         said["rows"] = "heads of hook_z are concatenated into one row"
     if architecture == "gated":
         said["gate"] = "written as a threshold on the magnitude path"
     return said
+
+
+def _concatenates_heads(config: JsonObject) -> bool:
+    """Before release 3 the hook's name alone said so."""
+    how = config.values.get("reshape_activations")
+    if how is not None:
+        return how != "none"
+    metadata = config.part("metadata")
+    whole = metadata.values.get("hook_head_index") is None
+    return whole and metadata.optional_text("hook_name").endswith("hook_z")
 
 
 def _config(model: InferenceModel) -> dict[str, object]:
@@ -219,14 +224,17 @@ def _written_norm(model: InferenceModel) -> str:
 
 def _metadata(model: InferenceModel) -> dict[str, object]:
     config = model.config
+    hook, head = hook_of(config.inputs[0].name)
     values: dict[str, object] = {
         "sae_lens_version": WRITTEN_VERSION,
         "sae_lens_training_version": f"saeserve {config.lineage.code_version}".strip(),
         "training_architecture": config.architecture,
-        "hook_name": hook_of(config.inputs[0].name),
-        "hook_head_index": None,
+        "hook_name": hook,
+        "hook_head_index": head,
         "dataset_path": config.lineage.dataset,
     }
     if _transcodes(model):
-        values["hook_name_out"] = hook_of(config.outputs[0].name)
+        values["hook_name_out"], head_out = hook_of(config.outputs[0].name)
+        if head_out is not None:
+            values["hook_head_index_out"] = head_out
     return values
