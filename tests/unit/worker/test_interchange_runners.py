@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,36 @@ def test_a_format_that_cannot_hold_the_model_leaves_nothing(shop: Workshop) -> N
     assert failure.code == "BAD_FORMAT"
     assert "the sparsify format cannot hold this model: activation is" in failure.message
     assert shop.bench.ledger.store.names("exports/m/1") == []
+
+
+def test_what_a_file_leaves_open_is_said_at_import(shop: Workshop, tmp_path: Path) -> None:
+    """The folder's name and the run's config above are found through the root; both readings of
+    the file are a warning of the job, of its output and of the model."""
+    folder = tmp_path / "root" / "run" / "layers.5.mlp"
+    w = peers.weights()
+    tensors = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"]}
+    peers.write_safetensors(
+        folder / "sae.safetensors", {**tensors, "W_dec": w["W_dec"], "b_dec": w["b_dec"]}
+    )
+    config = {"d_in": peers.D, "expansion_factor": 3, "k": peers.K, "transcode": True}
+    (folder / "cfg.json").write_text(json.dumps(config))
+    (folder.parent / "config.json").write_text(json.dumps({"sae": {}, "model": "m"}))
+    shop.roots = {"r": tmp_path / "root"}
+    spec = job(path="r:run/layers.5.mlp", format="sparsify")
+    assert shop.submit("i-1", "import_model", spec) is ExitCode.FINISHED
+    found = shop.model("theirs").config
+    assert [found.inputs[0].name, found.outputs[0].name] == ["mlp_in.5", "mlp_out.5"]
+    assert found.lineage.spec["run_config"] == {"sae": {}, "model": "m"}
+    (warning,) = shop.output("i-1").warnings
+    assert warning.code == "READ_TWO_WAYS"
+    assert warning.message == found.lineage.warnings[0].message
+
+
+def test_a_target_can_be_named(foreign: Workshop) -> None:
+    arrays = {name: value.numpy() for name, value in peers.weights().items()}
+    np.savez(foreign.roots["r"] / "params.npz", **arrays)  # pyright: ignore[reportArgumentType] - any name is allowed
+    names = {"source": "mlp_in.3", "target": "mlp_out.3"}
+    spec = job(path="r:params.npz", format="gemma_scope", **names)
+    assert foreign.submit("i-1", "import_model", spec) is ExitCode.FINISHED
+    config = foreign.model("theirs").config
+    assert {"source": config.inputs[0].name, "target": config.outputs[0].name} == names

@@ -77,11 +77,12 @@ def _declared(path: str, inputs: Inputs, field: str) -> tuple[int, int]:
 
 def _check_sources(version: ModelVersion, spec: ExportModelSpec) -> None:
     """The property that no format holds, known before the job runs; the rest the exporter says."""
-    if len(version.config.inputs) > 1:
+    several = version.config.several_sources
+    if several:
         raise FailedPrecondition(
-            f"{version.resource} reads {len(version.config.inputs)} sources; the {spec.format} "
-            "format holds models of one",
+            f"the {spec.format} format cannot hold {version.resource}: {several}",
             reason="BAD_FORMAT",
             field=f"{_EXPORT}.format",
-            remedy="use the model through saeserve",
+            remedy="no format holds such a model: download its own files, or use it through "
+            "saeserve",
         )

@@ -133,6 +133,17 @@ class ModelConfig(Spec):
         return self.inputs != self.outputs
 
     @property
+    def several_sources(self) -> str:
+        """What says that this is no model of one source, such as a crosscoder; "" for one that
+        is."""
+        for side, sources in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if len(sources) > 1:
+                names = ", ".join(source.name for source in sources)
+                kind = side if self.transcodes else "it is a crosscoder: inputs and outputs"
+                return f"{kind} are several sources ({names})"
+        return ""
+
+    @property
     def row_width(self) -> int:
         """Columns of a row that the model is judged on: its input, and a target of its own."""
         return self.d_in + (self.d_out if self.transcodes else 0)

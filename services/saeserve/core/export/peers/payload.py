@@ -81,11 +81,15 @@ def cannot(format: str, what: str, remedy: str = "") -> FormatError:
 
 
 def check_single_source(model: InferenceModel, format: str) -> None:
-    """Raise FormatError for a model of several inputs or outputs."""
-    for side, sources in (("inputs", model.config.inputs), ("outputs", model.config.outputs)):
-        if len(sources) > 1:
-            names = ", ".join(source.name for source in sources)
-            raise cannot(format, f"{side} are several sources ({names})")
+    """Raise FormatError for a model of several inputs or outputs: a crosscoder, mostly."""
+    several = model.config.several_sources
+    if several:
+        raise cannot(
+            format,
+            several,
+            remedy="no format holds such a model: download its own files, or use "
+            "it through saeserve",
+        )
 
 
 def unweighted(model: InferenceModel) -> InferenceModel:

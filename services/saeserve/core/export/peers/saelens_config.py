@@ -76,7 +76,7 @@ def major(config: JsonObject) -> int:
 
 def writer(config: JsonObject) -> str:
     """For the lineage."""
-    said = version(config)
+    said = version(config) or config.optional_text("sae_lens_training_version")
     return f"SAELens {said}" if said else "SAELens before 6, which does not say its release"
 
 

@@ -47,11 +47,11 @@ def find(files: ForeignFiles, config: JsonObject) -> Place:
 
 
 def _transcodes(config: JsonObject, run: JsonObject | None, above: Sequence[str]) -> bool | None:
-    """None where nothing says it. Only transcoders have skip connections."""
-    if config.flag("skip_connection", default=False):
-        return True
+    """None where nothing says it. Before the key `transcode` only transcoders had skips."""
     if config.values.get("transcode") is not None:
         return config.flag("transcode", default=False)
+    if config.flag("skip_connection", default=False):
+        return True
     if run is not None and run.values.get("transcode") is not None:
         return run.flag("transcode", default=False)
     if "activation" in config.values or "skip_connection" not in config.values:

@@ -135,7 +135,7 @@ def by(post: str) -> InferenceModel:
         ("dictionary_learning", transcoder("relu"), "dictionary_learning .* transcoder"),
         ("saelens", by("none"), "saelens .* activation.post is 'none'"),
         ("saelens", transcoder("topk"), "no top-k transcoder"),
-        ("saelens", crosscoder(), r"inputs are several sources \(a, b\)"),
+        ("saelens", crosscoder(), r"crosscoder: inputs and outputs are several sources \(a, b\)"),
         ("dictionary_learning", crosscoder(), "several sources"),
         ("sparsify", crosscoder(), "several sources"),
     ],

@@ -14,6 +14,8 @@ from tests.fakes.peers import D_SAE, D, K, assert_same, read, rows, weights
 from torch import Tensor
 
 from saeserve.core.errors import FormatError
+from saeserve.core.export.peers.files import ForeignFiles
+from saeserve.core.export.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportFormat
 
 
@@ -244,8 +246,9 @@ def test_the_source_can_be_named(tmp_path: Path) -> None:
         ({"architecture": "topk", "k": 0}, "k is no positive whole number"),
         ({"architecture": "topk", "k": 99}, "exceeds d_sae = 24"),
         ({"normalize_activations": "constant_norm_rescale"}, "normalize_activations"),
-        ({"metadata": {}}, "before 6"),
-        ({"metadata": {"sae_lens_version": "5.9.1"}}, "SAELens 5.9.1"),
+        ({"metadata": {"sae_lens_version": "six"}}, "sae_lens_version is no release"),
+        ({"metadata": {"hook_name": "blocks.8.hook_z", "hook_head_index": -1}}, "index of a head"),
+        ({"d_out": D + 1}, "d_out is not d_in"),
         ({"d_in": "wide"}, "d_in is of another type"),
         ({"d_in": 9}, "d_in is 9 elsewhere"),
         ({"d_sae": None}, "d_sae is missing"),
@@ -285,3 +288,89 @@ def test_a_latent_without_direction_cannot_take_part_in_the_top_k(tmp_path: Path
     peers.write_saelens(tmp_path, tensors, architecture="topk", k=K)
     with pytest.raises(FormatError, match="latent 4"):
         read(tmp_path, "saelens")
+
+
+def sparsify(folder: Path, **changes: object) -> Path:
+    tensors = {"encoder.weight": weights()["W_enc"].T, "encoder.bias": weights()["b_enc"]}
+    tensors |= {"W_dec": weights()["W_dec"], "b_dec": weights()["b_dec"]}
+    peers.write_safetensors(folder / "sae.safetensors", tensors)
+    config = {"d_in": D, "expansion_factor": 3, "num_latents": 0, "k": K, "multi_topk": False}
+    (folder / "cfg.json").write_text(json.dumps({**config, "skip_connection": False, **changes}))
+    return folder
+
+
+@pytest.mark.parametrize("transcodes", [True, False])
+@pytest.mark.parametrize("hook", ["layers.5.mlp", "layers.5.mlp/seed3"])
+def test_the_run_s_config_above_says_whether_it_transcodes(
+    tmp_path: Path, hook: str, transcodes: bool
+) -> None:
+    folder = sparsify(tmp_path / hook)
+    run = {"sae": {"k": K}, "transcode": transcodes, "model": "m", "hookpoints": ["layers.5.mlp"]}
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    config = read(folder, "sparsify").model.config
+    names = (config.inputs[0].name, config.outputs[0].name)
+    assert names == (("mlp_in.5", "mlp_out.5") if transcodes else ("mlp_out.5", "mlp_out.5"))
+    assert config.lineage.spec["run_config"] == run
+    assert config.lineage.spec["hook_name"] == "layers.5.mlp"
+    assert config.lineage.warnings == ()
+
+
+def test_another_config_above_is_not_the_run_s(tmp_path: Path) -> None:
+    folder = sparsify(tmp_path / "layers.5.mlp")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "transcode": True}))
+    with pytest.raises(FormatError, match="autoencoders and transcoders alike"):
+        read(folder, "sparsify")
+
+
+def test_the_run_s_config_names_the_only_hook(tmp_path: Path) -> None:
+    folder = sparsify(tmp_path / "mine", activation="topk", transcode=False)
+    run: dict[str, object] = {"sae": {}, "transcode": False, "hookpoints": ["layers.9.mlp"]}
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    assert read(folder, "sparsify").model.config.inputs[0].name == "mlp_out.9"
+
+
+@pytest.mark.parametrize(
+    ("target", "transcodes"), [("mlp_out.5", False), ("mlp_out.6", True), ("resid_mid.5", True)]
+)
+def test_a_target_settles_what_the_files_leave_open(
+    tmp_path: Path, target: str, transcodes: bool
+) -> None:
+    folder = sparsify(tmp_path / "layers.5.mlp")
+    config = import_model(ForeignFiles.at(folder), "sparsify", target=target).model.config
+    assert config.transcodes is transcodes
+    assert config.outputs[0].name == target
+    assert config.lineage.warnings == ()
+
+
+@pytest.mark.parametrize(("transcode", "target"), [(True, "mlp_in.5"), (False, "mlp_out.6")])
+def test_a_target_that_the_files_contradict_is_refused(
+    tmp_path: Path, transcode: bool, target: str
+) -> None:
+    folder = sparsify(tmp_path / "layers.5.mlp", activation="topk", transcode=transcode)
+    with pytest.raises(FormatError, match=r"contradicts"):
+        import_model(ForeignFiles.at(folder), "sparsify", target=target)
+
+
+def test_both_readings_of_a_file_stand_in_the_lineage(tmp_path: Path) -> None:
+    folder = sparsify(tmp_path / "layers.5.mlp", transcode=True)
+    lineage = read(folder, "sparsify").model.config.lineage
+    readings = lineage.spec["readings"]
+    assert isinstance(readings, list)
+    assert "b_dec is subtracted" in readings[0]["taken"]
+    assert "b_dec is not subtracted" in readings[0]["other"]
+    (warning,) = lineage.warnings
+    assert warning.code == "READ_TWO_WAYS"
+    assert readings[0]["taken"] in warning.message
+    assert readings[0]["other"] in warning.message
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_scaling_factor_of_gemma_scope_must_be_one(tmp_path: Path, factor: float) -> None:
+    arrays = {name: value.numpy() for name, value in weights().items()}
+    arrays["scaling_factor"] = np.full(D_SAE, factor, np.float32)
+    np.savez(tmp_path / "params.npz", **arrays)  # pyright: ignore[reportArgumentType] - any name is allowed
+    if factor == 1.0:
+        assert read(tmp_path, "gemma_scope").model.config.d_sae == D_SAE
+        return
+    with pytest.raises(FormatError, match="scaling_factor is not 1"):
+        read(tmp_path, "gemma_scope")
