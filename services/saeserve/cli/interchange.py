@@ -95,7 +95,7 @@ def _uploaded(path: str, reference: Mapping[str, str]) -> tuple[str, dict[str, s
     Raises InvalidArgumentError for what is neither there nor has the form root:relative.
     """
     local = Path(path)
-    names = {"path": "/".join(("model", *_told_folders(local)))}
+    names = {"path": "/".join(("model", *told_folders(local)))}
     names |= {key: f"reference/{key}.npy" for key in reference}
     given = {"path": path, **reference}
     items = {names[key]: Path(text) for key, text in given.items() if is_local(text, key)}
@@ -107,7 +107,7 @@ def _uploaded(path: str, reference: Mapping[str, str]) -> tuple[str, dict[str, s
     return given.pop("path"), given
 
 
-def _told_folders(local: Path) -> tuple[str, ...]:
+def told_folders(local: Path) -> tuple[str, ...]:
     """The last names of a local path, which go with its files: releases write layer and place
     into the names of their folders. The Hub's cache has two folders of its own between them."""
     if not local.exists():

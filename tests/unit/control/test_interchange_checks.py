@@ -111,6 +111,7 @@ def test_an_export_of_several_sources_is_refused_at_once(bench: Bench) -> None:
     with pytest.raises(FailedPrecondition) as caught:
         bench.submit({"export_model": {"model": "sae", "format": "saelens"}})
     assert caught.value.reason == "BAD_FORMAT"
+    assert "crosscoder: inputs and outputs are several sources (a, b)" in caught.value.message
 
 
 def test_what_was_exported_is_told(bench: Bench) -> None:
