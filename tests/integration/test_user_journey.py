@@ -142,6 +142,52 @@ def test_decode_and_reconstruct_agree(journey: Journey) -> None:
     assert np.square(x - decoded).sum() < np.square(x - x.mean(0)).sum()
 
 
+BEYOND = [3, 9000, 19_999]
+
+
+def massive() -> np.ndarray:
+    """20,000 rows, a hundred times as long as the others where BEYOND says."""
+    x = rows(20_000, seed=6)
+    x[BEYOND] *= 100
+    return x
+
+
+def test_rows_beyond_the_norm_bound_are_named_by_encode_and_reconstruct(journey: Journey) -> None:
+    x = massive().reshape(2, 10_000, D)
+    features = journey.client.encode("sae", x)
+    assert features.beyond_norm_bound.tolist() == BEYOND
+    made = journey.client.reconstruct("sae", x)
+    assert (made.shape, made.model) == (x.shape, "models/sae/versions/1")
+    assert made.beyond_norm_bound is not None
+    assert made.beyond_norm_bound.tolist() == BEYOND
+    assert made[0].beyond_norm_bound is None
+    usual = journey.client.reconstruct("sae", rows(100)).beyond_norm_bound
+    assert usual is not None
+    assert usual.tolist() == []
+
+
+def test_the_command_line_names_rows_beyond_the_norm_bound(
+    journey: Journey, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "massive.npy", str(tmp_path / "out")
+    np.save(file, massive())
+    line = "3 rows have a larger norm than the model was trained on: 3, 9000, 19999"
+    assert line in journey.run("encode", "sae", str(file)).stdout
+    assert line in journey.run("reconstruct", "sae", str(file), "--out", f"{out}.npy").stdout
+    shown = journey.json("reconstruct", "sae", str(file), "--out", f"{out}.npy")
+    assert (
+        shown["beyond_norm_bound"]
+        == journey.json("encode", "sae", str(file))["beyond_norm_bound"]
+        == BEYOND
+    )
+
+
+def test_a_model_that_was_trained_on_all_rows_has_no_norm_bound(journey: Journey) -> None:
+    trained = {**TRAIN, "model": "whole", "preprocess": {"norm_cut": 0}}
+    assert journey.client.jobs.wait(journey.client.jobs.submit({"train": trained}).id).done
+    assert journey.client.encode("whole", massive()).beyond_norm_bound.tolist() == []
+
+
 def test_an_alias_moves_at_once(journey: Journey) -> None:
     assert journey.run("models", "alias", "sae", "prod").returncode == 0
     assert journey.client.encode("sae@prod", rows(1)).model == "models/sae/versions/1"

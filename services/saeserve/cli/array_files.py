@@ -65,6 +65,8 @@ def feature_arrays(features: SparseFeatures) -> dict[str, Array]:
         "values": features.values,
         "model": np.array(features.model),
     }
+    if len(features.beyond_norm_bound):
+        arrays["beyond_norm_bound"] = features.beyond_norm_bound
     if features.statistics is not None:
         arrays["statistics"] = features.statistics
     return arrays
@@ -78,6 +80,7 @@ def _features(arrays: dict[str, Array]) -> SparseFeatures:
         arrays["values"],
         str(arrays["model"]),
         statistics=arrays.get("statistics"),
+        beyond_norm_bound=arrays.get("beyond_norm_bound", np.zeros(0, np.int64)),
     )
 
 

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from saeserve.cli.array_files import Array, feature_arrays, read_array, read_features
 from saeserve.cli.output import Json, connect, console, print_json, print_table, say, told
 from saeserve.cli.refusals import writing
 from saeserve.client import SparseFeatures
 
+RowNumbers = NDArray[np.int64]
 SHOWN_ROWS = 20
 
 Reference = Annotated[str, typer.Argument(help="name, name@3 or name@alias.")]
@@ -67,7 +69,7 @@ def reconstruct(reference: Reference, file: Rows, out: Written, as_json: Json = 
         with connect() as client:
             rows = client.reconstruct(reference, given)
         _save(part, rows)
-    _told_of(reference, rows, out, as_json)
+    _told_of(reference, rows, out, as_json, rows.beyond_norm_bound)
 
 
 def _encoded(reference: str, rows: Array) -> SparseFeatures:
@@ -80,21 +82,31 @@ def _save(part: Path, rows: Array) -> None:
         np.save(stream, rows)
 
 
-def _told_of(reference: str, rows: Array, out: Path, as_json: bool) -> None:
+def _told_of(
+    reference: str, rows: Array, out: Path, as_json: bool, beyond: RowNumbers | None = None
+) -> None:
     shape = list(rows.shape)
-    text = f"{reference}: {shape} {rows.dtype} written to {out}"
-    told(text, {"model": reference, "shape": shape, "out": out}, as_json)
+    value: dict[str, object] = {"model": reference, "shape": shape, "out": out}
+    value |= {} if beyond is None else {"beyond_norm_bound": beyond}
+    told(f"{reference}: {shape} {rows.dtype} written to {out}", value, as_json)
+    if not as_json:
+        _say_beyond(beyond)
 
 
 def _show(features: SparseFeatures, top: int) -> None:
     console.print(f"{features.model}: {features.rows} rows, l0 {features.l0:.1f}", highlight=False)
-    beyond = [int(row) for row in features.beyond_norm_bound]
-    if beyond:
-        first = ", ".join(map(str, beyond[:SHOWN_ROWS])) + (", …" if beyond[SHOWN_ROWS:] else "")
-        say(f"{len(beyond)} rows have a larger norm than the model was trained on: {first}")
+    _say_beyond(features.beyond_norm_bound)
     print_table(("row", "feature=value"), _strongest(features, top))
     if features.rows > SHOWN_ROWS:
         say(f"the first {SHOWN_ROWS} of {features.rows:,} rows; --out FILE writes them all")
+
+
+def _say_beyond(rows: RowNumbers | None) -> None:
+    """Name the rows beyond the model's norm bound, where there are any."""
+    beyond = [] if rows is None else [int(row) for row in rows]
+    if beyond:
+        first = ", ".join(map(str, beyond[:SHOWN_ROWS])) + (", …" if beyond[SHOWN_ROWS:] else "")
+        say(f"{len(beyond)} rows have a larger norm than the model was trained on: {first}")
 
 
 def _strongest(features: SparseFeatures, top: int) -> Iterator[tuple[int, str]]:

@@ -16,6 +16,7 @@ from saeserve.client.features import FloatArray, SparseFeatures
 from saeserve.client.inference import Inference
 from saeserve.client.jobs import Jobs
 from saeserve.client.models import Models
+from saeserve.client.reconstruction import Reconstruction
 from saeserve.client.store import Store
 from saeserve.client.tensors import WireType
 from saeserve.client.transfers import Transfers
@@ -67,8 +68,8 @@ class Client:
         """Reconstructions of sparse features."""
         return self.inference.decode(model, features)
 
-    def reconstruct(self, model: str, activations: npt.NDArray[np.generic]) -> FloatArray:
-        """Reconstructions of raw activations."""
+    def reconstruct(self, model: str, activations: npt.NDArray[np.generic]) -> Reconstruction:
+        """Reconstructions of raw activations; see `inference.reconstruct`."""
         return self.inference.reconstruct(model, activations)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from saeserve.client.errors import InvalidArgumentError, translated
 from saeserve.client.features import FloatArray, SparseFeatures, concatenate
+from saeserve.client.reconstruction import Reconstruction, joined
 from saeserve.client.tensors import (
     WireType,
     from_sparse,
@@ -96,20 +97,20 @@ class Inference:
 
     def reconstruct(
         self, model: str, activations: npt.NDArray[np.generic], *, wire: WireType = "f32"
-    ) -> FloatArray:
-        """Encode and decode in one call: [..., d_out]."""
+    ) -> Reconstruction:
+        """Encode and decode in one call: [..., d_out], with `beyond_norm_bound` as in encode."""
         rows = _rows(activations)
 
-        def call(version: str, part: npt.NDArray[np.generic]) -> _Part[FloatArray]:
+        def call(version: str, part: npt.NDArray[np.generic]) -> _Part[Reconstruction]:
             request = inference_service_pb2.ReconstructRequest(
                 model=version, activations=to_tensor(part, wire)
             )
             with translated(self._address):
                 answer = self._stub.Reconstruct(request, timeout=self._timeout)
-            return _Part(from_tensor(answer.activations), answer.execution.resolved_model)
+            made = Reconstruction.of(from_tensor(answer.activations), answer)
+            return _Part(made, made.model)
 
-        parts = np.concatenate(_each_part(call, model, rows))
-        return parts.reshape(*activations.shape[:-1], parts.shape[-1])
+        return joined(_each_part(call, model, rows), activations.shape[:-1])
 
 
 def _rows(activations: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
