@@ -9,6 +9,7 @@ of the features have a latent, instead of a quarter; 2 M samples instead of 200 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ class Planted:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
         shape = (source.rows, source.d)
         kept = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
         for start in range(0, source.rows, BLOCK_ROWS):

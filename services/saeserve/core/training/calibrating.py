@@ -5,9 +5,10 @@ rows of a language model L0 lies several per cent above that of the training row
 controller does. Where an L0 was asked for, the exported form's thresholds are therefore shifted
 until L0 is met on held-out rows: one number for all latents, in units of what a latent adds to the
 reconstruction (pre-activation times the norm of its decoder row). ReLU has no thresholds, so that
-its biases are shifted. Only a small correction is one of the rows; a larger one would hide an SAE
-that was not trained to its L0, and is left undone (RECIPES). The shift is fitted on the first half
-of each block of held-out rows, and the closing figures come from the second.
+its biases are shifted; one factor for all latents then restores the sum of what they add. Only a
+small correction is one of the rows; a larger one would hide an SAE that was not trained to its L0,
+and is left undone (RECIPES). The shift is fitted on the first half of each block of held-out rows,
+and the closing figures come from the second.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def calibrated(
         margins.add(x_BD)
     if margins.rows < LEAST_ROWS or abs(margins.l0 / asked_l0 - 1) > LARGEST_MOVE:
         return None
-    return _shifted(form, margins.level_of(asked_l0), margins.norm_F)
+    return _shifted(form, margins, margins.level_of(asked_l0))
 
 
 def whole(block_BD: Tensor) -> Tensor:
@@ -69,6 +70,7 @@ class _Margins:
         self.rows = 0
         self._fired = 0
         self._above = 0
+        self._above_sum = 0.0
         self._reach = 0.0
         self._counts = torch.zeros(BINS, dtype=torch.float64)
 
@@ -88,7 +90,9 @@ class _Margins:
         fired = margin_BF > 0
         self._reach = self._reach or float(margin_BF[fired].mean() if bool(fired.any()) else 1.0)
         self._counts += torch.histc(margin_BF, BINS, -self._reach, self._reach).cpu().double()
-        self._above += int((margin_BF > self._reach).sum())
+        above = margin_BF > self._reach
+        self._above += int(above.sum())
+        self._above_sum += float(margin_BF[above].double().sum())
         self._fired += int(fired.sum())
         self.rows += x_BD.shape[0]
 
@@ -98,10 +102,23 @@ class _Margins:
         nearest = int((exceeding - asked_l0 * self.rows).abs().argmin())
         return self._reach * (2 * nearest / BINS - 1)
 
+    def total(self, level: float) -> float:
+        """The sum of what exceeds `level` (within the reach), by how much; to a bin's width."""
+        width = 2 * self._reach / BINS
+        centre = (torch.arange(BINS, dtype=torch.float64) + 0.5) * width - self._reach
+        within = (self._counts * (centre - level).clamp_min(0)).sum()
+        return float(within) + self._above_sum - self._above * level
 
-def _shifted(form: EvaluationForm, level: float, norm_F: Tensor) -> EvaluationForm:
+
+def _shifted(form: EvaluationForm, margins: _Margins, level: float) -> EvaluationForm:
     """Latents fire where their margin exceeds `level`; those that add nothing stay as they are."""
-    shift_F = torch.where(norm_F > SMALLEST_NORM, level / norm_F.clamp_min(SMALLEST_NORM), 0.0)
-    if form.threshold_F is None:
-        return dataclasses.replace(form, b_enc_F=form.b_enc_F - shift_F)
-    return dataclasses.replace(form, threshold_F=(form.threshold_F + shift_F).clamp_min(0))
+    adds_F = margins.norm_F > SMALLEST_NORM
+    shift_F = torch.where(adds_F, level / margins.norm_F.clamp_min(SMALLEST_NORM), 0.0)
+    if form.threshold_F is not None:
+        return dataclasses.replace(form, threshold_F=(form.threshold_F + shift_F).clamp_min(0))
+    factor_F = torch.where(adds_F, margins.total(0) / margins.total(level), 1.0)
+    return dataclasses.replace(
+        form,
+        W_enc_FD=form.W_enc_FD * factor_F[:, None],
+        b_enc_F=(form.b_enc_F - shift_F) * factor_F,
+    )

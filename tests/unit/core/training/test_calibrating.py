@@ -89,3 +89,14 @@ def test_latents_are_shifted_by_what_they_add_to_the_reconstruction() -> None:
     assert added[-1] == 0
     assert added[0] > 0
     assert added[:-1] == pytest.approx([added[0]] * (F - 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [0.9, 1.12])
+def test_biases_are_shifted_without_shortening_what_fires(ratio: float) -> None:
+    """The sum of what latents add to the reconstruction stays, row by row on average."""
+    form, x_BD = form_of(None), rows()
+    found = calibrated(form, [x_BD], l0(form, x_BD) / ratio)
+    assert found is not None
+    norm_F = form.W_dec_FO.square().sum(dim=1).sqrt()
+    before, after = (float((features_of(each, x_BD) * norm_F).sum()) for each in (form, found))
+    assert after == pytest.approx(before, rel=1e-3)
