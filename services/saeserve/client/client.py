@@ -6,44 +6,52 @@ from types import TracebackType
 from typing import Self
 
 import grpc
-import numpy as np
-import numpy.typing as npt
 
-from saeserve.client.access import PLAIN, Access
+from saeserve.client.access import Access
+from saeserve.client.arrays import ArrayInput
 from saeserve.client.channel import open_channel
 from saeserve.client.datasets import Datasets
+from saeserve.client.feature_inputs import FeatureInput
 from saeserve.client.features import FloatArray, SparseFeatures
 from saeserve.client.inference import Inference
 from saeserve.client.jobs import Jobs
 from saeserve.client.models import Models
 from saeserve.client.reconstruction import Reconstruction
+from saeserve.client.settings import ClientEnvironment
 from saeserve.client.store import Store
 from saeserve.client.tensors import WireType
 from saeserve.client.transfers import Transfers
-
-CONTROL_ADDRESS = "127.0.0.1:7070"
-INFERENCE_ADDRESS = "127.0.0.1:7071"
 
 
 class Client:
     """A saeserve deployment: `jobs`, `datasets`, `models` and `transfers` (files out and in)
     and `store` on control, encoding on inference.
 
-    Every call raises a ClientError that says what was wrong and what to do. Channels connect on
-    first use; close the client, or use it in a `with`.
+    Addresses (host:port or unix:/path) that are left out are those of SAESERVE_CONTROL_ADDRESS and
+    SAESERVE_INFERENCE_ADDRESS, else of a stack on this machine; certificates are likewise those of
+    SAESERVE_TLS_CA, SAESERVE_CLIENT_CERT and SAESERVE_CLIENT_KEY. `timeout` bounds each request, in
+    seconds. Every call raises a ClientError that says what was wrong and what to do. Channels
+    connect on first use; close the client, or use it in a `with`.
+
+    >>> with Client("control.example:7070", "inference.example:7071", timeout=30) as client:
+    ...     features = client.encode("my-sae@prod", activations)
     """
 
     def __init__(
         self,
-        control: str = CONTROL_ADDRESS,
-        inference: str = INFERENCE_ADDRESS,
+        control: str | None = None,
+        inference: str | None = None,
         *,
         timeout: float = 60.0,
-        access: Access = PLAIN,
+        access: Access | None = None,
         tls: grpc.ChannelCredentials | None = None,
     ) -> None:
         """`access` is what the servers ask for; `tls` are channel credentials of your own making,
         in place of those that `access` gives."""
+        known = ClientEnvironment.load()
+        control = control or known.control_address
+        inference = inference or known.inference_address
+        access = known.access() if access is None else access
         self._control = open_channel(control, access, tls)
         self._inference = open_channel(inference, access, tls)
         self.jobs = Jobs(self._control, control, timeout)
@@ -56,24 +64,46 @@ class Client:
     def encode(
         self,
         model: str,
-        activations: npt.NDArray[np.generic],
+        activations: ArrayInput,
         *,
         values: WireType = "f32",
-        wire: WireType = "f32",
+        wire: WireType | None = None,
+        timeout: float | None = None,
     ) -> SparseFeatures:
-        """Sparse features of raw activations [..., d_in]; see `inference.encode`."""
-        return self.inference.encode(model, activations, values=values, wire=wire)
+        """Sparse features of raw activations [..., d_in]; see `inference.encode`.
 
-    def decode(self, model: str, features: SparseFeatures) -> FloatArray:
-        """Reconstructions of sparse features."""
-        return self.inference.decode(model, features)
+        >>> features = client.encode("my-sae@prod", activations)
+        """
+        return self.inference.encode(model, activations, values=values, wire=wire, timeout=timeout)
 
-    def reconstruct(self, model: str, activations: npt.NDArray[np.generic]) -> Reconstruction:
-        """Reconstructions of raw activations; see `inference.reconstruct`."""
-        return self.inference.reconstruct(model, activations)
+    def decode(
+        self, model: str, features: FeatureInput, *, timeout: float | None = None
+    ) -> FloatArray:
+        """Reconstructions of features; see `inference.decode`.
+
+        >>> reconstructions = client.decode("my-sae@prod", features)
+        """
+        return self.inference.decode(model, features, timeout=timeout)
+
+    def reconstruct(
+        self,
+        model: str,
+        activations: ArrayInput,
+        *,
+        wire: WireType | None = None,
+        timeout: float | None = None,
+    ) -> Reconstruction:
+        """Reconstructions of raw activations; see `inference.reconstruct`.
+
+        >>> reconstructions = client.reconstruct("my-sae@prod", activations)
+        """
+        return self.inference.reconstruct(model, activations, wire=wire, timeout=timeout)
 
     def close(self) -> None:
-        """Close the channels."""
+        """Close the channels.
+
+        >>> client.close()
+        """
         self._control.close()
         self._inference.close()
 

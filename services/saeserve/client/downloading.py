@@ -96,7 +96,6 @@ class Downloader:
 def _broken_off(name: str, offset: int) -> UnavailableError:
     return UnavailableError(
         f"the download of {name} broke off at {offset} bytes",
-        code="UNAVAILABLE",
         reason="DOWNLOAD_BROKEN",
         remedy="repeat the command: it goes on from there",
     )
@@ -105,7 +104,6 @@ def _broken_off(name: str, offset: int) -> UnavailableError:
 def _damaged(name: str) -> DataLossError:
     return DataLossError(
         f"{name}: the server's bytes do not have the sha256 that they should have",
-        code="DATA_LOSS",
         reason="SHA256_MISMATCH",
         field="name",
         remedy="the file is damaged in the store: restore it from a backup, or make it again",

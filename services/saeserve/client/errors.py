@@ -12,13 +12,25 @@ from grpc_status import rpc_status
 
 
 class ClientError(Exception):
-    """Any refusal of a call. `reason` is a stable word, `field` names what was wrong."""
+    """Any refusal of a call, by the server or before anything is sent.
+
+    `code` is gRPC's name for the kind of error, `reason` a stable word for this one, `field` names
+    what was wrong, `remedy` says what to do.
+
+    >>> try:
+    ...     client.models.get("no-such-model")
+    ... except ClientError as error:
+    ...     print(error.code, error.message, error.remedy)
+    """
+
+    CODE = "UNKNOWN"
+    """The code of errors that the SDK itself raises."""
 
     def __init__(
         self,
         message: str,
         *,
-        code: str = "UNKNOWN",
+        code: str = "",
         reason: str = "",
         field: str = "",
         remedy: str = "",
@@ -26,7 +38,7 @@ class ClientError(Exception):
     ) -> None:
         super().__init__(f"{message} — {remedy}" if remedy and remedy not in message else message)
         self.message = message
-        self.code = code
+        self.code = code or self.CODE
         self.reason = reason
         self.field = field
         self.remedy = remedy
@@ -36,45 +48,52 @@ class ClientError(Exception):
 class InvalidArgumentError(ClientError):
     """The request itself is wrong."""
 
+    CODE = "INVALID_ARGUMENT"
+
 
 class NotFoundError(ClientError):
     """What was named does not exist."""
+
+    CODE = "NOT_FOUND"
 
 
 class AlreadyExistsError(ClientError):
     """The name or request id is taken by something else."""
 
+    CODE = "ALREADY_EXISTS"
+
 
 class PreconditionError(ClientError):
     """The request is right, but not in the state things are in."""
+
+    CODE = "FAILED_PRECONDITION"
 
 
 class OverloadedError(ClientError):
     """The server's queue is full; try again after `retry_after_s` seconds."""
 
+    CODE = "RESOURCE_EXHAUSTED"
+
 
 class UnavailableError(ClientError):
     """The server, or something it needs, is out of reach."""
+
+    CODE = "UNAVAILABLE"
 
 
 class DeadlineError(ClientError):
     """The call's time ran out."""
 
+    CODE = "DEADLINE_EXCEEDED"
+
 
 class DataLossError(ClientError):
     """Stored bytes are not what they should be."""
 
+    CODE = "DATA_LOSS"
 
-_BY_CODE: dict[str, type[ClientError]] = {
-    "INVALID_ARGUMENT": InvalidArgumentError,
-    "NOT_FOUND": NotFoundError,
-    "ALREADY_EXISTS": AlreadyExistsError,
-    "FAILED_PRECONDITION": PreconditionError,
-    "RESOURCE_EXHAUSTED": OverloadedError,
-    "UNAVAILABLE": UnavailableError,
-    "DEADLINE_EXCEEDED": DeadlineError,
-    "DATA_LOSS": DataLossError,
-}
+
+_BY_CODE: dict[str, type[ClientError]] = {kind.CODE: kind for kind in ClientError.__subclasses__()}
 
 
 _NO_ANSWER_REMEDY = (
@@ -105,6 +124,12 @@ def client_error(error: grpc.RpcError, address: str) -> ClientError:
     if code == "UNAVAILABLE" and not reason:
         message = f"no answer from {address}: {message}"
         remedy = _TLS_REMEDY if _handshake_failed(message) else _NO_ANSWER_REMEDY
+    elif code == "UNIMPLEMENTED" and not reason:
+        message = f"the server at {address} does not know this call: {message}"
+        remedy = (
+            "correct the addresses: Client(control=…, inference=…), or SAESERVE_CONTROL_ADDRESS "
+            "and SAESERVE_INFERENCE_ADDRESS; an older server lacks newer calls"
+        )
     kind = _BY_CODE.get(code, ClientError)
     return kind(message, code=code, reason=reason, field=field, remedy=remedy, retry_after_s=retry)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,9 @@ class SparseFeatures:
     """Features of a batch: row r holds `indices[offsets[r]:offsets[r + 1]]`, ascending.
 
     `shape` is the input's leading axes followed by d_sae.
+
+    >>> features = client.encode("my-sae", activations)
+    >>> features.shape, features.l0, features.model
     """
 
     shape: tuple[int, ...]
@@ -60,22 +64,78 @@ class SparseFeatures:
         return len(self.values) / max(self.rows, 1)
 
     def row(self, index: int) -> tuple[IntArray, FloatArray]:
-        """(indices, values) of one row."""
+        """(indices, values) of one row.
+
+        >>> indices, values = features.row(0)
+        """
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return self.indices[span], self.values[span]
 
+    def part(self, start: int, stop: int) -> SparseFeatures:
+        """Rows start .. stop, as a batch [stop - start, d_sae] of its own.
+
+        >>> first = features.part(0, 100)
+        """
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        beyond = self.beyond_norm_bound
+        return replace(
+            self,
+            shape=(stop - start, self.d_sae),
+            offsets=self.offsets[start : stop + 1] - low,
+            indices=self.indices[low:high],
+            values=self.values[low:high],
+            statistics=None if self.statistics is None else self.statistics[start:stop],
+            beyond_norm_bound=beyond[(beyond >= start) & (beyond < stop)] - start,
+        )
+
     def to_dense(self) -> FloatArray:
-        """Dense array of `shape`."""
+        """Dense array of `shape`, float32.
+
+        >>> dense = features.to_dense()  # decode takes such an array as well
+        """
         dense = np.zeros((self.rows, self.d_sae), np.float32)
         rows = np.repeat(np.arange(self.rows), np.diff(self.offsets))
         dense[rows, self.indices] = self.values
         return dense.reshape(self.shape)
 
     def to_scipy(self) -> csr_array:
-        """scipy.sparse.csr_array of [rows, d_sae]; needs scipy."""
+        """scipy.sparse.csr_array of [rows, d_sae]; needs scipy.
+
+        >>> matrix = features.to_scipy()
+        """
         from scipy.sparse import csr_array  # scipy is optional for the client
 
         return csr_array((self.values, self.indices, self.offsets), shape=(self.rows, self.d_sae))
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write everything to a .npz file, which `decode` and `load` read.
+
+        >>> features.save("features.npz")
+        """
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        with open(file, "wb") as output:
+            np.savez(output, **{name: each for name, each in arrays.items() if each is not None})
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> SparseFeatures:
+        """Read what `save`, or `saeserve encode --out`, wrote. Raises ValueError for another file.
+
+        >>> features = SparseFeatures.load("features.npz")
+        """
+        with np.load(file, allow_pickle=False) as stored:
+            if missing := {"shape", "offsets", "indices", "values"} - set(stored.files):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            return cls(
+                tuple(int(axis) for axis in stored["shape"]),
+                stored["offsets"].astype(np.int64),
+                stored["indices"].astype(np.int64),
+                stored["values"].astype(np.float32),
+                str(stored["model"]) if "model" in stored else "",
+                float(stored["queue_seconds"]) if "queue_seconds" in stored else 0.0,
+                float(stored["compute_seconds"]) if "compute_seconds" in stored else 0.0,
+                stored.get("statistics"),
+                stored["beyond_norm_bound"] if "beyond_norm_bound" in stored else _no_rows(),
+            )
 
 
 def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> SparseFeatures:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
+from saeserve.client.array_files import read_rows
+from saeserve.client.arrays import ArrayInput, Rows
 from saeserve.client.errors import InvalidArgumentError, translated
+from saeserve.client.feature_inputs import FeatureInput, features_of
 from saeserve.client.features import FloatArray, SparseFeatures, concatenate
+from saeserve.client.parts import Answer, each_part, spans
 from saeserve.client.reconstruction import Reconstruction, joined
+from saeserve.client.retries import Limit, patiently
 from saeserve.client.tensors import (
     WireType,
     from_sparse,
@@ -26,25 +29,30 @@ from saeserve.client.tensors import (
     to_tensor,
     wire_type,
 )
-from saeserve.v1 import inference_service_pb2, inference_service_pb2_grpc
+from saeserve.v1 import inference_service_pb2 as pb
+from saeserve.v1 import inference_service_pb2_grpc
+
+ResponseT = TypeVar("ResponseT")
+ValueT = TypeVar("ValueT")
 
 SPLIT_BYTES = 2**20
 """Requests above this are split: about 1 MiB moves fastest (DESIGN section 3, Tensors)."""
-IN_FLIGHT = 4
-
-_Answer = TypeVar("_Answer")
-
-
-@dataclass(frozen=True)
-class _Part(Generic[_Answer]):
-    """The answer to one part, and the version that gave it."""
-
-    value: _Answer
-    version: str
+FIRST_DECODED_ROWS = 256
+"""Rows that are decoded first, whose answer says how wide the others' will be."""
+_ENTRIES = SPLIT_BYTES // 8
+"""Features of a request to decode: each takes 8 bytes on the wire, at most."""
 
 
 class Inference:
-    """Calls of InferenceService."""
+    """Calls of InferenceService.
+
+    Rows [..., d_in] are arrays of numpy or of anything that speaks its protocols or DLPack, torch
+    tensors of any device, nested lists, or the path of a .npy or .safetensors file; float32,
+    float16, bfloat16 or float64 (sent as float32, refused where that overflows). Answers are numpy
+    arrays of float32. Calls are split into requests of about 1 MiB, all answered by one version of
+    the model. Each may take the client's `timeout`, in which an overloaded server is asked again
+    after the delay that it sends; `timeout` of a call bounds all its requests together.
+    """
 
     def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:
         self._stub = inference_service_pb2_grpc.InferenceServiceStub(channel)
@@ -54,99 +62,128 @@ class Inference:
     def encode(
         self,
         model: str,
-        activations: npt.NDArray[np.generic],
+        activations: ArrayInput,
         *,
         values: WireType = "f32",
-        wire: WireType = "f32",
+        wire: WireType | None = None,
+        timeout: float | None = None,
     ) -> SparseFeatures:
-        """Sparse features of raw activations [..., d_in] (float32 or float16).
+        """Sparse features of raw activations [..., d_in].
 
-        `wire` is the type sent ("f16" and "bf16" halve the bytes), `values` the type returned.
+        `wire` is the type sent ("f16" and "bf16" halve the bytes; left out, that of the rows),
+        `values` the type returned ("f32" or "f16").
+
+        >>> features = client.inference.encode("my-sae@prod", activations)
+        >>> features = client.inference.encode("my-sae", "activations.npy", wire="bf16")
         """
-        rows = _rows(activations)
+        given, limit = read_rows(activations), Limit(timeout, self._timeout)
 
-        def call(version: str, part: npt.NDArray[np.generic]) -> _Part[SparseFeatures]:
-            request = inference_service_pb2.EncodeRequest(
+        def call(version: str, part: Rows) -> Answer[SparseFeatures]:
+            request = pb.EncodeRequest(
                 model=version, activations=to_tensor(part, wire), values_dtype=wire_type(values)
             )
-            with translated(self._address):
-                answer = self._stub.Encode(request, timeout=self._timeout)
-            times = answer.execution
-            features = from_sparse(
-                answer.features,
-                times.resolved_model,
-                _seconds(times.queue_time),
-                _seconds(times.compute_time),
-            )
-            beyond = np.array(answer.beyond_norm_bound, np.int64)
-            features = dataclasses.replace(features, beyond_norm_bound=beyond)
-            return _Part(features, times.resolved_model)
+            with _located(part):
+                answer = self._ask(self._stub.Encode, request, limit)
+            return Answer(_features(answer), answer.execution.resolved_model)
 
-        return concatenate(_each_part(call, model, rows), activations.shape[:-1])
+        return concatenate(_rowwise(call, model, given.flat()), given.shape[:-1])
 
-    def decode(self, model: str, features: SparseFeatures) -> FloatArray:
-        """Reconstructions [..., d_out] of sparse features, in raw activation space.
+    def decode(
+        self, model: str, features: FeatureInput, *, timeout: float | None = None
+    ) -> FloatArray:
+        """Reconstructions [..., d_out] of features, in raw activation space.
 
-        The server refuses features that another model, or another version of it, made
-        (`features.model`).
+        `features` are what encode gave, dense features [..., d_sae], a CSR matrix of scipy or
+        torch, or the path of a file that holds such. The server refuses features that another
+        model, or another version of it, made (`features.model`).
+
+        >>> dense = features.to_dense()
+        >>> dense[..., 1234] = 10.0
+        >>> steered = client.inference.decode("my-sae@prod", dense)
         """
-        request = inference_service_pb2.DecodeRequest(model=model, features=to_sparse(features))
-        with translated(self._address):
-            answer = self._stub.Decode(request, timeout=self._timeout)
-        return from_tensor(answer.activations)
+        given, limit = features_of(features), Limit(timeout, self._timeout)
+
+        def call(version: str, part: SparseFeatures) -> Answer[FloatArray]:
+            request = pb.DecodeRequest(model=version, features=to_sparse(part))
+            answer = self._ask(self._stub.Decode, request, limit)
+            return Answer(from_tensor(answer.activations), answer.execution.resolved_model)
+
+        first = given.part(*next(spans(given.offsets, 0, FIRST_DECODED_ROWS, _ENTRIES), (0, 0)))
+        answers = each_part(call, model, first, partial(_others, given, first.rows))
+        y = np.concatenate(answers)
+        return y.reshape(*given.shape[:-1], y.shape[-1])
 
     def reconstruct(
-        self, model: str, activations: npt.NDArray[np.generic], *, wire: WireType = "f32"
+        self,
+        model: str,
+        activations: ArrayInput,
+        *,
+        wire: WireType | None = None,
+        timeout: float | None = None,
     ) -> Reconstruction:
-        """Encode and decode in one call: [..., d_out], with `beyond_norm_bound` as in encode."""
-        rows = _rows(activations)
+        """Encode and decode in one call: [..., d_in] to [..., d_out], with `beyond_norm_bound` as
+        in encode.
 
-        def call(version: str, part: npt.NDArray[np.generic]) -> _Part[Reconstruction]:
-            request = inference_service_pb2.ReconstructRequest(
-                model=version, activations=to_tensor(part, wire)
-            )
-            with translated(self._address):
-                answer = self._stub.Reconstruct(request, timeout=self._timeout)
+        >>> error = activations - client.inference.reconstruct("my-sae@prod", activations)
+        """
+        given, limit = read_rows(activations), Limit(timeout, self._timeout)
+
+        def call(version: str, part: Rows) -> Answer[Reconstruction]:
+            request = pb.ReconstructRequest(model=version, activations=to_tensor(part, wire))
+            with _located(part):
+                answer = self._ask(self._stub.Reconstruct, request, limit)
             made = Reconstruction.of(from_tensor(answer.activations), answer)
-            return _Part(made, made.model)
+            return Answer(made, made.model)
 
-        return joined(_each_part(call, model, rows), activations.shape[:-1])
+        return joined(_rowwise(call, model, given.flat()), given.shape[:-1])
 
+    def _ask(self, method: Callable[..., ResponseT], request: Message, limit: Limit) -> ResponseT:
+        def send(seconds: float) -> ResponseT:
+            with translated(self._address):
+                return method(request, timeout=seconds)
 
-def _rows(activations: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    if activations.ndim < 1 or activations.shape[-1] == 0:
-        raise InvalidArgumentError(
-            f"activations have shape {activations.shape}",
-            field="activations",
-            remedy="pass an array of [..., d_in]",
-        )
-    return activations.reshape(-1, activations.shape[-1])
+        return patiently(send, limit.left())
 
 
-def _each_part(
-    call: Callable[[str, npt.NDArray[np.generic]], _Part[_Answer]],
-    model: str,
-    rows: npt.NDArray[np.generic],
-) -> list[_Answer]:
-    """`call` on row-aligned parts, a few in flight at a time, answers in order.
-
-    The first part alone resolves the reference: an alias that moves, or a version that is
-    published meanwhile, would otherwise put rows of two models into one answer.
-    """
-    first, *rest = _parts(rows)
-    answer = call(model, first)
-    if not rest:
-        return [answer.value]
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        others = pool.map(partial(call, answer.version), rest)
-        return [answer.value, *(other.value for other in others)]
+def _features(answer: pb.EncodeResponse) -> SparseFeatures:
+    times = answer.execution
+    features = from_sparse(
+        answer.features,
+        times.resolved_model,
+        _seconds(times.queue_time),
+        _seconds(times.compute_time),
+    )
+    beyond = np.array(answer.beyond_norm_bound, np.int64)
+    return dataclasses.replace(features, beyond_norm_bound=beyond)
 
 
-def _parts(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    step = max(1, SPLIT_BYTES // max(1, rows.shape[1] * 4))
-    edges = [*range(0, len(rows), step), len(rows)] if len(rows) else [0, 0]
-    for start, stop in pairwise(edges):
-        yield rows[start:stop]
+@contextmanager
+def _located(part: Rows) -> Generator[None]:
+    """Name rows that the server refuses by their number in the whole batch."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        if error.reason == "NOT_FINITE":
+            part.refuse_not_finite()
+        raise
+
+
+def _rowwise(call: Callable[[str, Rows], Answer[ValueT]], model: str, rows: Rows) -> list[ValueT]:
+    """`call` on parts of [rows, d] that travel well."""
+    step = max(1, SPLIT_BYTES // (4 * rows.shape[1]))
+
+    def others(_answer: ValueT) -> Iterator[Rows]:
+        for start in range(step, rows.rows, step):
+            yield rows.part(start, min(start + step, rows.rows))
+
+    return each_part(call, model, rows.part(0, min(step, rows.rows)), others)
+
+
+def _others(features: SparseFeatures, start: int, answer: FloatArray) -> Iterator[SparseFeatures]:
+    """Parts from row `start` on whose answers, as wide as `answer`, travel well."""
+    step = max(1, SPLIT_BYTES // (4 * answer.shape[-1]))
+    for span in spans(features.offsets, start, step, _ENTRIES):
+        yield features.part(*span)
 
 
 def _seconds(duration: Duration) -> float:

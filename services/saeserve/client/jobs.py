@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -11,10 +12,14 @@ import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
 from saeserve.client.errors import InvalidArgumentError, UnavailableError, translated
+from saeserve.client.job_filters import job_filter
+from saeserve.client.job_wait import Waiter
 from saeserve.client.plans import Plan, plan_value
+from saeserve.client.retries import Limit
 from saeserve.client.spec_fields import fitted
+from saeserve.client.spec_files import SpecInput, spec_data
 from saeserve.client.values import Job, JobEvent, event_value, job_value
-from saeserve.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc, spec_pb2
+from saeserve.v1 import job_service_pb2, job_service_pb2_grpc, spec_pb2
 
 RECONNECT_SECONDS = 1.0
 
@@ -31,7 +36,7 @@ def parse_spec(spec: Mapping[str, Any] | spec_pb2.JobSpec) -> spec_pb2.JobSpec:
     except ParseError as error:
         raise InvalidArgumentError(
             f"the job spec does not fit the API: {error}",
-            code="INVALID_ARGUMENT",
+            reason="BAD_SPEC",
             field="spec",
         ) from error
 
@@ -46,7 +51,7 @@ class Jobs:
 
     def submit(
         self,
-        spec: Mapping[str, Any] | spec_pb2.JobSpec,
+        spec: SpecInput | str | os.PathLike[str],
         *,
         request_id: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -55,10 +60,16 @@ class Jobs:
         waits_for: Sequence[str] = (),
         max_attempts: int = 0,
     ) -> Job:
-        """Submit a job; once this returns, the job is safe. A request id is made when none is
-        given, so that the call itself may be retried."""
+        """Submit a job, given as plain data or as the path of a job file (YAML or JSON); once this
+        returns, the job is safe. A request id is made when none is given, so that the call itself
+        may be retried.
+
+        >>> train = {"dataset": "my-acts", "model": "my-sae", "topk": {"k": 32}, "d_sae": 4096}
+        >>> job = client.jobs.submit({"train": train})
+        >>> job = client.jobs.submit("job.yaml", labels={"project": "demo"}, priority=5)
+        """
         request = job_service_pb2.SubmitJobRequest(
-            spec=parse_spec(spec),
+            spec=parse_spec(spec_data(spec)),
             request_id=request_id or str(uuid.uuid4()),
             labels=labels or {},
             owner=owner,
@@ -70,24 +81,32 @@ class Jobs:
             return job_value(self._stub.SubmitJob(request, timeout=self._timeout).job)
 
     def plan(
-        self, spec: Mapping[str, Any] | spec_pb2.JobSpec, *, waits_for: Sequence[str] = ()
+        self, spec: SpecInput | str | os.PathLike[str], *, waits_for: Sequence[str] = ()
     ) -> tuple[Job, Plan]:
         """Resolve, check and plan a spec without recording anything.
 
         A job that would be refused for want of memory is planned too: see `Plan.refusal`.
+
+        >>> job, plan = client.jobs.plan("job.yaml")
         """
         request = job_service_pb2.SubmitJobRequest(
-            spec=parse_spec(spec), validate_only=True, waits_for=waits_for
+            spec=parse_spec(spec_data(spec)), validate_only=True, waits_for=waits_for
         )
         with translated(self._address):
             response = self._stub.SubmitJob(request, timeout=self._timeout)
         return job_value(response.job), plan_value(response.plan)
 
     def get(self, job: str) -> Job:
-        """The job as it is now."""
+        """The job as it is now.
+
+        >>> client.jobs.get(job.id).state
+        """
+        return self._get(job, self._timeout)
+
+    def _get(self, job: str, seconds: float) -> Job:
         request = job_service_pb2.GetJobRequest(id=job)
         with translated(self._address):
-            return job_value(self._stub.GetJob(request, timeout=self._timeout).job)
+            return job_value(self._stub.GetJob(request, timeout=seconds).job)
 
     def list(
         self,
@@ -97,13 +116,11 @@ class Jobs:
         owner: str = "",
         labels: Mapping[str, str] | None = None,
     ) -> Iterator[Job]:
-        """Jobs that match, newest first; pages are fetched as needed."""
-        wanted = job_service_pb2.JobFilter(
-            states=[_state(name) for name in states],
-            kinds=kinds,
-            owner=owner,
-            labels=labels or {},
-        )
+        """Jobs that match, newest first; pages are fetched as needed.
+
+        >>> failed = list(client.jobs.list(states=["FAILED"], kinds=["train"]))
+        """
+        wanted = job_filter(states, kinds, owner, labels or {})
         token = ""
         while True:
             request = job_service_pb2.ListJobsRequest(filter=wanted, page_token=token)
@@ -115,59 +132,63 @@ class Jobs:
                 return
 
     def cancel(self, job: str, *, etag: str = "") -> Job:
-        """Ask a job to stop."""
+        """Ask a job to stop.
+
+        >>> client.jobs.cancel(job.id)
+        """
         request = job_service_pb2.CancelJobRequest(id=job, etag=etag)
         with translated(self._address):
             return job_value(self._stub.CancelJob(request, timeout=self._timeout).job)
 
     def delete(self, job: str) -> None:
-        """Remove a job that has ended: events, logs, checkpoints. What it made stays."""
+        """Remove a job that has ended: events, logs, checkpoints. What it made stays.
+
+        >>> client.jobs.delete(job.id)
+        """
         request = job_service_pb2.DeleteJobRequest(id=job)
         with translated(self._address):
             self._stub.DeleteJob(request, timeout=self._timeout)
 
-    def watch(self, job: str, *, resume_token: str = "") -> Generator[Job | JobEvent]:
+    def watch(
+        self, job: str, *, resume_token: str = "", timeout: float | None = None
+    ) -> Generator[Job | JobEvent]:
         """The job, its events as they come, and the job again when it has ended.
 
         A broken stream goes on after the last event seen; an answer other than UNAVAILABLE is
-        raised.
+        raised. Raises DeadlineError after `timeout` seconds; without, it watches to the end.
+
+        >>> for update in client.jobs.watch(job.id):
+        ...     print(update)
         """
-        token = resume_token
+        token, limit = resume_token, Limit(timeout, self._timeout)
         while True:
             try:
-                for update in self._updates(job, token):
+                for update in self._updates(job, token, None if timeout is None else limit.left()):
                     if isinstance(update, JobEvent):
                         token = update.token
                     yield update
             except UnavailableError:
-                self.get(job)  # a server that is down, not just a broken stream, ends the watch
+                # A server that is down, not just a broken stream, ends the watch.
+                self._get(job, min(limit.left(), self._timeout))
                 time.sleep(RECONNECT_SECONDS)
             else:
                 return
 
-    def wait(self, job: str, *, poll_seconds: float = 0.5) -> Job:
-        """Block until the job has ended, and return it; a failure is in `.error`."""
-        while True:
-            seen = self.get(job)
-            if seen.done:
-                return seen
-            time.sleep(poll_seconds)
+    def wait(self, job: str, *, poll_seconds: float = 0.5, timeout: float | None = None) -> Job:
+        """Block until the job has ended, and return it; a failure is in `.error`.
 
-    def _updates(self, job: str, token: str) -> Iterator[Job | JobEvent]:
+        Raises DeadlineError after `timeout` seconds, whereupon the job goes on; without, it waits
+        to the end. A server that is away for some seconds is asked again.
+
+        >>> job = client.jobs.wait(job.id, timeout=3600)
+        """
+        return Waiter(self._get, self._timeout).wait(job, poll_seconds, timeout)
+
+    def _updates(self, job: str, token: str, seconds: float | None) -> Iterator[Job | JobEvent]:
         request = job_service_pb2.WatchJobRequest(id=job, resume_token=token)
         with translated(self._address):
-            for response in self._stub.WatchJob(request):
+            for response in self._stub.WatchJob(request, timeout=seconds):
                 if response.WhichOneof("update") == "job":
                     yield job_value(response.job)
                 else:
                     yield event_value(response.event)
-
-
-def _state(name: str) -> job_pb2.JobState.ValueType:
-    try:
-        return job_pb2.JobState.Value(f"JOB_STATE_{name.upper()}")
-    except ValueError as error:
-        known = ", ".join(key.removeprefix("JOB_STATE_") for key in job_pb2.JobState.keys()[1:])
-        raise InvalidArgumentError(
-            f"no job state is called {name!r}", field="states", remedy=f"use one of {known}"
-        ) from error

@@ -59,6 +59,7 @@ class LocalFolder:
         if pure.is_absolute() or not all(parts) or {".", ".."} & set(parts) or "\\" in file.name:
             raise ClientError(
                 f"the server lists a file called {file.name!r}",
+                code="INTERNAL",
                 reason="BAD_NAME",
                 field="name",
                 remedy="use another server: a name like this could leave the folder",

@@ -1,10 +1,16 @@
-"""How often and how long a transfer tries again."""
+"""How often and how long calls are tried again."""
 
 from __future__ import annotations
 
+import math
+import random
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
-from saeserve.client.errors import ClientError
+from saeserve.client.errors import ClientError, DeadlineError, OverloadedError
+
+T = TypeVar("T")
 
 ATTEMPTS = 6
 FIRST_WAIT_S = 0.5
@@ -20,8 +26,9 @@ class Patience:
     def __init__(self) -> None:
         self._failures = 0
 
-    def failed(self, error: ClientError, *, progressed: bool) -> None:
-        """Wait before the next try: longer each time, and as long as the server asks.
+    def failed(self, error: ClientError, *, progressed: bool, most_s: float = math.inf) -> None:
+        """Wait before the next try: longer each time, and as long as the server asks, but no
+        longer than `most_s` seconds.
 
         Raises `error` when another try would not help, or when there have been enough.
         """
@@ -29,4 +36,47 @@ class Patience:
         hopeful = error.code in _CODES or error.reason in _REASONS
         if not hopeful or self._failures == ATTEMPTS:
             raise error
-        time.sleep(max(error.retry_after_s, FIRST_WAIT_S * 2.0 ** (self._failures - 1)))
+        wait = max(error.retry_after_s, FIRST_WAIT_S * 2.0 ** (self._failures - 1))
+        time.sleep(min(wait, most_s))
+
+
+def patiently(call: Callable[[float], T], seconds: float) -> T:
+    """What `call` answers, which is given the seconds that are left; an overloaded server is asked
+    again after the delay that it sends, within `seconds`.
+
+    Raises OverloadedError when the delay would end too late, and as `call` does.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return call(until - time.monotonic())
+        except OverloadedError as error:
+            # Callers that were refused together must not all come back together.
+            delay = error.retry_after_s * random.uniform(1.0, 1.5)
+            if not delay or time.monotonic() + delay >= until:
+                raise
+            time.sleep(delay)
+
+
+class Limit:
+    """The seconds that a call of several requests may take; without, each request has its own."""
+
+    def __init__(self, seconds: float | None, each: float) -> None:
+        """`each` is what one request may take where `seconds` is None."""
+        self._seconds = seconds
+        self._each = each
+        self._begun = time.monotonic()
+
+    def left(self) -> float:
+        """What the next request may take. Raises DeadlineError when nothing is left."""
+        if self._seconds is None:
+            return self._each
+        left = self._begun + self._seconds - time.monotonic()
+        if left <= 0:
+            raise DeadlineError(
+                f"the {self._seconds:g} seconds that the call was given are over",
+                reason="TIMEOUT",
+                field="timeout",
+                remedy="give it a longer timeout, or pass fewer rows",
+            )
+        return left

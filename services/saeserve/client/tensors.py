@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from saeserve.client.arrays import Rows
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.features import FloatArray, IntArray, SparseFeatures
 from saeserve.v1 import tensor_pb2
@@ -20,51 +21,73 @@ _TYPES: dict[WireType, tensor_pb2.DataType.ValueType] = {
 }
 
 
-_ACCEPTED = (np.dtype(np.float32), np.dtype(np.float16))
-
-
 def wire_type(name: WireType) -> tensor_pb2.DataType.ValueType:
     """The API's value for "f32", "f16" or "bf16"."""
     if name not in _TYPES:
         raise InvalidArgumentError(
-            f"wire type {name!r} is not known", field="dtype", remedy="use f32, f16 or bf16"
+            f"wire type {name!r} is not known",
+            reason="BAD_TYPE",
+            field="dtype",
+            remedy="use f32, f16 or bf16",
         )
     return _TYPES[name]
 
 
-def to_tensor(rows: npt.NDArray[np.generic], dtype: WireType) -> tensor_pb2.Tensor:
-    """A dense array as a Tensor; float64 and integers are refused, not rounded silently."""
-    if rows.dtype.newbyteorder("=") not in _ACCEPTED:
-        raise InvalidArgumentError(
-            f"activations are {rows.dtype}",
-            field="activations",
-            remedy="pass float32 or float16, e.g. x.astype(np.float32)",
-        )
-    return tensor_pb2.Tensor(dtype=wire_type(dtype), shape=rows.shape, data=_encode(rows, dtype))
+_NATURAL: dict[str, WireType] = {"float16": "f16", "bfloat16": "bf16"}
 
 
-def _encode(rows: npt.NDArray[np.generic], dtype: WireType) -> bytes:
-    if dtype == "f16":
-        return np.ascontiguousarray(rows, "<f2").tobytes()
-    f32 = np.ascontiguousarray(rows, "<f4")
-    if dtype == "f32":
-        return f32.tobytes()
-    bits = f32.view("<u4").astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to nearest, ties to even
-    truncated = bits >> 16
-    return np.where(np.isfinite(f32), rounded, truncated).astype("<u2").tobytes()
+def to_tensor(rows: Rows, wire: WireType | None) -> tensor_pb2.Tensor:
+    """Rows [rows, d] as a Tensor; without `wire`, in the narrowest type that holds them exactly.
+
+    Raises InvalidArgumentError where a value is too large for the type.
+    """
+    chosen = wire or _NATURAL.get(rows.dtype, "f32")
+    return tensor_pb2.Tensor(dtype=wire_type(chosen), shape=rows.shape, data=_encode(rows, chosen))
+
+
+def _encode(rows: Rows, wire: WireType) -> bytes:
+    if rows.dtype == {"f16": "float16", "bf16": "bfloat16", "f32": "float32"}[wire]:
+        return rows.data.astype(rows.data.dtype.newbyteorder("<"), copy=False).tobytes()
+    f32 = rows.float32()
+    if wire == "f32":
+        return f32.astype("<f4", copy=False).tobytes()
+    narrow = _narrow(f32, wire)
+    infinite = (narrow.view(np.uint16) & _EXPONENT[wire]) == _EXPONENT[wire]
+    rows.refuse_overflow(
+        infinite,
+        f"{_NAMES[wire]}, whose largest value is {_LARGEST[wire]:g}",
+        f"{_NAMES[wire]} is too narrow for these activations: send them with wire='f32'",
+    )
+    return narrow.tobytes()
+
+
+_NAMES = {"f16": "float16", "bf16": "bfloat16"}
+_LARGEST = {"f16": 65504.0, "bf16": 3.3895e38}
+_EXPONENT = {"f16": 0x7C00, "bf16": 0x7F80}
+"""Bits that are all set in infinity and NaN alone."""
+
+
+def _narrow(f32: FloatArray, wire: WireType) -> npt.NDArray[np.generic]:
+    """float32 rounded to nearest, ties to even; overflow becomes infinity."""
+    if wire == "f16":
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(f32, "<f2")
+    bits = np.ascontiguousarray(f32, "<f4").view("<u4").astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isfinite(f32), rounded, bits >> 16).astype("<u2")
 
 
 def from_tensor(tensor: tensor_pb2.Tensor) -> FloatArray:
     """A Tensor as float32."""
-    data = tensor.data
-    shape = tuple(tensor.shape)
-    if tensor.dtype == tensor_pb2.DATA_TYPE_F16:
-        return np.frombuffer(data, "<f2").astype(np.float32).reshape(shape)
-    if tensor.dtype == tensor_pb2.DATA_TYPE_BF16:
-        widened = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return widened.view(np.float32).reshape(shape)
-    return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
+    return _elements(tensor.data, tensor.dtype).reshape(tuple(tensor.shape))
+
+
+def _elements(data: bytes, dtype: tensor_pb2.DataType.ValueType) -> FloatArray:
+    if dtype == tensor_pb2.DATA_TYPE_F16:
+        return np.frombuffer(data, "<f2").astype(np.float32)
+    if dtype == tensor_pb2.DATA_TYPE_BF16:
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, "<f4").astype(np.float32)
 
 
 def from_sparse(
@@ -73,12 +96,11 @@ def from_sparse(
     """CSR off the wire."""
     shape = tuple(sparse.shape)
     index_type = "<u2" if sparse.index_type == tensor_pb2.INDEX_TYPE_U16 else "<u4"
-    value_type = "<f2" if sparse.values_dtype == tensor_pb2.DATA_TYPE_F16 else "<f4"
     return SparseFeatures(
         shape,
         _offsets(sparse, shape),
         np.frombuffer(sparse.indices, index_type).astype(np.int64),
-        np.frombuffer(sparse.values, value_type).astype(np.float32),
+        _elements(sparse.values, sparse.values_dtype),
         model,
         queue_seconds,
         compute_seconds,
