@@ -7,18 +7,10 @@ from typing import Annotated
 
 import typer
 
+from saeserve.cli.figures import ago, size
 from saeserve.cli.local_paths import local_file
-from saeserve.cli.output import (
-    Json,
-    ago,
-    connect,
-    errors,
-    print_fields,
-    print_json,
-    print_table,
-    size,
-    told,
-)
+from saeserve.cli.output import Json, connect, errors, print_json, told
+from saeserve.cli.tables import print_fields, print_table
 from saeserve.cli.watching import follow
 
 app = typer.Typer(no_args_is_help=True, help="Data sets of activations.")

@@ -12,9 +12,11 @@ import typer
 from grpc_health.v1 import health_pb2
 
 from saeserve.cli.doctor_machine import accelerator, worker
+from saeserve.cli.figures import size
 from saeserve.cli.finding import Finding
-from saeserve.cli.output import Json, access_of, print_json, print_table, size, styled
+from saeserve.cli.output import Json, access_of, print_json, styled
 from saeserve.cli.settings import CliSettings
+from saeserve.cli.tables import print_table
 from saeserve.client.channel import open_channel, secure_target
 from saeserve.client.errors import ClientError, client_error
 from saeserve.platform.address import check_allowed

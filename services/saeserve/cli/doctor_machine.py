@@ -11,8 +11,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+from saeserve.cli.figures import size
 from saeserve.cli.finding import Finding
-from saeserve.cli.output import size
 
 ANSWER_SECONDS = 2.0
 PROBE = (sys.executable, "-m", "saeserve.worker.probe")

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli.output import Json, connect, console, print_json, print_table, size
+from saeserve.cli.figures import size
+from saeserve.cli.output import Json, connect, console, print_json
+from saeserve.cli.tables import print_table
 from saeserve.client.store import Leftover
 
 _DAY_S = 86_400.0

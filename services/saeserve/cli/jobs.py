@@ -6,32 +6,50 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli.output import Json, ago, connect, console, print_json, print_table, told
-from saeserve.cli.showing import made, show_job, step_text
+from saeserve.cli.describing import described, progress
+from saeserve.cli.figures import ago
+from saeserve.cli.output import Json, connect, console, print_json, told
+from saeserve.cli.sending import Label, labels
+from saeserve.cli.showing import show_job, state_text
+from saeserve.cli.tables import print_table
 from saeserve.cli.watching import follow
 
 app = typer.Typer(no_args_is_help=True, help="Look at jobs.")
+
+STATES = (
+    "Only this state: blocked, queued, starting, running, cancelling, succeeded, failed or "
+    "cancelled; may be repeated."
+)
+KINDS = (
+    "Only this kind: train, harvest, ingest, evaluate, import_model or export_model; may be "
+    "repeated."
+)
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
 
 
 @app.command()
 def ls(
-    state: Annotated[list[str] | None, typer.Option(help="Only this state.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only this kind.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help=STATES)] = None,
+    kind: Annotated[list[str] | None, typer.Option(help=KINDS)] = None,
+    label: Label = None,
     owner: Annotated[str, typer.Option(help="Only this owner.")] = "",
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
     with connect() as client:
-        found = list(client.jobs.list(states=state or (), kinds=kind or (), owner=owner))
+        found = list(
+            client.jobs.list(
+                states=state or (), kinds=kind or (), owner=owner, labels=labels(label)
+            )
+        )
     if as_json:
         print_json(found)
         return
     print_table(
-        ("id", "kind", "state", "step", "attempt", "created", "made"),
+        ("id", "state", "job", "progress", "created"),
         (
-            (job.id, job.kind, job.state, step_text(job), job.attempt, ago(job.created), made(job))
+            (job.id, state_text(job), described(job), progress(job), ago(job.created))
             for job in found
         ),
     )

@@ -7,18 +7,9 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli.output import (
-    Json,
-    ago,
-    connect,
-    metrics_text,
-    print_fields,
-    print_json,
-    print_table,
-    size,
-    told,
-    warnings_text,
-)
+from saeserve.cli.figures import ago, metrics_text, size
+from saeserve.cli.output import Json, connect, print_json, told, warnings_text
+from saeserve.cli.tables import print_fields, print_table
 from saeserve.client.model_values import ModelSource
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")

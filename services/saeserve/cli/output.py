@@ -1,19 +1,18 @@
-"""What every command prints: tables for people, JSON for programs."""
+"""What every command prints with: lines for people, JSON for programs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from saeserve.cli.settings import CliSettings
@@ -43,6 +42,12 @@ def print_json(value: Any) -> None:  # noqa: ANN401 — any plain data or value 
     console.print_json(json.dumps(value, default=_plain))
 
 
+def print_json_line(value: Any) -> None:  # noqa: ANN401 — as above
+    """One JSON document in one line on stdout, at once."""
+    sys.stdout.write(json.dumps(value, default=_plain) + "\n")
+    sys.stdout.flush()
+
+
 def told(text: str, value: object, as_json: bool) -> None:
     """What a command did: a line for people, `value` for programs."""
     if as_json:
@@ -64,60 +69,9 @@ def print_refusal(word: str, text: str) -> None:
         errors.print(styled("red", word, f": {text}"), soft_wrap=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table; empty cells where a value is None."""
-    table = Table(title=title or None, header_style="bold", title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0)  # the first is what one copies: never cut
-    for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
-    console.print(table)
-
-
 def styled(style: str, words: str, rest: str = "") -> Text:
     """`words` in a style such as "bold" or "red", then plain text."""
     return Text.assemble((words, style), rest)
-
-
-def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
-    """Name and value, a line each."""
-    grid = Table.grid(padding=(0, 2))
-    for name, value in pairs:
-        if value not in (None, "", (), {}):
-            grid.add_row(styled("bold", name), str(value))
-    console.print(grid)
-
-
-def size(count: float) -> str:
-    """Bytes as a person reads them."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable: TiB returns")
-
-
-def ago(moment: datetime | None) -> str:
-    """How long since `moment`."""
-    if moment is None:
-        return ""
-    return duration((datetime.now(UTC) - moment).total_seconds()) + " ago"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person reads them."""
-    if seconds < 60:
-        return f"{seconds:.0f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m"
-
-
-def metrics_text(metrics: dict[str, float] | Any) -> str:  # noqa: ANN401 — a Mapping off the SDK
-    """name=value pairs, four significant digits."""
-    return " ".join(f"{name}={value:.4g}" for name, value in sorted(metrics.items()))
 
 
 def warnings_text(warnings: Iterable[RunWarning]) -> str:
@@ -127,12 +81,6 @@ def warnings_text(warnings: Iterable[RunWarning]) -> str:
         for each in warnings
     )
     return "\n".join(lines)
-
-
-def _cell(value: object) -> str | Text:
-    if isinstance(value, Text):
-        return value
-    return "" if value is None else str(value)
 
 
 def _plain(value: object) -> object:

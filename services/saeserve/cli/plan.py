@@ -12,24 +12,14 @@ from typing_extensions import override
 
 from saeserve.cli import specs
 from saeserve.cli.field_sources import field_sources_text, preset_of
+from saeserve.cli.figures import duration, size
 from saeserve.cli.joining import joined
-from saeserve.cli.output import (
-    Json,
-    connect,
-    console,
-    duration,
-    errors,
-    print_fields,
-    print_json,
-    print_table,
-    size,
-    styled,
-    warnings_text,
-)
+from saeserve.cli.output import Json, connect, console, errors, print_json, styled, warnings_text
 from saeserve.cli.refusals import refused
 from saeserve.cli.sending import File, Set, WaitsFor
 from saeserve.cli.specs import Tree
 from saeserve.cli.submit import MAKERS
+from saeserve.cli.tables import print_fields, print_table
 from saeserve.client.plans import Plan, Refusal
 
 _PARTS = {

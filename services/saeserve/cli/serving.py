@@ -11,8 +11,9 @@ import typer
 from numpy.typing import NDArray
 
 from saeserve.cli.array_files import Array, feature_arrays, read_array, read_features
-from saeserve.cli.output import Json, connect, console, print_json, print_table, say, told
+from saeserve.cli.output import Json, connect, console, print_json, say, told
 from saeserve.cli.refusals import writing
+from saeserve.cli.tables import print_table
 from saeserve.client import SparseFeatures
 
 RowNumbers = NDArray[np.int64]

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
+from saeserve.cli.describing import described, made, step_text
 from saeserve.cli.field_sources import field_sources_text, preset_of
-from saeserve.cli.output import (
-    ago,
-    console,
-    errors,
-    metrics_text,
-    print_fields,
-    print_json,
-    print_table,
-    styled,
-    warnings_text,
-)
+from saeserve.cli.figures import ago, duration, figure, listed, metrics_text
+from saeserve.cli.output import errors, print_json, say, styled, warnings_text
+from saeserve.cli.tables import print_fields, print_table
 from saeserve.client.values import Job, JobFailure
 
 COMPARED = ("fvu", "l0", "l0_miss", "dead_fraction", "silent_on_heldout")
 """What tells the members of a sweep apart; the rest is in the JSON."""
-_LISTED = 3
 
 
 def show_job(job: Job, as_json: bool) -> None:
@@ -29,13 +23,20 @@ def show_job(job: Job, as_json: bool) -> None:
     print_fields(
         [
             ("id", job.id),
-            ("kind", job.kind),
-            ("state", job.state),
+            ("job", described(job)),
+            ("state", state_text(job)),
+            ("waits", job.waiting.reason if job.waiting else ""),
+            ("came back", job.waiting.returned if job.waiting else ""),
             ("step", step_text(job)),
             ("attempt", f"{job.attempt} of {job.max_attempts}"),
+            ("class", job.resource_class),
+            ("priority", job.priority or ""),
+            ("owner", job.owner),
+            ("labels", listed(f"{name}={value}" for name, value in job.labels.items())),
             ("created", ago(job.created)),
-            ("waits for", ", ".join(job.waits_for)),
-            ("metrics", metrics_text(job.progress.metrics)),
+            ("took", _took(job)),
+            ("waits for", listed(job.waits_for)),
+            ("last report", metrics_text(job.progress.metrics)),
             ("made", made(job)),
             ("not given", field_sources_text(job.field_sources, preset_of(job))),
             ("warnings", warnings_text(job.warnings)),
@@ -46,20 +47,17 @@ def show_job(job: Job, as_json: bool) -> None:
         _show_error(job.error.code, job.error)
 
 
-def step_text(job: Job) -> str:
-    """How far it is; empty while that is unknown."""
-    if not job.progress.total_steps:
+def state_text(job: Job) -> Text:
+    """The state, in the colour of what it means."""
+    colours = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "RUNNING": "cyan"}
+    return styled(colours.get(job.state, "none"), job.state)
+
+
+def _took(job: Job) -> str:
+    """From the start of the first attempt to the end."""
+    if job.started is None or job.ended is None:
         return ""
-    return f"{job.progress.step:,}/{job.progress.total_steps:,} {job.progress.unit}"
-
-
-def made(job: Job) -> str:
-    """What it made, by name as long as that is short."""
-    names = [output.model or output.dataset or output.exported for output in job.outputs]
-    told = ", ".join(name or "evaluation" for name in names)
-    told = f"{len(names)} models" if len(names) > _LISTED else told
-    lost = len(job.member_errors)
-    return f"{told}; {lost} diverged" if lost else told
+    return duration((job.ended - job.started).total_seconds())
 
 
 def _show_members(job: Job) -> None:
@@ -74,15 +72,19 @@ def _show_members(job: Job) -> None:
         )
     else:
         for output in job.outputs:
-            console.print(metrics_text(output.metrics), highlight=False)
+            name = output.model or output.dataset or output.exported or "evaluation"
+            if output.metrics:
+                say(f"figures of {name}: {metrics_text(output.metrics)}")
     for name, error in job.member_errors.items():
         _show_error(name, error)
 
 
 def _show_error(what: str, error: JobFailure) -> None:
-    errors.print(styled("red", what, f": {error.message}"))
-    errors.print(error.remedy)
+    whole = not errors.is_terminal
+    errors.print(styled("red", what, f": {error.message}"), soft_wrap=whole)
+    if error.remedy:
+        errors.print(error.remedy, highlight=False, soft_wrap=whole)
 
 
 def _figure(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4g}"
+    return None if value is None else figure(value)

@@ -1,111 +1,62 @@
-"""Following a job on the terminal: a bar for the job, and one for each member of a sweep."""
+"""Following a job: bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
+
 import typer
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from saeserve.cli.output import errors, metrics_text, print_json, styled
+from saeserve.cli.bars import Bars
+from saeserve.cli.describing import described, progress
+from saeserve.cli.lines import Lines
+from saeserve.cli.output import errors, print_json_line
 from saeserve.cli.showing import show_job
+from saeserve.cli.watched import Screen
 from saeserve.client import Client
-from saeserve.client.values import Job, JobEvent
-
-SHOWN = ("loss", "fvu", "l0", "dead", "tokens_per_second")
+from saeserve.client.values import Job
 
 
 def follow(client: Client, job: str, as_json: bool) -> None:
-    """Show events as they come. Raises typer.Exit(1) unless the job succeeds."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
-        console=errors,
-        disable=as_json,
-    ) as bars:
-        last = _follow(client, job, Screen(bars, job), as_json)
-    show_job(last, as_json)
+    """Show events as they come; as JSON each is a line, the job as it ended the last.
+
+    Raises typer.Exit(1) unless the job succeeds.
+    """
+    with _screen() as screen:
+        last = _follow(client, job, screen, as_json)
+    if as_json:
+        print_json_line(last)
+    else:
+        show_job(last, as_json)
     if last.state != "SUCCEEDED":
         raise typer.Exit(1)
 
 
-class Screen:
-    """The bars of one job, and what is printed above them."""
-
-    def __init__(self, bars: Progress, job: str) -> None:
-        self._bars = bars
-        self._job = bars.add_task(job, total=None, figures="")
-        self._members: dict[str, TaskID] = {}
-        self._total: int | None = None
-
-    def take(self, job: Job) -> None:
-        """The job as it is."""
-        self._total = job.progress.total_steps or _steps(job)
-        self._bars.update(self._job, total=self._total)
-
-    def show(self, event: JobEvent) -> None:
-        """One event."""
-        data = event.data
-        if event.type == "metrics_reported":
-            self._metrics(event)
-        elif event.type == "state_changed":
-            self._print(f"{data['state']} {data.get('reason', '')}".rstrip())
-        elif event.type == "attempt_started":
-            self._print(f"attempt {event.attempt} from step {event.step}")
-        elif event.type == "warning_raised":
-            self._warning(event)
-        elif event.type == "log_written":
-            self._print(data.get("message", ""))
-
-    def _metrics(self, event: JobEvent) -> None:
-        metrics = event.data.get("metrics", {})
-        figures = metrics_text({name: metrics[name] for name in SHOWN if name in metrics})
-        if event.member:
-            self._bars.update(self._member(event.member), completed=event.step, figures=figures)
-            figures = ""
-        self._bars.update(self._job, completed=event.step, figures=figures)
-
-    def _warning(self, event: JobEvent) -> None:
-        code, message = event.data.get("code", ""), event.data.get("message", "")
-        of = f"{event.member}: " if event.member else ""
-        self._print(styled("yellow", code, f" {of}{message}"))
-        if code == "MEMBER_DIVERGED" and event.member in self._members:
-            self._bars.remove_task(self._members.pop(event.member))
-
-    def _member(self, name: str) -> TaskID:
-        if name not in self._members:
-            self._members[name] = self._bars.add_task(name, total=self._total, figures="")
-        return self._members[name]
-
-    def _print(self, text: str | Text) -> None:
-        self._bars.console.print(text)
-
-
-def _steps(job: Job) -> int | None:
-    """Steps of a train job that has told none yet."""
-    train = job.resolved_spec.get("train", {})
-    if "batch_size" not in train:
-        return None
-    return int(train["tokens"]) // int(train["batch_size"])
+@contextlib.contextmanager
+def _screen() -> Generator[Screen]:
+    if not errors.is_terminal:
+        yield Lines()
+        return
+    with Bars() as bars:
+        yield bars
 
 
 def _follow(client: Client, job: str, screen: Screen, as_json: bool) -> Job:
     last: Job | None = None
     for update in client.jobs.watch(job):
         if isinstance(update, Job):
-            last = update
-            screen.take(update)
+            first, last = last is None, update
+            if not as_json:
+                _begin(screen, update) if first else screen.take(update)
         elif as_json:
-            print_json(update)
+            print_json_line(update)
         else:
             screen.show(update)
     return last if last is not None and last.done else client.jobs.get(job)
+
+
+def _begin(screen: Screen, job: Job) -> None:
+    screen.say(f"{job.id}: {described(job)}")
+    if job.waiting is not None:
+        screen.say(f"{job.state}: {progress(job)}")
+    screen.take(job)

@@ -18,7 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from saeserve.cli.output import console, metrics_text
+from saeserve.cli.figures import metrics_text
+from saeserve.cli.output import console
 from saeserve.client import Client
 from saeserve.client.values import Job, JobEvent
 from saeserve.demo.presets import Spec

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.text import Text
 
-from saeserve.cli.output import console, print_table, styled
+from saeserve.cli.output import console, styled
+from saeserve.cli.tables import print_table
 from saeserve.client import Client
 from saeserve.client.features import FloatArray
 from saeserve.client.values import Job

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress as Bars
-from rich.progress import TextColumn
+from rich.text import Text
 
 from saeserve.cli import showing, specs
-from saeserve.cli.watching import Screen
+from saeserve.cli.bars import Bars
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.jobs import parse_spec
 from saeserve.client.values import Job, JobEvent, JobFailure, JobOutput, event_value, job_value
@@ -45,7 +44,6 @@ def told(job: Job, monkeypatch: pytest.MonkeyPatch) -> str:
     """What `jobs show` prints, errors after the rest."""
     outs = [Console(file=io.StringIO(), width=200) for _ in range(2)]
     monkeypatch.setattr(showing, "errors", outs[1])
-    monkeypatch.setattr(showing, "console", outs[0])
     monkeypatch.setattr("saeserve.cli.output.console", outs[0])
     showing.show_job(job, as_json=False)
     return "".join(str(out.file.getvalue()) for out in outs if isinstance(out.file, io.StringIO))
@@ -87,30 +85,24 @@ def metrics(step: int, member: str, values: Mapping[str, float]) -> JobEvent:
     return event(step, member, metrics_reported=job_pb2.MetricsReported(metrics=values))
 
 
-def test_watching_shows_a_line_a_member_until_it_diverges() -> None:
+def bars(width: int, out: io.StringIO) -> Bars:
+    return Bars(Console(file=out, width=width, force_terminal=True))
+
+
+def test_watching_shows_a_bar_a_member_until_it_diverges() -> None:
     out = io.StringIO()
-    columns = (TextColumn("{task.description}"), TextColumn("{task.fields[figures]}"))
-    with Bars(*columns, console=Console(file=out, width=100)) as bars:
-        screen = Screen(bars, "j-1")
+    with bars(100, out) as screen:
         screen.take(job(resolved_spec=parse_spec({"train": {"tokens": 640, "batch_size": 64}})))
         for member, l0 in (("m-k2", 2.0), ("m-k4", 4.0)):
             screen.show(metrics(5, member, {"l0": l0, "fvu": 0.5}))
-        lines = {task.description: task for task in bars.tasks}
-        assert list(lines) == ["j-1", "m-k2", "m-k4"]
+        lines = {task.description: task for task in screen.tasks}
+        assert list(lines) == ["train", "m-k2", "m-k4"]
         assert lines["m-k4"].fields["figures"] == "fvu=0.5 l0=4"
-        assert {(task.completed, task.total) for task in bars.tasks} == {(5, 10)}
+        assert {(task.completed, task.total) for task in screen.tasks} == {(5, 10)}
         warning = job_pb2.WarningRaised(code="MEMBER_DIVERGED", message="step 6: nan")
         screen.show(event(6, "m-k2", warning_raised=warning))
-        assert [task.description for task in bars.tasks] == ["j-1", "m-k4"]
-    assert "MEMBER_DIVERGED m-k2: step 6: nan" in out.getvalue()
-
-
-def test_watching_a_job_without_a_sweep_shows_one_line() -> None:
-    with Bars(TextColumn("{task.description}"), console=Console(file=io.StringIO())) as bars:
-        screen = Screen(bars, "j-1")
-        screen.take(job())
-        screen.show(metrics(5, "", {"l0": 2.0}))
-        assert [(t.description, t.fields["figures"]) for t in bars.tasks] == [("j-1", "l0=2")]
+        assert [task.description for task in screen.tasks] == ["train", "m-k4"]
+    assert "MEMBER_DIVERGED m-k2: step 6: nan" in Text.from_ansi(out.getvalue()).plain
 
 
 def test_outputs_are_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from saeserve.cli import output
-from saeserve.cli.output import console, print_fields, print_table, styled, told
+from saeserve.cli.output import console, styled, told
+from saeserve.cli.tables import print_fields, print_table
 
 TEXTS = ["[all]", "[/b]", "a[/foo]b", "[red]", "shape [rows, d_in]", ":warning:", "[bold", "\\[x]"]
 

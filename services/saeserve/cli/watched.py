@@ -1,0 +1,103 @@
+"""What is shown of a job's events, on whatever screen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from datetime import datetime
+
+from rich.text import Text
+
+from saeserve.cli.output import styled
+from saeserve.client.values import Job, JobEvent
+
+SHOWN = ("loss", "fvu", "l0", "dead", "tokens_per_second")
+"""Figures in the order of their weight: the last ones give way on narrow screens."""
+_REPORTS = 20
+
+
+class Pace:
+    """How fast steps go by, from the times that the latest reports bear."""
+
+    def __init__(self) -> None:
+        self._reports: deque[tuple[datetime, int]] = deque(maxlen=_REPORTS)
+
+    def report(self, time: datetime | None, step: int) -> None:
+        """One more report; a step that lies before the last one begins anew."""
+        if time is None:
+            return
+        if self._reports and step < self._reports[-1][1]:
+            self._reports.clear()
+        self._reports.append((time, step))
+
+    def remaining_seconds(self, total: int | None) -> float | None:
+        """Until step `total`; None while that is not known."""
+        if total is None or len(self._reports) < 2:
+            return None
+        (began, first), (ended, last) = self._reports[0], self._reports[-1]
+        seconds, steps = (ended - began).total_seconds(), last - first
+        if seconds <= 0 or steps <= 0:
+            return None
+        return max(total - last, 0) * seconds / steps
+
+
+class Screen(ABC):
+    """Takes the job and its events, and shows what is worth it."""
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+        self.pace = Pace()
+
+    def take(self, job: Job) -> None:
+        """The job as it is."""
+        self.total = job.progress.total_steps or _steps(job)
+
+    def show(self, event: JobEvent) -> None:
+        """One event."""
+        data = event.data
+        if event.type == "metrics_reported":
+            if not event.member:
+                self.pace.report(event.time, event.step)
+            self.metrics(event)
+        elif event.type == "state_changed":
+            reason = data.get("reason", "")
+            self.say(f"{data['state']}: {reason}" if reason else data["state"])
+        elif event.type == "attempt_started":
+            self.say(f"attempt {event.attempt} from step {event.step:,}")
+        elif event.type == "warning_raised":
+            self._warning(event)
+        elif event.type == "log_written":
+            self.say(data.get("message", ""))
+
+    @abstractmethod
+    def say(self, text: str | Text) -> None:
+        """Print a line."""
+
+    @abstractmethod
+    def metrics(self, event: JobEvent) -> None:
+        """Show how far the job, or a member of a sweep, is."""
+
+    @abstractmethod
+    def drop(self, member: str) -> None:
+        """Show a member no more: it diverged."""
+
+    def _warning(self, event: JobEvent) -> None:
+        code, message = event.data.get("code", ""), event.data.get("message", "")
+        of = f"{event.member}: " if event.member else ""
+        self.say(styled("yellow", code, f" {of}{message}"))
+        if code == "MEMBER_DIVERGED":
+            self.drop(event.member)
+
+
+def shown(event: JobEvent) -> dict[str, float]:
+    """The figures of a report that are shown, in the order of their weight."""
+    metrics = event.data.get("metrics", {})
+    return {name: metrics[name] for name in SHOWN if name in metrics}
+
+
+def _steps(job: Job) -> int | None:
+    """Steps of a train job that has told none yet."""
+    train = job.resolved_spec.get("train", {})
+    if not train.get("batch_size") or "tokens" not in train:
+        return None
+    return int(train["tokens"]) // int(train["batch_size"])
