@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated
 
@@ -28,7 +29,8 @@ def harvest(
     ] = None,
     text_format: Annotated[str, typer.Option(help="text, lines or jsonl.")] = "text",
     site: Annotated[
-        list[str] | None, typer.Option(help="hook.layer, e.g. resid_post.15; may be repeated.")
+        list[str] | None,
+        typer.Option(help="hook.layer, e.g. mlp_in.15, attn_z.15.head3; may be repeated."),
     ] = None,
     max_tokens: Annotated[
         str | None, typer.Option(help="Rows to store at most: 500k, 2M …")
@@ -86,7 +88,9 @@ for _kind, _make in MAKERS.items():
 
 
 def _site(name: str) -> dict[str, object]:
-    hook, dot, layer = name.rpartition(".")
-    if not dot or not hook or not layer.isdecimal():
-        raise refused(f"--site {name}: write hook.layer, such as resid_post.15", field="sites")
-    return {"hook": hook, "layer": int(layer)}
+    match = re.fullmatch(r"(\w+)\.([0-9]+)(?:\.head([0-9]+))?", name)
+    if match is None:
+        text = f"--site {name}: write hook.layer, such as resid_post.15, or attn_z.15.head3"
+        raise refused(text, field="sites")
+    parts: dict[str, object] = {"hook": match[1], "layer": int(match[2])}
+    return parts if match[3] is None else parts | {"head": int(match[3])}

@@ -10,7 +10,7 @@ import torch
 
 from saeserve.client import Client, SparseFeatures
 from saeserve.client.features import FloatArray
-from saeserve.core.specs.jobs import SiteSpec
+from saeserve.core.specs.sites import SiteSpec
 from saeserve.demo.presets import LAYER
 from saeserve.harvest.language_model import LanguageModel
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from saeserve.core.errors import SpecError
 from saeserve.core.evaluation.loss_recovered import Compare
 from saeserve.core.ops.precision import ComputeType, chosen_dtype
-from saeserve.core.specs.jobs import SiteSpec
-from saeserve.harvest.layout import decoder_layers, hidden_of, site_module
+from saeserve.core.specs.sites import SiteSpec
+from saeserve.harvest.anatomy import Anatomy
+from saeserve.harvest.layout import constant_rotation, decoder_layers, text_setting
 from saeserve.harvest.loading import load_model, load_tokenizer
+from saeserve.harvest.places import Edit, Place, place_of
 from saeserve.harvest.precision import use_bfloat16
+from saeserve.harvest.probe import study_layer
 from saeserve.harvest.splice import Run, Splice, make_compare, make_splice
 from saeserve.harvest.tokenizer import Tokenizer
-
-Hook = Callable[[nn.Module, Any, Any], Any]
 
 
 class _AllCaptured(Exception):
@@ -39,6 +41,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.device = device
         self.layers = len(decoder_layers(model))
+        self._anatomies: dict[int, Anatomy] = {}
         self.compute_dtype: Literal["float32", "bfloat16"] = "float32"
         """In which its linear layers and attention multiply."""
 
@@ -66,12 +69,20 @@ class LanguageModel:
 
     @property
     def d(self) -> int:
-        """Width of the residual stream, and of all three kinds of site."""
+        """Width of the residual stream."""
         return cast("int", self._config("hidden_size"))
 
-    def check_site(self, site: SiteSpec) -> nn.Module:
-        """The module at `site`. Raises SpecError naming the number of layers."""
-        return site_module(self.model, str(self._config("model_type")), site)
+    def width(self, site: SiteSpec) -> int:
+        """Width of the rows of `site`. Raises SpecError where the model has no such site."""
+        return self.place(site).d
+
+    def place(self, site: SiteSpec) -> Place:
+        """Where `site` is in the model. Raises SpecError for a layer or head that does not exist
+        and for a site that this model's layer does not have."""
+        if site.layer not in self._anatomies:
+            self._anatomies[site.layer] = study_layer(self, site.layer)
+        heads = cast("int | None", self._config("num_attention_heads"))
+        return place_of(site, self._anatomies[site.layer], self.d, heads or 0)
 
     def check_context(self, length: int) -> None:
         """Raise SpecError where sequences of `length` tokens exceed the model's positions."""
@@ -82,6 +93,14 @@ class LanguageModel:
                 f"{length} exceeds the model's {limit} positions",
                 remedy=f"choose at most {limit}",
             )
+        turning = constant_rotation(self.model)
+        if turning is not None and length > turning:
+            raise SpecError(
+                "harvest.context_length",
+                f"{length} exceeds the {turning} positions up to which the model's rotary factors "
+                "do not depend on the longest sequence of the batch",
+                remedy=f"choose at most {turning}",
+            )
 
     def capture(self, tokens_ST: Tensor, sites: Sequence[SiteSpec]) -> dict[str, Tensor]:
         """Activations by source name, float32 [S, T, d] on the model's device.
@@ -90,16 +109,17 @@ class LanguageModel:
         """
         captured: dict[str, Tensor] = {}
 
-        def keep(source: str) -> Hook:
-            def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-                captured[source] = hidden_of(output).float()
+        def keep(source: str) -> Edit:
+            def edit(x_STD: Tensor) -> None:
+                # A copy: what follows in the layer may change the tensor in place.
+                captured[source] = x_STD.detach().to(torch.float32, copy=True)
                 if len(captured) == len(sites):
                     raise _AllCaptured
 
-            return hook
+            return edit
 
-        hooks = [(self.check_site(site), keep(site.source)) for site in sites]
-        with hooked(hooks):
+        edits = [(self.place(site), keep(site.source)) for site in sites]
+        with edited(edits, tokens_ST.shape):
             try:
                 self.forward(tokens_ST)
             except _AllCaptured:
@@ -124,24 +144,25 @@ class LanguageModel:
         return make_compare(self._run_at(site), bos)
 
     def _run_at(self, site: SiteSpec) -> Run:
-        module = self.check_site(site)
+        place = self.place(site)
 
-        def run(tokens_ST: Tensor, hook: Hook | None) -> Tensor:
-            with hooked([] if hook is None else [(module, hook)]):
+        def run(tokens_ST: Tensor, edit: Edit | None) -> Tensor:
+            with edited([] if edit is None else [(place, edit)], tokens_ST.shape):
                 return self.forward(tokens_ST)
 
         return run
 
     def _config(self, name: str) -> object:
-        config = cast("Any", self.model.config)
-        return getattr(config.get_text_config(), name, None)
+        return text_setting(self.model, name)
 
 
 @contextmanager
-def hooked(hooks: Sequence[tuple[nn.Module, Hook]]) -> Generator[None]:
-    """Forward hooks that are gone afterwards, however the pass ended."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+def edited(edits: Sequence[tuple[Place, Edit]], shape: Sequence[int]) -> Generator[None]:
+    """Hooks at the places, which are gone afterwards, however the pass ended."""
+    handles: list[RemovableHandle] = []
     try:
+        for place, edit in edits:
+            handles += place.attach(edit, shape)
         yield
     finally:
         for handle in handles:

@@ -1,85 +1,111 @@
-"""Where a transformer keeps its decoder layers, and which module's output a site is."""
+"""Finds the decoder layers of a language model by its structure, not by names of modules."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.jobs import SiteSpec
 
-LAYER_LISTS = ("model.layers", "transformer.h", "gpt_neox.layers")
-"""Llama and its relatives; GPT-2, GPT-J, Falcon; GPT-NeoX and Pythia."""
-SUBMODULES = {
-    "mlp_out": ("mlp",),
-    "attn_out": ("self_attn", "attn", "attention", "self_attention"),
-}
-ADDS_RESIDUAL_INSIDE = frozenset({"bloom"})
-"""Model types whose attention and MLP modules return the sum with the residual stream."""
+_OTHER_PARTS = ("vision", "visual", "image", "audio", "speech", "encoder")
+"""Words in the names of the parts of a model of several parts that do not read text."""
+
+
+def text_setting(model: nn.Module, name: str) -> object:
+    """A setting of the part of the model that reads text; None where it has no such setting.
+
+    Raises SpecError for a module without a configuration.
+    """
+    config = getattr(cast("Any", model), "config", None)
+    if config is None:
+        raise _not_a_decoder(model, "it has no configuration")
+    return getattr(config.get_text_config(decoder=True), name, None)
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The list of decoder layers. Raises SpecError naming the places looked at."""
-    for path in LAYER_LISTS:
-        module: object = model
-        for part in path.split("."):
-            module = getattr(module, part, None)
-        if isinstance(module, nn.ModuleList):
-            return module
-    raise SpecError(
+    """The list of decoder layers: the outermost list of as many modules as the text
+    configuration has layers. Of several, the one with the most parameters.
+
+    Raises SpecError where there is none.
+    """
+    wanted = text_setting(model, "num_hidden_layers")
+    lists = _outermost_lists(model)
+    found = [(name, layers) for name, layers in lists.items() if len(layers) == wanted]
+    text = [pair for pair in found if not any(word in pair[0] for word in _OTHER_PARTS)]
+    if not found:
+        sizes = ", ".join(f"{name} ({len(layers)})" for name, layers in lists.items()) or "none"
+        raise _not_a_decoder(
+            model, f"no list of modules has {wanted}, its number of layers; lists: {sizes}"
+        )
+    return max((text or found), key=lambda pair: _parameters(pair[1]))[1]
+
+
+def named_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The module ("") and all below it, by path; each once."""
+    return cast("list[tuple[str, nn.Module]]", list(cast("Any", module).named_modules()))
+
+
+def _outermost_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    lists: dict[str, nn.ModuleList] = {}
+    for name, module in named_modules(model):
+        inside = any(name.startswith(f"{outer}.") for outer in lists)
+        if isinstance(module, nn.ModuleList) and not inside:
+            lists[name] = module
+    return lists
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _not_a_decoder(model: nn.Module, why: str) -> SpecError:
+    return SpecError(
         "language_model",
-        f"{type(model).__name__} keeps its decoder layers in none of {', '.join(LAYER_LISTS)}",
-        remedy="use a model laid out like Llama, GPT-2 or GPT-NeoX",
+        f"the decoder layers of {type(model).__name__} cannot be found: {why}",
+        remedy="use a causal language model of transformers",
     )
 
 
-def site_module(model: nn.Module, model_type: str, site: SiteSpec) -> nn.Module:
-    """The module whose output is the site.
+def constant_rotation(model: nn.Module) -> int | None:
+    """The length up to which `longrope` keeps one set of factors; None where the factors of rotary
+    positions do not change with the length (within max_position_embeddings)."""
+    settings = text_setting(model, "rope_parameters")
+    nested = cast("dict[str, object]", settings) if isinstance(settings, dict) else {}
+    for part in (nested, *nested.values()):
+        rope = cast("dict[str, Any]", part) if isinstance(part, dict) else {}
+        if rope.get("rope_type") == "longrope":
+            return int(rope["original_max_position_embeddings"])
+    return None
 
-    resid_post is the output of the whole layer; mlp_out and attn_out are the outputs of its MLP
-    and attention modules (before a norm that some models put between them and the residual).
-    Raises SpecError for a layer that does not exist and for a layout that is not known.
-    """
+
+def layer_at(model: nn.Module, index: int) -> nn.Module:
+    """Layer `index`. Raises SpecError naming the number of layers."""
     layers = decoder_layers(model)
-    if site.layer >= len(layers):
+    if index >= len(layers):
         raise SpecError(
             "sites.layer",
-            f"layer {site.layer} does not exist: the model has {len(layers)} layers",
+            f"layer {index} does not exist: the model has {len(layers)} layers",
             remedy=f"choose 0 to {len(layers) - 1}",
         )
-    layer = layers[site.layer]
-    return layer if site.hook == "resid_post" else _submodule(layer, model_type, site)
+    return layers[index]
 
 
-def _submodule(layer: nn.Module, model_type: str, site: SiteSpec) -> nn.Module:
-    names = SUBMODULES[site.hook]
-    found = (getattr(layer, name, None) for name in names)
-    module = next((module for module in found if isinstance(module, nn.Module)), None)
-    if module is None or model_type in ADDS_RESIDUAL_INSIDE:
-        raise SpecError(
-            "sites.hook",
-            f"{site.hook} is not a module of {type(layer).__name__} ({model_type}); "
-            f"looked for {', '.join(names)}",
-            remedy="use resid_post",
-        )
-    return module
+def first_tensor(value: object) -> Tensor | None:
+    """The hidden states in what a module returned or was given: itself, or the first tensor of
+    floating point of a tuple; None where there is none."""
+    several = isinstance(value, (tuple, list))
+    values = cast("tuple[object, ...]", value) if several else (value,)
+    floats = (v for v in values if isinstance(v, Tensor) and v.is_floating_point())
+    return next(floats, None)
 
 
-def hidden_of(output: object) -> Tensor:
-    """The hidden states [S, T, d] in what a module returned: itself, or first of a tuple."""
-    hidden = cast("tuple[object, ...]", output)[0] if isinstance(output, tuple) else output
-    if not isinstance(hidden, Tensor):
-        raise SpecError(
-            "language_model",
-            f"a layer returned {type(hidden).__name__} where hidden states were expected",
-            remedy="use a model laid out like Llama, GPT-2 or GPT-NeoX",
-        )
-    return hidden
-
-
-def with_hidden(output: object, hidden_STD: Tensor) -> object:
-    """`output` with its hidden states replaced."""
-    if isinstance(output, tuple):
-        return (hidden_STD, *cast("tuple[object, ...]", output)[1:])
-    return hidden_STD
+def with_tensor(value: object, new: Tensor) -> object:
+    """`value` with `first_tensor(value)` replaced by `new`."""
+    if not isinstance(value, (tuple, list)):
+        return new
+    values = list(cast("tuple[object, ...]", value))
+    old = first_tensor(tuple(values))
+    place = next(i for i, v in enumerate(values) if v is old)
+    values[place] = new
+    return tuple(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, cast
@@ -10,14 +11,19 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from saeserve.core.errors import SpecError
 from saeserve.harvest.tokenizer import Tokenizer
 
-# The libraries' own annotations of these two are incomplete.
-_MODELS = cast("Any", AutoModelForCausalLM)
+# The libraries' own annotations of these are incomplete.
+_MODELS = cast("tuple[Any, ...]", (AutoModelForCausalLM, AutoModelForImageTextToText))
 _TOKENIZERS = cast("Any", AutoTokenizer)
 UNREADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 """What transformers raises for files that are damaged, missing or of an unknown kind."""
@@ -46,10 +52,34 @@ def load_model(folder: Path, gguf_file: str | None) -> nn.Module:
     try:
         # The GGUF reader draws its bar whatever that setting says.
         with redirect_stderr(io.StringIO()):
-            model: nn.Module = _MODELS.from_pretrained(str(folder), **options)
+            read = _reader(folder, gguf_file)
+            model, info = read(str(folder), output_loading_info=True, **options)
     except UNREADABLE as error:
         raise _unreadable("the model", folder, error) from error
-    return model.eval().requires_grad_(False)
+    _check_whole(folder, info)
+    return cast("nn.Module", model).eval().requires_grad_(False)
+
+
+def _reader(folder: Path, gguf_file: str | None) -> Callable[..., Any]:
+    """What reads models of the folder's kind: language models alone or, where it is the text part
+    of a model of several parts, those that read images and text."""
+    config = cast("Any", AutoConfig).from_pretrained(str(folder), **_local(gguf_file))
+    written_by = set(config.architectures or ())
+    readers = [reader for reader in _MODELS if type(config) in reader._model_mapping]
+    exact = [r for r in readers if r._model_mapping[type(config)].__name__ in written_by]
+    return next(iter(exact or readers), _MODELS[0]).from_pretrained
+
+
+def _check_whole(folder: Path, info: Mapping[str, Any]) -> None:
+    """Raise SpecError where weights that the model has are not in the files: they would be drawn
+    at random."""
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise SpecError(
+            "language_model.path",
+            f"{folder.name} lacks {len(missing)} of the model's weights, first {missing[0]}",
+            remedy="put the complete model there, of the architecture that config.json names",
+        )
 
 
 def check_folder(folder: Path, gguf_file: str | None) -> None:

@@ -38,7 +38,8 @@ def use_bfloat16(model: nn.Module) -> None:
     """Change linear layers and attention of `model` in place; all else stays float32."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
+            # Subclasses are more than a product: routers return what they chose, too.
+            if type(child) is nn.Linear:
                 setattr(parent, name, Bfloat16Linear(child.weight, child.bias))
             elif isinstance(child, Conv1D):
                 setattr(parent, name, Bfloat16Linear(child.weight.T, child.bias))

@@ -14,6 +14,7 @@ from saeserve.core.data.writer import DatasetWriter
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.jobs import HarvestSpec
 from saeserve.core.specs.manifest import DatasetManifest, TokenizationEntry
+from saeserve.core.specs.sites import SiteSpec
 from saeserve.core.specs.training import Device
 from saeserve.harvest.documents import Resolve
 from saeserve.harvest.events import (
@@ -30,6 +31,7 @@ from saeserve.harvest.plan import (
     planned_sequences,
     survey,
 )
+from saeserve.harvest.probe import check_rows
 from saeserve.harvest.recorded import bind
 from saeserve.harvest.rows import check_storable, drop_first, forward_rows
 from saeserve.harvest.sequences import Tokenization, batches
@@ -73,7 +75,7 @@ class _Run:
 
     @property
     def widths(self) -> dict[str, int]:
-        return {site.source: self.model.d for site in self.spec.sites}
+        return {site.source: self.model.width(site) for site in self.spec.sites}
 
 
 def resolve_device(wanted: Device) -> torch.device:
@@ -90,9 +92,8 @@ def _prepare(spec: HarvestSpec, resolve: Resolve, folder: Path) -> _Run:
     model = LanguageModel.load(
         resolve(source.path), source.gguf_file, resolve_device(spec.device), spec.compute_dtype
     )
-    for site in spec.sites:
-        model.check_site(site)
     model.check_context(spec.context_length)
+    check_rows(model, spec.sites)
     bos = model.tokenizer.bos(spec.bos)
     return _Run(spec, model, Tokenization(model.tokenizer, spec.context_length, bos))
 
@@ -145,12 +146,16 @@ class _Meter:
         return HarvestProgress(rows_done, self._total, rate)
 
 
+def _origin(model: LanguageModel, site: SiteSpec) -> SourceOrigin:
+    return SourceOrigin(site.source, model.width(site), site.hook, site.layer, site.head)
+
+
 def _manifest(run: _Run, folder: Path, plan: Plan, writer: DatasetWriter) -> DatasetManifest:
     spec, model = run.spec, run.model
     return finish_manifest(
         folder,
         name=spec.dataset,
-        sources=[SourceOrigin(s.source, model.d, s.hook, s.layer) for s in spec.sites],
+        sources=[_origin(model, site) for site in spec.sites],
         dtype=spec.dtype,
         shards=writer.shards,
         documents=plan.origins,

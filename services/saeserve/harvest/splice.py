@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from saeserve.core.errors import DataError
 from saeserve.core.evaluation.loss_recovered import Compare, Compared
-from saeserve.harvest.layout import hidden_of, with_hidden
+from saeserve.harvest.places import Edit
 from saeserve.harvest.sequences import PAD
 
 Replace = Callable[[Tensor], Tensor]
 Splice = Callable[[Tensor, Replace | None], Tensor]
 KL_POSITIONS = 64
 """Positions whose KL divergence is computed at a time."""
-Run = Callable[[Tensor, Callable[[nn.Module, Any, Any], Any] | None], Tensor]
+Run = Callable[[Tensor, Edit | None], Tensor]
+"""A forward pass over tokens [S, T] with the site edited; returns logits [S, T, V]."""
 
 
 def make_splice(run: Run, bos: bool) -> Splice:
@@ -27,7 +27,7 @@ def make_splice(run: Run, bos: bool) -> Splice:
     `replace` gets the site's rows at all positions but BOS and padding, float32 [N, d] in
     sequence order, and returns what stands there instead; None leaves the model as it is. Every
     token but a sequence's first is predicted; the result is float32 on the CPU, in order.
-    `run` makes a forward pass with a hook on the site.
+    `run` makes a forward pass with the site edited.
     """
 
     def splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
@@ -77,21 +77,21 @@ def row_mask(tokens_ST: Tensor, bos: bool) -> Tensor:
     return rows_ST
 
 
-def _replacing(rows_ST: Tensor, replace: Replace) -> Callable[[nn.Module, Any, Any], object]:
-    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
-        hidden_STD = hidden_of(output).clone()
-        mask_ST = rows_ST.to(hidden_STD.device)
-        old_ND = hidden_STD[mask_ST]
+def _replacing(rows_ST: Tensor, replace: Replace) -> Edit:
+    def edit(x_STD: Tensor) -> Tensor:
+        mask_ST = rows_ST.to(x_STD.device)
+        old_ND = x_STD[mask_ST]
         new_ND = replace(old_ND.float())
         if new_ND.shape != old_ND.shape:
             raise DataError(
                 f"the replacement has shape {list(new_ND.shape)}, the site {list(old_ND.shape)}",
                 remedy="evaluate a model whose output width is the site's",
             )
-        hidden_STD[mask_ST] = new_ND.to(hidden_STD)
-        return with_hidden(output, hidden_STD)
+        new_STD = x_STD.clone()
+        new_STD[mask_ST] = new_ND.to(x_STD)
+        return new_STD
 
-    return hook
+    return edit
 
 
 def _cross_entropy(logits_STV: Tensor, tokens_ST: Tensor) -> Tensor:

@@ -118,6 +118,7 @@ class DatasetSource(_message.Message):
     LAYER_FIELD_NUMBER: _builtins.int
     MEDIAN_NORM_FIELD_NUMBER: _builtins.int
     MASSIVE_ROWS_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     d: _builtins.int
     hook: _builtins.str
@@ -125,6 +126,8 @@ class DatasetSource(_message.Message):
     median_norm: _builtins.float
     massive_rows: _builtins.int
     """Rows whose norm exceeds five times the median."""
+    head: _builtins.int
+    """One head of "attn_z"; unset for all."""
     def __init__(
         self,
         *,
@@ -134,12 +137,15 @@ class DatasetSource(_message.Message):
         layer: _builtins.int = ...,
         median_norm: _builtins.float = ...,
         massive_rows: _builtins.int = ...,
+        head: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_head", b"_head", "head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["d", b"d", "hook", b"hook", "layer", b"layer", "massive_rows", b"massive_rows", "median_norm", b"median_norm", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_head", b"_head", "d", b"d", "head", b"head", "hook", b"hook", "layer", b"layer", "massive_rows", b"massive_rows", "median_norm", b"median_norm", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__head: _TypeAlias = _typing.Literal["head"]  # noqa: Y015
+    _WhichOneofArgType__head: _TypeAlias = _typing.Literal["_head", b"_head"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__head) -> _WhichOneofReturnType__head | None: ...
 
 Global___DatasetSource: _TypeAlias = DatasetSource  # noqa: Y015
 

@@ -1218,24 +1218,36 @@ class SiteSpec(_message.Message):
 
     HOOK_FIELD_NUMBER: _builtins.int
     LAYER_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
     hook: _builtins.str
-    """"resid_post", "mlp_out" or "attn_out"."""
+    """"resid_pre", "resid_mid", "resid_post": the residual stream before, within and after the layer.
+    "attn_out", "mlp_out": what attention and MLP add to it (where a norm follows them, its output).
+    "mlp_in": what the MLP reads, after its norm. "attn_z": what the attention heads return, side by
+    side, before the output projection. A site that a model does not have is refused by name.
+    """
     layer: _builtins.int
     """Layer, from 0."""
+    head: _builtins.int
+    """One head of "attn_z", from 0; all heads when unset."""
     def __init__(
         self,
         *,
         hook: _builtins.str | None = ...,
         layer: _builtins.int | None = ...,
+        head: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hook", b"_hook", "_layer", b"_layer", "hook", b"hook", "layer", b"layer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_head", b"_head", "_hook", b"_hook", "_layer", b"_layer", "head", b"head", "hook", b"hook", "layer", b"layer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hook", b"_hook", "_layer", b"_layer", "hook", b"hook", "layer", b"layer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_head", b"_head", "_hook", b"_hook", "_layer", b"_layer", "head", b"head", "hook", b"hook", "layer", b"layer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__head: _TypeAlias = _typing.Literal["head"]  # noqa: Y015
+    _WhichOneofArgType__head: _TypeAlias = _typing.Literal["_head", b"_head"]  # noqa: Y015
     _WhichOneofReturnType__hook: _TypeAlias = _typing.Literal["hook"]  # noqa: Y015
     _WhichOneofArgType__hook: _TypeAlias = _typing.Literal["_hook", b"_hook"]  # noqa: Y015
     _WhichOneofReturnType__layer: _TypeAlias = _typing.Literal["layer"]  # noqa: Y015
     _WhichOneofArgType__layer: _TypeAlias = _typing.Literal["_layer", b"_layer"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__head) -> _WhichOneofReturnType__head | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hook) -> _WhichOneofReturnType__hook | None: ...
     @_typing.overload

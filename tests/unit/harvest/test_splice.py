@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from saeserve.core.errors import DataError
-from saeserve.core.specs.jobs import SiteSpec
+from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.sequences import PAD
 from saeserve.harvest.splice import kl_divergence

@@ -32,6 +32,7 @@ def _manifest_part(manifest: DatasetManifest) -> dataset_pb2.Dataset:
                 d=source.d,
                 hook=source.hook,
                 layer=source.layer,
+                head=source.head,
                 median_norm=source.median_norm,
                 massive_rows=source.massive_rows,
             )

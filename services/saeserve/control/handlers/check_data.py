@@ -65,5 +65,5 @@ def _harvest_plan(spec: HarvestSpec, facts: ModelFacts) -> Plan:
     if not spec.max_tokens or not facts.width:
         note = "disk is known when max_tokens is set and the model's config.json can be read here"
         return Plan(steps=spec.max_tokens, notes=(note,))
-    row = facts.width * VALUE_BYTES[spec.dtype] * len(spec.sites)
+    row = sum(facts.width_of(site) for site in spec.sites) * VALUE_BYTES[spec.dtype]
     return Plan(steps=spec.max_tokens, disk_bytes=spec.max_tokens * row)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from saeserve.core.specs.jobs import LanguageModelSpec
+from saeserve.core.specs.sites import SiteSpec
 from saeserve.platform.errors import InvalidInput, NotFound
 from saeserve.registry.roots import Roots
 
@@ -16,10 +17,18 @@ _FIELD = "spec.harvest.language_model"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Width of the residual stream and number of layers; 0 when not known."""
+    """Width of the residual stream, of all heads' outputs, layers and heads; 0 when not known."""
 
     width: int = 0
     layers: int = 0
+    heads: int = 0
+    heads_width: int = 0
+
+    def width_of(self, site: SiteSpec) -> int:
+        """Width of the rows of a site."""
+        if site.hook != "attn_z":
+            return self.width
+        return self.heads_width if site.head is None else self.heads_width // max(self.heads, 1)
 
 
 class _TextConfig(BaseModel):
@@ -29,10 +38,16 @@ class _TextConfig(BaseModel):
     n_embd: int = 0
     num_hidden_layers: int = 0
     n_layer: int = 0
+    num_attention_heads: int = 0
+    n_head: int = 0
+    head_dim: int | None = None
 
     @property
     def facts(self) -> ModelFacts:
-        return ModelFacts(self.hidden_size or self.n_embd, self.num_hidden_layers or self.n_layer)
+        width = self.hidden_size or self.n_embd
+        heads = self.num_attention_heads or self.n_head
+        heads_width = heads * self.head_dim if self.head_dim else width
+        return ModelFacts(width, self.num_hidden_layers or self.n_layer, heads, heads_width)
 
 
 class _Config(_TextConfig):

@@ -34,6 +34,7 @@ class SourceOrigin:
     d: int
     hook: str = ""
     layer: int = -1
+    head: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def _source_entry(folder: Path, shards: Sequence[ShardEntry], source: SourceOrig
         d=source.d,
         hook=source.hook,
         layer=source.layer,
+        head=source.head,
         median_norm=median,
         massive_rows=massive,
     )

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
+from saeserve.core.specs.sites import Hook, SiteSpec
 from saeserve.core.specs.training import Device, Name, TrainSpec
 
 StorageType = Literal["float16", "bfloat16", "float32"]
-Hook = Literal["resid_post", "mlp_out", "attn_out"]
 
 
 class LanguageModelSpec(Spec):
@@ -28,18 +28,6 @@ class TextSpec(Spec):
     path: str
     format: Literal["text", "lines", "jsonl"] = "text"
     field: str = "text"
-
-
-class SiteSpec(Spec):
-    """A place in the language model where activations are taken."""
-
-    hook: Hook = "resid_post"
-    layer: int = Field(ge=0)
-
-    @property
-    def source(self) -> str:
-        """Name of the source in the data set."""
-        return f"{self.hook}.{self.layer}"
 
 
 class HarvestSpec(Spec):

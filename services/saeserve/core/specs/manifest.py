@@ -26,6 +26,8 @@ class SourceEntry(Spec):
     d: int = Field(ge=1)
     hook: str = ""
     layer: int = -1
+    head: int | None = None
+    """One head of attn_z; None for all, and for any other hook."""
     median_norm: float = Field(gt=0)
     massive_rows: int = Field(ge=0)
 

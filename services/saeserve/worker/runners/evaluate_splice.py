@@ -9,8 +9,9 @@ from torch import Tensor
 
 from saeserve.core.errors import DataMismatchError
 from saeserve.core.evaluation.loss_recovered import check_one_site, loss_recovered
-from saeserve.core.specs.jobs import LossRecoveredSpec, SiteSpec
+from saeserve.core.specs.jobs import LossRecoveredSpec
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
+from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.heldout import heldout_sequences
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.worker.runners.base import RunContext
@@ -83,4 +84,5 @@ def _site(source: SourceEntry) -> SiteSpec:
             f"it is not known where in the language model {source.name} was taken",
             remedy="harvest the data set, or name hook and layer when ingesting it",
         )
-    return SiteSpec.parse({"hook": source.hook, "layer": source.layer}, "source")
+    place = {"hook": source.hook, "layer": source.layer, "head": source.head}
+    return SiteSpec.parse(place, "source")
