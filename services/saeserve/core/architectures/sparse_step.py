@@ -23,7 +23,7 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.nested import Prefixes
 from saeserve.core.architectures.ties import input_bias
 from saeserve.core.ops.compiled import usable
-from saeserve.core.ops.fast import batch_choice, choice, dead, prefixes, weights
+from saeserve.core.ops.fast import batch_choice, choice, dead, prefixes, row_choice, weights
 from saeserve.core.ops.fast.encoder import Encoder
 from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, TopKSpec
 
@@ -74,7 +74,7 @@ def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
     """As `TopK.loss`: with Multi-TopK, the k largest are one group and the next 3k another."""
     step = _Step.of(spec, params, state, batch, ctx)
     wide = spec.multi_topk_coefficient
-    entries = choice.top(step.encoder, (spec.k, 4 * spec.k) if wide else (spec.k,))
+    entries = row_choice.top(step.encoder, (spec.k, 4 * spec.k) if wide else (spec.k,))
     errors = _Errors((1.0, wide) if wide else (1.0,), proper=0)
     return _output(step, entries, errors, ("reconstruction", "multi_topk"))
 

@@ -1,4 +1,9 @@
-"""Pre-activations of a micro-batch and the exact choice of the largest, outside any graph."""
+"""Pre-activations of a micro-batch and the exact choice of the largest, outside any graph.
+
+After a GEMM in bfloat16 the choice is still that of the parameters' type: candidates are computed
+again in it, and whatever else could be among the largest by `rounding`'s bound is too. Values that
+differ by less than the parameters' type resolves may change places, as in any of its GEMMs.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saeserve.core.ops import rounding
 from saeserve.core.ops.batch_selection import top_entries
 from saeserve.core.ops.entries import dots
 from saeserve.core.ops.latents import row_dots
+from saeserve.core.ops.rounding import Errors
 
 SPARE_CANDIDATES = 16
-"""Taken beyond n in low precision, so that the exact top n is among the candidates."""
+"""Of each row, beyond twice the wanted: so that few rows have to be computed again as a whole."""
+ROWS = 256
+"""Computed again at a time, which bounds the memory that it takes."""
 
 
 @dataclass(frozen=True)
@@ -56,35 +65,78 @@ class PreActivations:
         the lower index.
 
         `among_F` bool [F] restricts the choice; where it leaves fewer than n, values are -inf.
-        After a low-precision GEMM the candidates are computed again in the parameters' type.
         """
-        h_BF = self.h_BF if among_F is None else self.h_BF.masked_fill(~among_F, -torch.inf)
+        h_BF = _among(self.h_BF, among_F)
         if h_BF.dtype == self.W_FD.dtype:
             return _largest(h_BF, n)
-        few = min(n + SPARE_CANDIDATES, h_BF.shape[1])
+        few = min(2 * n + SPARE_CANDIDATES, h_BF.shape[1])
+        rough_BC, candidates_BC = h_BF.topk(few, dim=1)
+        last_B = rough_BC[:, -1].to(self.x_BD.dtype)
         # Ascending, so that among equals the lower latent stands first.
-        candidates_BC = h_BF.topk(few, dim=1).indices.sort(dim=1).values
+        candidates_BC = candidates_BC.sort(dim=1).values
         exact_BC = row_dots(self.x_BD, candidates_BC, self.W_FD) + self.b_F[candidates_BC]
         exact_BC = exact_BC.masked_fill(h_BF.gather(1, candidates_BC) == -torch.inf, -torch.inf)
         values_BK, places_BK = _largest(exact_BC, n)
-        return values_BK, candidates_BC.gather(1, places_BK)
+        chosen = values_BK, candidates_BC.gather(1, places_BK)
+        if few < h_BF.shape[1]:
+            left_B = rounding.highest(last_B, self._errors().largest())
+            self._settle(*chosen, (last_B == -torch.inf) | (left_B < values_BK[:, -1]), among_F)
+        return chosen
 
     def top_of_batch(self, n: int) -> BatchTop:
-        """The n largest positive entries of the whole micro-batch; see `batch_selection`.
-
-        After a low-precision GEMM the candidates are computed again in the parameters' type.
-        """
+        """The n largest positive entries of the whole micro-batch; see `batch_selection`."""
         flat_M, latents = self.h_BF.flatten(), self.h_BF.shape[1]
         if flat_M.dtype == self.W_FD.dtype:
             chosen = top_entries(flat_M, n)
             return BatchTop.at(chosen.places_N, latents, flat_M[chosen.places_N], chosen.level)
-        spare = n + SPARE_CANDIDATES * self.h_BF.shape[0]
-        rough = top_entries(flat_M, spare).places_N
-        rows_C, latents_C = rough // latents, rough % latents
-        exact_C = dots(self.x_BD, rows_C, latents_C, self.W_FD) + self.b_F[latents_C]
+        # Of any n + 1 the least is a level that the largest n + 1 reach, the last of which is left.
+        exact_N = self._exact(top_entries(flat_M, n + 1).places_N)
+        lowest = exact_N.amin().clamp_min(0) if exact_N.numel() > n else exact_N.new_zeros(())
+        possible_C = self._reaching(lowest)
+        exact_C = self._exact(possible_C)
         chosen = top_entries(exact_C, n)
-        exact_N = exact_C[chosen.places_N]
-        return BatchTop.at(rough[chosen.places_N], latents, exact_N, chosen.level)
+        places_N = possible_C[chosen.places_N]
+        return BatchTop.at(places_N, latents, exact_C[chosen.places_N], chosen.level)
+
+    def _errors(self) -> Errors:
+        return Errors.of(self.x_BD, self.W_FD, self.b_F, self.b_F.to(self.h_BF.dtype))
+
+    def _settle(
+        self, values_BK: Tensor, indices_BK: Tensor, proven_B: Tensor, among_F: Tensor | None
+    ) -> None:
+        """Choose again, from pre-activations in the parameters' type, in rows without a proof that
+        no other latent reaches the last chosen one. An accelerator is waited for here."""
+        open_N = (~proven_B).nonzero().squeeze(1)
+        for start in range(0, open_N.numel(), ROWS):
+            rows_R = open_N[start : start + ROWS]
+            exact_RF = torch.addmm(self.b_F, self.x_BD[rows_R], self.W_FD.T)
+            values_BK[rows_R], indices_BK[rows_R] = _largest(
+                _among(exact_RF, among_F), values_BK.shape[1]
+            )
+
+    def _exact(self, places_N: Tensor) -> Tensor:
+        """Pre-activations at ascending places of the flattened [B, F] in the parameters' type."""
+        latents = self.h_BF.shape[1]
+        rows_N, latents_N = places_N // latents, places_N % latents
+        return dots(self.x_BD, rows_N, latents_N, self.W_FD) + self.b_F[latents_N]
+
+    def _reaching(self, level: Tensor) -> Tensor:
+        """Ascending places of all entries that may be `level` or more, and of all NaN."""
+        lowest_B = rounding.lowest_rounded(level - self._errors().largest(), self.h_BF.dtype)
+        # After a divergence NaN alone is listed, not everything.
+        lowest_B = lowest_B.nan_to_num(torch.inf, torch.inf, -torch.inf).to(self.h_BF.dtype)
+        lowest_B1 = torch.nextafter(lowest_B, lowest_B.new_tensor(-torch.inf))[:, None]
+        rows, latents = self.h_BF.shape
+        found: list[Tensor] = []
+        for start in range(0, rows, ROWS):
+            below_RF = self.h_BF[start : start + ROWS] < lowest_B1[start : start + ROWS]
+            found.append((~below_RF).flatten().nonzero().squeeze(1) + start * latents)
+        return torch.cat(found)
+
+
+def _among(h_BF: Tensor, among_F: Tensor | None) -> Tensor:
+    """-inf in all other latents."""
+    return h_BF if among_F is None else h_BF.masked_fill(~among_F, -torch.inf)
 
 
 def _largest(h_BF: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from saeserve.core.ops.compiled import available
 from saeserve.core.specs.training import TrainSpec
 
 ComputeType = Literal["auto", "float32", "bfloat16"]
@@ -22,9 +23,15 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def encoder_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
-    """Type of a run's encoder GEMM: `auto` is low only where the choice of latents stays exact."""
-    wanted = spec.encoder_dtype
-    if wanted == "auto" and not spec.architecture.exact_choice:
+    """Type of a run's encoder GEMM: `auto` is low only where the choice of latents stays exact.
+
+    JumpReLU's is exact in kernels, which list what rounding could misplace. Autograd of its loss
+    would take entries at thresholds and at the band's edges as they were rounded: it gets float32.
+    A step that a skip connection surrounds is always autograd's.
+    """
+    wanted, exact = spec.encoder_dtype, spec.architecture.exact_choice
+    compiled = available() and device.type == "cpu" and not spec.skip_connection
+    if wanted == "auto" and (exact == "never" or (exact == "compiled" and not compiled)):
         return torch.float32
     return chosen_dtype(wanted, device)
 

@@ -19,8 +19,9 @@ class ArchitectureSpec(Spec):
     """Base of the architecture specs; `name` is the case in the API's oneof and in the registry."""
 
     name: ClassVar[str]
-    exact_choice: ClassVar[bool] = False
-    """Whether active latents stay those of float32 when the encoder multiplies in a lower type."""
+    exact_choice: ClassVar[Literal["never", "compiled", "always"]] = "never"
+    """Where active latents stay those of float32 when the encoder multiplies in a lower type: in
+    compiled kernels only, or by autograd too."""
 
     def check_width(self, d_sae: int) -> None:
         """Raise SpecError where the spec does not fit `d_sae` latents."""
@@ -77,7 +78,7 @@ class TopKSpec(AuxKSpec):
     """
 
     name: ClassVar[str] = "topk"
-    exact_choice: ClassVar[bool] = True
+    exact_choice: ClassVar[Literal["never", "compiled", "always"]] = "always"
 
     k: int = Field(default=32, ge=1)
     auxk_coefficient: float = Field(default=1 / 32, ge=0)
@@ -109,7 +110,7 @@ class BatchTopKSpec(AuxKSpec):
     """
 
     name: ClassVar[str] = "batchtopk"
-    exact_choice: ClassVar[bool] = True
+    exact_choice: ClassVar[Literal["never", "compiled", "always"]] = "always"
 
     k: float = Field(default=32.0, gt=0)
     auxk_coefficient: float = Field(default=1 / 32, ge=0)
@@ -245,7 +246,7 @@ class JumpReluSpec(PenaltySpec):
     """
 
     name: ClassVar[str] = "jumprelu"
-    exact_choice: ClassVar[bool] = True
+    exact_choice: ClassVar[Literal["never", "compiled", "always"]] = "compiled"
 
     sparsity_coefficient: float = Field(default=20.0, ge=0)
     pre_act_coefficient: float = Field(default=3e-6, ge=0)

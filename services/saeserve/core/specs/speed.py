@@ -159,6 +159,6 @@ def encoder_flops(architecture: str, dtype: str, rates: Rates) -> float:
     """The rate of the encoder's product; `auto` is float32 where rounding would choose latents,
     else what is faster."""
     known = {"float32": rates.float32_flops, "bfloat16": rates.bfloat16_flops}
-    if dtype == "auto" and not ARCHITECTURE_SPECS[architecture].exact_choice:
+    if dtype == "auto" and ARCHITECTURE_SPECS[architecture].exact_choice == "never":
         return rates.float32_flops
     return known.get(dtype, max(known.values()))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.fakes.training import tiny_spec
 
+from saeserve.core.ops import precision
 from saeserve.core.ops.precision import chosen_dtype, encoder_dtype
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 
@@ -44,6 +45,7 @@ def test_auto_is_low_only_where_the_choice_of_latents_stays_exact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(precision, "available", lambda: True)
     exact = {
         name: encoder_dtype(tiny_spec(name, encoder_dtype="auto"), CPU) is torch.bfloat16
         for name in ARCHITECTURE_SPECS
@@ -52,3 +54,21 @@ def test_auto_is_low_only_where_the_choice_of_latents_stays_exact(
     assert exact == {name: name not in rounded for name in ARCHITECTURE_SPECS}
     asked = tiny_spec("relu", encoder_dtype="bfloat16")
     assert encoder_dtype(asked, CPU) is torch.bfloat16
+
+
+def test_jumprelu_is_low_by_itself_only_where_kernels_take_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Autograd of its loss would fire as the rounded pre-activations do."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: True)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    spec, low = tiny_spec("jumprelu", encoder_dtype="auto"), torch.bfloat16
+    monkeypatch.setattr(precision, "available", lambda: True)
+    assert encoder_dtype(spec, CPU) is low
+    assert encoder_dtype(spec, CUDA) is torch.float32
+    assert encoder_dtype(tiny_spec("topk", encoder_dtype="auto"), CUDA) is low
+    skipped = spec.model_copy(update={"skip_connection": True})
+    assert encoder_dtype(skipped, CPU) is torch.float32
+    monkeypatch.setattr(precision, "available", lambda: False)
+    assert encoder_dtype(spec, CPU) is torch.float32
+    assert encoder_dtype(spec.model_copy(update={"encoder_dtype": "bfloat16"}), CPU) is low

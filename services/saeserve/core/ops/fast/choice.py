@@ -1,6 +1,6 @@
-"""The entries that a step works with, and TopK's choice of them.
+"""The entries that a step works with, and the last part of TopK's choice of them.
 
-Shape suffixes: B rows, C candidates of a row, N entries, F d_sae, D d_in.
+Shape suffixes: B rows, C candidates of a row, K chosen, N entries.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ import torch
 from torch import Tensor
 
 from saeserve.core.ops.compiled import Array, array, helper, kernel, prange
-from saeserve.core.ops.fast import gathers, ranks
-from saeserve.core.ops.fast.encoder import Encoder
+from saeserve.core.ops.fast import ranks
 
-SPARE_CANDIDATES = 16
-"""Taken beyond n in low precision, so that the exact top n is among the candidates."""
 _SHARES = 64
 _KEYS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
@@ -49,43 +46,18 @@ def bits(numbers: Tensor) -> Array:
     return array(as_bits(numbers))
 
 
-def top(encoder: Encoder, sizes: tuple[int, ...]) -> Entries:
-    """The n largest pre-activations of each row above zero, n = sizes[-1]; of groups, the first
-    has the largest sizes[0].
-
-    After a low-precision GEMM, n + SPARE_CANDIDATES are computed again in the parameters' type.
-    """
-    rows, latents = encoder.x_BD.shape[0], encoder.W_FD.shape[0]
-    n = min(sizes[-1], latents)
-    spare = 0 if encoder.exact else SPARE_CANDIDATES
-    columns_BC = torch.empty(rows, min(n + spare, latents), dtype=torch.int64)
-    values_BC = encoder.x_BD.new_empty(columns_BC.shape)
-    for start, h_RF in encoder.blocks():
-        block = slice(start, start + h_RF.shape[0])
-        ranks.top_columns(bits(h_RF), array(columns_BC[block]))
-        if encoder.exact:
-            torch.gather(h_RF, 1, columns_BC[block], out=values_BC[block])
-    if not encoder.exact:
-        values_BC = recomputed(encoder, columns_BC)
-    values_BK, latents_BK = values_BC.new_empty(rows, n), columns_BC.new_empty(rows, n)
-    edges_BE = columns_BC.new_empty(rows, len(sizes) + 1)
-    _part_rows(
-        *(array(values_BC), bits(values_BC), array(columns_BC), min(sizes[0], n)),
-        *(array(values_BK), array(latents_BK), array(edges_BE)),
-    )
-    return Entries(values_BK.view(-1), latents_BK.view(-1), edges_BE)
-
-
-def recomputed(encoder: Encoder, columns_BC: Tensor) -> Tensor:
-    """Pre-activations [B, C] at the given columns in the parameters' type."""
-    rows, candidates = columns_BC.shape
-    flat_N = columns_BC.view(-1)
-    values_N = encoder.x_BD.new_empty(flat_N.shape)
-    offsets = torch.arange(0, flat_N.numel() + 1, candidates)
-    gathers.dot_bags(
-        *(array(encoder.x_BD), array(flat_N), array(offsets), array(encoder.W_FD), array(values_N))
-    )
-    return values_N.add_(encoder.b_F[flat_N]).view(rows, candidates)
+def keys_from(lowest_R: Tensor, dtype: torch.dtype) -> Tensor:
+    """For each row the key that numbers of `dtype` from `lowest_R` on reach, ordered below zero as
+    well (see `ranks.ordered`); of the smallest positive number where that is 0, and one that none
+    reaches where it is NaN."""
+    if dtype == torch.bfloat16:
+        bits_R = as_bits(lowest_R.float()).long()
+        # Shifted to the upper half, which rounds down, whatever the sign.
+        keys_R = torch.where(bits_R < 0, bits_R ^ 0x7FFFFFFF, bits_R) >> 16
+    else:
+        keys_R = as_bits(lowest_R.to(dtype)).long()
+    keys_R = torch.where(lowest_R == 0, 1, keys_R)
+    return torch.where(lowest_R.isnan(), torch.iinfo(as_bits(lowest_R).dtype).max, keys_R)
 
 
 @helper
@@ -107,8 +79,35 @@ def _bring_forward(columns_C: Array, keys_C: Array, places_K: Array, first: int)
     places_K[:] = np.concatenate((places_K[front], places_K[~front]))
 
 
+@helper
+def part_row(
+    values_C: Array,
+    bits_C: Array,
+    columns_C: Array,
+    first: int,
+    work: tuple[Array, Array],
+    values_K: Array,
+    latents_K: Array,
+    edges_E: Array,
+) -> None:
+    """A row's K largest above zero: the largest `first` of them, then the rest. `edges_E` count
+    them from 0; `work` is memory for C keys or more, and K places."""
+    keys_C, places_K = work[0][: values_C.shape[0]], work[1]
+    _order_row(values_C, bits_C, keys_C)
+    ranks.keep(columns_C, keys_C, places_K)
+    if first < places_K.shape[0]:
+        _bring_forward(columns_C, keys_C, places_K, first)
+    edges_E[:] = 0
+    for k in range(places_K.shape[0]):
+        value, last = values_C[places_K[k]], edges_E[-1]
+        if not value <= 0:
+            values_K[last], latents_K[last] = value, columns_C[places_K[k]]
+            edges_E[-1] += 1
+            edges_E[1] += k < first and edges_E.shape[0] > 2
+
+
 @kernel
-def _part_rows(
+def part_rows(
     values_BC: Array,
     bits_BC: Array,
     columns_BC: Array,
@@ -117,20 +116,18 @@ def _part_rows(
     latents_BK: Array,
     edges_BE: Array,
 ) -> None:
-    """Each row's K largest above zero: the largest `first` of them, then the rest."""
+    """Each row's K largest above zero: see `part_row`."""
     rows, n = values_BK.shape
     for share in prange(_SHARES):
-        keys_C, places_K = np.empty(values_BC.shape[1], np.int64), np.empty(n, np.int64)
+        work = np.empty(values_BC.shape[1], np.int64), np.empty(n, np.int64)
         for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
-            _order_row(values_BC[row], bits_BC[row], keys_C)
-            ranks.keep(columns_BC[row], keys_C, places_K)
-            if first < n:
-                _bring_forward(columns_BC[row], keys_C, places_K, first)
-            edges_BE[row, :] = row * n
-            for k in range(n):
-                value, place = values_BC[row, places_K[k]], edges_BE[row, -1]
-                if not value <= 0:
-                    values_BK[row, place - row * n] = value
-                    latents_BK[row, place - row * n] = columns_BC[row, places_K[k]]
-                    edges_BE[row, -1] += 1
-                    edges_BE[row, 1] += k < first and edges_BE.shape[1] > 2
+            part_row(
+                values_BC[row],
+                bits_BC[row],
+                columns_BC[row],
+                first,
+                work,
+                values_BK[row],
+                latents_BK[row],
+                edges_BE[row],
+            )

@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from saeserve.core.ops.rounding import Errors
+
 ROWS = 256
 """Rows of a block: below, the GEMM loses speed; above, its result leaves the cache (measured at
 d_in = 576, d_sae = 9216: 256 rows whose weights are packed once take 0.95 of the whole's time)."""
@@ -36,6 +38,11 @@ class Encoder:
     def exact(self) -> bool:
         """Whether h is in the parameters' own type."""
         return self.low == self.W_FD.dtype
+
+    def errors(self) -> Errors:
+        """Of h after a product in bfloat16."""
+        b_low_F = self.b_F if _packs() else self.b_F.to(self.low)
+        return Errors.of(self.x_BD, self.W_FD, self.b_F, b_low_F)
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """The first row of each block and its h [R, F], which the next block may overwrite."""

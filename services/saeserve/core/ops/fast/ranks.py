@@ -112,21 +112,40 @@ def keep(columns_M: Array, keys_M: Array, places_C: Array) -> None:
         kept += 1
 
 
+@helper
+def groups_of(width: int, n: int) -> int:
+    """Into how many groups a row falls whose n largest are wanted."""
+    return min(width, max(4 * n, width // _MEMBERS))
+
+
+@helper
+def top_of_row(
+    keys_F: Array,
+    maxima_G: Array,
+    columns_F: Array,
+    found_F: Array,
+    places_C: Array,
+    chosen_C: Array,
+) -> None:
+    """Columns of a row's C largest; the other arrays are for the work, `maxima_G` holds the
+    groups' largest keys then."""
+    group_maxima(keys_F, maxima_G)
+    level = level_of(maxima_G, places_C.shape[0])
+    if level >= 0:
+        count = collect(keys_F, maxima_G, level, columns_F, found_F)
+    else:
+        count = everything(keys_F, columns_F, found_F)
+    keep(columns_F[:count], found_F[:count], places_C)
+    for c in range(places_C.shape[0]):
+        chosen_C[c] = columns_F[places_C[c]]
+
+
 @kernel
 def top_columns(keys_RF: Array, chosen_RC: Array) -> None:
     """Columns of each row's C largest, in no order; `keys` are the bits of its numbers."""
     rows, width, n = keys_RF.shape[0], keys_RF.shape[1], chosen_RC.shape[1]
-    groups = min(width, max(4 * n, width // _MEMBERS))
     for share in prange(_SHARES):
-        maxima_G, places_C = np.empty(groups, keys_RF.dtype), np.empty(n, np.int64)
-        columns_F, keys_F = np.empty(width, np.int64), np.empty(width, keys_RF.dtype)
+        maxima_G, places_C = np.empty(groups_of(width, n), keys_RF.dtype), np.empty(n, np.int64)
+        columns_F, found_F = np.empty(width, np.int64), np.empty(width, keys_RF.dtype)
         for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
-            group_maxima(keys_RF[row], maxima_G)
-            level = level_of(maxima_G, n)
-            if level >= 0:
-                count = collect(keys_RF[row], maxima_G, level, columns_F, keys_F)
-            else:
-                count = everything(keys_RF[row], columns_F, keys_F)
-            keep(columns_F[:count], keys_F[:count], places_C)
-            for c in range(n):
-                chosen_RC[row, c] = columns_F[places_C[c]]
+            top_of_row(keys_RF[row], maxima_G, columns_F, found_F, places_C, chosen_RC[row])
