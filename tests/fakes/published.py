@@ -86,7 +86,7 @@ def weights(row: Row) -> dict[str, Tensor]:
         "W_enc": torch.randn(D, D_SAE, generator=draws),
         "b_enc": torch.randn(D_SAE, generator=draws),
         "W_dec": torch.randn(D_SAE, d_out, generator=draws),
-        "b_dec": torch.randn(d_out, generator=draws),
+        "b_dec": torch.randn(d_out, generator=draws) * (not row.model.get("no_bias")),
         "threshold": torch.rand(D_SAE, generator=draws),
         "b_gate": torch.randn(D_SAE, generator=draws),
         "b_mag": torch.randn(D_SAE, generator=draws),
@@ -181,10 +181,10 @@ def _gemma_2(row: Row, w: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     return "params.safetensors", tensors | skip
 
 
-def _llama(_: Row, w: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+def _llama(row: Row, w: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     tensors = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"]}
-    tensors |= {"decoder.weight": w["W_dec"].T, "decoder.bias": w["b_dec"]}
-    return "checkpoints/final.safetensors", tensors
+    bias = {} if row.model.get("no_bias") else {"decoder.bias": w["b_dec"]}
+    return "checkpoints/final.safetensors", {**tensors, "decoder.weight": w["W_dec"].T, **bias}
 
 
 def _arrays(row: Row, w: dict[str, Tensor]) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from saeserve.core.export.peers.tables import Layout
 from saeserve.core.specs.model import ThresholdActivation
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
+_BIAS = "decoder.bias"
 _LAYOUT: Layout = {
     "encoder.weight": ("d_sae", "d_model"),
     "encoder.bias": ("d_sae",),
     "decoder.weight": ("d_model", "d_sae"),
-    "decoder.bias": ("d_model",),
+    _BIAS: ("d_model",),
 }
 
 
@@ -35,7 +36,10 @@ def read(files: ForeignFiles) -> ForeignModel:
     _check(config)
     dims = {"d_model": config.whole("d_model"), "d_sae": config.whole("d_sae")}
     with open_safetensors(files.file(WEIGHTS), files.admit) as table:
-        tensors = {name: t.clone() for name, t in table.take(_LAYOUT, dims).items()}
+        biased = config.flag("use_decoder_bias", default=True)
+        layout = _LAYOUT if biased else {k: v for k, v in _LAYOUT.items() if k != _BIAS}
+        tensors = {name: t.clone() for name, t in table.take(layout, dims).items()}
+    b_dec_O = tensors.get(_BIAS, torch.zeros(dims["d_model"]))
     scale_in, scale_out = _scale(config, "in"), _scale(config, "out")
     by_norm = config.flag("sparsity_include_decoder_norm", default=True)
     W_dec_FO = tensors["decoder.weight"].T
@@ -48,7 +52,7 @@ def read(files: ForeignFiles) -> ForeignModel:
         W_enc_DF=tensors["encoder.weight"].T,
         b_enc_F=tensors["encoder.bias"],
         W_dec_FO=W_dec_FO,
-        b_dec_O=tensors["decoder.bias"],
+        b_dec_O=b_dec_O,
         threshold_F=theta_F * (scale_out if by_norm else scale_in),
         activation=ThresholdActivation(),
         subtracts_b_dec=subtracts,

@@ -42,15 +42,17 @@ class GemmaScope:
 
 
 def gemma_scope(parts: Sequence[str]) -> GemmaScope:
-    """By <release>/layer_8/width_16k/average_l0_71, the last folder perhaps missing."""
-    at = _width(parts)
-    if at is None or at == 0:
-        return GemmaScope()
-    release = next((m[1] for part in reversed(parts[: at - 1]) if (m := _GEMMA.search(part))), "")
-    if parts[at - 1] == "embedding":
+    """By <release>/layer_8/width_16k/average_l0_71; the release is the nearest folder of that name.
+
+    Without one, only what stands above a width, last or before one more folder, counts.
+    """
+    found = [(at, m[1]) for at, part in enumerate(parts) if (m := _GEMMA.search(part))]
+    at, release = found[-1] if found else (-1, "")
+    inside = parts[at + 1 :] if release else _above_width(parts)
+    if "embedding" in inside:
         return GemmaScope(source="embedding", embedding=True, release=release)
-    layer = _LAYER.fullmatch(parts[at - 1])
-    return GemmaScope(release=release) if layer is None else _site(release, layer[1])
+    layer = next((m[1] for part in inside if (m := _LAYER.fullmatch(part))), "")
+    return _site(release, layer)
 
 
 def gemma_scope_2(parts: Sequence[str]) -> tuple[str, int, bool] | None:
@@ -85,19 +87,19 @@ def sparsify_kind(parts: Sequence[str]) -> str:
     return "" if match is None else match[1].removeprefix("skip-")
 
 
-def _width(parts: Sequence[str]) -> int | None:
-    """Where the width stands: last, or before one more folder."""
+def _above_width(parts: Sequence[str]) -> Sequence[str]:
     for at in (len(parts) - 1, len(parts) - 2):
-        if at >= 0 and _WIDTH.fullmatch(parts[at]):
-            return at
-    return None
+        if at >= 1 and _WIDTH.fullmatch(parts[at]):
+            return parts[at - 1 : at]
+    return ()
 
 
 def _site(release: str, layer: str) -> GemmaScope:
     """Transcoders read the MLP's normed input before the norm's gain, which was folded into the
     MLP (arXiv 2408.05147, appendix): no input of a module of the language model as published."""
     if release == "transcoders":
-        source = f"blocks.{layer}.ln2.hook_normalized"
-        return GemmaScope(source=source, target=f"mlp_out.{layer}", release=release)
-    names = {"res": "resid_post", "mlp": "mlp_out", "att": "attn_z"}
-    return GemmaScope(source=f"{names.get(release, 'layer')}.{layer}", release=release)
+        names = (f"blocks.{layer}.ln2.hook_normalized", f"mlp_out.{layer}")
+        source, target = names if layer else ("", "target")
+        return GemmaScope(source=source, target=target, release=release)
+    site = {"res": "resid_post", "mlp": "mlp_out", "att": "attn_z"}.get(release, "layer")
+    return GemmaScope(source=f"{site}.{layer}" if layer else "", release=release)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from saeserve.core.errors import FormatError
 from saeserve.core.export.peers import hooks, releases
 from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
 from saeserve.core.export.peers.foreign import UNNAMED
@@ -28,7 +29,7 @@ class Place:
 
 def find(files: ForeignFiles, config: JsonObject) -> Place:
     """By `cfg.json` and the folder, which the library names after the hooked module; by the run's
-    `config.json`, which it writes above them. Raises FormatError for damaged files."""
+    `config.json`, which it writes above them. Raises FormatError for a wrong `cfg.json`."""
     folders = list(files.folders)
     depth = 2 if folders and _SEED.fullmatch(folders[-1]) else 1
     run = _run_config(files, depth)
@@ -83,11 +84,15 @@ def _hook(folder: str, run: JsonObject | None) -> str:
 
 
 def _run_config(files: ForeignFiles, depth: int) -> JsonObject | None:
-    """The run's config, known by its parts: another `config.json` there is not the library's."""
+    """The run's config, known by its parts: whatever else is called so there is somebody else's
+    file, be it unreadable."""
     path = files.above(depth, RUN_CONFIG)
     if path is None:
         return None
-    run = read_json(path)
+    try:
+        run = read_json(path)
+    except FormatError:
+        return None
     return run if isinstance(run.values.get("sae"), dict) else None
 
 

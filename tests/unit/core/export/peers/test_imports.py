@@ -315,9 +315,10 @@ def test_the_run_s_config_above_says_whether_it_transcodes(
     assert config.lineage.warnings == ()
 
 
-def test_another_config_above_is_not_the_run_s(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"model_type": "llama", "transcode": true}', "{", "[]"])
+def test_another_config_above_is_not_the_run_s(tmp_path: Path, text: str) -> None:
     folder = sparsify(tmp_path / "layers.5.mlp")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "transcode": True}))
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(FormatError, match="autoencoders and transcoders alike"):
         read(folder, "sparsify")
 
