@@ -1,0 +1,224 @@
+"""The stable words of errors and warnings, read from the code: `make errors` writes ERRORS.md."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from saeserve.client.errors import ClientError
+from saeserve.core.errors import SaeError
+from saeserve.core.specs.run_warning import RunWarning
+from saeserve.core.training.events import Warned
+from saeserve.jobs.record import Failure
+from saeserve.jobs.record import JobWarning as RecordedWarning
+from saeserve.platform.errors import Overloaded, ServiceError, StartupError
+from saeserve.platform.status import CODES
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ROOT / "services"
+PAGE = ROOT / "ERRORS.md"
+HEAD = """# Errors and warnings
+
+Made from the code by `make errors`. A program switches on the word, which is stable; messages say
+what was wrong, where, and what to do, and may change. In gRPC the word is `ErrorInfo.reason` of
+google.rpc's details, in the SDK `ClientError.reason`, of a job `error.code` (`JobError`), of a
+warning `code` (`JobWarning`). What stands in braces is filled in.
+
+| word | where | for example |
+|---|---|---|
+"""
+WORD = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
+LONGEST = 130
+WARNING_ROOMS = ("core/specs/before_run.py", "core/specs/closing.py")
+"""Modules that yield warnings as pairs of a word and a message."""
+
+
+_SAID = {
+    "BAD_SPEC": "a field of the job spec that does not fit the API",
+    "BAD_TLS_FILE": "a certificate or key that cannot be read",
+    "INDEX_UNAVAILABLE": "Redis or Valkey is out of reach, or refuses commands",
+    "LOCAL_FILE_NOT_FOUND": "a file or folder to upload is not there",
+    "MODEL_NOT_FOUND": "there is no such model or version",
+    "NOTHING_HELD_OUT": "the model is published without FVU and L0, and is judged on training rows",
+    "OOM_GPU": "the job process ran out of the device's memory",
+    "OOM_HOST": "the job process ran out of the host's memory",
+    "QUEUE_FULL": "a bounded queue is full; RetryInfo says when to call again",
+}
+"""Of words whose message is put together elsewhere."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place where a word is given: to whom it is told, and in what words."""
+
+    word: str
+    where: str
+    example: str
+
+
+def uses() -> list[Use]:
+    """Every use in the services, in the order of the files."""
+    files = sorted(SERVICES.rglob("*.py"))
+    modules = [_Module(file) for file in files if "/v1/" not in str(file)]
+    return [*_without_word(), *(use for module in modules for use in module.uses())]
+
+
+def table(found: list[Use]) -> dict[str, tuple[str, str]]:
+    """Of each word, where it is told and the first example of its message."""
+    words: dict[str, tuple[str, str]] = {}
+    for word in sorted({use.word for use in found}):
+        own = [use for use in found if use.word == word]
+        example = next((use.example for use in own if use.example), "")
+        words[word] = (", ".join(sorted({use.where for use in own})), _SAID.get(word, example))
+    return words
+
+
+def page() -> str:
+    """The page as it should be."""
+    rows = (f"| `{word}` | {where} | {text} |" for word, (where, text) in table(uses()).items())
+    return HEAD + "\n".join(rows) + "\n"
+
+
+class _Module:
+    def __init__(self, file: Path) -> None:
+        self.tree = ast.parse(file.read_text())
+        self.path = str(file.relative_to(SERVICES / "saeserve"))
+        self.name = ".".join(file.relative_to(SERVICES).with_suffix("").parts)
+        self.owner: dict[ast.AST, str] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ClassDef):
+                self.owner |= {child: node.name for child in ast.walk(node)}
+
+    def uses(self) -> Iterator[Use]:
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call):
+                yield from self._of_call(node)
+            elif isinstance(node, ast.ClassDef):
+                yield from self._of_class(node)
+            elif isinstance(node, ast.FunctionDef):
+                yield from self._of_default(node)
+            elif isinstance(node, ast.Yield) and self.path in WARNING_ROOMS:
+                yield from self._of_pair(node)
+
+    def _of_call(self, call: ast.Call) -> Iterator[Use]:
+        keywords = {each.arg: each.value for each in call.keywords}
+        texts = [*call.args, *([keywords["message"]] if "message" in keywords else [])]
+        example = next((text for each in texts if WORD.sub("", text := self._told(each))), "")
+        where = self._where(call.func)
+        given = [keywords.get("reason"), keywords.get("code")]
+        given += call.args if where == "warning" else []
+        for word in (word for each in given for word in self._words(each)):
+            if where:
+                yield Use(word, where, example)
+
+    def _of_class(self, node: ast.ClassDef) -> Iterator[Use]:
+        for each in node.body:
+            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "code":
+                for word in self._words(each.value):
+                    yield Use(word, "job", (ast.get_docstring(node) or "").partition("\n")[0])
+
+    def _of_default(self, node: ast.FunctionDef) -> Iterator[Use]:
+        for argument, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+            where = self._named(self.owner.get(node, "")) if argument.arg == "reason" else ""
+            for word in self._words(value) if where else []:
+                yield Use(word, where, "")
+
+    def _of_pair(self, node: ast.Yield) -> Iterator[Use]:
+        if isinstance(node.value, ast.Tuple):
+            first, text = node.value.elts
+            for word in self._words(first):
+                yield Use(word, "warning", self._told(text))
+
+    def _told(self, node: ast.expr) -> str:
+        """The text of an expression; of a variable, what was last assigned above."""
+        if isinstance(node, ast.Name):
+            above = [
+                each
+                for each in ast.walk(self.tree)
+                if isinstance(each, ast.Assign)
+                and each.lineno < node.lineno
+                and ast.unparse(each.targets[0]) == node.id
+            ]
+            return _text(max(above, key=lambda each: each.lineno).value) if above else ""
+        return _text(node)
+
+    def _words(self, value: ast.expr | None) -> list[str]:
+        """The word that an expression is, or those that it chooses from; constants by name too."""
+        if isinstance(value, ast.IfExp):
+            return [*self._words(value.body), *self._words(value.orelse)]
+        known: object = None
+        if isinstance(value, ast.Name) and value.id.isupper():
+            known = getattr(importlib.import_module(self.name), value.id, None)
+        elif isinstance(value, ast.Constant):
+            known = value.value
+        return [known] if isinstance(known, str) and WORD.fullmatch(known) else []
+
+    def _where(self, called: ast.expr) -> str:
+        text = ast.unparse(called)
+        if text.endswith("report.warning"):
+            return "warning"
+        return self._named(self.owner.get(called, "") if text.startswith("super()") else text)
+
+    def _named(self, name: str) -> str:
+        """Where an error of the class `name` (or one that the function `name` makes) is told."""
+        module: ModuleType = importlib.import_module(self.name)
+        made = getattr(module, name, None)
+        if inspect.isfunction(made):
+            returned = inspect.signature(made).return_annotation
+            made = getattr(module, str(returned), None) or getattr(
+                importlib.import_module(made.__module__), str(returned), None
+            )
+        return _kind(made) if inspect.isclass(made) else ""
+
+
+def _without_word() -> Iterator[Use]:
+    """Errors that name no word of their own have their kind's."""
+    for made in ServiceError.__subclasses__():
+        if made is not StartupError and made is not Overloaded:
+            yield Use(
+                made.kind.upper(), CODES[made.kind].name, (made.__doc__ or "").partition("\n")[0]
+            )
+
+
+def _kind(made: type) -> str:
+    if issubclass(made, StartupError):
+        return "start of a service"
+    if issubclass(made, ServiceError):
+        return CODES[made.kind].name
+    for base, where in _TOLD.items():
+        if issubclass(made, base):
+            return where
+    return ""
+
+
+_TOLD: dict[type, str] = {
+    ClientError: "SDK, command line",
+    SaeError: "job",
+    Failure: "job",
+    RunWarning: "warning",
+    Warned: "warning",
+    RecordedWarning: "warning",
+}
+
+
+def _text(node: ast.expr) -> str:
+    """A string of the source as a person reads it; empty for what is not one."""
+    if isinstance(node, ast.Constant):
+        told = node.value if isinstance(node.value, str) else ""
+    elif isinstance(node, ast.JoinedStr):
+        parts = (part.value if isinstance(part, ast.Constant) else "{…}" for part in node.values)
+        told = "".join(str(part) for part in parts)
+    else:
+        return ""
+    told = told.replace("|", "\\|").replace("\n", " ")
+    return told if len(told) <= LONGEST else told[: LONGEST - 1].rsplit(" ", 1)[0] + " …"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
