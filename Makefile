@@ -99,6 +99,9 @@ imports: $(STAMP)
 errors: $(STAMP) ## Write ERRORS.md: every word of an error or warning, from the code
 	PYTHONPATH=services:. $(BIN)/python -m tests.repo.error_codes
 
+settings-page: $(STAMP) ## Write SETTINGS.md: every environment variable, from the code
+	$(BIN)/python -m tests.repo.settings_page
+
 protos: $(STAMP) ## Generate services/saeserve/v1 from protos/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=services --grpc_python_out=services --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
 

@@ -20,8 +20,12 @@ READY = " ready "
 START_SECONDS = 90.0
 POLL_SECONDS = 0.05
 LOG_LINES = 12
-RESTARTS = 3
-RESTARTS_WITHIN_S = 60.0
+RESTARTS = 5
+RESTARTS_WITHIN_S = 120.0
+FIRST_PAUSE_S = 1.0
+"""Before the second restart within `RESTARTS_WITHIN_S`; doubled with each further one."""
+KEPT_LOGS = 5
+"""Logs of earlier runs that are kept, as <service>.log.1 (the latest) and so on."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,17 @@ class Stack:
         gone = (name for name, process in self._running.items() if process.poll() is not None)
         return next(gone, "")
 
+    def pause_s(self, name: str) -> float:
+        """How long to wait before the service is started again."""
+        now = time.monotonic()
+        lately = [at for at in self._restarts.get(name, ()) if now - at < RESTARTS_WITHIN_S]
+        return FIRST_PAUSE_S * 2 ** (len(lately) - 1) if lately else 0.0
+
     def restart(self, name: str) -> bool:
         """Start a service that has ended again, and wait until it answers.
 
-        False, and nothing done, when it ended `RESTARTS` times within `RESTARTS_WITHIN_S`. Raises
-        StartupError when it does not start.
+        False, and nothing done, when it ended `RESTARTS` times within `RESTARTS_WITHIN_S`. One that
+        does not start has ended once more.
         """
         now = time.monotonic()
         before = self._restarts.setdefault(name, deque(maxlen=RESTARTS))
@@ -88,7 +98,10 @@ class Stack:
             return False
         before.append(now)
         service = next(each for each in self._services if each.name == name)
-        self._say(name, self._start(service))
+        try:
+            self._say(name, self._start(service))
+        except StartupError as error:
+            self._say(name, error.message)
         return True
 
     def log_tail(self, name: str) -> str:
@@ -113,8 +126,10 @@ class Stack:
         log = self._logs / f"{service.name}.log"
         # A restart keeps what was said before.
         again = service.name in self._running
+        if not again:
+            _rotate(log)
         begin = log.stat().st_size if again else 0
-        with log.open("ab" if again else "wb") as stream:
+        with log.open("ab") as stream:
             process = subprocess.Popen(
                 bound_command([sys.executable, "-m", service.module]),
                 stdin=subprocess.DEVNULL,
@@ -142,6 +157,14 @@ class Stack:
             reason="SERVICE_FAILED",
             remedy=f"its log is {log}",
         )
+
+
+def _rotate(log: Path) -> None:
+    """Keep the logs of earlier runs: the one of a crash is wanted after the restart."""
+    for number in range(KEPT_LOGS, 0, -1):
+        older = log if number == 1 else log.with_name(f"{log.name}.{number - 1}")
+        if older.exists():
+            older.replace(log.with_name(f"{log.name}.{number}"))
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:

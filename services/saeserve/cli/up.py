@@ -11,7 +11,6 @@ import typer
 from saeserve.cli.output import console, errors, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
-from saeserve.platform.errors import StartupError
 
 
 def up() -> None:
@@ -51,16 +50,16 @@ def _stop_on_signals() -> threading.Event:
 
 def _keep_up(stack: Stack, stopping: threading.Event) -> str:
     """Restart what ends by itself, until a signal asks for the end: then "". Otherwise the name of
-    a service that does not stay up. Raises StartupError, all stopped."""
+    a service that does not stay up."""
     while not stopping.wait(0.2):
         ended = stack.ended()
         if not ended:
             continue
-        errors.print(styled("yellow", f"{ended} ended by itself and is started again"))
-        try:
-            if not stack.restart(ended):
-                return ended
-        except StartupError:
-            stack.stop()
-            raise
+        pause = stack.pause_s(ended)
+        when = f" in {pause:.0f} s" if pause else ""
+        errors.print(styled("yellow", f"{ended} ended by itself and is started again{when}"))
+        if stopping.wait(pause):
+            break
+        if not stack.restart(ended):
+            return ended
     return ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,16 +14,21 @@ from pydantic_settings.exceptions import SettingsError
 
 from saeserve.platform.errors import StartupError
 from saeserve.platform.secret_files import read_secret, with_password
+from saeserve.platform.setting_names import PREFIX, misspelt
 from saeserve.platform.tls_files import TlsFiles
 
-PREFIX = "SAESERVE_"
+_log = logging.getLogger("saeserve.settings")
 
 
 class ServiceSettings(BaseSettings):
     """Settings shared by all services: field `x` is read from `SAESERVE_X`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
     )
 
     store: Path = Path(".saeserve/store")
@@ -70,15 +77,20 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment. Raises StartupError naming the first wrong variable."""
+        """Read the environment. Raises StartupError naming the first wrong variable; one that is
+        misspelt, which nothing reads, is logged."""
+        for name, near in misspelt(os.environ):  # noqa: TID251 — names that are no settings
+            hint = f"did you mean {near}?" if near else "it is misspelt, or of another release"
+            _log.warning("%s is not a setting, and nothing reads it: %s", name, hint)
         try:
             return cls()
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+            field, *inner = first["loc"]
+            name = _variable(str(field)) + "".join(f"[{part!r}]" for part in inner)
             raise _bad_setting(f"{name}: {first['msg']}; got {first.get('input')!r}") from None
         except SettingsError as error:
-            raise _bad_setting(f"{error}; roots is a JSON object of name to directory") from None
+            raise _not_json(error) from None
 
     def protect_files(self) -> None:
         """Apply `umask` to this process and to those that it starts."""
@@ -135,6 +147,21 @@ class BrokerSettings(ServiceSettings):
 
     broker_port: int = Field(default=0, ge=0, le=65535)
     """Port on 127.0.0.1 beside the unix socket; 0 opens none."""
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _not_json(error: SettingsError) -> StartupError:
+    """The library names the field alone."""
+    found = re.search(r'field "(\w+)"', str(error))
+    name = _variable(found[1]) if found else str(error)
+    value = os.environ.get(name, "")  # noqa: TID251 — to name what was read as a setting
+    return _bad_setting(
+        f"{name} is not JSON: {value!r}; write an object such as "
+        '{"text": "/data/text"}, or a list such as ["gpu"]'
+    )
 
 
 def _bad_setting(message: str) -> StartupError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.cli.stack import RESTARTS, Service, Stack, child_environment
+from saeserve.cli.stack import FIRST_PAUSE_S, KEPT_LOGS, RESTARTS, Service, Stack, child_environment
 from saeserve.platform.errors import StartupError
 
 GOOD = "import sys, time; print('x ready port=1', file=sys.stderr, flush=True); time.sleep(60)"
@@ -79,6 +79,56 @@ def test_a_killed_service_is_started_again_but_not_for_ever(
         assert not stack.restart("good")
         # What earlier processes said is still there.
         assert stack.log_tail("good").count("ready") == RESTARTS + 1
+    finally:
+        stack.stop()
+
+
+def test_logs_of_earlier_runs_are_kept(tmp_path: Path, modules: dict[str, str]) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "good.log").write_text("crashed")
+    for _ in range(KEPT_LOGS + 2):
+        stack = Stack([Service("good", "good_service")], logs, modules, lambda _n, _f: None)
+        stack.start()
+        stack.stop()
+        if not (logs / "good.log.2").exists():
+            assert (logs / "good.log.1").read_text() == "crashed"
+    names = {path.name for path in logs.iterdir()}
+    assert names == {"good.log", *(f"good.log.{n}" for n in range(1, KEPT_LOGS + 1))}
+
+
+def test_restarts_wait_longer_each_time(tmp_path: Path, modules: dict[str, str]) -> None:
+    stack = Stack([Service("good", "good_service")], tmp_path, modules, lambda _n, _f: None)
+    stack.start()
+    try:
+        pauses: list[float] = []
+        for _ in range(3):
+            _kill(stack)
+            pauses.append(stack.pause_s("good"))
+            assert stack.restart("good")
+    finally:
+        stack.stop()
+    assert pauses == [0.0, FIRST_PAUSE_S, 2 * FIRST_PAUSE_S]
+
+
+def test_one_that_cannot_start_again_takes_nobody_with_it(
+    tmp_path: Path, modules: dict[str, str]
+) -> None:
+    services = [Service("good", "good_service"), Service("other", "other_service")]
+    (tmp_path / "other_service.py").write_text(GOOD)
+    stack = Stack(services, tmp_path / "logs", modules, lambda _n, _f: None)
+    stack.start()
+    try:
+        (tmp_path / "other_service.py").write_text(BAD)
+        os.kill(stack.pids()["other"], signal.SIGKILL)
+        while not stack.ended():
+            time.sleep(0.01)
+        for _ in range(RESTARTS):
+            assert stack.restart("other")
+            assert stack.ended() == "other"
+            assert _alive(stack.pids()["good"])
+        assert not stack.restart("other")
+        assert "no such disk" in stack.log_tail("other")
     finally:
         stack.stop()
 

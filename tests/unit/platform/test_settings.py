@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from saeserve.platform.errors import StartupError
 from saeserve.platform.settings import BrokerSettings, ServiceSettings
+from saeserve.worker.settings import WorkerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +73,37 @@ def test_settings_are_frozen() -> None:
     settings = ServiceSettings()
     with pytest.raises(ValidationError):
         settings.insecure = True
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SAESERVE_WORKER_CLASSES", "gpu"), ("SAESERVE_ROOTS", "{not json")]
+)
+def test_a_value_that_is_not_json_names_its_own_variable(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError) as caught:
+        WorkerSettings.load()
+    assert caught.value.message.startswith(f"{name} is not JSON: {value!r}")
+
+
+def test_an_item_that_is_wrong_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAESERVE_WORKER_CLASSES", "[1]")
+    with pytest.raises(StartupError, match=r"SAESERVE_WORKER_CLASSES\[0\]"):
+        WorkerSettings.load()
+
+
+def test_a_misspelt_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SAESERVE_STOER", "/data")
+    monkeypatch.setenv("SAESERVE_COLOUR", "red")
+    monkeypatch.setenv("SAESERVE_CONTROL_PORT_7070_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("SAESERVE_CONTROL_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("SAESERVE_INFERENCE_QUEUE_ROWS", "1000")
+    ServiceSettings.load()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert told[0].startswith("SAESERVE_COLOUR is not a setting")
+    assert "SAESERVE_STOER is not a setting" in told[1]
+    assert "did you mean SAESERVE_STORE?" in told[1]
