@@ -115,7 +115,9 @@ class TrainSpec(_message.Message):
     tokens: _builtins.int
     """Activation rows to train on, over all epochs."""
     batch_size: _builtins.int
-    """Rows a step."""
+    """Rows a step. When unset, the power of two nearest to sqrt(tokens) / 2, at most 4,096; of a preset
+    the published batch, or the largest power of two below it that leaves 500 steps.
+    """
     micro_batch_size: _builtins.int
     """Rows whose gradients are computed at a time; batch statistics are taken over these."""
     seed: _builtins.int
@@ -137,8 +139,9 @@ class TrainSpec(_message.Message):
     """Held-out rows for the closing evaluation; 0 leaves it out."""
     preset: _builtins.str
     """Fills what is left unset: "openai-topk-2024", "anthropic-jan-2025", "anthropic-apr-2024",
-    "batchtopk" or "matryoshka-best". Then only dataset and d_sae must be set; tokens are 100 M and
-    model is <dataset>-<preset> unless set.
+    "gemma-scope", "batchtopk" or "matryoshka-best". Then only dataset and d_sae must be set; tokens are
+    100 M and model is <dataset>-<preset> unless set. Loss and rate are as published; batch, warm-up and
+    initial values are changed where the run is short or d_sae small (Job.field_sources says so).
     """
     init_from: _builtins.str
     """Continues from this published model (name, name@alias or name@version): the same architecture,
@@ -151,7 +154,8 @@ class TrainSpec(_message.Message):
     """Adds x W_skip^T to what a transcoder predicts; W_skip starts at zero."""
     target_l0: _builtins.float
     """Mean number of active latents a row. Sets k for the TopK family; for the others a controller
-    takes the place of the penalty's ramp, and reaches this at 80 % of the steps.
+    takes the place of the penalty's ramp, and reaches this at 80 % of the steps. When neither this nor
+    the weight of the penalty is set, 32, and at most d_sae / 16.
     """
     data_seed: _builtins.int
     """Seed of the order of rows; `seed` when unset."""
@@ -507,7 +511,9 @@ class JumpReluSpec(_message.Message):
     initial_log_threshold: _builtins.float
     """Initial log threshold t; theta = exp(t)."""
     initial_l0: _builtins.float
-    """Latents that fire a row at the start, set through the quantiles of b_enc; min(10000, d_in, d_sae / 2) when unset."""
+    """Latents that fire a row at the start, set through the quantiles of b_enc, at most d_sae / 2;
+    min(10000, d_in), or twice target_l0 if that is more, when unset.
+    """
     ste_to_input: _builtins.bool
     """Adds theta / epsilon in the band to the gradient that reaches pre-activations (SAELens's reading)."""
     literal_pre_act: _builtins.bool
@@ -908,14 +914,18 @@ class OptimizerSpec(_message.Message):
     WARMUP_STEPS_FIELD_NUMBER: _builtins.int
     DECAY_FRACTION_FIELD_NUMBER: _builtins.int
     lr: _builtins.float
-    """Peak learning rate; the architecture's default when unset."""
+    """Peak learning rate. When unset, fitted: a constant of the architecture times d_in^(-1/2),
+    d_sae^(-1/4) and steps^(-1/3); of a preset, what its authors used.
+    """
     beta1: _builtins.float
     beta2: _builtins.float
     eps: _builtins.float
     clip_norm: _builtins.float
     """Global gradient norm is clipped at this; 0 leaves it out."""
     warmup_steps: _builtins.int
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up. When unset, 5 % of the steps; of a preset the published ones, at most a
+    tenth of the steps.
+    """
     decay_fraction: _builtins.float
     """Share of the run, at its end, in which the rate falls linearly to zero."""
     def __init__(

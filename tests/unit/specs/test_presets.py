@@ -9,6 +9,7 @@ import pytest
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, JumpReluSpec
+from saeserve.core.specs.field_sources import flat
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS
 from saeserve.core.specs.training import TrainSpec, resolve
@@ -50,6 +51,83 @@ def test_a_preset_says_at_what_norm_its_encoder_starts(name: str) -> None:
     norm = getattr(architecture, "encoder_norm", None)
     assert norm is None or f"{architecture.name}.encoder_norm = 1" in PRESETS[name].source
     assert norm in (None, 1.0) or f"start at {norm} of the norm" in PRESETS[name].source
+
+
+NAMED: dict[str, dict[str, str]] = {
+    "openai-topk-2024": {
+        "topk.k": "k = {:g},",
+        "topk.auxk_coefficient": "AuxK 1/{inverse:g},",
+        "batch_size": "batch {:,},",
+        "optimizer.clip_norm": "gradient norm clipped at {:g}.",
+        "optimizer.lr": "2e-4 / sqrt(d_sae / 2^14)",
+        "topk.encoder_norm": "start at {:g} of the norm",
+    },
+    "anthropic-jan-2025": {
+        "jumprelu.initial_l0": "{:,.0f} latents fire at the start",
+        "jumprelu.initial_log_threshold": "t = {:g},",
+        "batch_size": "batch {:,},",
+        "optimizer.lr": "rate 2e-4 ",
+        "optimizer.decay_fraction": "last {percent:g} % linear",
+        "jumprelu.sparsity_coefficient": "lambda_S to {:g} over",
+    },
+    "anthropic-apr-2024": {
+        "relu.sparsity_coefficient": "lambda = {:g} ",
+        "relu.sparsity_warmup_fraction": "first {percent:g} %",
+        "relu.decoder_norm": "start at norm {:g},",
+        "optimizer.lr": "Adam 5e-5 ",
+        "optimizer.decay_fraction": "last {percent:g} % linear",
+        "optimizer.clip_norm": "clipped at {:g},",
+        "batch_size": "to {:,}.",
+    },
+    "gemma-scope": {
+        "jumprelu.bandwidth": "bandwidth {:g},",
+        "preprocess.mean_norm": "E|x| = {:g} ",
+        "optimizer.beta2": "Adam (0, {:g})",
+        "optimizer.eps": "eps 1e-8,",
+        "optimizer.lr": "rate 7e-5 ",
+        "optimizer.warmup_steps": "after {:,} warm-up steps",
+        "batch_size": "batch {:,}.",
+        "target_l0": "target_l0 = {:g} ",
+    },
+    "batchtopk": {
+        "batchtopk.k": "k = {:g}.",
+        "batchtopk.auxk_coefficient": "AuxK 1/{inverse:g},",
+        "optimizer.lr": "2e-4 / sqrt(d_sae / 2^14)",
+        "optimizer.warmup_steps": "{:,} warm-up steps",
+        "optimizer.decay_fraction": "last {percent:g} % linear",
+        "batch_size": "batch {:,} as",
+        "optimizer.eps": "Gao's 6.25e-10",
+        "batchtopk.encoder_norm": "start at {:g} of the norm",
+    },
+    "matryoshka-best": {
+        "matryoshka.k": "to {:g},",
+        "matryoshka.k_initial": "k annealed {:g} to",
+        "matryoshka.k_anneal_fraction": "arrives at {percent:g} %",
+        "matryoshka.auxk_coefficient": "AuxK 1/{inverse:g},",
+        "optimizer.warmup_steps": "{:,} warm-up steps",
+        "optimizer.decay_fraction": "the last third linear",
+        "batch_size": "batch {:,}.",
+    },
+}
+"""How the text of each preset names its values; in scientific notation as they are written."""
+WRITTEN = {"2e-4 / sqrt(d_sae / 2^14)": 2e-4, "rate 2e-4 ": 2e-4, "Adam 5e-5 ": 5e-5} | {
+    "eps 1e-8,": 1e-8,
+    "rate 7e-5 ": 7e-5,
+    "Gao's 6.25e-10": 6.25e-10,
+    "the last third linear": 1 / 3,
+}
+
+
+@EVERY
+def test_the_text_of_a_preset_names_the_values_that_a_long_run_has(name: str) -> None:
+    spec = resolve(short(name, tokens=10**11, d_sae=2**14 if "topk" in name else 2**17), 64, "x")
+    values = flat(spec.to_json())
+    for path, phrase in NAMED[name].items():
+        value = values[path]
+        if phrase in WRITTEN:
+            assert value == pytest.approx(WRITTEN[phrase]), path
+        told = phrase.format(value, percent=100 * value, inverse=1 / value)
+        assert told in PRESETS[name].source, path
 
 
 def test_own_fields_override_those_of_the_preset_one_by_one() -> None:

@@ -4,7 +4,9 @@ A train spec that names a preset needs only a data set and d_sae besides. What i
 `resolved_spec` shows the whole. What all of them share, whatever their sources say: activations are
 cut at five median norms (massive ones carry most of the variance; the source's data have none to
 speak of, or do not say), scaled by one constant to E|x| = sqrt(d_in), and centred, except where a
-preset says otherwise.
+preset says otherwise. In short runs batch, warm-up and initial values are fitted to the run, and
+where d_sae is small the number of latents that fire at the start is; `field_sources` of a job lists
+what was changed.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "anthropic-jan-2025": Preset(
         source="Anthropic, Circuits Updates, January 2025, taken literally: no centring, about "
-        "10,000 latents fire at the start, t = 0.1, batch 32,768, rate 2e-4 with the last 20 % "
+        "10,000 latents fire at the start (where d_sae is 8 times as many or more), t = 0.1, batch "
+        "32,768, rate 2e-4 with the last 20 % "
         "linear to zero, lambda_S to 20 over the whole run. The pre-act loss is written with the "
         "pre-activation, as the text says and its formula does not.",
         fields={
@@ -141,8 +144,8 @@ PRESETS: dict[str, Preset] = {
     "matryoshka-best": Preset(
         source="What raised F1 on SynthSAEBench-16k (arXiv 2602.14687) from BatchTopK's 0.74 to "
         "0.98 and more, by public single-seed runs: Matryoshka (arXiv 2503.17547) with detached "
-        "inner levels, latents sorted by frequency, k annealed 80 to 25, six widths (32 to 4,096 "
-        "at d_sae = 4,096), 1,000 warm-up steps, the last third linear to zero, batch 1,024. Those "
+        "inner levels, AuxK 1/32, latents sorted by frequency, k annealed 80 to 25, six widths "
+        "(32 to 4,096 at d_sae = 4,096), 1,000 warm-up steps, the last third linear to zero, batch 1,024. Those "
         "runs anneal k to the last step; here it arrives at 80 %, so that the threshold is "
         "calibrated at the k that was asked for. Rows of W_enc start at the norm of W_dec's "
         "(matryoshka.encoder_norm = 1).",
