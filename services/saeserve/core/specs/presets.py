@@ -145,10 +145,10 @@ PRESETS: dict[str, Preset] = {
         source="What raised F1 on SynthSAEBench-16k (arXiv 2602.14687) from BatchTopK's 0.74 to "
         "0.98 and more, by public single-seed runs: Matryoshka (arXiv 2503.17547) with detached "
         "inner levels, AuxK 1/32, latents sorted by frequency, k annealed 80 to 25, six widths "
-        "(32 to 4,096 at d_sae = 4,096), 1,000 warm-up steps, the last third linear to zero, batch 1,024. Those "
-        "runs anneal k to the last step; here it arrives at 80 %, so that the threshold is "
-        "calibrated at the k that was asked for. Rows of W_enc start at the norm of W_dec's "
-        "(matryoshka.encoder_norm = 1).",
+        "(32 to 4,096 at d_sae = 4,096), 1,000 warm-up steps, the last third linear to zero, "
+        "batch 1,024. Those runs anneal k to the last step; here it arrives at 80 %, so that "
+        "the threshold is calibrated at the k that was asked for. Rows of W_enc start at the "
+        "norm of W_dec's (matryoshka.encoder_norm = 1).",
         fields={
             "matryoshka": {
                 "k": 25,
