@@ -126,7 +126,10 @@ def test_an_export_goes_out_and_a_killed_upload_comes_back_in(deployment: Deploy
 
 def test_what_is_not_there_is_told_in_a_line(deployment: Deployment) -> None:
     for words, text in (
-        (("models", "import", "x", "./nowhere", "--format", "saelens"), "no ./nowhere on this"),
+        (
+            ("models", "import", "x", "./nowhere", "--format", "saelens"),
+            "no file ./nowhere on this",
+        ),
         (("models", "download", "sae", "x", "--format", "sparsify"), "is not exported as sparsify"),
         (("models", "download", "nothing"), "nothing"),
         (("jobs", "logs", deployment.job, "--attempt", "9"), "no log.txt of attempt 9"),

@@ -12,6 +12,7 @@ from saeserve.cli.local_paths import local_file
 from saeserve.cli.output import Json, connect, errors, print_json, told
 from saeserve.cli.tables import print_fields, print_table
 from saeserve.cli.watching import follow
+from saeserve.client.upload_checks import check_matrices
 
 app = typer.Typer(no_args_is_help=True, help="Data sets of activations.")
 
@@ -97,6 +98,8 @@ def import_(
     here = {file: local_file(file, f"files[{n}]") for n, file in enumerate(files)}
     local = [Path(file) for file in files if here[file]]
     remote = [file for file in files if not here[file]]
+    # All of them before the first is sent: what cannot be used must not leave a data set behind.
+    check_matrices(local)
     with connect() as client:
         for file in local:
             errors.print(f"uploading {file} ({size(file.stat().st_size)})", highlight=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from saeserve.client.arrays import ArrayInput, Rows, rows_of
 from saeserve.client.errors import InvalidArgumentError
-from saeserve.client.local_files import local_errors
+from saeserve.client.local_files import local_errors, path_of
 
 MAX_NPY_HEADER = 10_000
 MAX_SAFETENSORS_HEADER = 4 * 2**20
@@ -95,26 +94,23 @@ def read_rows(value: ArrayInput, name: str = "activations") -> Rows:
     return arrays[0].rows()
 
 
-def path_of(value: object) -> Path | None:
-    """The path that a user passed, or None for anything else."""
-    if isinstance(value, str):
-        return Path(value)
-    return Path(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else None
+def stored_arrays(path: Path, suffix: str = "") -> list[StoredArray]:
+    """The arrays of a file, by their header; `suffix` says what it is in place of its own.
 
-
-def stored_arrays(path: Path) -> list[StoredArray]:
-    """The arrays of a file, by their header. Raises InvalidArgumentError for another file."""
+    Raises InvalidArgumentError for another file.
+    """
     _check_file(path)
-    if path.suffix not in SUFFIXES:
+    suffix = suffix or path.suffix
+    if suffix not in SUFFIXES:
         remedy = "convert it to one of these; other formats may run code when read"
         raise bad_file(path, "is neither .npy nor .safetensors", remedy)
     with local_errors(f"{path} cannot be read"):
         try:
-            return _npy(path) if path.suffix == ".npy" else _safetensors(path)
+            return _npy(path) if suffix == ".npy" else _safetensors(path)
         except _MALFORMED as error:
             raise bad_file(
                 path,
-                f"cannot be read as {path.suffix}: {error}",
+                f"cannot be read as {suffix}: {error}",
                 "write it again; it was cut short, or is of another format",
             ) from error
 

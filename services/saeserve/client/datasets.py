@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import grpc
 
 from saeserve.client.dataset_values import Dataset, dataset_value
-from saeserve.client.errors import NotFoundError, UnavailableError, translated
+from saeserve.client.errors import ClientError, NotFoundError, translated
+from saeserve.client.payloads import DataInput, Payload, payloads
+from saeserve.client.retries import Limit, Patience
 from saeserve.v1 import dataset_service_pb2, dataset_service_pb2_grpc
-
-CHUNK_BYTES = 2**20
-UPLOAD_ATTEMPTS = 5
 
 
 class Datasets:
@@ -26,25 +22,55 @@ class Datasets:
         self._address = address
         self._timeout = timeout
 
-    def upload(self, dataset: str, file: Path) -> Dataset:
-        """Upload one .npy or .safetensors file; a broken upload goes on where it stopped.
+    def upload(
+        self,
+        dataset: str,
+        data: DataInput,
+        *,
+        name: str = "",
+        tensors: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> Dataset:
+        """Upload activations; the data set is PENDING until an ingest job has verified it.
 
-        The data set is PENDING until an ingest job has verified it.
+        `data` is the path of a .npy or .safetensors file or several such paths; or an array or
+        torch tensor [rows, d], or several by the names of their sources, which are sent as the file
+        `name` (left out: activations.safetensors). float16, bfloat16, float32 and float64 are
+        taken. `tensors` are those of .safetensors files that the ingest will take (left out: all).
+
+        Type and shape are checked before anything is sent. A broken upload goes on where it
+        stopped, also when called again. Raises DeadlineError after `timeout` seconds.
+
+        >>> client.datasets.upload("my-acts", "activations.npy")
+        >>> client.datasets.upload("pairs", {"mlp_in.3": x, "mlp_out.3": y})
+        >>> client.jobs.submit({"ingest": {"dataset": "my-acts"}})
         """
-        digest = _sha256(file)
-        for attempt in range(UPLOAD_ATTEMPTS):
+        limit = Limit(timeout)
+        for payload in payloads(data, name, tensors):
+            self._send(dataset, payload, limit)
+        return self.get(dataset)
+
+    def _send(self, dataset: str, payload: Payload, limit: Limit) -> None:
+        """Send one file, asking what has arrived after every interruption."""
+        patience, sent = Patience(), 0
+        while True:
+            arrived = sent
             try:
+                arrived = self.received(dataset, payload.name)
+                requests = _requests(dataset, payload, arrived)
                 with translated(self._address):
-                    requests = _requests(dataset, file, digest, self.received(dataset, file.name))
-                    return dataset_value(self._stub.UploadDataset(requests).dataset)
-            except UnavailableError:
-                if attempt + 1 == UPLOAD_ATTEMPTS:
-                    raise
-                time.sleep(2.0**attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                    self._stub.UploadDataset(requests, timeout=limit.stream())
+            except ClientError as error:
+                patience.failed(error, progressed=arrived > sent, most_s=limit.left())
+                sent = arrived
+            else:
+                return
 
     def received(self, dataset: str, file_name: str) -> int:
-        """Bytes of an upload that are safely stored; 0 when it has not begun."""
+        """Bytes of an upload that are safely stored; 0 when it has not begun.
+
+        >>> client.datasets.received("my-acts", "activations.npy")
+        """
         request = dataset_service_pb2.GetUploadRequest(dataset=dataset, file_name=file_name)
         try:
             with translated(self._address):
@@ -53,19 +79,28 @@ class Datasets:
             return 0
 
     def register(self, dataset: str, files: Sequence[str]) -> Dataset:
-        """Make a PENDING data set of files under the server's roots, each as root:relative."""
+        """Make a PENDING data set of files under the server's roots, each as root:relative.
+
+        >>> client.datasets.register("my-acts", ["files:activations.npy"])
+        """
         request = dataset_service_pb2.RegisterDatasetRequest(dataset=dataset, files=files)
         with translated(self._address):
             return dataset_value(self._stub.RegisterDataset(request, timeout=self._timeout).dataset)
 
     def get(self, name: str) -> Dataset:
-        """The data set as it is now."""
+        """The data set as it is now.
+
+        >>> client.datasets.get("my-acts").rows
+        """
         request = dataset_service_pb2.GetDatasetRequest(name=name)
         with translated(self._address):
             return dataset_value(self._stub.GetDataset(request, timeout=self._timeout).dataset)
 
     def list(self) -> Iterator[Dataset]:
-        """All data sets, by name."""
+        """All data sets, by name.
+
+        >>> [dataset.name for dataset in client.datasets.list()]
+        """
         token = ""
         while True:
             request = dataset_service_pb2.ListDatasetsRequest(page_token=token)
@@ -77,30 +112,27 @@ class Datasets:
                 return
 
     def delete(self, name: str, *, force: bool = False) -> None:
-        """Delete a data set; refused while a live job uses it, unless forced."""
+        """Delete a data set; refused while a live job uses it, unless forced.
+
+        >>> client.datasets.delete("my-acts")
+        """
         request = dataset_service_pb2.DeleteDatasetRequest(name=name, force=force)
         with translated(self._address):
             self._stub.DeleteDataset(request, timeout=self._timeout)
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _requests(
-    dataset: str, file: Path, digest: str, offset: int
+    dataset: str, payload: Payload, offset: int
 ) -> Iterator[dataset_service_pb2.UploadDatasetRequest]:
     """The header, then chunks from `offset` on."""
     header = dataset_service_pb2.UploadHeader(
-        dataset=dataset, file_name=file.name, size_bytes=file.stat().st_size, sha256=digest
+        dataset=dataset,
+        file_name=payload.name,
+        size_bytes=payload.size_bytes,
+        sha256=payload.sha256,
     )
     yield dataset_service_pb2.UploadDatasetRequest(header=header)
-    with file.open("rb") as stream:
-        stream.seek(offset)
-        while data := stream.read(CHUNK_BYTES):
-            chunk = dataset_service_pb2.UploadChunk(
-                offset=offset, data=data, crc32=zlib.crc32(data)
-            )
-            yield dataset_service_pb2.UploadDatasetRequest(chunk=chunk)
-            offset += len(data)
+    for data in payload.read(offset):
+        chunk = dataset_service_pb2.UploadChunk(offset=offset, data=data, crc32=zlib.crc32(data))
+        yield dataset_service_pb2.UploadDatasetRequest(chunk=chunk)
+        offset += len(data)

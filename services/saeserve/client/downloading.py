@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saeserve.client.errors import ClientError, DataLossError, UnavailableError, translated
 from saeserve.client.local_files import RemoteFile, blocks, part_of, publish_file, size_of
-from saeserve.client.retries import Patience
+from saeserve.client.retries import Limit, Patience
 from saeserve.v1 import transfer_service_pb2, transfer_service_pb2_grpc
 
 
@@ -21,7 +21,9 @@ class Downloader:
         stub: transfer_service_pb2_grpc.TransferServiceStub,
         address: str,
         resource: str,
+        limit: Limit,
     ) -> None:
+        self._limit = limit
         self._stub = stub
         self._address = address
         self._resource = resource
@@ -39,7 +41,8 @@ class Downloader:
             try:
                 whole = self._append(file, part, tell)
             except ClientError as error:
-                patience.failed(error, progressed=size_of(part) > begun)
+                progressed = size_of(part) > begun
+                patience.failed(error, progressed=progressed, most_s=self._limit.left())
         publish_file(part, final)
 
     def read(self, file: RemoteFile) -> Iterator[bytes]:
@@ -81,7 +84,7 @@ class Downloader:
             resource=self._resource, name=file.name, offset=offset, etag=file.etag
         )
         with translated(self._address):
-            for response in self._stub.DownloadFile(request):
+            for response in self._stub.DownloadFile(request, timeout=self._limit.stream()):
                 if response.WhichOneof("part") == "end":
                     yield response.end
                     return

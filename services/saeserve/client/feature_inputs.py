@@ -12,11 +12,11 @@ from typing import Any, Protocol, Union
 import numpy as np
 import numpy.typing as npt
 
-from saeserve.client.array_files import bad_file, path_of, read_rows
+from saeserve.client.array_files import bad_file, read_rows
 from saeserve.client.arrays import ArrayInput, Rows, rows_of
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.features import IntArray, SparseFeatures
-from saeserve.client.local_files import local_errors
+from saeserve.client.local_files import local_errors, path_of
 
 
 class SparseMatrix(Protocol):

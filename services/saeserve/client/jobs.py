@@ -160,10 +160,10 @@ class Jobs:
         >>> for update in client.jobs.watch(job.id):
         ...     print(update)
         """
-        token, limit = resume_token, Limit(timeout, self._timeout)
+        token, limit = resume_token, Limit(timeout)
         while True:
             try:
-                for update in self._updates(job, token, None if timeout is None else limit.left()):
+                for update in self._updates(job, token, limit.stream()):
                     if isinstance(update, JobEvent):
                         token = update.token
                     yield update

@@ -125,6 +125,13 @@ class LocalFolder:
             raise _in_the_way(self.part) from error
 
 
+def path_of(value: object) -> Path | None:
+    """The path that a user passed, or None for anything else."""
+    if isinstance(value, str):
+        return Path(value)
+    return Path(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else None
+
+
 def part_of(path: Path) -> Path:
     """Where a file's bytes gather until it is complete and verified."""
     return path.with_name(path.name + ".part")

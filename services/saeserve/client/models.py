@@ -20,13 +20,19 @@ class Models:
         self._timeout = timeout
 
     def get(self, reference: str) -> Model:
-        """The version that a reference names."""
+        """The version that a reference names.
+
+        >>> client.models.get("my-sae@prod").metrics
+        """
         request = model_service_pb2.GetModelRequest(model=reference)
         with translated(self._address):
             return model_value(self._stub.GetModel(request, timeout=self._timeout).model)
 
     def list(self, name: str = "") -> Iterator[Model]:
-        """All versions, or those of one name."""
+        """All versions, or those of one name.
+
+        >>> [model.resource for model in client.models.list("my-sae")]
+        """
         token = ""
         while True:
             request = model_service_pb2.ListModelsRequest(name=name, page_token=token)
@@ -38,19 +44,28 @@ class Models:
                 return
 
     def set_alias(self, name: str, alias: str, version: int) -> Model:
-        """Point `name@alias` at a version."""
+        """Point `name@alias` at a version.
+
+        >>> client.models.set_alias("my-sae", "prod", 3)
+        """
         request = model_service_pb2.SetAliasRequest(name=name, alias=alias, version=version)
         with translated(self._address):
             return model_value(self._stub.SetAlias(request, timeout=self._timeout).model)
 
     def delete_alias(self, name: str, alias: str) -> None:
-        """Remove an alias."""
+        """Remove an alias.
+
+        >>> client.models.delete_alias("my-sae", "prod")
+        """
         request = model_service_pb2.DeleteAliasRequest(name=name, alias=alias)
         with translated(self._address):
             self._stub.DeleteAlias(request, timeout=self._timeout)
 
     def delete(self, reference: str, *, force: bool = False) -> None:
-        """Delete one version; refused while an alias or a live job uses it, unless forced."""
+        """Delete one version; refused while an alias or a live job uses it, unless forced.
+
+        >>> client.models.delete("my-sae@1")
+        """
         request = model_service_pb2.DeleteModelRequest(model=reference, force=force)
         with translated(self._address):
             self._stub.DeleteModel(request, timeout=self._timeout)

@@ -61,7 +61,7 @@ def patiently(call: Callable[[float], T], seconds: float) -> T:
 class Limit:
     """The seconds that a call of several requests may take; without, each request has its own."""
 
-    def __init__(self, seconds: float | None, each: float) -> None:
+    def __init__(self, seconds: float | None, each: float = math.inf) -> None:
         """`each` is what one request may take where `seconds` is None."""
         self._seconds = seconds
         self._each = each
@@ -77,6 +77,11 @@ class Limit:
                 f"the {self._seconds:g} seconds that the call was given are over",
                 reason="TIMEOUT",
                 field="timeout",
-                remedy="give it a longer timeout, or pass fewer rows",
+                remedy="give it a longer timeout; transfers go on when they are called again",
             )
         return left
+
+    def stream(self) -> float | None:
+        """As `left`, for a request that may take as long as it moves on: None is no bound."""
+        left = self.left()
+        return None if left == math.inf else left

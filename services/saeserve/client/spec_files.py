@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from saeserve.client.array_files import path_of
 from saeserve.client.errors import InvalidArgumentError, PreconditionError
-from saeserve.client.local_files import local_errors
+from saeserve.client.local_files import local_errors, path_of
 from saeserve.v1 import spec_pb2
 
 SpecInput = Mapping[str, Any] | spec_pb2.JobSpec

@@ -49,7 +49,7 @@ def check_matrix(array: StoredArray) -> None:
 def check_references(items: Mapping[str, Path]) -> None:
     """Raise InvalidArgumentError unless the files under reference/ are matrices of as many rows."""
     paths = [path for name, path in items.items() if name.startswith(REFERENCES)]
-    found = [array for path in paths for array in stored_arrays(path)]
+    found = [array for path in paths for array in stored_arrays(path, ".npy")]
     for array in found:
         check_matrix(array)
     if len({array.shape[0] for array in found}) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from saeserve.client.errors import ClientError, InvalidArgumentError, translated
 from saeserve.client.local_files import blocks, file_sha256
-from saeserve.client.retries import Patience
+from saeserve.client.retries import Limit, Patience
 from saeserve.v1 import transfer_service_pb2 as pb
 from saeserve.v1 import transfer_service_pb2_grpc
 
@@ -35,8 +35,10 @@ class Uploader:
         address: str,
         timeout: float,
         items: Mapping[str, Path],
+        limit: Limit,
     ) -> None:
         """Hashes every file. Raises InvalidArgumentError when there is none."""
+        self._limit = limit
         self._stub = stub
         self._address = address
         self._timeout = timeout
@@ -75,9 +77,10 @@ class Uploader:
                     arrived = self._received(file.name)
                     offset, progressed = arrived, arrived > offset
                 with translated(self._address):
-                    self._stub.UploadFile(_requests(upload, file, offset, tell))
+                    requests = _requests(upload, file, offset, tell)
+                    self._stub.UploadFile(requests, timeout=self._limit.stream())
             except ClientError as error:
-                patience.failed(error, progressed=progressed)
+                patience.failed(error, progressed=progressed, most_s=self._limit.left())
                 broken, progressed = True, False
             else:
                 return
