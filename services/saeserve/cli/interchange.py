@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from saeserve.cli.local_paths import is_local
+from saeserve.cli.model_files import sent_beside, sent_folders
 from saeserve.cli.output import Json, connect, errors
 from saeserve.cli.specs import Tree
 from saeserve.cli.transferring import download, shown
 
-_TOLD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TOLD_FOLDERS = 4
 IMPORTS = (
     "saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope or openai."
 )
@@ -48,7 +45,7 @@ def import_model(
         "reconstruction": reconstruction,
     }
     given = {key: value for key, value in reference.items() if value is not None}
-    path, given = _uploaded(path, given)
+    path, given = _uploaded(path, given, format)
     job: dict[str, Any] = {"model": name, "path": path, "format": format}
     if source is not None:
         job["source"] = source
@@ -89,34 +86,21 @@ def download_model(
     download(resource, folder or Path(name), as_json)
 
 
-def _uploaded(path: str, reference: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+def _uploaded(path: str, reference: Mapping[str, str], format: str) -> tuple[str, dict[str, str]]:
     """Where the server finds what was named: local files, once they are uploaded, in the upload.
 
     Raises InvalidArgumentError for what is neither there nor has the form root:relative.
     """
     local = Path(path)
-    names = {"path": "/".join(("model", *told_folders(local)))}
+    names = {"path": "/".join(("model", *sent_folders(local)))}
     names |= {key: f"reference/{key}.npy" for key in reference}
     given = {"path": path, **reference}
     items = {names[key]: Path(text) for key, text in given.items() if is_local(text, key)}
+    if format == "sparsify" and names["path"] in items:
+        items |= sent_beside(local, names["path"])
     if items:
         errors.print(f"uploading {', '.join(str(item) for item in items.values())}")
         with connect() as client, shown() as progress:
             upload = client.transfers.upload(items, progress)
         given |= {key: f"{upload}/{names[key]}" for key in given if names[key] in items}
     return given.pop("path"), given
-
-
-def told_folders(local: Path) -> tuple[str, ...]:
-    """The last names of a local path, which go with its files: releases write layer and place
-    into the names of their folders. The Hub's cache has two folders of its own between them."""
-    if not local.exists():
-        return ()
-    place, home = local.absolute(), Path.home()
-    parts = list((place.relative_to(home) if place.is_relative_to(home) else place).parts)
-    if "snapshots" in parts:
-        at = parts.index("snapshots")
-        del parts[at : at + 2]
-    kept = takewhile(_TOLD.fullmatch, reversed(parts[-_TOLD_FOLDERS:]))
-    told = tuple(reversed(list(kept)))
-    return told if told or local.is_dir() else (local.name,)

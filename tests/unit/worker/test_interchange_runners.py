@@ -162,18 +162,23 @@ def test_a_format_that_cannot_hold_the_model_leaves_nothing(shop: Workshop) -> N
     assert shop.bench.ledger.store.names("exports/m/1") == []
 
 
-def test_what_a_file_leaves_open_is_said_at_import(shop: Workshop, tmp_path: Path) -> None:
-    """The folder's name and the run's config above are found through the root; both readings of
-    the file are a warning of the job, of its output and of the model."""
-    folder = tmp_path / "root" / "run" / "layers.5.mlp"
+def sparsify_run(run: Path, config: dict[str, Any], run_config: dict[str, Any]) -> None:
+    """A run's folder with one hook's model."""
     w = peers.weights()
     tensors = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"]}
     peers.write_safetensors(
-        folder / "sae.safetensors", {**tensors, "W_dec": w["W_dec"], "b_dec": w["b_dec"]}
+        run / "layers.5.mlp" / "sae.safetensors",
+        {**tensors, "W_dec": w["W_dec"], "b_dec": w["b_dec"]},
     )
-    config = {"d_in": peers.D, "expansion_factor": 3, "k": peers.K, "transcode": True}
-    (folder / "cfg.json").write_text(json.dumps(config))
-    (folder.parent / "config.json").write_text(json.dumps({"sae": {}, "model": "m"}))
+    config = {"d_in": peers.D, "expansion_factor": 3, "k": peers.K, **config}
+    (run / "layers.5.mlp" / "cfg.json").write_text(json.dumps(config))
+    (run / "config.json").write_text(json.dumps({"sae": {}, **run_config}))
+
+
+def test_what_a_file_leaves_open_is_said_at_import(shop: Workshop, tmp_path: Path) -> None:
+    """The folder's name and the run's config above are found through the root; both readings of
+    the file are a warning of the job, of its output and of the model."""
+    sparsify_run(tmp_path / "root" / "run", {"transcode": True}, {"model": "m"})
     shop.roots = {"r": tmp_path / "root"}
     spec = job(path="r:run/layers.5.mlp", format="sparsify")
     assert shop.submit("i-1", "import_model", spec) is ExitCode.FINISHED
@@ -193,3 +198,13 @@ def test_a_target_can_be_named(foreign: Workshop) -> None:
     assert foreign.submit("i-1", "import_model", spec) is ExitCode.FINISHED
     config = foreign.model("theirs").config
     assert {"source": config.inputs[0].name, "target": config.outputs[0].name} == names
+
+
+def test_the_run_s_config_is_found_in_an_upload(shop: Workshop) -> None:
+    upload = f"uploads/u-{'0' * 24}"
+    folder = shop.bench.ledger.store.path(f"{upload}/files/model/run")
+    sparsify_run(folder, {"multi_topk": False, "skip_connection": False}, {"transcode": True})
+    spec = job(path=f"{upload}/model/run/layers.5.mlp", format="sparsify")
+    assert shop.submit("i-1", "import_model", spec) is ExitCode.FINISHED
+    found = shop.model("theirs").config
+    assert [found.inputs[0].name, found.outputs[0].name] == ["mlp_in.5", "mlp_out.5"]
