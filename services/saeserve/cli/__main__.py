@@ -13,6 +13,7 @@ from saeserve.cli.doctor import doctor
 from saeserve.cli.gc import gc
 from saeserve.cli.joining import joined
 from saeserve.cli.output import print_refusal
+from saeserve.cli.presets import presets
 from saeserve.cli.sending import send
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
@@ -39,6 +40,7 @@ app.add_typer(models.app, name="models")
 app.command()(serving.encode)
 app.command()(serving.decode)
 app.command()(serving.reconstruct)
+app.command()(presets)
 app.command()(gc)
 app.command()(doctor)
 

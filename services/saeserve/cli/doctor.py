@@ -12,6 +12,7 @@ import typer
 from grpc_health.v1 import health_pb2
 
 from saeserve.cli.doctor_machine import accelerator, worker
+from saeserve.cli.doctor_workers import workers
 from saeserve.cli.figures import size
 from saeserve.cli.finding import Finding
 from saeserve.cli.output import Json, access_of, print_json, styled
@@ -72,7 +73,10 @@ def findings(settings: CliSettings) -> Iterator[Finding]:
     yield _store(settings, served)
     yield from _roots(settings)
     yield _broker(settings, served)
-    yield worker(settings.worker_metrics_address)
+    if served:
+        yield from workers(settings)
+    else:
+        yield worker(settings.worker_metrics_address)
     for name, address, health in servers:
         yield health
         yield _exposure(name, address, settings, settings.insecure or health.verdict != "fail")

@@ -28,8 +28,17 @@ errors = Console(stderr=True, markup=False, emoji=False)
 
 def connect() -> Client:
     """A client of the services that the environment names."""
-    settings = CliSettings.load()
-    return Client(settings.control_address, settings.inference_address, access=access_of(settings))
+    return client_of(CliSettings.load())
+
+
+def client_of(settings: CliSettings, timeout: float = 60.0) -> Client:
+    """A client of the services that the settings name."""
+    return Client(
+        settings.control_address,
+        settings.inference_address,
+        access=access_of(settings),
+        timeout=timeout,
+    )
 
 
 def access_of(settings: CliSettings) -> Access:

@@ -17,6 +17,7 @@ from saeserve.client.inference import Inference
 from saeserve.client.jobs import Jobs
 from saeserve.client.models import Models
 from saeserve.client.reconstruction import Reconstruction
+from saeserve.client.server import Server
 from saeserve.client.settings import ClientEnvironment
 from saeserve.client.store import Store
 from saeserve.client.tensors import WireType
@@ -24,8 +25,8 @@ from saeserve.client.transfers import Transfers
 
 
 class Client:
-    """A saeserve deployment: `jobs`, `datasets`, `models` and `transfers` (files out and in)
-    and `store` on control, encoding on inference.
+    """A saeserve deployment: `jobs`, `datasets`, `models` and `transfers` (files out and in),
+    `store` and `server` on control, encoding on inference.
 
     Addresses (host:port or unix:/path) that are left out are those of SAESERVE_CONTROL_ADDRESS and
     SAESERVE_INFERENCE_ADDRESS, else of a stack on this machine; certificates are likewise those of
@@ -59,6 +60,7 @@ class Client:
         self.models = Models(self._control, control, timeout)
         self.transfers = Transfers(self._control, control, timeout)
         self.store = Store(self._control, control)
+        self.server = Server(self._control, control, timeout)
         self.inference = Inference(self._inference, inference, timeout)
 
     def encode(

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from saeserve.control.handlers.garbage import sweep_and_log
+from saeserve.control.handlers.offers import Offers
 from saeserve.control.housekeeping import Housekeeper
 from saeserve.control.metrics import ControlMetrics
 from saeserve.control.observer import JobObserver
@@ -18,6 +19,7 @@ from saeserve.control.reconcile import ReconcileLoop
 from saeserve.control.servicers.datasets import DatasetServicer, dataset_service
 from saeserve.control.servicers.jobs import JobServicer, job_service
 from saeserve.control.servicers.models import ModelServicer, model_service
+from saeserve.control.servicers.offers import ServerServicer, server_service
 from saeserve.control.servicers.pools import Pools
 from saeserve.control.servicers.store import StoreServicer, store_service
 from saeserve.control.servicers.transfers import TransferServicer, transfer_service
@@ -128,6 +130,7 @@ def _services(
         model_service(ModelServicer(parts.models, pools)),
         transfer_service(TransferServicer(parts.transfers, pools, settings.transfers)),
         store_service(StoreServicer(parts.garbage)),
+        server_service(ServerServicer(Offers(parts.index), pools)),
     ]
 
 
