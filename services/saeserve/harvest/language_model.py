@@ -21,7 +21,7 @@ from saeserve.harvest.loading import load_model, load_tokenizer
 from saeserve.harvest.places import Edit, Place, place_of
 from saeserve.harvest.precision import use_bfloat16
 from saeserve.harvest.probe import study_layer
-from saeserve.harvest.splice import Run, Splice, make_compare, make_splice
+from saeserve.harvest.splice import Between, Run, Splice, make_compare, make_splice, putting
 from saeserve.harvest.tokenizer import Tokenizer
 
 
@@ -135,19 +135,46 @@ class LanguageModel:
         tokens = tokens_ST.to(self.device).clamp(min=0)
         return self.model(input_ids=tokens, use_cache=False).logits
 
-    def splice(self, site: SiteSpec, bos: bool) -> Splice:
+    def splice(self, sites: SiteSpec | Between, bos: bool) -> Splice:
         """See `harvest.splice.make_splice`; `bos` says that sequences begin with a BOS token."""
-        return make_splice(self._run_at(site), bos)
+        return make_splice(self._run_at(sites), bos, self._first_written(sites))
 
-    def compare(self, site: SiteSpec, bos: bool) -> Compare:
+    def compare(self, sites: SiteSpec | Between, bos: bool) -> Compare:
         """See `harvest.splice.make_compare`; `bos` is as in `splice`."""
-        return make_compare(self._run_at(site), bos)
+        return make_compare(self._run_at(sites), bos, self._first_written(sites))
 
-    def _run_at(self, site: SiteSpec) -> Run:
-        place = self.place(site)
+    def _first_written(self, sites: SiteSpec | Between) -> int:
+        if isinstance(sites, SiteSpec) or sites.reads == sites.writes:
+            return 0
+        return sum(self.width(site) for site in sites.reads)
+
+    def _run_at(self, sites: SiteSpec | Between) -> Run:
+        if isinstance(sites, Between):
+            return self._run_between(sites)
+        place = self.place(sites)
 
         def run(tokens_ST: Tensor, edit: Edit | None) -> Tensor:
             with edited([] if edit is None else [(place, edit)], tokens_ST.shape):
+                return self.forward(tokens_ST)
+
+        return run
+
+    def _run_between(self, sites: Between) -> Run:
+        """What is read comes from a pass without replacements: a site that is read may stand
+        behind one that is written."""
+        places = [self.place(site) for site in sites.writes]
+
+        def run(tokens_ST: Tensor, edit: Edit | None) -> Tensor:
+            if edit is None:
+                return self.forward(tokens_ST)
+            clean = self.capture(tokens_ST, sites.columns)
+            columns_STC = torch.cat([clean[site.source] for site in sites.columns], dim=-1)
+            new_STO = cast("Tensor", edit(columns_STC))
+            parts = torch.split(new_STO, [place.d for place in places], dim=-1)
+            edits = [
+                (place, putting(part_STD)) for place, part_STD in zip(places, parts, strict=True)
+            ]
+            with edited(edits, tokens_ST.shape):
                 return self.forward(tokens_ST)
 
         return run

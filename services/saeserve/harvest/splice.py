@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from saeserve.core.errors import DataError
 from saeserve.core.evaluation.loss_recovered import Compare, Compared
+from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.places import Edit
 from saeserve.harvest.sequences import PAD
 
@@ -18,35 +20,59 @@ Splice = Callable[[Tensor, Replace | None], Tensor]
 KL_POSITIONS = 64
 """Positions whose KL divergence is computed at a time."""
 Run = Callable[[Tensor, Edit | None], Tensor]
-"""A forward pass over tokens [S, T] with the site edited; returns logits [S, T, V]."""
+"""A forward pass over tokens [S, T], whose edit gets the values [S, T, C] of all sites that are
+read and returns those of the sites that are written; returns logits [S, T, V]."""
 
 
-def make_splice(run: Run, bos: bool) -> Splice:
+@dataclass(frozen=True)
+class Between:
+    """The sites that a transcoder or crosscoder reads and those that it writes."""
+
+    reads: tuple[SiteSpec, ...]
+    writes: tuple[SiteSpec, ...]
+
+    @property
+    def columns(self) -> tuple[SiteSpec, ...]:
+        """The sites side by side, each once, as in the rows of a data set."""
+        return self.reads if self.reads == self.writes else self.reads + self.writes
+
+
+def putting(values_STD: Tensor) -> Edit:
+    """Puts these values in the place of a site's."""
+
+    def edit(old_STD: Tensor) -> Tensor:
+        return values_STD.to(old_STD)
+
+    return edit
+
+
+def make_splice(run: Run, bos: bool, written: int = 0) -> Splice:
     """A function (tokens_ST, replace) -> cross-entropy in nats of each predicted token, [P].
 
-    `replace` gets the site's rows at all positions but BOS and padding, float32 [N, d] in
-    sequence order, and returns what stands there instead; None leaves the model as it is. Every
-    token but a sequence's first is predicted; the result is float32 on the CPU, in order.
-    `run` makes a forward pass with the site edited.
+    `replace` gets the columns that `run` gives to an edit, at all positions but BOS and padding,
+    float32 [N, C] in sequence order, and returns what stands in for those from `written` on; None
+    leaves the model as it is. Every token but a sequence's first is predicted; the result is
+    float32 on the CPU, in order.
     """
 
     def splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
         rows_ST = row_mask(tokens_ST, bos)
-        hook = None if replace is None else _replacing(rows_ST, replace)
+        hook = None if replace is None else _replacing(rows_ST, replace, written)
         return _cross_entropy(run(tokens_ST, hook), tokens_ST)
 
     return splice
 
 
-def make_compare(run: Run, bos: bool) -> Compare:
+def make_compare(run: Run, bos: bool, written: int = 0) -> Compare:
     """A function (tokens_ST, replace) -> both cross-entropies and KL(clean || spliced), [P] each.
 
     As `make_splice`, of a clean and a spliced pass, whose logits are in memory together.
     """
 
     def compare(tokens_ST: Tensor, replace: Replace) -> Compared:
+        rows_ST = row_mask(tokens_ST, bos)
         clean_STV = run(tokens_ST, None)
-        spliced_STV = run(tokens_ST, _replacing(row_mask(tokens_ST, bos), replace))
+        spliced_STV = run(tokens_ST, _replacing(rows_ST, replace, written))
         return Compared(
             clean_P=_cross_entropy(clean_STV, tokens_ST),
             spliced_P=_cross_entropy(spliced_STV, tokens_ST),
@@ -77,19 +103,20 @@ def row_mask(tokens_ST: Tensor, bos: bool) -> Tensor:
     return rows_ST
 
 
-def _replacing(rows_ST: Tensor, replace: Replace) -> Edit:
-    def edit(x_STD: Tensor) -> Tensor:
-        mask_ST = rows_ST.to(x_STD.device)
-        old_ND = x_STD[mask_ST]
-        new_ND = replace(old_ND.float())
-        if new_ND.shape != old_ND.shape:
+def _replacing(rows_ST: Tensor, replace: Replace, written: int) -> Edit:
+    def edit(columns_STC: Tensor) -> Tensor:
+        mask_ST = rows_ST.to(columns_STC.device)
+        old_NC = columns_STC[mask_ST]
+        new_NO = replace(old_NC.float())
+        shape = [len(old_NC), old_NC.shape[1] - written]
+        if list(new_NO.shape) != shape:
             raise DataError(
-                f"the replacement has shape {list(new_ND.shape)}, the site {list(old_ND.shape)}",
+                f"the replacement has shape {list(new_NO.shape)}, the site {shape}",
                 remedy="evaluate a model whose output width is the site's",
             )
-        new_STD = x_STD.clone()
-        new_STD[mask_ST] = new_ND.to(x_STD)
-        return new_STD
+        new_STO = columns_STC[..., written:].clone()
+        new_STO[mask_ST] = new_NO.to(columns_STC)
+        return new_STO
 
     return edit
 

@@ -8,8 +8,9 @@ from torch.nn import functional
 from saeserve.core.errors import DataError
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.language_model import LanguageModel
+from saeserve.harvest.layout import decoder_layers
 from saeserve.harvest.sequences import PAD
-from saeserve.harvest.splice import kl_divergence
+from saeserve.harvest.splice import Between, kl_divergence
 
 TOKENS = torch.tensor([[0, 5, 9, 3, 20], [0, 7, 8, PAD, PAD], [0, PAD, PAD, PAD, PAD]])
 SITES = [SiteSpec(layer=1), SiteSpec(hook="mlp_out", layer=0), SiteSpec(hook="attn_out", layer=2)]
@@ -108,3 +109,39 @@ def test_kl_does_not_hide_what_is_not_a_number() -> None:
     broken[0, 2] = torch.nan
     assert bool(kl_divergence(broken, torch.zeros(1, 4)).isnan().all())
     assert bool(kl_divergence(torch.zeros(1, 4), broken).isnan().all())
+
+
+MLP = Between((SiteSpec(hook="mlp_in", layer=1),), (SiteSpec(hook="mlp_out", layer=1),))
+BACKWARDS = Between((SiteSpec(layer=2),), (SiteSpec(hook="attn_out", layer=0),))
+SEVERAL = (SiteSpec(layer=0), SiteSpec(layer=2))
+
+
+def test_what_computes_as_the_mlp_does_can_stand_in_for_it(language_model: LanguageModel) -> None:
+    mlp = decoder_layers(language_model.model)[1].get_submodule("mlp")
+    splice = language_model.splice(MLP, bos=True)
+    clean = splice(TOKENS, None)
+    torch.testing.assert_close(splice(TOKENS, lambda c: mlp(c[:, :16])), clean)
+    zeros = language_model.splice(MLP.writes[0], bos=True)(TOKENS, torch.zeros_like)
+    assert torch.equal(splice(TOKENS, lambda c: torch.zeros_like(c[:, 16:])), zeros)
+
+
+@pytest.mark.parametrize("sites", [MLP, BACKWARDS, Between(SEVERAL, SEVERAL)])
+def test_several_sites_are_read_from_the_clean_pass(
+    language_model: LanguageModel, sites: Between
+) -> None:
+    seen: list[Tensor] = []
+
+    def replace(columns_NC: Tensor) -> Tensor:
+        seen.append(columns_NC)
+        return torch.zeros_like(columns_NC[:, -16 * len(sites.writes) :])
+
+    compare = language_model.compare(sites, bos=True)
+    found = compare(TOKENS, replace)
+    clean = language_model.capture(TOKENS, sites.columns)
+    mask = TOKENS != PAD
+    mask[:, 0] = False
+    expected = torch.cat([clean[site.source][mask] for site in sites.columns], dim=1)
+    assert torch.equal(seen[0], expected)
+    assert float(found.kl_P.max()) > 1e-4
+    same = compare(TOKENS, lambda c: c[:, -16 * len(sites.writes) :])
+    assert torch.equal(same.spliced_P, same.clean_P)

@@ -131,6 +131,17 @@ def test_what_a_transcoder_cannot_be_judged_on_is_refused(harvested: Workshop) -
     spec: dict[str, Any] = {"model": "m", "dataset": "single"}
     assert harvested.submit("e-1", "evaluate", spec) is ExitCode.FAILED
     assert f"no source '{OUT}'" in harvested.failure("e-1").message
-    spec = {"model": "m", "dataset": "acts", "loss_recovered": {"max_tokens": 100}}
-    assert harvested.submit("e-2", "evaluate", spec) is ExitCode.FAILED
-    assert "stands between several sites" in harvested.failure("e-2").message
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_form_is_spliced_at_its_own_sites(harvested: Workshop, form: str) -> None:
+    train(harvested, "j-1", form)
+    spec: dict[str, Any] = {"model": "m", "dataset": "acts", "loss_recovered": {"max_tokens": 100}}
+    assert harvested.submit("e-1", "evaluate", spec) is ExitCode.FINISHED
+    report = harvested.output("e-1").evaluation
+    assert report is not None
+    figures = report["metrics"]
+    assert figures["ce_delta_nats"] == pytest.approx(figures["ce_sae"] - figures["ce_clean"])
+    assert figures["kl_nats"] > 0
+    assert figures["spliced_positions"] >= 100
+    assert math.isfinite(figures["loss_recovered_mean"])

@@ -91,8 +91,6 @@ def check_evaluate(
     if manifest is not None:
         _check_rows(spec, manifest)
         spec = _with_source(spec, manifest, version)
-    if version is not None and spec.loss_recovered is not None:
-        _check_one_site(version)
     if version is None:
         return spec, Plan(notes=("the model is published by a job that this one waits for",))
     return spec.model_copy(update={"model": version.resource}), Plan(
@@ -151,14 +149,3 @@ def _with_source(
     if len(config.inputs) > 1:
         return spec
     return spec.model_copy(update={"source": sources[0].name})
-
-
-def _check_one_site(version: ModelVersion) -> None:
-    config = version.config
-    if config.transcodes or len(config.inputs) > 1:
-        raise InvalidInput(
-            f"{version.resource} stands between several sites, and loss_recovered splices one",
-            reason="SEVERAL_SITES",
-            field=f"{_FIELD}.loss_recovered",
-            remedy="leave loss_recovered out, or evaluate an autoencoder",
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,10 @@ from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.model import ModelConfig
 
 Replace = Callable[[Tensor], Tensor]
-"""From the site's rows [N, d] at all positions but BOS to the rows that stand in for them."""
+"""From the model's columns [N, d_in] at all positions but BOS (a transcoder's [N, d_in + d_out],
+its target after its input) to the rows [N, d_out] that stand in for what is written."""
 Splice = Callable[[Tensor, Replace | None], Tensor]
-"""Runs the language model over tokens [S, T] with the site's rows replaced (None: as they are);
+"""Runs the language model over tokens [S, T] with the written rows replaced (None: as they are);
 returns the cross-entropy in nats of every predicted position."""
 
 
@@ -67,25 +68,28 @@ def loss_recovered(
     batches: Iterable[Tensor],
     *,
     mean_D: Tensor,
-    massive_above: float,
+    massive_above: float | Sequence[float],
     compare: Compare | None = None,
 ) -> LossRecovered:
     """Compare four arms on the same positions: clean, SAE, mean ablation, zero ablation.
 
     With `compare` (of the same site as `splice`) the KL divergence is measured besides.
 
-    `batches` are tokens [S, T]; `mean_D` is the raw mean that mean ablation puts everywhere. Rows
-    whose norm exceeds `massive_above` (inf: none) stay as they are in every arm (DESIGN section
-    4). Raises SpecError for a bound that is not positive, DataMismatchError when the model or
-    the mean does not fit the site, DataError without a predicted position.
+    `batches` are tokens [S, T]; `mean_D` is the raw mean of what is written, which mean ablation
+    puts everywhere. Rows where the norm of a source exceeds `massive_above` (one for each source of
+    the columns, or one for all; inf: none) stay as they are in every arm (DESIGN section 4).
+    Raises SpecError for a bound that is not positive, DataMismatchError when the mean does not fit
+    the model, DataError without a predicted position.
     """
-    if not massive_above > 0:
+    widths = _column_widths(model.config)
+    single = isinstance(massive_above, (int, float))
+    bounds = [massive_above] * len(widths) if single else list(massive_above)
+    if not all(bound > 0 for bound in bounds):
         raise SpecError(
             "massive_above", f"must be positive; got {massive_above}", remedy="use inf for none"
         )
-    check_one_site(model.config)
-    _check_widths(model, mean_D)
-    arms = _Arms(model, splice, compare, mean_D, _Guard(massive_above))
+    _check_width(model.config, mean_D)
+    arms = _Arms(model, splice, compare, mean_D, _Guard(model.config, bounds))
     for tokens_ST in batches:
         arms.add(tokens_ST)
     if arms.sums["clean"].count == 0:
@@ -118,13 +122,13 @@ class _Arms:
         sae_P = self._clean_and_sae(tokens_ST)
         massive = self._guard.massive_rows - before
         self.massive_rows += massive
-        for name, replace in (("mean", self._mean), ("zero", torch.zeros_like)):
+        for name, replace in (("mean", self._mean), ("zero", self._zero)):
             self.sums[name].add(self._splice(tokens_ST, self._guard.around(replace)))
         # Without a massive row both arms are the same pass.
         self.sums["every"].add(self._splice(tokens_ST, self._every) if massive else sae_P)
 
     def _clean_and_sae(self, tokens_ST: Tensor) -> Tensor:
-        replace = self._guard.around(self._model.reconstruct)
+        replace = self._guard.around(self._reconstructed)
         if self._compare is None:
             clean_P, sae_P = self._splice(tokens_ST, None), self._splice(tokens_ST, replace)
         else:
@@ -135,25 +139,37 @@ class _Arms:
         self.sums["sae"].add(sae_P)
         return sae_P
 
-    def _every(self, x_ND: Tensor) -> Tensor:
-        return self._model.reconstruct(x_ND).to(x_ND)
+    def _every(self, columns_NC: Tensor) -> Tensor:
+        return self._reconstructed(columns_NC).to(columns_NC)
 
-    def _mean(self, x_ND: Tensor) -> Tensor:
-        return self._mean_D.to(x_ND).expand_as(x_ND)
+    def _reconstructed(self, columns_NC: Tensor) -> Tensor:
+        return self._model.reconstruct(columns_NC[:, : self._model.config.d_in])
+
+    def _mean(self, columns_NC: Tensor) -> Tensor:
+        return self._mean_D.to(columns_NC).expand(len(columns_NC), -1)
+
+    def _zero(self, columns_NC: Tensor) -> Tensor:
+        return columns_NC.new_zeros(len(columns_NC), self._model.config.d_out)
 
 
 class _Guard:
-    """Keeps massive rows out of a replacement, deciding from the row alone."""
+    """Keeps massive rows out of a replacement: those that training leaves out."""
 
-    def __init__(self, massive_above: float) -> None:
-        self._massive_above = massive_above
+    def __init__(self, config: ModelConfig, bounds: Sequence[float]) -> None:
+        self._widths = _column_widths(config)
+        self._bounds = bounds
+        self._written = config.d_in if config.transcodes else 0
         self.massive_rows = 0
 
     def around(self, replace: Replace) -> Replace:
-        def guarded(x_ND: Tensor) -> Tensor:
-            massive_N = x_ND.float().square().sum(dim=1).sqrt() > self._massive_above
+        def guarded(columns_NC: Tensor) -> Tensor:
+            massive_N = torch.zeros(len(columns_NC), dtype=torch.bool, device=columns_NC.device)
+            parts = torch.split(columns_NC, self._widths, dim=1)
+            for x_ND, bound in zip(parts, self._bounds, strict=True):
+                massive_N |= x_ND.float().square().sum(dim=1).sqrt() > bound
             self.massive_rows += int(massive_N.sum())
-            return torch.where(massive_N[:, None], x_ND, replace(x_ND).to(x_ND))
+            kept_NO = columns_NC[:, self._written :]
+            return torch.where(massive_N[:, None], kept_NO, replace(columns_NC).to(columns_NC))
 
         return guarded
 
@@ -173,23 +189,16 @@ class _Sum:
         return self.total / self.count if self.count else float("nan")
 
 
-def check_one_site(config: ModelConfig) -> None:
-    """Raise DataMismatchError for a transcoder or crosscoder: one site's rows are spliced."""
-    if config.transcodes or len(config.inputs) > 1:
-        names = [source.name for source in (*config.inputs, *config.outputs)]
-        raise DataMismatchError(
-            f"the model stands between several sites ({', '.join(dict.fromkeys(names))}), "
-            "and one site's rows are spliced",
-            remedy="leave loss_recovered out, or evaluate an autoencoder",
-        )
+def _column_widths(config: ModelConfig) -> list[int]:
+    sources = [*config.inputs, *(config.outputs if config.transcodes else ())]
+    return [source.d for source in sources]
 
 
-def _check_widths(model: InferenceModel, mean_D: Tensor) -> None:
-    widths = (model.config.d_in, model.config.d_out, mean_D.numel())
-    if len(set(widths)) != 1:
+def _check_width(config: ModelConfig, mean_D: Tensor) -> None:
+    if config.d_out != mean_D.numel():
         raise DataMismatchError(
-            f"d_in, d_out and the mean are {widths} wide; they must be equal",
-            remedy="evaluate an autoencoder with the mean of its own source",
+            f"the model writes rows of width {config.d_out}, and the mean has {mean_D.numel()}",
+            remedy="give the mean of the sources that the model writes",
         )
 
 

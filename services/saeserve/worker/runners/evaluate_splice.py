@@ -8,37 +8,36 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from saeserve.core.errors import DataMismatchError
-from saeserve.core.evaluation.loss_recovered import check_one_site, loss_recovered
+from saeserve.core.evaluation.loss_recovered import loss_recovered
 from saeserve.core.specs.jobs import LossRecoveredSpec
 from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.heldout import heldout_sequences
 from saeserve.harvest.language_model import LanguageModel
+from saeserve.harvest.splice import Between
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.evaluate_subject import Subject, mean_of
 
 
 def recovered(context: RunContext, subject: Subject) -> dict[str, float]:
     """Figures of `loss_recovered`; rows of massive norm stay as they are (DESIGN section 4)."""
-    check_one_site(subject.model.config)
     wanted = subject.spec.loss_recovered or LossRecoveredSpec()
     manifest = subject.dataset.manifest
     model = _language_model(context, manifest, subject)
     tokenization = manifest.tokenization
     bos = tokenization is not None and tokenization.bos == "prepend"
-    cut = subject.norm_cut * subject.source.median_norm
-    site = _site(subject.source)
+    sites = _sites(subject)
     context.report.log(
-        f"splicing reconstructions at {subject.source.name} into the language model, which "
+        f"splicing reconstructions at {_written(subject)} into the language model, which "
         f"computes in {model.compute_dtype}"
     )
     result = loss_recovered(
         subject.model,
-        model.splice(site, bos),
+        model.splice(sites, bos),
         _batches(context, subject, wanted),
         mean_D=mean_of(context, subject),
-        massive_above=cut or math.inf,
-        compare=model.compare(site, bos),
+        massive_above=_massive_above(subject),
+        compare=model.compare(sites, bos),
     )
     figures = result.metrics()
     figures["spliced_positions"] = figures.pop("positions")
@@ -76,6 +75,20 @@ def _language_model(
         )
         context.report.warning(0, "COMPUTE_DTYPE_UNKNOWN", message)
     return model
+
+
+def _sites(subject: Subject) -> SiteSpec | Between:
+    sites = tuple(_site(source) for source in subject.sources)
+    inputs = sites[: len(subject.model.config.inputs)]
+    return sites[0] if len(sites) == 1 else Between(inputs, sites[len(inputs) :] or inputs)
+
+
+def _written(subject: Subject) -> str:
+    return ", ".join(source.name for source in subject.written)
+
+
+def _massive_above(subject: Subject) -> list[float]:
+    return [subject.norm_cut * source.median_norm or math.inf for source in subject.sources]
 
 
 def _site(source: SourceEntry) -> SiteSpec:

@@ -41,6 +41,11 @@ class Subject:
         return self.sources[0]
 
     @property
+    def written(self) -> tuple[SourceEntry, ...]:
+        """What the model's output stands for: a transcoder's target, else its inputs."""
+        return self.sources[len(self.model.config.inputs) :] or self.sources
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of `sources`."""
         return tuple(entry.name for entry in self.sources)
@@ -88,16 +93,13 @@ def _norm_cut(lineage: Lineage) -> float:
 
 
 def mean_of(context: RunContext, subject: Subject) -> Tensor:
-    """Mean of the held-out rows of the headline, float32 [d]: what mean ablation puts."""
-    total_D = torch.zeros(subject.source.d, dtype=torch.float64)
+    """Mean of the held-out rows of the headline, float32 [d_out]: what mean ablation puts."""
+    d_out = sum(source.d for source in subject.written)
+    total_D = torch.zeros(d_out, dtype=torch.float64)
     count = 0
     for rows in heldout(
-        context,
-        subject.dataset,
-        subject.source.name,
-        subject.norm_cut,
-        subject.spec.max_rows,
+        context, subject.dataset, subject.names, subject.norm_cut, subject.spec.max_rows
     ):
-        total_D += rows.x_BD.double().sum(0)
+        total_D += rows.x_BD[:, -d_out:].double().sum(0)
         count += len(rows.document)
     return (total_D / count).float()

@@ -105,7 +105,7 @@ def test_a_bound_that_replaces_nothing_is_refused(bound: float) -> None:
 
 
 def test_a_mean_of_another_width_is_refused() -> None:
-    with pytest.raises(DataMismatchError, match=r"\(12, 12, 13\) wide"):
+    with pytest.raises(DataMismatchError, match="writes rows of width 12, and the mean has 13"):
         _run([TOKENS], mean_D=torch.zeros(13))
 
 
@@ -154,3 +154,34 @@ def test_kl_is_the_mean_of_what_is_compared() -> None:
     assert found.kl_nats == pytest.approx(plain.ce_delta_nats / 2, rel=1e-5)
     assert dataclasses.replace(found, kl_nats=0.0) == dataclasses.replace(plain, kl_nats=0.0)
     assert math.isnan(plain.kl_nats)
+
+
+def test_a_transcoder_writes_another_site_than_it_reads() -> None:
+    """Massive rows of either site stay as they are."""
+    target = MODEL.config.inputs[0].model_copy(update={"name": "mlp_out.1"})
+    config = MODEL.config.model_copy(update={"outputs": (target,)})
+    model = dataclasses.replace(MODEL, config=config)
+    d_out = model.config.d_out
+    written = torch.randn(50, d_out, generator=generator(3))
+    written[48] *= 1000
+
+    def splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
+        ids_N = tokens_ST[:, 1:].flatten()
+        columns_NC = torch.cat([EMBEDDING[ids_N], written[ids_N]], dim=1)
+        rows_NO = written[ids_N] if replace is None else replace(columns_NC)
+        return 1 + (rows_NO - written[ids_N]).square().sum(dim=1)
+
+    tokens_ST = torch.randint(0, 48, (3, 6), generator=generator(9))
+    ids_N = tokens_ST[:, 1:].flatten()
+    mean_O = written[:48].mean(0)
+    plain = loss_recovered(model, splice, [tokens_ST], mean_D=mean_O, massive_above=math.inf)
+    error = _mean_square(written[ids_N] - model.reconstruct(EMBEDDING[ids_N]))
+    assert plain.ce_delta_nats == pytest.approx(error, rel=1e-5)
+    assert plain.ce_zero == pytest.approx(1 + _mean_square(written[ids_N]), rel=1e-5)
+    assert plain.ce_mean == pytest.approx(1 + _mean_square(written[ids_N] - mean_O), rel=1e-5)
+    tokens_ST[0, 2], tokens_ST[1, 3] = 48, 49
+    massive = loss_recovered(
+        model, splice, [tokens_ST], mean_D=mean_O, massive_above=[500.0, 500.0]
+    )
+    assert massive.massive_rows == 2
+    assert massive.ce_delta_with_massive_nats > 100 * massive.ce_delta_nats
