@@ -278,9 +278,13 @@ def _save_truncated(path: Path) -> None:
 
 BAD_FILES: list[tuple[str, Callable[[Path], None], str]] = [
     ("nan", _save_nan, "123"),
+    ("wide", lambda path: np.save(path, rows(10).astype(np.float64) * 1e39), "beyond float32"),
+]
+UNSENT: list[tuple[str, Callable[[Path], None], str]] = [
     ("short", _save_truncated, "bytes"),
-    ("wide", lambda path: np.save(path, rows(10).astype(np.float64)), "float64"),
-    ("void", lambda path: np.save(path, rows(0)), "holds nothing"),
+    ("codes", lambda path: np.save(path, rows(10).astype(np.int64)), "int64"),
+    ("flat", lambda path: np.save(path, rows(10)[0]), "a matrix [rows, d] is needed"),
+    ("void", lambda path: np.save(path, rows(0)), "shape [0, "),
 ]
 
 
@@ -300,6 +304,21 @@ def test_bad_files_fail_the_data_set_by_name(
     assert not shards.exists() or not list(shards.iterdir())
     with pytest.raises(PreconditionError, match="FAILED"):
         journey.client.jobs.submit({"train": {**TRAIN, "dataset": name}})
+
+
+@pytest.mark.parametrize(("name", "save", "told"), UNSENT, ids=[b[0] for b in UNSENT])
+def test_files_of_a_wrong_type_or_shape_are_not_sent(
+    journey: Journey, tmp_path: Path, name: str, save: Callable[[Path], None], told: str
+) -> None:
+    np.save(tmp_path / "good.npy", rows(300))
+    file = tmp_path / f"{name}.npy"
+    save(file)
+    done = journey.run("datasets", "import", name, str(tmp_path / "good.npy"), str(file))
+    assert done.returncode == 1
+    assert told in " ".join(done.stderr.split())
+    assert f"{name}.npy" in done.stderr
+    with pytest.raises(NotFoundError):
+        journey.client.datasets.get(name)
 
 
 def test_a_live_job_holds_its_data_set(journey: Journey) -> None:

@@ -12,17 +12,26 @@ import numpy.typing as npt
 
 from saeserve.cli.refusals import reading, refused
 from saeserve.client import SparseFeatures
+from saeserve.client.array_files import read_rows
+from saeserve.client.arrays import Rows
 from saeserve.client.errors import InvalidArgumentError
 
 _NPY = b"\x93NUMPY"
 _ZIP = b"PK\x03\x04"
+_BFLOAT16 = np.dtype("V2")
+"""What numpy takes bfloat16 for, as the package ml_dtypes writes it."""
 _CSR = ("shape", "offsets", "indices", "values", "model")
 
 Array = npt.NDArray[Any]
 
 
-def read_array(path: Path) -> Array:
-    """The array of a .npy file, mapped. Raises InvalidArgumentError naming file and cause."""
+def read_array(path: Path) -> Rows:
+    """The array of a .npy file, or of a .safetensors file with one tensor, mapped.
+
+    Raises InvalidArgumentError naming file and cause.
+    """
+    if path.suffix == ".safetensors":
+        return read_rows(path)
     with reading(path, "a .npy file of activations"):
         with path.open("rb") as file:
             magic = file.read(len(_NPY))
@@ -32,13 +41,15 @@ def read_array(path: Path) -> Array:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise _broken(path, error) from error
+    if array.dtype == _BFLOAT16:
+        return read_rows(path)
     if array.dtype.kind != "f":
         raise refused(
             f"{path} holds {array.dtype} values, no floating-point ones",
             field="file",
             remedy="save it as float32: numpy.save(path, array.astype('float32'))",
         )
-    return array
+    return Rows(array)
 
 
 def read_features(path: Path) -> SparseFeatures:

@@ -15,12 +15,13 @@ from saeserve.cli.output import Json, connect, console, print_json, say, told
 from saeserve.cli.refusals import writing
 from saeserve.cli.tables import print_table
 from saeserve.client import SparseFeatures
+from saeserve.client.arrays import ArrayInput
 
 RowNumbers = NDArray[np.int64]
 SHOWN_ROWS = 20
 
 Reference = Annotated[str, typer.Argument(help="name, name@3 or name@alias.")]
-Rows = Annotated[Path, typer.Argument(help=".npy of raw activations, [..., d_in].")]
+Rows = Annotated[Path, typer.Argument(help=".npy or .safetensors of raw activations, [..., d_in].")]
 Written = Annotated[Path, typer.Option("--out", "-o", help=".npy file to write, [..., d_out].")]
 
 
@@ -73,7 +74,7 @@ def reconstruct(reference: Reference, file: Rows, out: Written, as_json: Json = 
     _told_of(reference, rows, out, as_json, rows.beyond_norm_bound)
 
 
-def _encoded(reference: str, rows: Array) -> SparseFeatures:
+def _encoded(reference: str, rows: ArrayInput) -> SparseFeatures:
     with connect() as client:
         return client.encode(reference, rows)
 

@@ -32,7 +32,7 @@ class TensorLike(Protocol):
         ...
 
 
-ArrayInput = Union[npt.ArrayLike, os.PathLike[str], TensorLike]  # noqa: UP007 - ArrayLike is a string to |
+ArrayInput = Union[npt.ArrayLike, os.PathLike[str], TensorLike, "Rows"]
 """Arrays, tensors, nested lists of numbers, and paths of .npy or .safetensors files."""
 
 _CONVERSION_ERRORS = (TypeError, ValueError, RuntimeError, BufferError, AttributeError)
@@ -123,6 +123,8 @@ def rows_of(value: ArrayInput, name: str = "activations") -> Rows:
     Raises InvalidArgumentError for another type, naming what is accepted. Files are read by
     array_files.
     """
+    if isinstance(value, Rows):
+        return value
     if isinstance(value, list | tuple):
         return _of_list(cast("Sequence[Any]", value), name)
     if hasattr(value, "detach"):

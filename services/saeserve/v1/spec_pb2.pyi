@@ -1279,7 +1279,7 @@ class IngestSpec(_message.Message):
     dataset: _builtins.str
     """Name of a PENDING data set."""
     dtype: _builtins.str
-    """Storage type: "keep", "float16", "bfloat16" or "float32"."""
+    """Storage type: "keep" (of float64: float32), "float16", "bfloat16" or "float32"."""
     heldout_fraction: _builtins.float
     """Share of rows held out, chosen by hash in runs of 256 rows (an eighth of the rows where there are
     at most 512), for want of documents; above 0 at least one run. Runs adjoin: where rows are in the

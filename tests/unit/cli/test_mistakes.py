@@ -49,7 +49,7 @@ BAD_ARRAYS = {
     "head.npy": "cut short",
     "empty.npy": "empty",
     "text.npy": "not a .npy file",
-    "model.safetensors": "not a .npy file",
+    "model.safetensors": "cannot be read as .safetensors: it holds no tensors",
     "folder.npy": "folder",
 }
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - untyped
 
+from saeserve.cli.array_files import read_array
 from saeserve.client.array_files import read_rows
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.upload_checks import check_matrices, check_references
@@ -58,6 +59,18 @@ def test_npy_of_bfloat16_is_read(tmp_path: Path) -> None:
     rows = read_rows(npy_bfloat16(tmp_path / "x.npy"))
     assert rows.dtype == "bfloat16"
     assert np.array_equal(rows.flat().float32(), X)
+
+
+def test_the_command_line_reads_the_same_files(tmp_path: Path) -> None:
+    x = torch.as_tensor(X)
+    for path in (
+        npy(tmp_path / "x.npy", X.astype(np.float64)),
+        npy_bfloat16(tmp_path / "b.npy"),
+        safetensors(tmp_path / "x.safetensors", a=x.bfloat16()),
+    ):
+        assert np.array_equal(read_rows(read_array(path)).flat().float32(), X)
+    with pytest.raises(InvalidArgumentError, match="of type void16"):
+        read_array(npy(tmp_path / "v.npy", np.zeros((2, 2), "V2")))
 
 
 def test_no_rows_are_read(tmp_path: Path) -> None:

@@ -30,7 +30,14 @@ _MALFORMED = (
     RecursionError,
     MemoryError,
 )
-_NPY_TYPES: dict[str, StorageType] = {"float16": "float16", "float32": "float32"}
+_NPY_TYPES: dict[str, StorageType] = {
+    "float16": "float16",
+    "float32": "float32",
+    "float64": "float32",
+}
+_TYPES_OF_CODE: dict[str, StorageType] = {**STORAGE_OF_CODE, "F64": "float32"}
+_BFLOAT16 = b"'<V2'"
+"""How numpy.save writes the type of an array of ml_dtypes' bfloat16, which numpy does not know."""
 
 
 class InputFile(Protocol):
@@ -53,11 +60,11 @@ class InputFile(Protocol):
 
     @property
     def dtype(self) -> StorageType:
-        """The type of all matrices."""
+        """The type that all matrices are stored in: their own, or float32 for float64."""
         ...
 
     def read(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Rows start .. stop of every source, [stop - start, d] in `dtype`."""
+        """Rows start .. stop of every source, [stop - start, d], in the file's own type."""
         ...
 
 
@@ -69,8 +76,8 @@ class NpyFile:
         self.name = path.name
         self._path = path
         self._source = source
-        shape, self._fortran, self._numpy_type, self._offset = _npy_header(path)
-        self.dtype: StorageType = _npy_type(self._numpy_type, self.name)
+        shape, self._fortran, self._numpy_type, self._offset, bfloat16 = _npy_header(path)
+        self.dtype: StorageType = "bfloat16" if bfloat16 else _npy_type(self._numpy_type, self.name)
         self.rows, self._d = _check_shape(shape, self.name)
         expected = self._offset + self.rows * self._d * self._numpy_type.itemsize
         found = path.stat().st_size
@@ -97,7 +104,11 @@ class NpyFile:
             shape=(self.rows, self._d),
             order="F" if self._fortran else "C",
         )
-        return {self._source: torch.as_tensor(np.array(mapped[start:stop], order="C"))}
+        if self.dtype == "bfloat16":
+            bits = np.array(mapped[start:stop], order="C").view("<i2").astype(np.int16, copy=False)
+            return {self._source: torch.as_tensor(bits).view(torch.bfloat16)}
+        native = self._numpy_type.newbyteorder("=")
+        return {self._source: torch.as_tensor(np.array(mapped[start:stop], native, order="C"))}
 
 
 class SafetensorsFile:
@@ -131,8 +142,8 @@ class SafetensorsFile:
             }
 
 
-def _npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
-    """(shape, fortran order, dtype, offset of the data) of a .npy file."""
+def _npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int, bool]:
+    """(shape, fortran order, dtype, offset of the data, whether it is bfloat16) of a .npy file."""
     try:
         with path.open("rb") as file:
             head = io.BytesIO(file.read(MAX_NPY_HEADER))
@@ -143,7 +154,8 @@ def _npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]
             shard=path.name,
             remedy="write it with numpy.save(file, array, allow_pickle=False)",
         ) from error
-    return shape, fortran, dtype, head.tell()
+    bfloat16 = _BFLOAT16 in head.getvalue()[: head.tell()]
+    return shape, fortran, dtype, head.tell(), bfloat16
 
 
 def _parse_npy_header(head: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
@@ -156,12 +168,6 @@ def _parse_npy_header(head: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype
 
 
 def _npy_type(dtype: np.dtype[np.generic], name: str) -> StorageType:
-    if not dtype.isnative:
-        raise DataError(
-            f"is stored as {dtype.str}, not in this machine's byte order",
-            shard=name,
-            remedy="convert it: array.astype(array.dtype.newbyteorder('='))",
-        )
     if dtype.name not in _NPY_TYPES:
         raise _type_error(dtype.name, name)
     return _NPY_TYPES[dtype.name]
@@ -170,7 +176,7 @@ def _npy_type(dtype: np.dtype[np.generic], name: str) -> StorageType:
 def _type_error(dtype: str, name: str, tensor: str = "") -> DataError:
     what = f"tensor {tensor} is" if tensor else "is"
     return DataError(
-        f"{what} of type {dtype}; accepted are float16, bfloat16 (safetensors) and float32",
+        f"{what} of type {dtype}; accepted are float16, bfloat16, float32 and float64",
         shard=name,
         remedy="convert it to float32, or leave it out by listing ingest.sources",
     )
@@ -199,9 +205,9 @@ def _matrix_shape(file: TensorFile, tensor: str, name: str) -> tuple[int, int]:
 
 def _matrix_type(file: TensorFile, tensor: str, name: str) -> StorageType:
     code = file.get_slice(tensor).get_dtype()
-    if code not in STORAGE_OF_CODE:
+    if code not in _TYPES_OF_CODE:
         raise _type_error(code, name, tensor)
-    return STORAGE_OF_CODE[code]
+    return _TYPES_OF_CODE[code]
 
 
 def _choose(tensors: Sequence[str], wanted: Sequence[tuple[str, str]], name: str) -> dict[str, str]:

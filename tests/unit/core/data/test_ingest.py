@@ -98,6 +98,39 @@ def test_npy_of_either_order_keeps_its_type(
     assert torch.equal(found, torch.as_tensor(np.ascontiguousarray(array)))
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", ">f4", ">f2"])
+def test_npy_of_other_widths_and_byte_orders_is_converted(
+    dtype: str,
+    order: Literal["C", "F"],
+    tmp_path: Path,
+) -> None:
+    values = np.array(matrix(), dtype, order=order)
+    folder = tmp_path / "acts"
+    manifest = finished(run([save_npy(tmp_path / "a.npy", values)], folder))
+    assert manifest.dtype == ("float16" if dtype == ">f2" else "float32")
+    found = stored(folder, manifest, "activations").float().numpy()
+    assert np.array_equal(found, values.astype(np.float32))
+
+
+def test_npy_of_bfloat16_keeps_its_type(tmp_path: Path) -> None:
+    wanted = torch.as_tensor(matrix()).bfloat16()
+    path = save_npy(tmp_path / "a.npy", wanted.view(torch.int16).numpy())
+    path.write_bytes(path.read_bytes().replace(b"'<i2'", b"'<V2'"))  # as of ml_dtypes' bfloat16
+    manifest = finished(run([path], tmp_path / "acts"))
+    assert manifest.dtype == "bfloat16"
+    assert torch.equal(stored(tmp_path / "acts", manifest, "activations"), wanted)
+
+
+def test_tensors_of_float64_are_stored_beside_those_of_float32(tmp_path: Path) -> None:
+    x, y = torch.as_tensor(matrix()), torch.as_tensor(matrix(seed=1)).double()
+    path = save_tensors(tmp_path / "a.safetensors", {"x": x, "y": y})
+    manifest = finished(run([path], tmp_path / "acts"))
+    assert manifest.dtype == "float32"
+    for source, wanted in (("x", x), ("y", y.float())):
+        assert torch.equal(stored(tmp_path / "acts", manifest, source), wanted)
+
+
 def test_tensors_side_by_side_become_sources(tmp_path: Path) -> None:
     x, y = torch.as_tensor(matrix()).bfloat16(), torch.as_tensor(matrix(d=3)).bfloat16()
     path = save_tensors(tmp_path / "a.safetensors", {"x": x, "y": y})

@@ -80,9 +80,15 @@ def safetensors_header(header: dict[str, Any], data: bytes) -> Callable[[Path], 
 ONE = np.ones((3, 2), dtype=np.float32)
 HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }"
 CASES: list[tuple[str, Callable[[Path], object], str, str]] = [
-    ("a.npy", npy(ONE.astype(np.float64)), "of type float64; accepted are float16", "float32"),
-    ("a.npy", npy(ONE.astype(np.int32)), "of type int32", "float32"),
-    ("a.npy", npy(ONE.astype(">f4")), "byte order", "newbyteorder"),
+    ("a.npy", npy(ONE.astype(np.int32)), "of type int32; accepted are float16", "float32"),
+    ("a.npy", npy(ONE.astype(np.longdouble)), "of type float128", "float32"),
+    ("a.npy", npy(np.zeros((3, 2), "V2")), "of type void16", "float32"),
+    (
+        "a.npy",
+        npy(ONE * np.array([[1], [1], [1e39]])),
+        "column 0 is 1e\\+39, beyond float32",
+        "scale",
+    ),
     ("a.npy", npy(np.ones((2, 3, 4), dtype=np.float32)), r"shape \[2, 3, 4\]", "reshape"),
     ("a.npy", npy(np.array(1, dtype=np.float32)), r"shape \[\]", "reshape"),
     ("a.npy", npy(np.ones((0, 4), dtype=np.float32)), r"shape \[0, 4\] and so holds nothing", ""),
@@ -103,7 +109,13 @@ CASES: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("a.npy", npy_header("x", version=3), "version", "numpy.save"),
     ("a.npz", raw(b"PK\3\4"), "neither .npy nor .safetensors", "convert"),
     ("a.pt", pickled, "neither .npy nor .safetensors", "may run code"),
-    ("a.safetensors", tensors(x=torch.ones((3, 2)).double()), "tensor x is of type F64", "float32"),
+    ("a.safetensors", tensors(x=torch.ones((3, 2)).int()), "tensor x is of type I32", "float32"),
+    (
+        "a.safetensors",
+        tensors(x=torch.full((3, 2), -1e39, dtype=torch.float64)),
+        "x, column 0 is -1e\\+39, beyond float32",
+        "scale",
+    ),
     ("a.safetensors", tensors(x=torch.ones(3)), r"tensor x has shape \[3\]", "reshape"),
     ("a.safetensors", tensors(x=torch.ones((0, 2))), "holds nothing", "leave the file out"),
     (

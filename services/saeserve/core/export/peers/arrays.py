@@ -30,6 +30,8 @@ _MALFORMED = (
     MemoryError,
     struct.error,
 )
+_BFLOAT16 = np.dtype("V2")
+"""What numpy takes bfloat16 for."""
 _AGAIN = "write it again with numpy.save or numpy.savez, plain floating-point arrays only"
 
 
@@ -62,7 +64,7 @@ def read_npy(path: Path) -> Tensor:
         header = _header(file, path.name, size)
         if len(header.shape) != 2 or 0 in header.shape:
             raise _bad(path.name, f"has shape {list(header.shape)}, expected [rows, d]")
-        if not header.dtype.startswith("float"):
+        if not header.dtype.startswith(("float", "bfloat16")):
             raise _bad(path.name, f"holds {header.dtype}, not floating point")
         file.seek(0)
         values = _read(file)
@@ -83,6 +85,9 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
 
 def _read(file: IO[bytes]) -> Tensor:
     values = npy.read_array(file, allow_pickle=False)
+    if values.dtype == _BFLOAT16:
+        bits = np.ascontiguousarray(values).view("<i2").astype(np.int16, copy=False)
+        return torch.from_numpy(bits).view(torch.bfloat16)  # pyright: ignore[reportUnknownMemberType] - as below
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     return torch.from_numpy(np.ascontiguousarray(native).reshape(values.shape))  # pyright: ignore[reportUnknownMemberType] - torch leaves the argument untyped
 
@@ -91,7 +96,7 @@ def _header(file: IO[bytes], name: str, size: int) -> Header:
     """Read a header; what follows it must be exactly as long as it says."""
     try:
         length = _header_length(file, name)
-        shape, dtype = _parse(file, length)
+        shape, dtype, descr = _parse(file, length)
     except _MALFORMED as error:
         raise _bad(name, f"has no numpy header: {error}") from error
     if dtype.hasobject:
@@ -101,7 +106,8 @@ def _header(file: IO[bytes], name: str, size: int) -> Header:
         count *= axis
     if file.tell() + count * dtype.itemsize != size:
         raise _bad(name, f"says {list(shape)} of {dtype}, but has {size} bytes in all")
-    return Header(dtype.name, shape)
+    # So numpy.save writes an array of ml_dtypes' bfloat16, which numpy does not know.
+    return Header("bfloat16" if descr == "<V2" else dtype.name, shape)
 
 
 def _header_length(file: IO[bytes], name: str) -> int:
@@ -113,12 +119,12 @@ def _header_length(file: IO[bytes], name: str) -> int:
     return length
 
 
-def _parse(file: IO[bytes], length: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _parse(file: IO[bytes], length: int) -> tuple[tuple[int, ...], np.dtype[Any], object]:
     fields = ast.literal_eval(file.read(length).decode("latin1"))
     shape = tuple(int(axis) for axis in fields["shape"])
     if any(axis < 0 for axis in shape):
         raise ValueError("a negative length")
-    return shape, np.dtype(fields["descr"])
+    return shape, np.dtype(fields["descr"]), fields["descr"]
 
 
 def _bad(name: str, what: str) -> FormatError:

@@ -251,3 +251,12 @@ def test_byte_orders_and_widths_are_read(tmp_path: Path, order: str) -> None:
     np.save(tmp_path / "x.npy", value)
     expected = torch.arange(6, dtype=torch.float64).reshape(2, 3)
     assert torch.equal(read_npy(tmp_path / "x.npy"), expected)
+
+
+def test_references_of_bfloat16_are_read(tmp_path: Path) -> None:
+    expected = torch.arange(6, dtype=torch.float64).reshape(2, 3)
+    bits = expected.bfloat16().view(torch.int16).numpy()
+    np.save(tmp_path / "x.npy", np.asfortranarray(bits))
+    data = (tmp_path / "x.npy").read_bytes().replace(b"'<i2'", b"'<V2'")
+    (tmp_path / "x.npy").write_bytes(data)  # as numpy.save writes ml_dtypes' bfloat16
+    assert torch.equal(read_npy(tmp_path / "x.npy"), expected)
