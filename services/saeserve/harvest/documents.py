@@ -14,6 +14,7 @@ from saeserve.core.specs.jobs import TextSpec
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """Documents are held in memory whole; a larger file is meant as lines or as several files."""
+Message = dict[str, object]
 Resolve = Callable[[str], Path]
 
 
@@ -23,6 +24,8 @@ class Document:
 
     origin: str
     text: str
+    messages: tuple[Message, ...] = ()
+    """Of a conversation, whose `text` is their JSON."""
 
     @property
     def sha256(self) -> str:
@@ -73,8 +76,12 @@ def _documents(origin: str, path: Path, spec: TextSpec) -> Iterator[Document]:
     for number, line in _lines(origin, path):
         found = True
         where = f"{origin}#{number}"
-        text = line if spec.format == "lines" else _field(where, line, spec.field)
-        yield Document(where, text)
+        if spec.format == "chat":
+            yield _conversation(where, line, spec.field)
+        else:
+            yield Document(
+                where, line if spec.format == "lines" else _field(where, line, spec.field)
+            )
     if not found:
         raise _empty(origin)
 
@@ -97,14 +104,31 @@ def _lines(origin: str, path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def _field(where: str, line: str, field: str) -> str:
+def _value(where: str, line: str, field: str) -> object:
     try:
         record: object = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{where} is not JSON: {error}", remedy="correct or remove the line"
         ) from None
-    text = cast("dict[str, object]", record).get(field) if isinstance(record, dict) else None
+    return cast("dict[str, object]", record).get(field) if isinstance(record, dict) else None
+
+
+def _conversation(where: str, line: str, field: str) -> Document:
+    value = _value(where, line, field)
+    messages = cast("list[object]", value) if isinstance(value, list) else []
+    if not messages or not all(isinstance(message, dict) for message in messages):
+        raise DataError(
+            f"{where} has no list of messages in field {field!r}",
+            remedy="name the field that holds the messages, or correct the line",
+        )
+    text = json.dumps(messages, ensure_ascii=False)
+    _check_encodable(where, text)
+    return Document(where, text, tuple(cast("list[Message]", messages)))
+
+
+def _field(where: str, line: str, field: str) -> str:
+    text = _value(where, line, field)
     if not isinstance(text, str):
         raise DataError(
             f"{where} has no text in field {field!r}",

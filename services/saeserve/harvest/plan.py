@@ -104,7 +104,7 @@ def tokenized(
     """Documents and their token ids; the last is cut where max_tokens is reached (0: never)."""
     left = spec.max_tokens or None
     for document in read_documents(spec.texts, resolve):
-        ids = tokenization.tokenizer.ids(document.text)[:left]
+        ids = tokenization.ids(document)[:left]
         yield document, ids
         if left is not None:
             left -= len(ids)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saeserve.harvest.documents import Document
 from saeserve.harvest.tokenizer import Tokenizer, Tokens
 
 PAD = -1
@@ -43,6 +44,12 @@ class Tokenization:
     context_length: int
     bos_token_id: int | None
     """Put before every sequence; None for nothing."""
+
+    def ids(self, document: Document) -> Tokens:
+        """The tokens of a document: its text, or a conversation in the chat template."""
+        if document.messages:
+            return self.tokenizer.conversation(document.messages, self.bos_token_id)
+        return self.tokenizer.ids(document.text)
 
     def sequences(self, document: int, first_index: int, ids: Tokens) -> Iterator[TokenSequence]:
         """Pieces of context_length tokens, BOS included; the last one may be shorter."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from saeserve.core.errors import SpecError
@@ -26,6 +27,23 @@ class Tokenizer:
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )
         return np.asarray(encoded["input_ids"], dtype=np.int32)
+
+    def conversation(self, messages: Sequence[Mapping[str, object]], bos: int | None) -> Tokens:
+        """The messages in the tokenizer's chat template; without the template's own `bos` in
+        front, which is put before every sequence.
+
+        Raises SpecError where there is no template or it does not take these messages.
+        """
+        try:
+            ids = self._inner.apply_chat_template(list(messages), return_dict=False)
+        except (ValueError, TypeError, KeyError, TemplateError) as error:
+            raise SpecError(
+                "harvest.texts.format",
+                f"the tokenizer's chat template does not take the messages: {error}",
+                remedy="use a model with a chat template and its roles, or format = jsonl",
+            ) from error
+        tokens = np.asarray(ids, dtype=np.int32)
+        return tokens[1:] if bos is not None and len(tokens) and tokens[0] == bos else tokens
 
     def text(self, tokens: Sequence[int]) -> str:
         """The tokens' text, special tokens by name."""

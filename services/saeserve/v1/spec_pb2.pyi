@@ -1191,9 +1191,12 @@ class TextSpec(_message.Message):
     path: _builtins.str
     """root:relative path of a file, or of a folder whose files are read in name order."""
     format: _builtins.str
-    """"text" (a file is a document), "lines" (a line is a document) or "jsonl"."""
+    """"text" (a file is a document), "lines" (a line is a document), "jsonl", or "chat": JSON lines whose
+    field holds a list of messages ({"role", "content"}), put into the tokenizer's own chat template;
+    the template's special tokens become rows as all others do.
+    """
     field: _builtins.str
-    """Field that holds the text when the format is "jsonl"."""
+    """Field that holds the text when the format is "jsonl", and the messages when it is "chat"."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ class TextSpec(Spec):
     """One text file or folder; `path` is root:relative."""
 
     path: str
-    format: Literal["text", "lines", "jsonl"] = "text"
+    format: Literal["text", "lines", "jsonl", "chat"] = "text"
     field: str = "text"
 
 
