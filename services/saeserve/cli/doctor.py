@@ -45,11 +45,11 @@ def doctor(as_json: Json = False) -> None:
     else:
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         print_table(
-            ("", "subject", "found", "what to do"),
+            ("subject", "verdict", "found", "what to do"),
             (
                 (
-                    styled(colours[finding.verdict], finding.verdict),
                     finding.subject,
+                    styled(colours[finding.verdict], finding.verdict),
                     finding.detail,
                     finding.remedy,
                 )

@@ -56,4 +56,4 @@ class Lines(Screen):
         if left:
             words.append(f"{duration(left)} left")
         words.append(metrics_text(shown(event)))
-        errors.print("  ".join(words), soft_wrap=True, highlight=False)
+        errors.print("  ".join(words).rstrip(), soft_wrap=True, highlight=False)

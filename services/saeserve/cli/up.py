@@ -34,7 +34,7 @@ def up() -> None:
 
 
 def _say(name: str, facts: str) -> None:
-    console.print(styled("green", "●"), styled("bold", f"{name:<10}", f" {facts}"))
+    console.print(styled("green", "●"), styled("bold", f"{name:<10}", f" {facts}"), soft_wrap=True)
 
 
 def _stop_on_signals() -> threading.Event:
