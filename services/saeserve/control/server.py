@@ -32,6 +32,7 @@ from saeserve.platform.errors import Unavailable
 from saeserve.platform.grpc_server import GrpcServer, Service, server_tls
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
+from saeserve.platform.readiness import kept_up_to_date
 from saeserve.platform.redis import connect
 from saeserve.platform.store import ArtifactStore
 
@@ -88,6 +89,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         stack.push_async_callback(server.stop)
         await server.start()
         await asyncio.to_thread(_admit, parts.gate)
+        await stack.enter_async_context(kept_up_to_date(server, [parts.gate.admit]))
         housekeeper = _housekeeper(settings, parts)
         stack.callback(housekeeper.close)
         loop = _reconcile_loop(settings, parts, ControlMetrics(metrics.registry), housekeeper)

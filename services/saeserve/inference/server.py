@@ -22,6 +22,7 @@ from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.grpc_server import GrpcServer, server_tls
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
+from saeserve.platform.readiness import kept_up_to_date
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import StoreProof
 from saeserve.registry.models import ModelRegistry
@@ -46,7 +47,10 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
     metrics = Metrics("inference")
     figures = InferenceMetrics(metrics.registry)
     async with AsyncExitStack() as stack:
-        cache = _cache(settings, device, figures)
+        store = ArtifactStore(settings.store)
+        proof = StoreProof(settings.store)
+        store.guard(proof)
+        cache = _cache(store, settings, device, figures)
         stack.push_async_callback(cache.close)
         batcher = _batcher(settings, figures)
         stack.push_async_callback(batcher.close)
@@ -69,14 +73,16 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
         )
         stack.callback(endpoint.close)
         await server.start()
+        await stack.enter_async_context(kept_up_to_date(server, [proof]))
         yield Running(server, endpoint, device)
 
 
 def _cache(
-    settings: InferenceSettings, device: torch.device, figures: InferenceMetrics
+    store: ArtifactStore,
+    settings: InferenceSettings,
+    device: torch.device,
+    figures: InferenceMetrics,
 ) -> ModelCache[InferenceModel]:
-    store = ArtifactStore(settings.store)
-    store.guard(StoreProof(settings.store))
     registry: Registry = ModelRegistry(store)
     budget = settings.inference_model_cache_bytes
     return ModelCache(registry, partial(_load, device), budget, figures)

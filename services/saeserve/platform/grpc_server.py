@@ -111,13 +111,18 @@ class GrpcServer:
         self._bind()
         await self._server.start()
         self._heed_signals()
-        for name in self._names():
-            await self.set_serving(name, True)
+        await self.set_serving("", True)
+        await self.set_ready(True)
 
     async def set_serving(self, name: str, serving: bool) -> None:
         """Set the health of the service `name`; "" is the server as a whole."""
         status = health_pb2.HealthCheckResponse
         await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def set_ready(self, ready: bool) -> None:
+        """Set the health of all services by name; that of the server as a whole stays."""
+        for service in self._services:
+            await self.set_serving(service.name, ready)
 
     async def run_until_stopped(self) -> None:
         """Serve until SIGTERM, SIGINT or `request_stop`, then stop in order."""
@@ -144,9 +149,6 @@ class GrpcServer:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.request_stop)
                 self._heeded.append(number)
-
-    def _names(self) -> list[str]:
-        return ["", *(service.name for service in self._services)]
 
     def _add_services(self) -> None:
         for service in self._services:

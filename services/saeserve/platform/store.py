@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from saeserve.core.durable import held, is_temporary, make_folders, sync, temporary_name
 from saeserve.platform.errors import InvalidInput, Overloaded, Unavailable
+from saeserve.platform.store_links import check_links
 
 _RESERVED_PART, _MOST_RESERVED_BYTES = 20, 16 << 30
 _LOOK_AGAIN_S = 60.0
@@ -140,12 +141,16 @@ class ArtifactStore:
             )
 
     def check(self) -> None:
-        """Create the root and see that it can be written. Raises Unavailable when not."""
+        """Create the root and see that it can be written and has hard links, by which everything
+        is committed. Raises Unavailable (STORE_UNAVAILABLE, STORE_WITHOUT_LINKS) when not."""
         try:
             make_folders(self.root)
             probe = self.root / temporary_name("probe")
             probe.write_bytes(b"")
-            probe.unlink()
+            try:
+                check_links(probe)
+            finally:
+                probe.unlink()
         except OSError as error:
             raise Unavailable(
                 f"the artifact store {self.root} cannot be written: {error.strerror}",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,10 +18,11 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from tests.fakes.echo_service import ECHO, NAME
 
-from saeserve.platform.errors import StartupError
+from saeserve.platform.errors import StartupError, Unavailable
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, GrpcServer
 from saeserve.platform.messages import USUAL_BYTES
 from saeserve.platform.metrics import Metrics
+from saeserve.platform.readiness import kept_up_to_date
 
 T = TypeVar("T")
 Scenario = Callable[[GrpcServer, grpc.aio.Channel], Awaitable[T]]
@@ -62,6 +64,29 @@ def test_health_of_the_server_and_of_each_service() -> None:
         return [*before, await health(channel, ""), await health(channel, NAME)]
 
     assert run(scenario) == [SERVING, SERVING, SERVING, NOT_SERVING]
+
+
+def test_services_are_not_ready_while_something_they_need_is_missing() -> None:
+    missing = threading.Event()
+
+    def need() -> None:
+        if missing.is_set():
+            raise Unavailable("the volume is gone", reason="STORE_UNAVAILABLE", remedy="mount it")
+
+    async def until(channel: grpc.aio.Channel, status: int) -> None:
+        while await health(channel, NAME) != status:
+            await asyncio.sleep(0.01)
+
+    async def scenario(server: GrpcServer, channel: grpc.aio.Channel) -> int:
+        async with asyncio.timeout(30), kept_up_to_date(server, [need], every_s=0.01):
+            missing.set()
+            await until(channel, NOT_SERVING)
+            alive = await health(channel, "")
+            missing.clear()
+            await until(channel, SERVING)
+            return alive
+
+    assert run(scenario) == SERVING
 
 
 def test_reflection_lists_the_services() -> None:

@@ -112,3 +112,16 @@ def test_check_makes_the_root_or_says_what_to_set(store: ArtifactStore, tmp_path
     with pytest.raises(Unavailable, match="cannot be written") as caught:
         ArtifactStore(tmp_path / "file").check()
     assert "SAESERVE_STORE" in caught.value.remedy
+
+
+def test_a_file_system_without_hard_links_is_refused_by_name(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(Unavailable, match="no hard links") as caught:
+        store.check()
+    assert caught.value.reason == "STORE_WITHOUT_LINKS"
+    assert os.listdir(store.root) == []

@@ -1,0 +1,24 @@
+"""Whether a file system has hard links: every commit of the store is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from saeserve.core.durable import temporary_name
+from saeserve.platform.errors import Unavailable
+
+
+def check_links(probe: Path) -> None:
+    """Link the file `probe` once, for a moment. Raises Unavailable (STORE_WITHOUT_LINKS)."""
+    linked = probe.with_name(temporary_name("link"))
+    try:
+        os.link(probe, linked)
+    except OSError as error:
+        raise Unavailable(
+            f"the file system of the artifact store {probe.parent} has no hard links, by which "
+            f"jobs, checkpoints and models are committed: {error.strerror}",
+            reason="STORE_WITHOUT_LINKS",
+            remedy="use a local file system or NFS; SMB and mounted object stores lack them",
+        ) from error
+    linked.unlink()
