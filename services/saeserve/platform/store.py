@@ -148,7 +148,7 @@ class ArtifactStore:
             probe = self.root / temporary_name("probe")
             probe.write_bytes(b"")
             try:
-                check_links(probe)
+                check_links(probe, self.root / temporary_name("link"))
             finally:
                 probe.unlink()
         except OSError as error:

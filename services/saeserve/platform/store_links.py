@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from saeserve.core.durable import temporary_name
 from saeserve.platform.errors import Unavailable
 
 
-def check_links(probe: Path) -> None:
-    """Link the file `probe` once, for a moment. Raises Unavailable (STORE_WITHOUT_LINKS)."""
-    linked = probe.with_name(temporary_name("link"))
+def check_links(probe: Path, linked: Path) -> None:
+    """Link the file `probe` to `linked` once, for a moment. Raises Unavailable
+    (STORE_WITHOUT_LINKS)."""
     try:
         os.link(probe, linked)
     except OSError as error:
