@@ -234,6 +234,18 @@ def test_what_the_index_was_told_is_known(index: JobIndex) -> None:
     assert index.told("j-1") == {1: 1, 2: 4}
 
 
+def test_what_the_worker_wrote_is_numbered_beside_what_the_job_wrote(index: JobIndex) -> None:
+    index.put(record(), [event(0), event(-2), event(1)])
+    assert not index.append("j-1", event(-2))
+    assert index.append("j-1", event(-3))
+    assert not index.append("j-1", event(-3))
+    assert index.append("j-1", event(2), after=1)
+    assert index.append("j-1", event(-2, epoch=2))
+    assert index.told("j-1") == {1: 2}
+    kept = [e.event.op for e in index.events("j-1", 0, 10) if e.event.type == "metrics"]
+    assert kept == [0, -2, 1, -3, 2, -2]
+
+
 def test_an_event_whose_predecessor_was_lost_is_refused(index: JobIndex) -> None:
     index.put(record())
     assert index.append("j-1", event(0))

@@ -82,6 +82,23 @@ def stubborn() -> int:
     return FINISHED
 
 
+def stand_still() -> int:
+    """Report, then stop as a process does that is suspended."""
+    report(1, 0)
+    report(2, 1)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return FINISHED
+
+
+def slow() -> int:
+    """Report nothing for long, but give signs of life."""
+    report(1, 0)
+    for _ in range(20):
+        time.sleep(0.1)
+        os.utime(FOLDER / "events.jsonl")
+    return finish()
+
+
 def crash() -> int:
     """Die as a segmentation fault does."""
     report(4, 0)
@@ -97,6 +114,8 @@ PARTS = {
     "wait-for-go": lambda: wait(JOB / "go"),
     "stubborn": stubborn,
     "crash": crash,
+    "stand-still": stand_still,
+    "slow": slow,
     "fenced": lambda: FENCED,
     "unfit": lambda: UNFIT,
     "full": lambda: DISK_FULL,

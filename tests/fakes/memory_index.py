@@ -44,6 +44,7 @@ class _Entry:
     stream_ends: float = math.inf
     stream: list[NumberedEvent] = field(default_factory=list[NumberedEvent])
     highest_op: dict[int, int] = field(default_factory=dict[int, int])
+    lowest_op: dict[int, int] = field(default_factory=dict[int, int])
 
     def holds(self, lease: Lease) -> bool:
         record = self.record
@@ -93,8 +94,9 @@ class MemoryIndex:
             entry = self._entries[job]
             del entry.stream[-count:]
             entry.last_sequence -= count
-            kept = [each.event for each in entry.stream if each.event.op >= 0]
-            entry.highest_op = {event.epoch: event.op for event in kept}
+            entry.highest_op, entry.lowest_op = {}, {}
+            for each in entry.stream:
+                self._mark(entry, each.event)
 
     def drop_events(self, job: str) -> None:
         """Lose the job's events to their age."""
@@ -119,7 +121,7 @@ class MemoryIndex:
             kept = history[-self._stream_length :]
             entry.last_sequence = left_out + len(history) - len(kept)
             for event in kept:
-                entry.highest_op[event.epoch] = event.op
+                self._mark(entry, event)
                 self._number(entry, event)
             if leased:
                 self._renew(entry, lease_ttl_s)
@@ -288,13 +290,24 @@ class MemoryIndex:
     def append(self, job: str, event: Event, after: int = -1) -> bool:
         with self._reached():
             entry = self._entries.get(job)
-            if entry is None or event.op <= entry.highest_op.get(event.epoch, -1):
+            if entry is None:
+                return False
+            if event.by_worker:
+                return self._append_of_worker(entry, event)
+            if event.op <= entry.highest_op.get(event.epoch, -1):
                 return False
             if entry.highest_op.get(event.epoch, -1) < after:
                 raise EventsMissing(job, event.epoch, after)
             entry.highest_op[event.epoch] = event.op
             self._number(entry, event)
             return True
+
+    def _append_of_worker(self, entry: _Entry, event: Event) -> bool:
+        if event.op >= entry.lowest_op.get(event.epoch, -1):
+            return False
+        entry.lowest_op[event.epoch] = event.op
+        self._number(entry, event)
+        return True
 
     def told(self, job: str) -> dict[int, int]:
         with self._reached():
@@ -444,6 +457,11 @@ class MemoryIndex:
         changes["revision"] = entry.record.revision + 1
         self._change(entry, **changes)
         self._note(entry)
+
+    def _mark(self, entry: _Entry, event: Event) -> None:
+        if event.op != -1:
+            known = entry.lowest_op if event.by_worker else entry.highest_op
+            known[event.epoch] = event.op
 
     def _renew(self, entry: _Entry, ttl_s: float) -> None:
         entry.lease_ttl_s = ttl_s

@@ -29,6 +29,8 @@ class Progress:
     metrics: Mapping[str, float]
     members: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Any])
     """Of a sweep: the latest metrics of each member, by the name of its model."""
+    still_seconds: float = 0.0
+    """Once nothing has moved for too long: for how long."""
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -164,6 +166,7 @@ def _progress(progress: job_pb2.Progress) -> Progress:
         progress.units_per_second,
         dict(progress.metrics),
         {each.member: dict(each.metrics) for each in progress.members},
+        progress.still_seconds,
     )
 
 

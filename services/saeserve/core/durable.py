@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Generator
 from pathlib import Path
 
+from saeserve.core.moving import moved
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 """What file systems without locks answer; EBADF is NFS's for a lock on a folder."""
 
@@ -40,6 +42,7 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+    moved()
 
 
 def make_folders(path: Path) -> None:

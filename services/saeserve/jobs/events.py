@@ -1,7 +1,12 @@
-"""`events.jsonl`: what happened in an attempt, one line an event, before anybody else knows."""
+"""What happened in an attempt, one line an event, before anybody else knows.
+
+The job process writes `events.jsonl`. What its worker has to say of it stands in a file of its own,
+`worker.jsonl`, so that neither has to wait for the other, which may stand still.
+"""
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import time
@@ -18,16 +23,28 @@ from saeserve.jobs.record import Event
 
 _log = logging.getLogger("saeserve.jobs.events")
 
+EVENTS, WORKER_EVENTS = "events.jsonl", "worker.jsonl"
+"""Files in the attempt's folder."""
+
 
 class EventLog:
-    """The log of one attempt, appended by the job process. Ops count from 0."""
+    """The log of one attempt, appended by its job process or its worker; for their ops see
+    `Event`."""
 
-    def __init__(self, path: Path, epoch: int, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        epoch: int,
+        *,
+        by_worker: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Open or create `path`; a torn last line of an earlier process is cut off."""
         self._epoch = epoch
         self._clock = clock
         make_folders(path.parent)
-        self._next_op = _mend(path)
+        written = _mend(path)
+        self._next_op, self._direction = (-2 - written, -1) if by_worker else (written, 1)
         # Unbuffered: what does not fit must not wait for `close`.
         self._file = FileIO(path, "ab")
         self._end = self._file.seek(0, os.SEEK_END)
@@ -46,7 +63,7 @@ class EventLog:
             data=data or {},
         )
         self._write(event.model_dump_json().encode() + b"\n")
-        self._next_op += 1
+        self._next_op += self._direction
         return event
 
     def _write(self, line: bytes) -> None:
@@ -58,6 +75,10 @@ class EventLog:
             self._file.truncate(self._end)
             raise
         self._end += len(line)
+
+    def touch(self) -> None:
+        """Change the file's time alone, which is a sign of life. Raises OSError."""
+        os.utime(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -106,6 +127,13 @@ def tail(path: Path, from_op: int = 0) -> list[Event]:
     return [event for event in EventTail(path).read() if event.op >= from_op]
 
 
+def merged(folder: Path) -> list[Event]:
+    """All events of the attempt in `folder`, those of its job process and of its worker each in
+    their order, and together in that of time."""
+    logs = (EventTail(folder / name).read() for name in (EVENTS, WORKER_EVENTS))
+    return list(heapq.merge(*logs, key=lambda event: event.time))
+
+
 def _parse(path: Path, line: bytes) -> Event | None:
     """The event of a line; one that a power loss damaged is told and passed over."""
     try:
@@ -116,11 +144,12 @@ def _parse(path: Path, line: bytes) -> Event | None:
 
 
 def _mend(path: Path) -> int:
-    """Cut a torn last line off; the op after the last whole line."""
+    """Cut a torn last line off; how many ops the whole lines have taken."""
     if not path.exists():
         return 0
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         os.truncate(path, whole)
-    return max((event.op + 1 for event in EventTail(path).read()), default=0)
+    ops = (-1 - event.op if event.by_worker else event.op + 1 for event in EventTail(path).read())
+    return max(ops, default=0)

@@ -7,7 +7,7 @@ Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown
 from __future__ import annotations
 
 from saeserve.jobs import attempts, checkpoints, claims, documents, fence, layout
-from saeserve.jobs.events import tail
+from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged
 from saeserve.jobs.record import (
     Claim,
     Event,
@@ -99,14 +99,14 @@ class Ledger:
 
     def events(self, job: str) -> list[Event]:
         """All events that the attempts of a job wrote, attempt by attempt."""
-        folders = [self.attempt_key(job, epoch) for epoch in attempts.epochs(self.store, job)]
-        logs = [self.store.path(f"{folder}/events.jsonl") for folder in folders]
-        return [event for log in logs for event in tail(log)]
+        folders = (self.attempt_key(job, epoch) for epoch in attempts.epochs(self.store, job))
+        return [event for folder in folders for event in merged(self.store.path(folder))]
 
     def event_count(self, job: str) -> int:
         """How many events `events` would read; opens the files, but parses nothing."""
         folders = [self.attempt_key(job, epoch) for epoch in attempts.epochs(self.store, job)]
-        logs = [self.store.read(f"{folder}/events.jsonl") for folder in folders]
+        files = [f"{folder}/{name}" for folder in folders for name in (EVENTS, WORKER_EVENTS)]
+        logs = [self.store.read(file) for file in files]
         return sum(log.count(b"\n") for log in logs if log is not None)
 
     def checkpoint_sink(self, lease: Lease) -> StoreCheckpointSink:

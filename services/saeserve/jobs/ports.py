@@ -137,7 +137,8 @@ class JobIndex(Protocol):
 
     def append(self, job: str, event: Event, after: int = -1) -> bool:
         """Number an event into the job's stream; False when (epoch, op) or a later op of the
-        epoch is there already, or the job is unknown (the rebuild reads `events.jsonl`).
+        epoch is there already, or the job is unknown (the rebuild reads the store). Of what the
+        worker wrote, whose ops count downwards, a lower one is the later.
 
         `after` is the op that this epoch's events were handed over to before. Raises
         EventsMissing when the index has lost it: then all events must come again.
@@ -145,7 +146,7 @@ class JobIndex(Protocol):
         ...
 
     def told(self, job: str) -> dict[int, int]:
-        """Highest op here of each epoch that has any; {} for an unknown job."""
+        """Highest op here of each epoch whose job process wrote any; {} for an unknown job."""
         ...
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:

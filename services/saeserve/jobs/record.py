@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from saeserve.jobs.states import JobState
+from saeserve.jobs.states import LEASED, JobState
 
 JOB_FORMAT = 1
+STALLING = "STALLING"
+"""Code of the warning that nothing moves in a job any more."""
 
 
 class Value(BaseModel):
@@ -134,6 +136,8 @@ class Progress(Value):
     metrics: dict[str, float] = Field(default_factory=dict)
     members: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Of a sweep: the latest metrics of each member, by name; `metrics` then has sums only."""
+    still_seconds: float = 0.0
+    """Once nothing has moved for too long: for how long."""
 
 
 class JobRecord(Value):
@@ -166,8 +170,11 @@ class JobRecord(Value):
 
     @property
     def warnings(self) -> tuple[JobWarning, ...]:
-        """Those of the submission and of the outputs, each once."""
+        """Those of the submission and of the outputs, each once, and that it stands still now."""
         first: dict[tuple[str, str], JobWarning] = {}
+        if self.state in LEASED and self.progress.still_seconds:
+            message = f"nothing has moved for {self.progress.still_seconds:.0f} s"
+            first[STALLING, ""] = JobWarning(code=STALLING, message=message)
         for source in (self.submission, *self.outputs):
             for warning in source.warnings:
                 first.setdefault((warning.code, warning.member), warning)
@@ -212,10 +219,11 @@ class Beat(StrEnum):
 
 
 class Event(Value):
-    """One event: a line of `attempts/<epoch>/events.jsonl`, and an entry of the index's stream.
+    """One event: a line in an attempt's folder, and an entry of the index's stream.
 
-    `op` numbers the events of an attempt from 0; (epoch, op) makes appending idempotent. Events
-    that the index itself adds when it moves a job (`state_changed`) carry op -1.
+    `op` numbers what the job process writes (`events.jsonl`) from 0 upwards, and what its worker
+    writes beside it (`worker.jsonl`) from -2 downwards; (epoch, op) makes appending idempotent.
+    Events that the index itself adds when it moves a job (`state_changed`) carry op -1.
     """
 
     epoch: int
@@ -225,6 +233,11 @@ class Event(Value):
     type: str
     """state_changed, attempt_started, metrics, checkpoint, warning or log."""
     data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def by_worker(self) -> bool:
+        """Whether the worker wrote it, not the job process."""
+        return self.op < -1
 
 
 class NumberedEvent(Value):

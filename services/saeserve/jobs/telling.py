@@ -23,5 +23,5 @@ def add_missing(index: JobIndex, job: str, events: Iterable[Event]) -> None:
     """Append those of a job's `events`, in their order, that the index has not."""
     told = index.told(job)
     for event in events:
-        if event.op > told.get(event.epoch, -1):
+        if event.by_worker or event.op > told.get(event.epoch, -1):
             index.append(job, event)

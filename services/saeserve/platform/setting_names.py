@@ -44,6 +44,8 @@ FIELDS = frozenset(
         "retry_seconds",
         "roots",
         "run",
+        "stall_factor",
+        "stall_minimum_seconds",
         "standby",
         "stop_grace_seconds",
         "store",

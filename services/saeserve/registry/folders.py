@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saeserve.core.durable import held, make_folders, sync, temporary_beside
+from saeserve.core.moving import moved
 from saeserve.platform.store import disk_full
 
 _BLOCK = 1 << 20
@@ -63,6 +64,7 @@ def copy_synced(source: Path, target: Path) -> FileDigest:
             writer.write(block)
             digest.update(block)
             size += len(block)
+            moved()
         writer.flush()
         os.fsync(writer.fileno())
     return FileDigest(size, digest.hexdigest())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from saeserve.core.moving import moved
 from saeserve.registry.stored import damaged
 from saeserve.registry.version import MANIFEST, read_manifest
 
 _KEY_PARTS = 4
+_BLOCK = 1 << 20
 
 
 def verified(folder: Path) -> Path:
@@ -27,5 +29,9 @@ def verified(folder: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            moved()
+    return digest.hexdigest()

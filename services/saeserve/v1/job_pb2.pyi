@@ -353,11 +353,16 @@ class Progress(_message.Message):
     UNITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    STILL_SECONDS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     total_steps: _builtins.int
     unit: _builtins.str
     """Unit of step: "steps", "tokens", "rows"."""
     units_per_second: _builtins.float
+    still_seconds: _builtins.float
+    """Once no step, row, file or checkpoint has moved for too long: for how long. The job then has
+    the warning STALLING; twice as long ends the attempt with the error STALLED.
+    """
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Latest value of each metric."""
@@ -375,10 +380,11 @@ class Progress(_message.Message):
         units_per_second: _builtins.float = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         members: _abc.Iterable[Global___MemberProgress] | None = ...,
+        still_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "metrics", b"metrics", "step", b"step", "total_steps", b"total_steps", "unit", b"unit", "units_per_second", b"units_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "metrics", b"metrics", "step", b"step", "still_seconds", b"still_seconds", "total_steps", b"total_steps", "unit", b"unit", "units_per_second", b"units_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from saeserve.jobs.errors import EventsMissing
-from saeserve.jobs.events import EventTail
+from saeserve.jobs.events import WORKER_EVENTS, EventTail
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import Event, Progress, Submission
 from saeserve.worker.metrics import WorkerMetrics
+from saeserve.worker.pace import Pace
 from saeserve.worker.report import MEMBER_DIVERGED
 
 _log = logging.getLogger("saeserve.worker.events")
@@ -22,7 +23,8 @@ _SUMMED = ("tokens", "tokens_per_second")
 
 
 class EventRelay:
-    """Reads `events.jsonl` as it grows. What the index could not take waits, in order.
+    """Reads the attempt's events as they are written, by its job process and by this worker. What
+    the index could not take waits, in order.
 
     Lease keeper and supervisor share it.
     """
@@ -36,22 +38,40 @@ class EventRelay:
         metrics: WorkerMetrics,
         earlier: Callable[[], Iterable[Event]] = tuple,
     ) -> None:
-        """`earlier` gives earlier attempts' events, which go first: their worker may have died
-        before the index had them, and the index takes none twice."""
-        self._path, self._job, self._kind = path, job.id, job.kind
+        """`path` is what the job process writes to, and beside it this worker; `earlier` gives
+        earlier attempts' events, which go first: their worker may have died before the index had
+        them, and the index takes none twice."""
+        self.folder = path.parent
+        """The attempt's."""
+        self._paths = (path, path.with_name(WORKER_EVENTS))
+        self._job, self._kind = job.id, job.kind
         self._resume_step = resume_step
         self._index = index
         self._metrics = metrics
-        self._tail = EventTail(path)
+        self._tails = self._open()
         self._earlier = earlier
         self._waiting: deque[Event] = deque(earlier())
         self._handed: dict[int, int] = {}
         self._values: dict[str, Mapping[str, float]] = {}
-        self._seen = -1
+        self._seen, self._seen_of_worker = -1, -1
         self._lock = threading.Lock()
         self._rewound = threading.Event()
-        self.progress: Progress | None = None
-        """How far the attempt is, by its latest metrics event."""
+        self._progress: Progress | None = None
+        self._began = False
+        self._still_s = 0.0
+        self.pace = Pace()
+        """How often the job reports."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the attempt is, by its latest metrics event, and whether it stands still."""
+        known = self._progress
+        return known and known.model_copy(update={"still_seconds": self._still_s})
+
+    def note_still(self, seconds: float) -> None:
+        """Nothing has moved for so long; 0: something has."""
+        self._still_s = seconds
+        self._progress = self._progress or Progress(step=self._resume_step)
 
     def forward(self) -> None:
         """Take in what is new and hand it to the index, as far as that answers."""
@@ -68,17 +88,28 @@ class EventRelay:
         self._rewound.set()
 
     def _begin_again(self) -> None:
-        self._tail = EventTail(self._path)
+        self._tails = self._open()
         self._handed.clear()
         self._waiting = deque(self._earlier())
         self._take_in()
 
+    def _open(self) -> tuple[EventTail, ...]:
+        return tuple(EventTail(path) for path in self._paths)
+
     def _take_in(self) -> None:
-        for event in self._tail.read():
-            self._waiting.append(event)
-            if event.op > self._seen:
-                self._seen = event.op
-                self._observe(event)
+        for tail in self._tails:
+            for event in tail.read():
+                self._waiting.append(event)
+                if self._new(event):
+                    self._observe(event)
+
+    def _new(self, event: Event) -> bool:
+        """Whether it was not read before the index lost its data."""
+        if event.by_worker:
+            self._seen_of_worker, before = min(self._seen_of_worker, event.op), self._seen_of_worker
+            return event.op < before
+        self._seen, before = max(self._seen, event.op), self._seen
+        return event.op > before
 
     def _hand_over(self) -> None:
         try:
@@ -92,6 +123,9 @@ class EventRelay:
             self._begin_again()
 
     def _append(self, event: Event) -> None:
+        if event.by_worker:
+            self._index.append(self._job, event)
+            return
         self._index.append(self._job, event, self._handed.get(event.epoch, -1))
         self._handed[event.epoch] = event.op
 
@@ -104,12 +138,14 @@ class EventRelay:
                 self._metrics.lost_member(event)
         if event.type != "metrics":
             return
-        if self.progress is None:
+        self.pace.reported(event)
+        if not self._began:
+            self._began = True
             self._metrics.attempt_began(self._kind)
         before = self._values.get(member)
         self._metrics.observe(self._kind, event, before, self._resume_step)
         self._values[member] = cast("Mapping[str, float]", event.data["metrics"])
-        self.progress = _progress(event.step, event.data, self._values)
+        self._progress = _progress(event.step, event.data, self._values)
 
 
 def _progress(

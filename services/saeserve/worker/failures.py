@@ -67,6 +67,18 @@ def interrupted(step: int) -> Failure:
     )
 
 
+def stalled(seconds: float, step: int) -> Failure:
+    """The failure of an attempt in which nothing moved any more."""
+    return Failure(
+        code="STALLED",
+        message=f"no step, row, file or checkpoint moved for {seconds:.0f} s",
+        remedy="look at the job's log; where its steps or files take as long as that, raise "
+        "SAESERVE_STALL_MINIMUM_SECONDS of the worker",
+        retryable=True,
+        step=step,
+    )
+
+
 def unsaid(code: int, step: int) -> Failure:
     """The failure of a job process that left none in the store; `code` is its exit code."""
     if code == ExitCode.STOPPED:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from saeserve.core.errors import SaeError
+from saeserve.core.moving import listening
 from saeserve.jobs.errors import Fenced
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
@@ -73,7 +74,8 @@ def run(order: JobOrder, stop: threading.Event) -> ExitCode:
     except Exception as error:
         return _left(Ledger(ArtifactStore(order.store)), order, error, order.claim.resume_step)
     watch = FenceWatch(context.ledger, order.lease, stop.set)
-    with context.report, kept_log(log_path(order)), watch:
+    signs = listening(context.report.moved)
+    with context.report, kept_log(log_path(order)), watch, signs:
         claim, kind = order.claim, context.submission.kind
         _log.info("%s job %s: attempt %d starts", kind, claim.job, claim.epoch)
         code = _ended(context)
@@ -112,16 +114,17 @@ def make_context(order: JobOrder, stop: threading.Event) -> RunContext:
         publication=Publication(store, datasets),
         roots=roots,
         report=Report.open(store, ledger, order.claim),
-        stop=stop.is_set,
+        asked_to_stop=stop.is_set,
     )
 
 
 def _run(context: RunContext) -> ExitCode:
     claim = context.order.claim
+    runner = runner_of(context.submission.kind)
     context.report.attempt_started(claim.resume_step)
     for key in claim.corrupt:
         context.report.warning(claim.resume_step, "CKPT_CORRUPT", f"{key} is damaged; passed over")
-    completed = runner_of(context.submission.kind)(context)
+    completed = runner(context)
     context.check_fence()
     winner = context.ledger.finish(_result(context, completed))
     if winner.epoch != claim.epoch or winner.state is not JobState.SUCCEEDED:
@@ -189,10 +192,15 @@ def _left(ledger: Ledger, order: JobOrder, error: Exception, step: int) -> ExitC
 
 
 def _device_shared() -> bool:
-    """What `devices` says; True in a job that computed on no device."""
+    """What `devices` says; True in a job that computed on no device, and where the memory that ran
+    out is missing for the question as well."""
     if "torch" not in sys.modules:
         return True
-    return importlib.import_module("saeserve.worker.runners.devices").device_shared()
+    try:
+        return importlib.import_module("saeserve.worker.runners.devices").device_shared()
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        _log.warning("it is not known who else uses the device: %s", error)
+        return True
 
 
 if __name__ == "__main__":

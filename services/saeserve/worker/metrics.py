@@ -78,6 +78,11 @@ class WorkerMetrics:
             ["classes", "gpu"],
             registry=registry,
         )
+        self._still = Gauge(
+            "saeserve_worker_still_seconds",
+            "How long nothing has moved in the job that runs; 0 where something does.",
+            registry=registry,
+        )
         self._fenced = Counter(
             "saeserve_fenced", "Attempts stopped because a newer one exists.", registry=registry
         )
@@ -117,6 +122,10 @@ class WorkerMetrics:
     def warned(self, event: Event) -> None:
         """Count a warning event."""
         self._warnings.labels(str(event.data.get("code", ""))).inc()
+
+    def still(self, seconds: float) -> None:
+        """Say how long nothing has moved."""
+        self._still.set(seconds)
 
     def lost_member(self, event: Event) -> None:
         """A member diverged: its figures stand for nothing that trains."""

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from saeserve.jobs.events import EventLog
+from saeserve.jobs.events import EVENTS, EventLog
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Claim
 from saeserve.platform.store import ArtifactStore
 
 _log = logging.getLogger("saeserve.worker.job")
+
+
+SIGN_S = 1.0
+"""Signs of life are given at most this often."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,14 @@ class Report:
         self._log = log
         self._last = (time.monotonic(), 0)
         self._rate = 0.0
+        self._next_sign = 0.0
         self.step = 0
 
     @staticmethod
     def open(store: ArtifactStore, ledger: Ledger, claim: Claim) -> Report:
         """The report of the attempt that `claim` began."""
         folder = store.path(ledger.attempt_key(claim.job, claim.epoch))
-        return Report(EventLog(folder / "events.jsonl", claim.epoch))
+        return Report(EventLog(folder / EVENTS, claim.epoch))
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +94,17 @@ class Report:
         """A sentence for the person who watches."""
         _log.info("step %d: %s", self.step, message)
         self._write("log", self.step, {"message": message})
+
+    def moved(self) -> None:
+        """Some part of the work is done: say so, at most once a second, to the worker."""
+        if time.monotonic() < self._next_sign:
+            return
+        self._next_sign = time.monotonic() + SIGN_S
+        try:
+            self._log.touch()
+        except OSError as error:
+            # What is written next will fail too, and say so; this alone loses nothing.
+            _log.warning("no sign of life could be given: %s", error)
 
     def _write(self, kind: str, step: int, data: Mapping[str, object]) -> None:
         self.step = step

@@ -27,6 +27,14 @@ class WorkerSettings(ServiceSettings):
     """Pause before a failed job goes back to the queue, times its attempts so far; and before a
     worker whose store failed takes jobs again, doubled with each failure up to a minute."""
 
+    stall_minimum_seconds: float = Field(default=600.0, gt=0)
+    """A job in which no step, row, file or checkpoint has moved for this long gets a warning
+    (STALLING), and its attempt ends as STALLED after twice as long."""
+
+    stall_factor: float = Field(default=10.0, gt=0)
+    """The same for this many times the median interval between the job's reports, where that is
+    longer."""
+
     torch_threads: int = Field(default=0, ge=0)
     """Threads of a job; 0 leaves the choice to torch. A resumed job keeps what it began with."""
 

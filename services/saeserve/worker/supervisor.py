@@ -10,35 +10,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
+from saeserve.jobs.events import EVENTS
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
 from saeserve.platform.errors import ServiceError
 from saeserve.platform.store_proof import read_marker
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
-from saeserve.worker.failures import failure_of, unsaid, worker_lost
+from saeserve.worker.failures import failure_of, stalled, unsaid, worker_lost
 from saeserve.worker.lease_keeper import LeaseKeeper, held
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.order import ExitCode, JobOrder, command
 from saeserve.worker.settings import WorkerSettings
 from saeserve.worker.settlement import Ending, Settlement
+from saeserve.worker.stall import StallBounds, StallWatch
 from saeserve.worker.standby import Standby
+from saeserve.worker.watching import POLL_S, Watched, watch
 
 _log = logging.getLogger("saeserve.worker")
-_POLL_S = 0.1
 _DRAIN_MAY_FOLLOW_S = 1.0
 _KEEPS_NOTHING = frozenset({"import_model", "export_model", "evaluate"})
 _NOTHING_KEPT_GRACE_S = 2.0
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What the supervisor saw of an attempt's process."""
-
-    code: int | None
-    """None when the attempt was fenced and its process killed."""
-    asked_to_stop: bool
-    cancelled: bool
-    step: int
 
 
 @dataclass(frozen=True)
@@ -106,8 +97,7 @@ class Supervisor:
 
     def _relay(self, job: Submission, claim: Claim) -> EventRelay:
         ledger, index = self.settlement.ledger, self.settlement.index
-        folder = ledger.attempt_key(claim.job, claim.epoch)
-        path = ledger.store.path(f"{folder}/events.jsonl")
+        path = ledger.store.path(f"{ledger.attempt_key(claim.job, claim.epoch)}/{EVENTS}")
 
         def earlier() -> Iterator[Event]:
             return (event for event in ledger.events(claim.job) if event.epoch < claim.epoch)
@@ -135,16 +125,15 @@ class Supervisor:
 
     def _watch(self, order: JobOrder, keeper: LeaseKeeper, relay: EventRelay) -> Watched:
         child = self._child(order, keeper)
-        code = None
-        try:
-            while (code := child.poll(_POLL_S)) is None and not keeper.lost.is_set():
-                if keeper.cancelled.is_set() or self.drain.is_set():
-                    child.stop()
-        finally:
-            child.kill()
+        with self._stall(order, relay) as stall:
+            code, stalled_s = watch(child, keeper, stall, self.drain)
         relay.forward()
         step = relay.progress.step if relay.progress else order.claim.resume_step
-        return Watched(code, child.stopping, keeper.cancelled.is_set(), step)
+        return Watched(code, child.stopping, keeper.cancelled.is_set(), stalled_s, step)
+
+    def _stall(self, order: JobOrder, relay: EventRelay) -> StallWatch:
+        bounds = StallBounds(self.settings.stall_factor, self.settings.stall_minimum_seconds)
+        return StallWatch(relay.folder, order.claim.epoch, bounds, relay, self.metrics)
 
     def _child(self, order: JobOrder, keeper: LeaseKeeper) -> Child:
         """The process that waits for a job, else a new one."""
@@ -165,9 +154,13 @@ class Supervisor:
             return None
         if (told := self.settlement.ledger.failure(lease.job, lease.epoch)) is not None:
             return told
+        if seen.stalled_s and not seen.cancelled:
+            return self._recorded(lease, stalled(seen.stalled_s, seen.step))
         if seen.asked_to_stop or self._drained_from_outside(seen):
             return None
-        failure = unsaid(seen.code or 0, seen.step)
+        return self._recorded(lease, unsaid(seen.code or 0, seen.step))
+
+    def _recorded(self, lease: Lease, failure: Failure) -> Failure:
         try:
             self.settlement.ledger.write_failure(lease, failure)
         except ServiceError as error:
@@ -203,5 +196,5 @@ class Supervisor:
         """Let what failed recover (a disk, a device) while the lease is kept."""
         until = time.monotonic() + self.settings.retry_seconds * attempts
         while time.monotonic() < until and not keeper.lost.is_set():
-            if keeper.cancelled.is_set() or self.drain.wait(_POLL_S):
+            if keeper.cancelled.is_set() or self.drain.wait(POLL_S):
                 return

@@ -13,12 +13,14 @@ from celery import Celery
 from saeserve.jobs.doorbell import RING
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Lease
-from saeserve.platform.errors import ServiceError, Unavailable
+from saeserve.platform.errors import Unavailable
 from saeserve.worker.backoff import Backoff
 from saeserve.worker.settlement import Ending
 from saeserve.worker.supervisor import Supervisor
 
 _log = logging.getLogger("saeserve.worker")
+_FAILED = "WORKER_FAILED"
+"""Why a job was given back: its worker could not reach the store, or failed otherwise."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class JobTaker:
             if self.supervisor.run(record, owner) is Ending.UNFIT:
                 self.unfit.set()
                 self.end_worker()
-        except (OSError, ServiceError, MemoryError, RuntimeError):
-            # RuntimeError: no room for another thread.
+        except Exception:
+            # Of any class: a lease that nobody keeps would leave the job STARTING until it ran out,
+            # again and again. An OSError or ServiceError of the store is what mostly comes.
             _log.exception("%s: given back, because the store or this machine failed", record.id)
             self._give_back(record.id, owner)
             self.drain.wait(self.backoff.failed())
@@ -76,8 +79,12 @@ class JobTaker:
         return True
 
     def _give_back(self, job: str, owner: str) -> None:
+        """Of an attempt that has begun or has not."""
         try:
-            self.index.release(Lease(job=job, epoch=0, owner=owner), "STORE_UNAVAILABLE")
+            if not self.index.release(Lease(job=job, epoch=0, owner=owner), _FAILED):
+                known = self.index.get(job)
+                epoch = known.epoch if known else 0
+                self.index.release(Lease(job=job, epoch=epoch, owner=owner), _FAILED)
         except IndexUnavailable as error:
             _log.warning("%s: not given back (%s); its lease runs out instead", job, error)
 

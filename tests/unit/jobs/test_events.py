@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.jobs.events import EventLog, EventTail, tail
+from saeserve.jobs.events import EventLog, EventTail, merged, tail
 
 
 def write(path: Path, *steps: int) -> None:
@@ -99,3 +99,25 @@ def test_a_follower_reads_each_event_once(tmp_path: Path) -> None:
     write(path, 20, 30)
     assert [e.step for e in follower.read()] == [20, 30]
     assert follower.read() == []
+
+
+def test_a_workers_events_are_numbered_downwards_over_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "worker.jsonl"
+    for _ in range(2):
+        with EventLog(path, 3, by_worker=True) as log:
+            log.append("warning")
+            log.append("warning")
+    read = EventTail(path).read()
+    assert [event.op for event in read] == [-2, -3, -4, -5]
+    assert all(event.by_worker for event in read)
+
+
+def test_an_attempts_events_come_in_the_order_of_time(tmp_path: Path) -> None:
+    times = iter([1.0, 4.0, 9.0, 2.0, 5.0])
+    with EventLog(tmp_path / "events.jsonl", 1, clock=lambda: next(times)) as log:
+        for _ in range(3):
+            log.append("metrics")
+    with EventLog(tmp_path / "worker.jsonl", 1, by_worker=True, clock=lambda: next(times)) as log:
+        for _ in range(2):
+            log.append("warning")
+    assert [event.op for event in merged(tmp_path)] == [0, -2, 1, -3, 2]

@@ -113,6 +113,7 @@ def _progress_message(progress: Progress) -> job_pb2.Progress:
         unit=progress.unit,
         units_per_second=progress.units_per_second,
         metrics=progress.metrics,
+        still_seconds=progress.still_seconds,
         members=[
             job_pb2.MemberProgress(member=name, metrics=metrics)
             for name, metrics in progress.members.items()

@@ -25,7 +25,7 @@ _EXPORT = re.compile(r"exports/([^/]+)/([1-9][0-9]{0,8})/([a-z0-9_]{1,64})")
 _CHECKPOINT = re.compile(r"jobs/([^/]+)/attempts/([1-9][0-9]{0,8})/checkpoints/([0-9]{1,18})")
 _CHAIN = re.compile(r"jobs/([^/]+)/checkpoints(?:/([0-9]{1,18}))?")
 _LOGS = re.compile(r"jobs/([^/]+)/logs")
-_LOG_FILE = re.compile(r"(events\.jsonl|log\.txt(\.[0-9])?)")
+_LOG_FILE = re.compile(r"((events|worker)\.jsonl|log\.txt(\.[0-9])?)")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextvars
 import threading
 import weakref
 from collections.abc import Callable
@@ -53,7 +54,9 @@ class Ahead(Generic[T]):
         self._error: BaseException | None = None
         self._done = threading.Event()
         self._background = background
-        background.run(self._run)
+        # In this thread's context: what is read ahead moves the work of whoever waits for it.
+        context = contextvars.copy_context()
+        background.run(lambda: context.run(self._run))
 
     def result(self) -> T:
         """The value, waiting for it; raises what `make` raised. To be called once: the value is

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from saeserve.core.disk import space_needed
 from saeserve.core.durable import held, make_folders, sync, temporary_beside
+from saeserve.core.moving import moved
 
 _READ_BYTES = 2**20
 
@@ -39,6 +40,7 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         while part := file.read(_READ_BYTES):
             digest.update(part)
+            moved()
     return digest.hexdigest()
 
 

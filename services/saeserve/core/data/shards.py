@@ -13,6 +13,7 @@ from torch import Tensor
 
 from saeserve.core.data.tensor_file import STORAGE_OF_CODE, TensorFile, open_tensors
 from saeserve.core.errors import DataError, SpecError
+from saeserve.core.moving import moved
 from saeserve.core.specs.jobs import StorageType
 
 SHARD_FOLDER = "shards"
@@ -136,3 +137,4 @@ def open_shard(folder: Path, name: str) -> Generator[Shard]:
     """Open the shard file `name` of the data set in `folder`; raises DataError."""
     with open_tensors(folder / name, name) as file:
         yield Shard(file, name)
+    moved()

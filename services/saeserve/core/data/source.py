@@ -14,6 +14,7 @@ from saeserve.core.data.order import RowOrder, spread_sample
 from saeserve.core.data.shards import IndexArray
 from saeserve.core.data.windows import Window, WindowReader
 from saeserve.core.errors import DataError
+from saeserve.core.moving import moved
 
 
 class ActivationSource(Protocol):
@@ -102,6 +103,7 @@ class ShardSource:
             part_ND = self._window_at(place).rows(place, size - filled)
             x_BD[filled : filled + len(part_ND)] = part_ND
             filled += len(part_ND)
+            moved()
         return x_BD
 
     def sample(self, n: int, seed: int) -> Tensor:

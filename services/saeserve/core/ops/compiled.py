@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saeserve.core.moving import moved
+
 try:
     import numba
 except ImportError:
@@ -72,7 +74,9 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         _match_threads()
-        return cast("R", compiled(*args, **kwargs))
+        made = cast("R", compiled(*args, **kwargs))
+        moved()  # the first call may have compiled for a minute
+        return made
 
     return call
 

@@ -1,7 +1,8 @@
 -- ARGV: job, epoch, op, event JSON, op of the attempt's event before this one (-1: the first)
--- An attempt's ops come in order from one writer, so the highest one seen tells all. A server that
+-- The ops of an attempt's writer come in order, so the highest one seen tells all. A server that
 -- restarted without its last writes has not seen the one before: then all of them come again.
-local job, mark, op, before = ARGV[1], 'op:' .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5])
+local job, before = ARGV[1], tonumber(ARGV[5])
+local mark, op = op_mark(ARGV[2], tonumber(ARGV[3]))
 if not known(job) then
   return '0'
 end

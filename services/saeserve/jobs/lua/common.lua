@@ -11,6 +11,7 @@
 --   left                       owner:epoch that released last, so that a repeat answers the same
 --   settled                    1 once finish() told a committed result
 --   seq, op:<epoch>            last sequence of the stream; highest op of each attempt
+--   worker_op:<epoch>          the same of the worker's events, whose ops count downwards: minus the lowest
 -- events:<id>                  stream, entry ids <sequence>-0
 --                              expires when its job has ended `keep` ms ago
 -- ids                          all ids; equal scores, so in order of time
@@ -65,6 +66,14 @@ local function append(job, event)
   if TERMINAL[field(job, 'state')] then
     expire_events(job)
   end
+end
+
+-- The field that keeps how far the events of an attempt's writer are known, and the event's place.
+local function op_mark(epoch, op)
+  if op < -1 then
+    return 'worker_op:' .. epoch, -op
+  end
+  return 'op:' .. epoch, op
 end
 
 local function note(job, state, reason)

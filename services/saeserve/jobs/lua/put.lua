@@ -7,7 +7,8 @@ local first = 4 + 2 * pairs_count
 redis.call('HSET', key('job', job), unpack(ARGV, 4, first - 1))
 redis.call('ZADD', key('ids'), 0, job)
 for at = first, #ARGV, 3 do
-  redis.call('HSET', key('job', job), 'op:' .. ARGV[at], ARGV[at + 1])
+  local mark, op = op_mark(ARGV[at], tonumber(ARGV[at + 1]))
+  redis.call('HSET', key('job', job), mark, op)
   append(job, ARGV[at + 2])
 end
 local values = redis.call('HMGET', key('job', job), 'state', 'class', 'submitter', 'owner', 'epoch')

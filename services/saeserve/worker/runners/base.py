@@ -16,7 +16,7 @@ from saeserve.registry.models import ModelRegistry
 from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.order import JobOrder
-from saeserve.worker.report import Report
+from saeserve.worker.report import Report, Scale
 
 
 class JobStopped(Exception):
@@ -49,7 +49,13 @@ class RunContext:
     publication: Publication
     roots: Roots
     report: Report
-    stop: Callable[[], bool]
+    asked_to_stop: Callable[[], bool]
+
+    def stop(self) -> bool:
+        """Whether to come to an end. To be called after each part of the work: it is taken for a
+        sign that the work moves on."""
+        self.report.moved()
+        return self.asked_to_stop()
 
     @property
     def spec(self) -> JobSpec:
@@ -70,6 +76,22 @@ class RunContext:
         """Raise JobStopped when asked to stop."""
         if self.stop():
             raise JobStopped
+
+
+class Stages:
+    """Tells how far a job is that has neither steps nor rows to count."""
+
+    def __init__(self, context: RunContext, total: int) -> None:
+        self._context = context
+        self._done, self._total = 0, total
+
+    def done(self, what: str) -> None:
+        """A stage is done. Raises JobStopped when asked to stop, unless it was the last."""
+        self._done += 1
+        self._context.report.log(what)
+        self._context.report.metrics(self._done, {}, Scale("stages", self._total))
+        if self._done < self._total:
+            self._context.check_stop()
 
 
 class Runner(Protocol):

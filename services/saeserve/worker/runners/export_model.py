@@ -8,7 +8,7 @@ from saeserve.core.specs.interchange import ExportModelSpec
 from saeserve.jobs.record import Output
 from saeserve.registry.publication import staged_export
 from saeserve.registry.verifying import verified
-from saeserve.worker.runners.base import Completed, RunContext
+from saeserve.worker.runners.base import Completed, RunContext, Stages
 from saeserve.worker.runners.devices import settle_torch
 
 
@@ -20,10 +20,15 @@ def run(context: RunContext) -> Completed:
     settle_torch(context.order.torch_threads)
     version = context.models.resolve(spec.model)
     key = f"exports/{version.name}/{version.version}/{spec.format}"
+    stages = Stages(context, 3)
     if not context.store.exists(key):
         staged = staged_export(context.attempt_key)
         context.store.remove(staged)
-        model = load_model(verified(version.folder))
+        folder = verified(version.folder)
+        stages.done("verified")
+        model = load_model(folder)
+        stages.done("read")
         export_model(model, spec.format, context.store.path(staged))
+        stages.done("written")
     context.report.log(f"{version.resource} is exported for {key} in the store")
     return Completed(outputs=(Output(exported=key),))

@@ -21,7 +21,7 @@ from saeserve.platform.errors import InvalidInput, NotFound
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.upload_paths import is_upload
 from saeserve.worker.runners.admission import check_import_memory
-from saeserve.worker.runners.base import Completed, RunContext
+from saeserve.worker.runners.base import Completed, RunContext, Stages
 from saeserve.worker.runners.devices import settle_torch
 from saeserve.worker.runners.scratch import scratch_folder
 
@@ -30,16 +30,19 @@ def run(context: RunContext) -> Completed:
     """Read, compare with the reference if there is one, publish. Nothing foreign is executed."""
     wanted = context.submission.resolved_spec["import_model"]
     spec = ImportModelSpec.parse(wanted, "import_model")
+    stages = Stages(context, 4)
     settle_torch(context.order.torch_threads)
     imported = import_model(_files(context, spec.path), spec.format, spec.source, spec.target)
     warnings = _told(context, imported)
-    context.check_stop()
+    stages.done("read")
     metrics = _compared(context, imported, spec.reference)
-    context.check_stop()
+    stages.done("compared")
     with scratch_folder(context) as folder:
         save_model(_with_lineage(context, imported.model, spec, metrics), folder)
+        stages.done("written")
         context.check_fence()
         resource = context.models.publish(spec.model, context.submission.id, 0, folder)
+    stages.done("published")
     context.report.log(f"published {resource}")
     return Completed(outputs=(Output(model=resource, metrics=metrics, warnings=warnings),))
 

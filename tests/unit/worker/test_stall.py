@@ -1,0 +1,235 @@
+"""A job in which nothing moves: a warning, then another attempt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fakes.jobs import submission
+from tests.fakes.worker_bench import Bench
+
+from saeserve.jobs.events import EVENTS, EventLog
+from saeserve.jobs.record import Event, JobRecord, JobWarning, Progress
+from saeserve.jobs.states import JobState
+from saeserve.worker.event_relay import EventRelay
+from saeserve.worker.pace import Pace
+from saeserve.worker.report import Report, Scale
+from saeserve.worker.settlement import Ending
+from saeserve.worker.stall import StallBounds, StallWatch
+
+SHORT = {"stall_minimum_seconds": 0.3, "stall_factor": 0.5, "stop_grace_seconds": 0.3}
+
+
+def reported(pace: Pace, *moments: tuple[int, float]) -> float:
+    for step, time in moments:
+        pace.reported(Event(epoch=1, op=0, time=time, step=step, type="metrics"))
+    return pace.median_s
+
+
+def test_the_pace_is_the_median_of_the_intervals() -> None:
+    assert Pace().median_s == 0
+    assert reported(Pace(), (1, 0.0), (2, 10.0), (3, 1000.0), (4, 1012.0)) == 12
+
+
+def test_members_that_report_one_step_count_once() -> None:
+    assert reported(Pace(), (1, 0.0), (1, 0.1), (1, 0.2), (2, 50.0), (2, 50.1), (3, 100.0)) == 50
+
+
+@pytest.mark.parametrize(
+    ("interval", "alive", "bound"),
+    [(0, True, 100), (5, True, 100), (20, True, 200), (0, False, 100), (20, False, 200)],
+)
+def test_the_bound_is_the_larger_of_the_two(interval: float, alive: bool, bound: float) -> None:
+    assert StallBounds(10, 100).bound_s(interval, alive=alive) == bound
+
+
+def test_a_process_that_loads_has_a_minute_at_least() -> None:
+    assert StallBounds(10, 1).bound_s(0, alive=False) == 60
+    assert StallBounds(10, 1).bound_s(0, alive=True) == 1
+
+
+class World:
+    """A watch over a file of events, with a clock of one's own."""
+
+    def __init__(self, bench: Bench) -> None:
+        bench.submit()
+        self.bench, self.now = bench, 0.0
+        claim = bench.ledger.claim("j-1", "w", 0.0)
+        self.folder = bench.folder("j-1", claim.epoch)
+        self.log = EventLog(self.folder / EVENTS, claim.epoch)
+        self.report = Report(self.log)
+        job = submission(kind="train")
+        self.relay = EventRelay(self.folder / EVENTS, job, 40, bench.index, bench.metrics)
+        bounds = StallBounds(10, 100)
+        self.watch = StallWatch(
+            self.folder, claim.epoch, bounds, self.relay, bench.metrics, lambda: self.now
+        )
+        self.report.attempt_started(40)
+        self.watch.look()
+
+    def wait(self, seconds: int, sign: Callable[[], object] = lambda: None) -> None:
+        """Look each second, after `sign`."""
+        for _ in range(seconds):
+            self.now += 1
+            sign()
+            self.watch.look()
+        self.relay.forward()
+
+    def warnings(self) -> list[str]:
+        events = [each.event for each in self.bench.index.events("j-1", 0, 1000)]
+        return [each.data["code"] for each in events if each.type == "warning"]
+
+    def still(self) -> float | None:
+        return self.bench.registry.get_sample_value("saeserve_worker_still_seconds")
+
+    def sign(self) -> None:
+        """As `Report.moved`, without its pause of a second."""
+        path = self.folder / EVENTS
+        time = path.stat().st_mtime_ns + 10**9
+        os.utime(path, ns=(time, time))
+
+
+@pytest.fixture
+def world(bench: Bench) -> Iterator[World]:
+    made = World(bench)
+    with made.report:
+        yield made
+
+
+def test_nothing_moves_a_warning_comes_and_then_the_end(world: World) -> None:
+    world.wait(100)
+    assert (world.warnings(), world.watch.over.is_set()) == ([], False)
+    assert world.still() == 100
+    world.wait(100)
+    assert (world.warnings(), world.watch.over.is_set()) == (["STALLING"], False)
+    progress = world.relay.progress
+    assert progress is not None
+    assert (progress.step, progress.still_seconds) == (40, 200)
+    world.wait(1)
+    assert world.watch.over.is_set()
+    assert world.bench.registry.get_sample_value(
+        "saeserve_job_warnings_total", {"code": "STALLING"}
+    )
+
+
+def test_one_that_moves_again_goes_on_and_is_warned_of_anew(world: World) -> None:
+    world.wait(150)
+    world.report.warning(41, "OWN", "the job's own events go on by their numbers")
+    world.wait(100)
+    assert world.still() == 99
+    progress = world.relay.progress
+    assert progress is not None
+    assert progress.still_seconds == 0
+    world.wait(50)
+    assert not world.watch.over.is_set()
+    assert world.warnings() == ["STALLING", "OWN", "STALLING"]
+    written = [(each.op, each.type) for each in world.bench.ledger.events("j-1")]
+    assert sorted(written) == [
+        (-3, "warning"),
+        (-2, "warning"),
+        (0, "attempt_started"),
+        (1, "warning"),
+    ]
+
+
+def test_signs_of_life_are_enough(world: World) -> None:
+    world.wait(500, world.sign)
+    assert (world.warnings(), world.watch.over.is_set()) == ([], False)
+
+
+def test_a_job_that_reports_rarely_has_ten_times_its_interval(world: World) -> None:
+    for step in range(3):
+        event: dict[str, Any] = {"metrics": {}, "unit": "steps", "total_steps": 9}
+        world.log.append("metrics", step=step, data=event)
+        world.relay.pace.reported(
+            Event(epoch=1, op=0, time=step * 60.0, step=step, type="metrics", data=event)
+        )
+    world.watch.look()
+    world.wait(600)
+    assert world.warnings() == []
+    world.wait(1)
+    assert world.warnings() == ["STALLING"]
+
+
+def test_time_in_which_the_worker_itself_was_paused_does_not_count(world: World) -> None:
+    world.wait(10)
+    world.now += 10_000
+    world.watch.look()
+    assert world.watch.still_s < 20
+
+
+def test_the_report_signs_at_most_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[int] = []
+
+    def touch(_: EventLog) -> None:
+        touched.append(1)
+
+    monkeypatch.setattr(EventLog, "touch", touch)
+    with Report(EventLog(tmp_path / EVENTS, 1)) as report:
+        for _ in range(1000):
+            report.moved()
+    assert len(touched) == 1
+
+
+def test_a_sign_changes_the_files_time_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / EVENTS
+    with Report(EventLog(path, 1)) as report:
+        report.metrics(1, {}, Scale("rows", 2))
+        os.utime(path, (1.0, 1.0))
+        before = path.read_bytes()
+        report.moved()
+    assert path.stat().st_mtime > 1.0
+    assert path.read_bytes() == before
+
+
+def short(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update=SHORT)
+
+
+def test_a_process_that_stands_still_is_killed_and_its_job_tried_again(bench: Bench) -> None:
+    short(bench)
+    bench.submit()
+    bench.part = "stand-still"
+    assert bench.run() is Ending.RETRIED
+    record = bench.index.get("j-1")
+    assert record is not None
+    assert (record.state, record.reason) == (JobState.QUEUED, "STALLED")
+    failure = bench.ledger.failure("j-1", 1)
+    assert failure is not None
+    assert (failure.code, failure.step, failure.retryable) == ("STALLED", 2, True)
+    told = [each.event for each in bench.index.events("j-1", 0, 100)]
+    assert [each.data["code"] for each in told if each.type == "warning"] == ["STALLING"]
+    bench.part = "finish"
+    assert bench.run() is Ending.SUCCEEDED
+
+
+def test_used_up_attempts_fail_as_stalled(bench: Bench) -> None:
+    short(bench)
+    bench.submit(max_attempts=1)
+    bench.part = "stand-still"
+    assert bench.run() is Ending.FAILED
+    result = bench.ledger.result("j-1")
+    assert result is not None
+    assert result.failure is not None
+    assert result.failure.code == "STALLED"
+
+
+def test_a_slow_job_that_gives_signs_of_life_is_left_alone(bench: Bench) -> None:
+    short(bench)
+    bench.submit()
+    bench.part = "slow"
+    assert bench.run() is Ending.SUCCEEDED
+    assert [each for each in bench.ledger.events("j-1") if each.type == "warning"] == []
+
+
+def test_a_record_warns_while_its_job_stands_still() -> None:
+    still = JobRecord(
+        submission=submission(), state=JobState.RUNNING, progress=Progress(still_seconds=700)
+    )
+    assert still.warnings == (JobWarning(code="STALLING", message="nothing has moved for 700 s"),)
+    assert still.model_copy(update={"state": JobState.QUEUED}).warnings == ()
