@@ -20,7 +20,7 @@ from saeserve.core.specs.presets import PRESETS
 
 OURS = "saeserve"
 BASELINE = "random decoder"
-FIGURES = ("f1", "mcc", "precision", "recall", "uniqueness", "dead", "explained_variance", "l0")
+FIGURES = ("f1", "mcc", "precision", "recall", "uniqueness", "silent", "explained_variance", "l0")
 PREPROCESSING_ROWS = 64 * BLOCK_ROWS
 OPTIMIZER = {"lr": 1e-2, "warmup_steps": 200, "decay_fraction": 1 / 3}
 """One schedule for all: published ones are for runs of a hundred times the steps. Chosen on other

@@ -59,7 +59,7 @@ class Recovery:
     recall: float
     uniqueness: float
     """Distinct true features that are nearest to some latent, over the number of latents."""
-    dead: float
+    silent: float
     """Share of latents that fired on none of the rows."""
     explained_variance: float
     """1 − Σ‖x − x̂‖² / Σ‖x − mean‖²."""
@@ -101,7 +101,7 @@ def recovery(
         precision=float(precision_F.mean()),
         recall=float(recall_F.mean()),
         uniqueness=np.unique(nearest_F.numpy()).size / nearest_F.numel(),
-        dead=float((counts.fired_F == 0).double().mean()),
+        silent=float((counts.fired_F == 0).double().mean()),
         explained_variance=1 - squared_error / variation.squares,
         l0=int(counts.fired_F.sum()) / variation.rows,
         true_l0=firing / variation.rows,

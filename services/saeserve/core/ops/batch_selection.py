@@ -16,6 +16,9 @@ _STRIDE = 61
 """Of the sample: a prime, so that it visits all latents unless d_sae is a multiple of it."""
 _SLACK = 1.15
 """Share of candidates that the sampled level aims at."""
+MOST_AT_ONCE = 2**28
+"""Entries that one `topk` looks at: CUDA's counts have 32 bits, and ranks among equals take 8 bytes
+an entry."""
 
 
 class BatchSelected(NamedTuple):
@@ -36,7 +39,7 @@ def top_entries(flat_M: Tensor, n: int) -> BatchSelected:
     """
     n = min(n, flat_M.numel())
     if flat_M.is_cuda:
-        return without_synchronising(flat_M, n)
+        return in_parts(flat_M, n)
     candidates_C = _candidates(flat_M, n + 1)
     values_C = flat_M[candidates_C]
     if values_C.numel() < n:
@@ -45,6 +48,25 @@ def top_entries(flat_M: Tensor, n: int) -> BatchSelected:
     kept_C = _kept(values_C, last, n)
     left = values_C.masked_fill(kept_C, 0.0).amax()
     return BatchSelected(candidates_C[kept_C], _between(last, left))
+
+
+def in_parts(flat_M: Tensor, n: int) -> BatchSelected:
+    """`without_synchronising`, at most MOST_AT_ONCE entries at a time.
+
+    The n + 1 largest of all are among those of the parts; places stay in ascending order.
+    """
+    if flat_M.numel() <= MOST_AT_ONCE:
+        return without_synchronising(flat_M, n)
+    starts = range(0, flat_M.numel(), MOST_AT_ONCE)
+    parts = [flat_M[start : start + MOST_AT_ONCE] for start in starts]
+    places_C = torch.cat(
+        [
+            without_synchronising(part_M, min(n + 1, part_M.numel())).places_N + start
+            for start, part_M in zip(starts, parts, strict=True)
+        ]
+    )
+    chosen = without_synchronising(flat_M[places_C], n)
+    return BatchSelected(places_C[chosen.places_N], chosen.level)
 
 
 def without_synchronising(flat_M: Tensor, n: int) -> BatchSelected:

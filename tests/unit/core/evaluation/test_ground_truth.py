@@ -48,7 +48,7 @@ def test_the_whole_truth_scores_one() -> None:
     )
     found = recovery(scaled, torch.eye(4), truth(), linear_sum_assignment)
     assert (found.mcc, found.f1, found.precision, found.recall) == (1, 1, 1, 1)
-    assert (found.uniqueness, found.dead, found.explained_variance) == (1, 0, 1)
+    assert (found.uniqueness, found.silent, found.explained_variance) == (1, 0, 1)
     assert found.l0 == found.true_l0 == pytest.approx(6 / 5)
     assert found.rows == 5
 
@@ -74,7 +74,7 @@ def test_f1_weighs_false_and_missed_firings() -> None:
     assert found.precision == pytest.approx(sum(precision) / 3)
     assert found.recall == pytest.approx(sum(recall) / 3)
     assert found.f1 == pytest.approx((2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2) + 1 + 0) / 3)
-    assert found.dead == pytest.approx(1 / 3)
+    assert found.silent == pytest.approx(1 / 3)
     assert found.l0 == 1
 
 
@@ -113,7 +113,7 @@ def test_explained_variance_is_against_the_rows_own_mean() -> None:
     constant = Dictionary(torch.eye(4), lambda x: x * 0, lambda f: f * 0 + mean_D)
     found = recovery(constant, torch.eye(4), truth(), linear_sum_assignment)
     assert found.explained_variance == pytest.approx(0, abs=1e-12)
-    assert (found.f1, found.dead, found.l0) == (0, 1, 0)
+    assert (found.f1, found.silent, found.l0) == (0, 1, 0)
 
 
 def test_counts_add_up_over_blocks() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saeserve.core.ops import batch_selection
 from saeserve.core.ops.batch_selection import top_entries, without_synchronising
 from saeserve.core.ops.preactivations import PreActivations
 
@@ -40,6 +43,28 @@ def test_the_choice_is_that_of_a_full_sort_and_settles_ties_by_place(
     assert static.places_N.numel() == n
     assert torch.equal(static.places_N[flat[static.places_N] > 0], expected)
     assert float(static.level) == float(found.level)
+
+
+@given(
+    size=st.integers(1, 900),
+    share=st.floats(0.0, 1.0),
+    most=st.sampled_from([1, 7, 100, 899]),
+    levels=st.sampled_from([2, 10**6]),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=60, deadline=None)
+def test_in_parts_the_choice_is_the_same(
+    size: int, share: float, most: int, levels: int, seed: int
+) -> None:
+    """More entries than a device counts are chosen from part by part."""
+    draws = torch.Generator().manual_seed(seed)
+    flat = torch.round(torch.randn(size, generator=draws) * levels / 4) * 4 / levels
+    n = max(1, int(share * size))
+    with mock.patch.object(batch_selection, "MOST_AT_ONCE", most):
+        found = batch_selection.in_parts(flat, n)
+    whole = without_synchronising(flat, n)
+    assert torch.equal(found.places_N, whole.places_N)
+    assert float(found.level) == float(whole.level)
 
 
 def test_the_level_parts_what_is_kept_from_what_is_left() -> None:
