@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli import datasets, interchange, jobs, logs, models, plan, serving, submit
+from saeserve.cli import datasets, interchange, jobs, logs, models, plan, serving, submit, tokens
 from saeserve.cli.doctor import doctor
 from saeserve.cli.gc import gc
 from saeserve.cli.joining import joined
@@ -41,6 +41,7 @@ app.command()(serving.encode)
 app.command()(serving.decode)
 app.command()(serving.reconstruct)
 app.command()(presets)
+app.add_typer(tokens.app, name="token")
 app.command()(gc)
 app.command()(doctor)
 

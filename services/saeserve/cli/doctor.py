@@ -18,7 +18,7 @@ from saeserve.cli.finding import Finding
 from saeserve.cli.output import Json, access_of, print_json, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.tables import print_table
-from saeserve.client.channel import open_channel, secure_target
+from saeserve.client.channel import open_silently, secure_target
 from saeserve.client.errors import ClientError, client_error
 from saeserve.platform.address import check_allowed
 from saeserve.platform.errors import ServiceError, StartupError
@@ -141,7 +141,7 @@ def _servers(settings: CliSettings) -> Iterator[tuple[str, str]]:
 
 def _health(name: str, address: str, settings: CliSettings) -> Finding:
     try:
-        opened = open_channel(address, access_of(settings))
+        opened = open_silently(address, access_of(settings))
     except ClientError as error:
         return Finding(name, "fail", error.message, error.remedy)
     with opened as channel:

@@ -42,8 +42,14 @@ def client_of(settings: CliSettings, timeout: float = 60.0) -> Client:
 
 
 def access_of(settings: CliSettings) -> Access:
-    """What the environment says of certificates."""
-    return Access(settings.tls_ca, settings.client_cert, settings.client_key)
+    """What the environment says of certificates and the token."""
+    return Access(
+        ca=settings.tls_ca,
+        certificate=settings.client_cert,
+        key=settings.client_key,
+        token=settings.token,
+        token_file=settings.token_file,
+    )
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 — any plain data or value of the SDK

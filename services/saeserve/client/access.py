@@ -1,9 +1,9 @@
-"""How the SDK gets into a deployment: by what certificates it trusts and shows."""
+"""How the SDK gets into a deployment: the certificates that it trusts and shows, and its token."""
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -13,15 +13,26 @@ from saeserve.client.errors import InvalidArgumentError
 
 @dataclass(frozen=True)
 class Access:
-    """PEM files for TLS. All empty: plain gRPC, as servers on this machine's loopback answer.
+    """PEM files for TLS, and a token. All empty: plain gRPC without a token, as servers on this
+    machine's loopback answer.
 
     `ca` holds the CA of the servers' certificates; without it an https:// address is checked by the
     CAs that gRPC brings. `certificate` and `key` are shown to servers with mutual TLS.
+
+    The token is sent with every call, over TLS or to this machine only. `token_file` is read anew
+    when it changes, so that a new token needs no new client.
     """
 
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+
+    @property
+    def has_token(self) -> bool:
+        """Whether calls are made with a token."""
+        return bool(self.token) or self.token_file is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Credentials of a TLS channel. Raises InvalidArgumentError for files that cannot be."""

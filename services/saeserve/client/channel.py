@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import grpc
 
 from saeserve.client.access import Access
+from saeserve.client.errors import InvalidArgumentError
+from saeserve.client.tokens import TokenInterceptor, TokenSource
 
 MESSAGE_LIMIT = 64 * 2**20
 """What servers accept (DESIGN section 3, Tensors)."""
@@ -27,7 +31,20 @@ _UNIX = ("unix:", "unix-abstract:")
 def open_channel(
     address: str, access: Access, credentials: grpc.ChannelCredentials | None = None
 ) -> grpc.Channel:
-    """A lazy channel to `address`: host:port or unix:path.
+    """A lazy channel to `address` that sends the token of `access` with every call; see
+    `open_silently`. Raises InvalidArgumentError where others could read the token."""
+    if not access.has_token:
+        return open_silently(address, access, credentials)
+    interceptor = TokenInterceptor(TokenSource(access.token, access.token_file))
+    if credentials is None and secure_target(address, access) is None:
+        credentials = _local_credentials(address)
+    return grpc.intercept_channel(open_silently(address, access, credentials), interceptor)
+
+
+def open_silently(
+    address: str, access: Access, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.Channel:
+    """A lazy channel to `address`, host:port or unix:path, which sends no token.
 
     With TLS where the address is https://host:port, `access` has a CA, or `credentials` are given.
     Raises InvalidArgumentError for TLS files that cannot be.
@@ -49,3 +66,28 @@ def secure_target(address: str, access: Access) -> str | None:
         if address.startswith(scheme):
             return address.removeprefix(scheme).removesuffix("/")
     return None if access.ca is None or address.startswith(_UNIX) else address
+
+
+def _local_credentials(address: str) -> grpc.ChannelCredentials:
+    """Credentials without TLS, by which gRPC connects to nothing but this machine. Raises
+    InvalidArgumentError."""
+    if address.startswith(_UNIX):
+        return grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
+    if _is_loopback(address):
+        return grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
+    raise InvalidArgumentError(
+        f"the token is not sent to {address}: without TLS others could read it",
+        code="INVALID_ARGUMENT",
+        reason="TOKEN_OVER_PLAINTEXT",
+        field="address",
+        remedy="give the CA of the server's certificate (SAESERVE_TLS_CA), or the address as "
+        "https://host:port",
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

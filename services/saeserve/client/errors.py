@@ -51,6 +51,18 @@ class InvalidArgumentError(ClientError):
     CODE = "INVALID_ARGUMENT"
 
 
+class UnauthenticatedError(ClientError):
+    """The call had no token, or one that is good no more."""
+
+    CODE = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(ClientError):
+    """The token does not allow this."""
+
+    CODE = "PERMISSION_DENIED"
+
+
 class NotFoundError(ClientError):
     """What was named does not exist."""
 

@@ -11,7 +11,12 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
-from saeserve.client.errors import InvalidArgumentError, UnavailableError, translated
+from saeserve.client.errors import (
+    InvalidArgumentError,
+    UnauthenticatedError,
+    UnavailableError,
+    translated,
+)
 from saeserve.client.job_filters import job_filter
 from saeserve.client.job_wait import Waiter
 from saeserve.client.plans import Plan, plan_value
@@ -154,8 +159,9 @@ class Jobs:
     ) -> Generator[Job | JobEvent]:
         """The job, its events as they come, and the job again when it has ended.
 
-        A broken stream goes on after the last event seen; an answer other than UNAVAILABLE is
-        raised. Raises DeadlineError after `timeout` seconds; without, it watches to the end.
+        A broken stream goes on after the last event seen, and so does one whose token was revoked
+        when the token file holds a new one. Other answers are raised. Raises DeadlineError after
+        `timeout` seconds; without, it watches to the end.
 
         >>> for update in client.jobs.watch(job.id):
         ...     print(update)
@@ -167,8 +173,9 @@ class Jobs:
                     if isinstance(update, JobEvent):
                         token = update.token
                     yield update
-            except UnavailableError:
-                # A server that is down, not just a broken stream, ends the watch.
+            except (UnavailableError, UnauthenticatedError):
+                # A server that is down, not just a broken stream, ends the watch; and so does a
+                # token that was revoked, unless its file holds a new one.
                 self._get(job, min(limit.left(), self._timeout))
                 time.sleep(RECONNECT_SECONDS)
             else:

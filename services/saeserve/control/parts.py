@@ -13,6 +13,7 @@ from saeserve.control.handlers.garbage import Garbage
 from saeserve.control.handlers.inputs import Inputs
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.models import ModelHandlers
+from saeserve.control.handlers.ownership import OrderOwnership
 from saeserve.control.handlers.resources import Resources
 from saeserve.control.handlers.submit import SubmitPolicy, Submitter
 from saeserve.control.handlers.transfers import TransferHandlers
@@ -29,6 +30,7 @@ from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.models import ModelRegistry
+from saeserve.registry.owners import Owners
 from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 
@@ -64,13 +66,15 @@ def make_parts(
     gate = StoreGate(store, index)
     catalog = JobCatalog(ledger, index)
     use = LiveUse(catalog, models)
-    uploads = ModelUploads(store)
+    uploads, owners = ModelUploads(store), Owners(store)
     inputs = Inputs(datasets, models, roots, use, uploads)
     downloads = Downloads(Resources(ledger, models))
     policy = SubmitPolicy(settings.auto_class, settings.max_attempts)
     jobs = JobHandlers(
         catalog=catalog,
-        submitter=Submitter(ledger, index, doorbell, inputs, policy),
+        submitter=Submitter(
+            ledger, index, doorbell, inputs, OrderOwnership(owners, uploads), policy
+        ),
         canceller=Canceller(ledger, index, publication, etag),
         watcher=Watcher(catalog, index, ledger),
         deleter=Deleter(catalog, ledger, index, publication.apply),
@@ -83,8 +87,8 @@ def make_parts(
         index=index,
         doorbell=doorbell,
         jobs=jobs,
-        datasets=DatasetHandlers(datasets, use),
-        models=ModelHandlers(models, use),
+        datasets=DatasetHandlers(datasets, use, owners),
+        models=ModelHandlers(models, use, owners),
         transfers=TransferHandlers(downloads, uploads, use, 3600 * settings.upload_hours),
         garbage=Garbage(store, settings.retention),
     )

@@ -29,9 +29,10 @@ from saeserve.jobs.reconciler import Pace, Reconciler
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.jobs.store_gate import StoreGate
 from saeserve.platform.errors import Unavailable
-from saeserve.platform.grpc_server import GrpcServer, Service, server_tls
+from saeserve.platform.grpc_server import GrpcServer, Service
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
+from saeserve.platform.protection import protection
 from saeserve.platform.readiness import kept_up_to_date
 from saeserve.platform.redis import connect
 from saeserve.platform.store import ArtifactStore
@@ -85,7 +86,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
             metrics.registry, settings.control_metrics_address, insecure=settings.metrics_reachable
         )
         stack.callback(endpoint.close)
-        server = make_server(settings, parts, metrics)
+        server = make_server(settings, parts, metrics, store)
         stack.push_async_callback(server.stop)
         await server.start()
         await asyncio.to_thread(_admit, parts.gate)
@@ -106,7 +107,9 @@ def _admit(gate: StoreGate) -> None:
         log.warning("the artifact store is not admitted yet: %s", error.text())
 
 
-def make_server(settings: ControlSettings, parts: Parts, metrics: Metrics) -> GrpcServer:
+def make_server(
+    settings: ControlSettings, parts: Parts, metrics: Metrics, store: ArtifactStore
+) -> GrpcServer:
     """The server with all services; make it in a running event loop. Raises StartupError."""
     stopping, pools = asyncio.Event(), Pools()
     server = ControlServer(
@@ -117,7 +120,7 @@ def make_server(settings: ControlSettings, parts: Parts, metrics: Metrics) -> Gr
         grace_seconds=settings.grace_seconds,
         max_calls=settings.max_calls,
         cover=PathCover.of(settings.store, settings.roots),
-        tls=server_tls(settings.tls, metrics),
+        protection=protection(settings, settings.control_address, store, metrics),
     )
     server.stopping, server.pools = stopping, pools
     return server

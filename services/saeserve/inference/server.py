@@ -19,9 +19,10 @@ from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import ModelCache, Registry
 from saeserve.inference.servicer import inference_service
 from saeserve.inference.settings import InferenceSettings
-from saeserve.platform.grpc_server import GrpcServer, server_tls
+from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
+from saeserve.platform.protection import protection
 from saeserve.platform.readiness import kept_up_to_date
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import StoreProof
@@ -63,7 +64,7 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
             grace_seconds=settings.grace_seconds,
             max_calls=settings.max_calls,
             cover=PathCover.of(settings.store, settings.roots),
-            tls=server_tls(settings.tls, metrics),
+            protection=protection(settings, settings.inference_address, store, metrics),
         )
         stack.push_async_callback(server.stop)
         endpoint = serve_metrics(

@@ -13,11 +13,13 @@ from typing_extensions import override
 from saeserve.inference import converters
 from saeserve.inference.handlers import Handlers
 from saeserve.inference.metrics import InferenceMetrics
+from saeserve.platform.auth.rules import ENCODE, Rule
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, Service
 from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import inference_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.InferenceService"
+RULES: dict[str, Rule] = dict.fromkeys(("Encode", "Decode", "Reconstruct"), ENCODE)
 # Converting less than this costs less than handing it to a thread.
 INLINE_BYTES = 256 * 1024
 
@@ -85,7 +87,8 @@ def inference_service(handlers: Handlers, metrics: InferenceMetrics) -> Service:
     return Service(
         NAME,
         lambda server: pb_grpc.add_InferenceServiceServicer_to_server(servicer, server),
-        dict.fromkeys(("Encode", "Decode", "Reconstruct"), MAX_MESSAGE_BYTES),
+        dict.fromkeys(RULES, MAX_MESSAGE_BYTES),
+        RULES,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saeserve.platform.errors import FailedPrecondition, ServiceError, Unavailable
+from saeserve.platform.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 
 
 class IndexUnavailable(Unavailable):
@@ -52,6 +52,13 @@ class Fenced(FailedPrecondition):
             reason="FENCED",
             remedy="nothing to do: the job goes on or has ended without this attempt",
         )
+
+
+def no_job(job: str, field: str = "") -> NotFound:
+    """The error for a job that is not there, or that its caller may not see."""
+    return NotFound(
+        f"there is no job {job}", reason="JOB_NOT_FOUND", field=field, remedy="list the jobs"
+    )
 
 
 class EventsMissing(Exception):

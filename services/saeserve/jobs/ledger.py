@@ -7,6 +7,7 @@ Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown
 from __future__ import annotations
 
 from saeserve.jobs import attempts, checkpoints, claims, documents, fence, layout
+from saeserve.jobs.errors import no_job
 from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged
 from saeserve.jobs.record import (
     Claim,
@@ -21,7 +22,6 @@ from saeserve.jobs.record import (
 from saeserve.jobs.sink import StoreCheckpointSink
 from saeserve.jobs.states import JobState
 from saeserve.jobs.submitting import commit_submission, forget_request
-from saeserve.platform.errors import NotFound
 from saeserve.platform.store import ArtifactStore
 
 
@@ -42,7 +42,7 @@ class Ledger:
         """What was submitted. Raises NotFound."""
         found = documents.read(self.store, layout.job_key(job, "job.json"), Submission)
         if found is None:
-            raise NotFound(f"there is no job {job}", reason="JOB_NOT_FOUND", remedy="list the jobs")
+            raise no_job(job)
         return found
 
     def exists(self, job: str) -> bool:

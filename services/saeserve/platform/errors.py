@@ -9,6 +9,8 @@ class Kind(StrEnum):
     """What the caller can do about an error."""
 
     INVALID_INPUT = "invalid_input"
+    UNAUTHENTICATED = "unauthenticated"
+    PERMISSION_DENIED = "permission_denied"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     FAILED_PRECONDITION = "failed_precondition"
@@ -44,6 +46,18 @@ class InvalidInput(ServiceError):
     """The request itself is wrong."""
 
     kind = Kind.INVALID_INPUT
+
+
+class Unauthenticated(ServiceError):
+    """The call has no token, or one that is good no more."""
+
+    kind = Kind.UNAUTHENTICATED
+
+
+class PermissionDenied(ServiceError):
+    """The caller is known, and may not do this."""
+
+    kind = Kind.PERMISSION_DENIED
 
 
 class NotFound(ServiceError):

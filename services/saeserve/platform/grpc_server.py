@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,16 +22,15 @@ from saeserve.platform.address import (
     unix_path,
     why_not_bound,
 )
+from saeserve.platform.auth.guard import Guard
+from saeserve.platform.auth.rules import Rule
 from saeserve.platform.errors import StartupError
 from saeserve.platform.interceptors import CallInterceptor
 from saeserve.platform.messages import SLACK_BYTES, MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.paths import PathCover
+from saeserve.platform.protection import NO_PROTECTION, Protection, method_rules
 from saeserve.platform.status import NO_COVER
-from saeserve.platform.tls_files import TlsFiles
-
-if TYPE_CHECKING:
-    from saeserve.platform.tls import ServerTls
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Of any answer, and of requests that carry tensors."""
@@ -49,12 +48,15 @@ _OPTIONS = (
 class Service:
     """A gRPC service: its full name, and how its servicer is added to a server.
 
-    `request_bytes` are the sizes that methods take, by name, where it is not the usual 1 MiB.
+    `request_bytes` are the sizes that methods take, by name, where it is not the usual 1 MiB;
+    `rules` what methods ask of their callers. A method without one is answered to nobody by a
+    server that asks for tokens.
     """
 
     name: str
     add: Callable[[grpc.aio.Server], None]
     request_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
+    rules: Mapping[str, Rule] = field(default_factory=dict[str, Rule])
 
 
 class GrpcServer:
@@ -73,14 +75,14 @@ class GrpcServer:
         grace_seconds: float = 10.0,
         max_calls: int = MAX_CALLS,
         cover: PathCover = NO_COVER,
-        tls: ServerTls | None = None,
+        protection: Protection = NO_PROTECTION,
     ) -> None:
         """More than `max_calls` calls at a time are refused before their requests are read; errors
-        show no folder that `cover` knows. Without `tls` only this machine is answered, unless
+        show no folder that `cover` knows. Without TLS only this machine is answered, unless
         `insecure`."""
-        check_allowed(address, insecure=insecure, tls=tls is not None)
+        check_allowed(address, insecure=insecure, tls=protection.tls is not None)
         self.address = address
-        self._tls = tls
+        self._tls = protection.tls
         self.bound = address
         self._grace = grace_seconds
         self._services = tuple(services)
@@ -91,8 +93,10 @@ class GrpcServer:
                 for method, size in service.request_bytes.items()
             }
         )
+        rules = method_rules((service.name, service.rules) for service in services)
+        guard = Guard(rules, protection.verifier)
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, reader, cover)],
+            interceptors=[CallInterceptor(metrics, reader, guard, cover)],
             # What is larger than any method takes is refused by its announced length.
             options=(*_OPTIONS, ("grpc.max_receive_message_length", reader.largest)),
             maximum_concurrent_rpcs=max_calls,
@@ -179,16 +183,6 @@ class GrpcServer:
         if self._tls is None or unix_path(self.address) is not None:
             return self._server.add_insecure_port(self.address)
         return self._server.add_secure_port(self.address, self._tls.credentials())
-
-
-def server_tls(files: TlsFiles | None, metrics: Metrics) -> ServerTls | None:
-    """TLS of the files, if any. Raises StartupError for files that cannot serve."""
-    if files is None:
-        return None
-    # Loads the library that reads certificates, which nothing but TLS needs.
-    from saeserve.platform.tls import ServerTls
-
-    return ServerTls(files, metrics.registry)
 
 
 def _not_bound(address: str, why: str) -> StartupError:

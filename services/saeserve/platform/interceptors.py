@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -17,6 +17,8 @@ import grpc.aio
 from google.rpc import status_pb2
 from grpc_status import rpc_status as rich_status
 
+from saeserve.platform.auth.caller import set_caller
+from saeserve.platform.auth.guard import Admitted, Guard
 from saeserve.platform.errors import ServiceError
 from saeserve.platform.messages import MessageReader
 from saeserve.platform.metrics import Metrics
@@ -37,13 +39,15 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Maps errors to rich statuses and measures calls, of all four kinds."""
+    """Lets calls in by their tokens, maps errors to rich statuses and measures calls, of all four
+    kinds."""
 
     def __init__(
-        self, metrics: Metrics, reader: MessageReader, cover: PathCover = NO_COVER
+        self, metrics: Metrics, reader: MessageReader, guard: Guard, cover: PathCover = NO_COVER
     ) -> None:
         self._metrics = metrics
         self._reader = reader
+        self._guard = guard
         self._cover = cover
 
     async def intercept_service(
@@ -60,10 +64,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # Callers choose these names; one label for all keeps the series bounded.
             self._count(UNKNOWN_METHOD, grpc.StatusCode.UNIMPLEMENTED)
             return None
-        return self._wrapped(handler, handler_call_details.method)
+        method, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+        try:
+            admitted = await self._guard.admit(method, metadata)
+        except ServiceError as error:
+            return self._refusing(method, error)
+        return self._wrapped(handler, method, admitted)
+
+    def _refusing(self, method: str, error: ServiceError) -> Any:  # noqa: ANN401 - handlers of any type
+        """Answers with `error`. As for a stream of requests: those are not read before."""
+
+        async def refuse(_: object, context: Context) -> None:
+            async with self._around(method, context):
+                raise error
+
+        return cast(Any, grpc).stream_unary_rpc_method_handler(refuse)
 
     def _wrapped(
-        self, handler: grpc.RpcMethodHandler[Request, Response], method: str
+        self, handler: grpc.RpcMethodHandler[Request, Response], method: str, admitted: Admitted
     ) -> grpc.RpcMethodHandler[Request, Response]:
         # The stubs type these as the synchronous server's; grpc.aio takes coroutines as well.
         kind = _kind(handler)
@@ -72,13 +90,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # Read here rather than by gRPC, which answers UNKNOWN and logs a traceback when it cannot.
         parse = partial(self._reader.read, method, handler.request_deserializer)
         read = partial(_each, parse) if handler.request_streaming else parse
+        long = handler.request_streaming or handler.response_streaming
+        watching = partial(self._guard.watching, admitted) if long else nullcontext
 
         async def awaited(request: Any, context: Context) -> object:  # noqa: ANN401 - bytes, or an iterator of them
-            async with self._around(method, context):
+            set_caller(admitted.caller)
+            async with self._around(method, context), watching():
                 return await behaviour(read(request), context)
 
         async def iterated(request: Any, context: Context) -> AsyncIterator[object]:  # noqa: ANN401 - as above
-            async with self._around(method, context):
+            set_caller(admitted.caller)
+            async with self._around(method, context), watching():
                 async for response in behaviour(read(request), context):
                     yield response
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from saeserve.platform.address import is_local
 from saeserve.platform.errors import StartupError
 from saeserve.platform.secret_files import read_secret, with_password
 from saeserve.platform.setting_names import PREFIX, misspelt
@@ -57,6 +58,9 @@ class ServiceSettings(BaseSettings):
 
     tls_client_ca: Path | None = None
     """PEM file of the CAs whose certificates clients must have (mutual TLS)."""
+
+    auth: Literal["off", "tokens"] | None = None
+    """Whether gRPC calls need a token; unset: where others than this machine reach the server."""
 
     metrics_open: bool = False
     """Allows serving /metrics, which is plain HTTP for everyone, beyond loopback."""
@@ -111,6 +115,22 @@ class ServiceSettings(BaseSettings):
             return self.redis_url
         return with_password(self.redis_url, read_secret(self.redis_password_file))
 
+    def asks_tokens(self, address: str) -> bool:
+        """Whether calls of a server at `address` need a token. Raises StartupError for one that
+        everybody could call."""
+        if self.auth == "tokens" or is_local(address):
+            return self.auth == "tokens"
+        if self.auth is None:
+            return True
+        if self.tls_client_ca is None and not self.insecure:
+            raise StartupError(
+                f"{address} can be reached from other machines, and SAESERVE_AUTH is off",
+                reason="INSECURE_ADDRESS",
+                remedy="set SAESERVE_AUTH=tokens, ask for certificates (SAESERVE_TLS_CLIENT_CA) or "
+                "set SAESERVE_INSECURE=true behind a network that you trust",
+            )
+        return False
+
     @property
     def metrics_reachable(self) -> bool:
         """Whether /metrics may be served beyond loopback."""
@@ -128,6 +148,12 @@ class ServiceSettings(BaseSettings):
 
 class ClientSettings(ServiceSettings):
     """What whoever calls the services can be told, beside what every service can."""
+
+    token: str = Field(default="", repr=False)
+    """The token that calls are made with; sent over TLS or to this machine only."""
+
+    token_file: Path | None = None
+    """File with the token, in place of `token`; read anew when it changes."""
 
     tls_ca: Path | None = None
     """PEM file of the CA of the servers' certificates; host:port is then called over TLS."""

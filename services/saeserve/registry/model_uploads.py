@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saeserve.core.durable import make_folders
+from saeserve.platform.auth.caller import Caller
 from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import UploadHeader
@@ -66,16 +67,16 @@ class ModelUploads:
         self._store = store
         self._clock = clock
 
-    def create(self, files: Sequence[Announced]) -> Upload:
-        """The upload of these files, made unless it is there; it counts as used now.
+    def create(self, files: Sequence[Announced], owner: str = "") -> Upload:
+        """The owner's upload of these files, made unless it is there; it counts as used now.
 
         Raises InvalidInput for files that cannot be, Overloaded (DISK_FULL) when what is
         missing does not fit the disk.
         """
         checked = checked_files(files)
-        resource = resource_of(checked)
+        resource = resource_of(checked, owner)
         self._store.check_room(self._state(resource, checked).missing_bytes, "files")
-        data = UploadManifest(files=checked).model_dump_json(indent=1).encode()
+        data = UploadManifest(files=checked, owner=owner).model_dump_json(indent=1).encode()
         self._store.put_if_absent(f"{resource}/{_MANIFEST}", data)
         self.use(resource)
         for file in checked:
@@ -86,6 +87,11 @@ class ModelUploads:
     def get(self, resource: str) -> Upload:
         """The upload. Raises InvalidInput for what names none, NotFound."""
         return self._state(resource, self._manifest(resource).files)
+
+    def check_owner(self, resource: str, caller: Caller) -> None:
+        """Raise NotFound, as for an upload that is not there, unless it is the caller's."""
+        if not caller.admin and not caller.owns(self._manifest(resource).owner):
+            raise gone(resource)
 
     def begin(self, resource: str, name: str) -> UploadWriter:
         """A writer for one announced file, going on where it broke off. Raises NotFound."""

@@ -37,6 +37,7 @@ class UploadManifest(BaseModel):
 
     format_version: int = 1
     files: tuple[Announced, ...]
+    owner: str = ""
 
 
 def is_resource(text: str) -> bool:
@@ -47,11 +48,6 @@ def is_resource(text: str) -> bool:
 def is_upload(path: str) -> bool:
     """Whether an import's path means an upload; other paths are root:relative."""
     return path.startswith("uploads/")
-
-
-def upload_of(path: str) -> str:
-    """The resource of the upload that `path` lies in. Raises InvalidInput."""
-    return split_path(path, "path")[0]
 
 
 def split_path(path: str, field: str) -> tuple[str, PurePosixPath]:
@@ -100,9 +96,10 @@ def nothing_there(path: str, field: str) -> NotFound:
     )
 
 
-def resource_of(files: Sequence[Announced]) -> str:
-    """The upload of these files; it follows from them alone."""
+def resource_of(files: Sequence[Announced], owner: str = "") -> str:
+    """The upload of these files; it follows from them and their owner alone."""
     text = "\n".join(f"{file.sha256} {file.size_bytes} {file.name}" for file in files)
+    text = f"{owner}\n{text}" if owner else text
     return "uploads/u-" + hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

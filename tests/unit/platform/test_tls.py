@@ -25,8 +25,9 @@ from saeserve.client.channel import open_channel
 from saeserve.client.errors import UnavailableError, translated
 from saeserve.platform import healthcheck
 from saeserve.platform.errors import StartupError
-from saeserve.platform.grpc_server import GrpcServer, server_tls
+from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics
+from saeserve.platform.protection import Protection, server_tls
 from saeserve.platform.settings import ServiceSettings
 from saeserve.platform.tls import ServerTls
 from saeserve.platform.tls_files import TlsFiles
@@ -39,7 +40,13 @@ def served(tls: TlsFiles, act: Callable[[str], None], address: str = "127.0.0.1:
 
     async def whole() -> None:
         metrics = Metrics("test")
-        server = GrpcServer(address, [ECHO], metrics, grace_seconds=0, tls=server_tls(tls, metrics))
+        server = GrpcServer(
+            address,
+            [ECHO],
+            metrics,
+            grace_seconds=0,
+            protection=Protection(server_tls(tls, metrics)),
+        )
         await server.start()
         try:
             await asyncio.to_thread(act, server.bound)
@@ -312,7 +319,11 @@ def test_a_reload_is_seen_by_an_asynchronous_client_as_well(tmp_path: Path) -> N
     async def whole() -> list[bytes]:
         metrics = Metrics("test")
         server = GrpcServer(
-            "127.0.0.1:0", [ECHO], metrics, grace_seconds=0, tls=server_tls(tls, metrics)
+            "127.0.0.1:0",
+            [ECHO],
+            metrics,
+            grace_seconds=0,
+            protection=Protection(server_tls(tls, metrics)),
         )
         await server.start()
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from io import FileIO
 
 from saeserve.control.handlers.resources import Listing, Resources, StoredFile
+from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
 
 CHUNK_BYTES = 1 << 20
@@ -71,16 +72,18 @@ class Downloads:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    def files(self, resource: str) -> Listing:
+    def files(self, resource: str, caller: Caller = EVERYONE) -> Listing:
         """The files of a resource. Raises InvalidInput, NotFound."""
-        return self._resources.listing(resource)
+        return self._resources.listing(resource, caller)
 
-    def open(self, resource: str, name: str, offset: int, etag: str) -> FileReader:
+    def open(
+        self, resource: str, name: str, offset: int, etag: str, caller: Caller = EVERYONE
+    ) -> FileReader:
         """Begin to read a file.
 
         Raises InvalidInput, NotFound, and FailedPrecondition when its etag is another than `etag`.
         """
-        stored = self._resources.listing(resource).file(name)
+        stored = self._resources.listing(resource, caller).file(name)
         if etag and etag != stored.etag:
             raise _changed(name)
         if not 0 <= offset <= stored.size:

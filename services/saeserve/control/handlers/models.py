@@ -6,8 +6,11 @@ import logging
 
 from saeserve.control.handlers.usage import LiveUse
 from saeserve.core.errors import DamagedError
+from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.platform.errors import NotFound
 from saeserve.registry.models import ModelRegistry
+from saeserve.registry.names import checked_name
+from saeserve.registry.owners import Owners
 from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
 
@@ -17,8 +20,9 @@ _log = logging.getLogger("saeserve.control")
 class ModelHandlers:
     """What the calls of ModelService do."""
 
-    def __init__(self, models: ModelRegistry, use: LiveUse) -> None:
+    def __init__(self, models: ModelRegistry, use: LiveUse, owners: Owners) -> None:
         self._models = models
+        self._owners = owners
         self._use = use
 
     def get(self, reference: str) -> ModelVersion:
@@ -35,16 +39,24 @@ class ModelHandlers:
         more = len(keys) > size
         return found, "{}@{}".format(*keys[size - 1]) if more else ""
 
-    def delete(self, reference: str, *, force: bool) -> None:
-        """Delete one version, unless an alias or a live job uses it and `force` is not set."""
+    def delete(self, reference: str, caller: Caller = EVERYONE, *, force: bool) -> None:
+        """Delete one version, unless an alias or a live job uses it and `force` is not set.
+
+        This and what follows raise PermissionDenied for a model of another owner.
+        """
+        self._owners.check("models", parse_reference(reference).name, caller, "model")
         self._models.delete_version(reference, self._use.of_model, force=force)
 
-    def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
+    def set_alias(
+        self, name: str, alias: str, version: int, caller: Caller = EVERYONE
+    ) -> ModelVersion:
         """Point an alias at a version."""
+        self._owners.check("models", checked_name(name, "name"), caller, "name")
         return self._models.set_alias(name, alias, version)
 
-    def delete_alias(self, name: str, alias: str) -> None:
+    def delete_alias(self, name: str, alias: str, caller: Caller = EVERYONE) -> None:
         """Remove an alias."""
+        self._owners.check("models", checked_name(name, "name"), caller, "name")
         self._models.delete_alias(name, alias)
 
     def _find(self, name: str, version: int) -> ModelVersion | None:

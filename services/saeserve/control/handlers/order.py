@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from saeserve.control.handlers.bounds import check_count, check_spec
 from saeserve.control.handlers.catalog import checked_job_id
+from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.platform.errors import InvalidInput
 
 _MAX_TEXT = 256
@@ -29,6 +30,8 @@ class JobOrder:
     priority: int = 0
     waits_for: tuple[str, ...] = ()
     max_attempts: int = 0
+    caller: Caller = EVERYONE
+    """Who submits, and so whose names and uploads the job may use."""
 
     def check(self) -> None:
         """Raise InvalidInput for the first field that cannot be."""

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saeserve.control.handlers.catalog import checked_job_id
+from saeserve.control.handlers.ownership import check_seen
 from saeserve.jobs import documents
 from saeserve.jobs.checkpoints import MANIFEST, Checkpoint, CheckpointManifest, chain
 from saeserve.jobs.layout import checkpoint_key
 from saeserve.jobs.ledger import Ledger
+from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.platform.errors import InvalidInput, NotFound
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.names import checked_name
@@ -25,6 +27,7 @@ _EXPORT = re.compile(r"exports/([^/]+)/([1-9][0-9]{0,8})/([a-z0-9_]{1,64})")
 _CHECKPOINT = re.compile(r"jobs/([^/]+)/attempts/([1-9][0-9]{0,8})/checkpoints/([0-9]{1,18})")
 _CHAIN = re.compile(r"jobs/([^/]+)/checkpoints(?:/([0-9]{1,18}))?")
 _LOGS = re.compile(r"jobs/([^/]+)/logs")
+_OF_JOB = re.compile(r"jobs/([^/]+)/")
 _LOG_FILE = re.compile(r"((events|worker)\.jsonl|log\.txt(\.[0-9])?)")
 
 
@@ -73,8 +76,11 @@ class Resources:
             (_LOGS, self._logs),
         )
 
-    def listing(self, resource: str) -> Listing:
-        """The files of `resource`. Raises InvalidInput for what names none, NotFound."""
+    def listing(self, resource: str, caller: Caller = EVERYONE) -> Listing:
+        """The files of `resource`. Raises InvalidInput for what names none, NotFound, as for the
+        job of another owner."""
+        if match := _OF_JOB.match(resource):
+            check_seen(caller, self._ledger.submission(checked_job_id(match[1], "resource")))
         for pattern, find in self._forms:
             if match := pattern.fullmatch(resource):
                 return find(*match.groups())
@@ -108,14 +114,12 @@ class Resources:
         return self._folder(resource, folder, {})
 
     def _in_chain(self, job: str, step: str | None) -> Listing:
-        self._check_job(job)
         for point in chain(self._store, job):
             if step is None or point.step == int(step):
                 return self._of_checkpoint(point)
         raise _no_checkpoint(job, step)
 
     def _checkpoint(self, job: str, epoch: str, step: str) -> Listing:
-        self._check_job(job)
         return self._of_checkpoint(
             Checkpoint(checkpoint_key(job, int(epoch), int(step)), int(step))
         )
@@ -128,7 +132,6 @@ class Resources:
         return self._folder(point.key, self._store.path(point.key), hashes)
 
     def _logs(self, job: str) -> Listing:
-        self._check_job(job)
         folder = self._store.path(f"jobs/{job}/attempts")
         files = {
             file.name: file
@@ -137,9 +140,6 @@ class Resources:
             for file in [_stored(f"jobs/{job}/logs", folder, path, "", grows=True)]
         }
         return Listing(f"jobs/{job}/logs", files)
-
-    def _check_job(self, job: str) -> None:
-        self._ledger.submission(checked_job_id(job, "resource"))
 
     def _folder(self, resource: str, folder: Path, hashes: dict[str, str]) -> Listing:
         files = (

@@ -12,6 +12,7 @@ from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.checking import checked, device_class, parse_spec
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.control.handlers.order import JobOrder
+from saeserve.control.handlers.ownership import OrderOwnership, seen_by
 from saeserve.control.handlers.usage import models_of
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.memory import Plan
@@ -55,6 +56,7 @@ class Submitter:
         index: JobIndex,
         doorbell: Doorbell,
         inputs: Inputs,
+        ownership: OrderOwnership,
         policy: SubmitPolicy,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -62,6 +64,7 @@ class Submitter:
         self._index = index
         self._doorbell = doorbell
         self._inputs = inputs
+        self._ownership = ownership
         self._policy = policy
         self._clock = clock
         self._catalog = JobCatalog(ledger, index)
@@ -76,6 +79,7 @@ class Submitter:
         """
         order.check()
         spec = parse_spec(order.spec)
+        self._ownership.check(order, spec)
         standing = self._standing(order)
         if standing is not None:
             return self._catalog.get(standing), Plan(notes=(_REPEATED,))
@@ -87,6 +91,7 @@ class Submitter:
         if order.validate_only:
             return self._record(submission.model_copy(update={"id": ""})), plan
         admit(plan)
+        self._ownership.claim(order, resolved)
         return self._commit(submission, resolved), plan
 
     def _standing(self, order: JobOrder) -> str | None:
@@ -115,7 +120,8 @@ class Submitter:
         """The jobs waited for. Raises NotFound, FailedPrecondition for one that did not succeed."""
         records: list[JobRecord] = []
         for index, job in enumerate(order.waits_for):
-            record = self._catalog.get(job, f"waits_for[{index}]")
+            field = f"waits_for[{index}]"
+            record = seen_by(order.caller, self._catalog.get(job, field), field)
             if record.state in TERMINAL and record.state is not JobState.SUCCEEDED:
                 raise FailedPrecondition(
                     f"job {job} is {record.state.value}, so waiting for it would never end",

@@ -10,8 +10,10 @@ from saeserve.control.handlers.downloads import Downloads
 from saeserve.control.handlers.usage import LiveUse, uploads_of
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import JobState
+from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.platform.errors import FailedPrecondition
 from saeserve.registry.model_uploads import ModelUploads
+from saeserve.registry.upload import UploadWriter
 
 log = logging.getLogger(__name__)
 _SWEEP_EVERY_S = 60.0
@@ -36,8 +38,10 @@ class TransferHandlers:
         self._clock = clock
         self._next_sweep = 0.0
 
-    def delete(self, resource: str) -> None:
-        """Remove an upload. Raises FailedPrecondition while a live job reads it."""
+    def delete(self, resource: str, caller: Caller = EVERYONE) -> None:
+        """Remove an upload. Raises FailedPrecondition while a live job reads it, NotFound for
+        that of another owner."""
+        self.uploads.check_owner(resource, caller)
         users = self._use.of_upload(resource)
         if users:
             raise FailedPrecondition(
@@ -47,6 +51,11 @@ class TransferHandlers:
                 remedy="wait for that job, or cancel it first",
             )
         self.uploads.remove(resource)
+
+    def begin(self, resource: str, name: str, caller: Caller = EVERYONE) -> UploadWriter:
+        """A writer for one file of the caller's upload. Raises as `ModelUploads.begin`."""
+        self.uploads.check_owner(resource, caller)
+        return self.uploads.begin(resource, name)
 
     def ended(self, record: JobRecord) -> None:
         """Remove the uploads of a job that has imported them, unless another wants them too.

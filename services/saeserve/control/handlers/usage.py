@@ -9,7 +9,7 @@ from saeserve.core.specs.jobs import JobSpec
 from saeserve.jobs.record import JobRecord, Submission
 from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.registry.models import ModelRegistry
-from saeserve.registry.upload_paths import is_upload, upload_of
+from saeserve.registry.upload_paths import is_upload, split_path
 
 
 def spec_of(submission: Submission) -> JobSpec:
@@ -32,10 +32,13 @@ def models_of(spec: JobSpec) -> tuple[str, ...]:
 
 def uploads_of(submission: Submission) -> frozenset[str]:
     """The uploads that a job imports from, its reference's included."""
-    spec = spec_of(submission).import_model
-    if spec is None:
-        return frozenset()
-    return frozenset(upload_of(path) for path in spec.paths if is_upload(path))
+    return uploads_in(spec_of(submission))
+
+
+def uploads_in(spec: JobSpec, field: str = "path") -> frozenset[str]:
+    """The uploads that a spec names. Raises InvalidInput, naming `field`, for what is no path."""
+    paths = spec.import_model.paths if spec.import_model is not None else ()
+    return frozenset(split_path(path, field)[0] for path in paths if is_upload(path))
 
 
 class LiveUse:

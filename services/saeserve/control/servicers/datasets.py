@@ -14,6 +14,8 @@ from saeserve.control.handlers.bounds import MAX_FILES, check_count
 from saeserve.control.handlers.datasets import DatasetHandlers
 from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.pools import Pools
+from saeserve.platform.auth.caller import current_caller
+from saeserve.platform.auth.rules import CHANGE, READ, SUBMIT
 from saeserve.platform.errors import InvalidInput
 from saeserve.platform.grpc_server import Service
 from saeserve.registry.dataset import UploadHeader
@@ -22,6 +24,14 @@ from saeserve.v1 import dataset_service_pb2 as pb
 from saeserve.v1 import dataset_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.DatasetService"
+RULES = {
+    "UploadDataset": CHANGE,
+    "GetUpload": SUBMIT,
+    "RegisterDataset": CHANGE,
+    "GetDataset": READ,
+    "ListDatasets": READ,
+    "DeleteDataset": CHANGE,
+}
 UPLOAD_BYTES = 4 * 1024 * 1024
 """Of one chunk; the SDK sends 1 MiB at a time."""
 _SCOPE = "datasets"
@@ -40,7 +50,8 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
     ) -> pb.UploadDatasetResponse:
         """Take one file; what arrived stays when the stream breaks."""
         header = await _header(request_iterator)
-        writer = await self._pools.call(self._handlers.begin_upload, header)
+        begin, caller = self._handlers.begin_upload, current_caller()
+        writer = await self._pools.call(begin, header, caller)
         await asyncio.to_thread(writer.__enter__)
         try:
             await _receive(request_iterator, writer)
@@ -54,7 +65,8 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         self, request: pb.GetUploadRequest, context: Context
     ) -> pb.GetUploadResponse:
         """Where an upload goes on."""
-        found = await asyncio.to_thread(self._handlers.upload, request.dataset, request.file_name)
+        upload, caller = self._handlers.upload, current_caller()
+        found = await asyncio.to_thread(upload, request.dataset, request.file_name, caller)
         return pb.GetUploadResponse(received_bytes=found.received_bytes, complete=found.complete)
 
     @override
@@ -63,8 +75,8 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
     ) -> pb.RegisterDatasetResponse:
         """Make a data set of files that lie under a root."""
         check_count(request.files, "files", MAX_FILES)
-        register = self._handlers.register
-        found = await asyncio.to_thread(register, request.dataset, list(request.files))
+        register, caller = self._handlers.register, current_caller()
+        found = await asyncio.to_thread(register, request.dataset, list(request.files), caller)
         return pb.RegisterDatasetResponse(dataset=dataset_message(found))
 
     @override
@@ -91,7 +103,8 @@ class DatasetServicer(pb_grpc.DatasetServiceServicer):
         self, request: pb.DeleteDatasetRequest, context: Context
     ) -> pb.DeleteDatasetResponse:
         """Delete a data set."""
-        await self._pools.call(self._handlers.delete, request.name, force=request.force)
+        delete, caller = self._handlers.delete, current_caller()
+        await self._pools.call(delete, request.name, caller, force=request.force)
         return pb.DeleteDatasetResponse()
 
 
@@ -101,6 +114,7 @@ def dataset_service(servicer: DatasetServicer) -> Service:
         NAME,
         lambda server: pb_grpc.add_DatasetServiceServicer_to_server(servicer, server),
         {"UploadDataset": UPLOAD_BYTES},
+        RULES,
     )
 
 

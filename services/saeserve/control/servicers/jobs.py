@@ -17,6 +17,7 @@ from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.deleting import Deleter
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.order import JobOrder
+from saeserve.control.handlers.ownership import owned_filter, owned_order, seen_by
 from saeserve.control.handlers.submit import Submitter
 from saeserve.control.handlers.waiting import WaitingRoom
 from saeserve.control.handlers.watch import Watcher
@@ -24,13 +25,23 @@ from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.pools import Pools
 from saeserve.control.servicers.watching import Watching
 from saeserve.core.specs.jobs import JOB_KINDS
-from saeserve.jobs.record import JobFilter
+from saeserve.jobs.record import JobFilter, JobRecord
+from saeserve.platform.auth.caller import Caller, current_caller
+from saeserve.platform.auth.rules import CHANGE, READ
 from saeserve.platform.errors import InvalidInput
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import job_service_pb2 as pb
 from saeserve.v1 import job_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.JobService"
+RULES = {
+    "SubmitJob": CHANGE,
+    "GetJob": READ,
+    "ListJobs": READ,
+    "CancelJob": CHANGE,
+    "DeleteJob": CHANGE,
+    "WatchJob": READ,
+}
 
 
 @dataclass(frozen=True)
@@ -63,25 +74,24 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self, request: pb.SubmitJobRequest, context: Context
     ) -> pb.SubmitJobResponse:
         """Record a job and queue it."""
-        return await self._pools.call(self._submit, request)
+        return await self._pools.call(self._submit, request, current_caller())
 
     @override
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """The job as it is."""
-        return await self._pools.call(self._get, request)
+        return await self._pools.call(self._get, request, current_caller())
 
     @override
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Jobs that match, newest first."""
-        return await self._pools.call(self._list, request)
+        return await self._pools.call(self._list, request, current_caller())
 
     @override
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Ask a job to stop."""
-        cancel = self._handlers.canceller.cancel
-        record = await self._pools.call(cancel, request.id, request.etag)
+        record = await self._pools.call(self._cancel, request, current_caller())
         return pb.CancelJobResponse(job=job_message(record))
 
     @override
@@ -89,7 +99,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self, request: pb.DeleteJobRequest, context: Context
     ) -> pb.DeleteJobResponse:
         """Delete a job that has ended."""
-        await self._pools.call(self._handlers.deleter.delete, request.id)
+        await self._pools.call(self._delete, request, current_caller())
         return pb.DeleteJobResponse()
 
     @override
@@ -100,18 +110,27 @@ class JobServicer(pb_grpc.JobServiceServicer):
         async for update in self._watching.updates(request):
             yield update
 
-    def _submit(self, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
-        record, plan = self._handlers.submitter.submit(order_of(request))
+    def _submit(self, request: pb.SubmitJobRequest, caller: Caller) -> pb.SubmitJobResponse:
+        order = owned_order(order_of(request), caller)
+        record, plan = self._handlers.submitter.submit(order)
         # A job that is only planned waits for nothing.
         waiting = self._handlers.waiting.of(record) if record.id else None
         return pb.SubmitJobResponse(job=job_message(record, waiting), plan=plan_message(plan))
 
-    def _get(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
-        record = self._handlers.catalog.get(request.id)
+    def _get(self, request: pb.GetJobRequest, caller: Caller) -> pb.GetJobResponse:
+        record = seen_by(caller, self._handlers.catalog.get(request.id))
         return pb.GetJobResponse(job=job_message(record, self._handlers.waiting.of(record)))
 
-    def _list(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
-        wanted = _filter_of(request.filter)
+    def _cancel(self, request: pb.CancelJobRequest, caller: Caller) -> JobRecord:
+        seen_by(caller, self._handlers.catalog.get(request.id))
+        return self._handlers.canceller.cancel(request.id, request.etag)
+
+    def _delete(self, request: pb.DeleteJobRequest, caller: Caller) -> None:
+        seen_by(caller, self._handlers.catalog.get(request.id))
+        self._handlers.deleter.delete(request.id)
+
+    def _list(self, request: pb.ListJobsRequest, caller: Caller) -> pb.ListJobsResponse:
+        wanted = owned_filter(_filter_of(request.filter), caller)
         scope = f"jobs:{request.filter.SerializeToString(deterministic=True).hex()}"
         after = page_after(request.page_token, scope)
         records, last = self._handlers.catalog.page(wanted, page_size(request.page_size), after)
@@ -137,7 +156,11 @@ def order_of(request: pb.SubmitJobRequest) -> JobOrder:
 
 def job_service(servicer: JobServicer) -> Service:
     """The service, to be added to a server."""
-    return Service(NAME, lambda server: pb_grpc.add_JobServiceServicer_to_server(servicer, server))
+    return Service(
+        NAME,
+        lambda server: pb_grpc.add_JobServiceServicer_to_server(servicer, server),
+        rules=RULES,
+    )
 
 
 def _filter_of(message: pb.JobFilter) -> JobFilter:

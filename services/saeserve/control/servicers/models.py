@@ -12,11 +12,20 @@ from saeserve.control.converters.tokens import page_after, page_size, page_token
 from saeserve.control.handlers.models import ModelHandlers
 from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.pools import Pools
+from saeserve.platform.auth.caller import current_caller
+from saeserve.platform.auth.rules import CHANGE, READ
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import model_service_pb2 as pb
 from saeserve.v1 import model_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.ModelService"
+RULES = {
+    "GetModel": READ,
+    "ListModels": READ,
+    "DeleteModel": CHANGE,
+    "SetAlias": CHANGE,
+    "DeleteAlias": CHANGE,
+}
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
@@ -50,14 +59,17 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self, request: pb.DeleteModelRequest, context: Context
     ) -> pb.DeleteModelResponse:
         """Delete one version."""
-        await self._pools.call(self._handlers.delete, request.model, force=request.force)
+        delete, caller = self._handlers.delete, current_caller()
+        await self._pools.call(delete, request.model, caller, force=request.force)
         return pb.DeleteModelResponse()
 
     @override
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         """Point an alias at a version."""
-        set_alias = self._handlers.set_alias
-        found = await asyncio.to_thread(set_alias, request.name, request.alias, request.version)
+        set_alias, caller = self._handlers.set_alias, current_caller()
+        found = await asyncio.to_thread(
+            set_alias, request.name, request.alias, request.version, caller
+        )
         return pb.SetAliasResponse(model=model_message(found))
 
     @override
@@ -65,12 +77,15 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self, request: pb.DeleteAliasRequest, context: Context
     ) -> pb.DeleteAliasResponse:
         """Remove an alias."""
-        await asyncio.to_thread(self._handlers.delete_alias, request.name, request.alias)
+        delete_alias, caller = self._handlers.delete_alias, current_caller()
+        await asyncio.to_thread(delete_alias, request.name, request.alias, caller)
         return pb.DeleteAliasResponse()
 
 
 def model_service(servicer: ModelServicer) -> Service:
     """The service, to be added to a server."""
     return Service(
-        NAME, lambda server: pb_grpc.add_ModelServiceServicer_to_server(servicer, server)
+        NAME,
+        lambda server: pb_grpc.add_ModelServiceServicer_to_server(servicer, server),
+        rules=RULES,
     )

@@ -9,12 +9,14 @@ from typing_extensions import override
 
 from saeserve.control.handlers.garbage import Garbage, Swept
 from saeserve.control.servicers.context import Context
+from saeserve.platform.auth.rules import ADMINISTER
 from saeserve.platform.errors import InvalidInput, Overloaded
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import store_service_pb2 as pb
 from saeserve.v1 import store_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.StoreService"
+RULES = {"CollectGarbage": ADMINISTER}
 _LOOK_AGAIN_S = 5.0
 
 
@@ -49,7 +51,9 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
 def store_service(servicer: StoreServicer) -> Service:
     """The service, to be added to a server."""
     return Service(
-        NAME, lambda server: pb_grpc.add_StoreServiceServicer_to_server(servicer, server)
+        NAME,
+        lambda server: pb_grpc.add_StoreServiceServicer_to_server(servicer, server),
+        rules=RULES,
     )
 
 

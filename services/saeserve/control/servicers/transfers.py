@@ -19,6 +19,8 @@ from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.datasets import UPLOAD_BYTES
 from saeserve.control.servicers.pools import Pools
 from saeserve.control.servicers.stalls import each_in_time, in_time
+from saeserve.platform.auth.caller import current_caller
+from saeserve.platform.auth.rules import CHANGE, READ
 from saeserve.platform.errors import InvalidInput, Overloaded
 from saeserve.platform.grpc_server import Service
 from saeserve.registry.upload import UploadWriter
@@ -27,6 +29,13 @@ from saeserve.v1 import transfer_service_pb2 as pb
 from saeserve.v1 import transfer_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.TransferService"
+RULES = {
+    "ListFiles": READ,
+    "DownloadFile": READ,
+    "CreateUpload": CHANGE,
+    "UploadFile": CHANGE,
+    "DeleteUpload": CHANGE,
+}
 
 
 class TransferServicer(pb_grpc.TransferServiceServicer):
@@ -43,7 +52,9 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         self, request: pb.ListFilesRequest, context: Context
     ) -> pb.ListFilesResponse:
         """The files of a resource."""
-        found = await asyncio.to_thread(self._handlers.downloads.files, request.resource)
+        found = await asyncio.to_thread(
+            self._handlers.downloads.files, request.resource, current_caller()
+        )
         return listing_message(found)
 
     # grpc.aio takes a coroutine that writes as well as a generator, where a write cannot time out.
@@ -59,6 +70,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
                 request.name,
                 request.offset,
                 request.etag,
+                current_caller(),
             )
             with contextlib.closing(reader):
                 while (chunk := await asyncio.to_thread(reader.read)) is not None:
@@ -77,7 +89,8 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
             Announced(name=file.name, size_bytes=file.size_bytes, sha256=file.sha256)
             for file in request.files
         ]
-        made = await asyncio.to_thread(self._handlers.uploads.create, files)
+        owner = current_caller().owner
+        made = await asyncio.to_thread(self._handlers.uploads.create, files, owner)
         return pb.CreateUploadResponse(upload=upload_message(made, self._handlers.expiry_seconds))
 
     @override
@@ -88,8 +101,8 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         requests = each_in_time(request_iterator)
         with self._slot():
             header = await _header(requests)
-            begin = self._handlers.uploads.begin
-            writer = await asyncio.to_thread(begin, header.upload, header.name)
+            begin, caller = self._handlers.begin, current_caller()
+            writer = await asyncio.to_thread(begin, header.upload, header.name, caller)
             await asyncio.to_thread(writer.__enter__)
             try:
                 await _receive(requests, writer)
@@ -103,7 +116,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
         self, request: pb.DeleteUploadRequest, context: Context
     ) -> pb.DeleteUploadResponse:
         """Remove an upload."""
-        await self._pools.call(self._handlers.delete, request.upload)
+        await self._pools.call(self._handlers.delete, request.upload, current_caller())
         return pb.DeleteUploadResponse()
 
     @contextlib.contextmanager
@@ -129,6 +142,7 @@ def transfer_service(servicer: TransferServicer) -> Service:
         NAME,
         lambda server: pb_grpc.add_TransferServiceServicer_to_server(servicer, server),
         {"UploadFile": UPLOAD_BYTES},
+        RULES,
     )
 
 

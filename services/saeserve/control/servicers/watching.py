@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from saeserve.control.converters.events import event_message, gap_message
 from saeserve.control.converters.jobs import job_message
 from saeserve.control.converters.tokens import Cursor, resume_cursor
+from saeserve.control.handlers.ownership import seen_by
 from saeserve.control.handlers.waiting import WaitingRoom
 from saeserve.control.handlers.watch import News, Watcher
 from saeserve.control.servicers.pools import Pools
 from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import JobRecord
+from saeserve.platform.auth.caller import current_caller
 from saeserve.platform.errors import Unavailable
 from saeserve.v1 import job_service_pb2 as pb
 
@@ -32,9 +34,10 @@ class Watching:
     watch_seconds: float
 
     async def updates(self, request: pb.WatchJobRequest) -> AsyncIterator[pb.WatchJobResponse]:
-        """All of one watch. Raises Unavailable when the server stops."""
+        """All of one watch. Raises NotFound for a job of another owner, Unavailable
+        when the server stops."""
         job = request.id
-        record = await self.pools.watch(self.watcher.job, job)
+        record = seen_by(current_caller(), await self.pools.watch(self.watcher.job, job))
         cursor = resume_cursor(request.resume_token, job)
         waits = await self.pools.watch(self.waiting.of, record)
         looked = time.monotonic()
