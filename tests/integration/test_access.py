@@ -279,9 +279,10 @@ def test_a_job_imports_no_upload_of_another_owner(site: Site) -> None:
 
 
 def test_health_needs_no_token_and_reflection_any(site: Site) -> None:
-    check = site.control.channel.unary_unary("/grpc.health.v1.Health/Check")
+    channel: Any = site.control.channel
+    check = channel.unary_unary("/grpc.health.v1.Health/Check")
     assert check(b"", timeout=30)
-    reflect: Any = site.control.channel.stream_stream(
+    reflect = channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     )
     with pytest.raises(grpc.RpcError, match="with a token only"):

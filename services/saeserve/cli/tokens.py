@@ -56,8 +56,8 @@ def ls(as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("id", "owner", "scopes", "created", "expires", "state", "note")
-    print_table(columns, ([each.get(column) for column in columns] for each in found))
+    columns = ("id", "owner", "scopes", "expires", "state", "note")
+    print_table(columns, ([str(each.get(name, ""))[:40] for name in columns] for each in found))
 
 
 @app.command()
@@ -122,4 +122,4 @@ def _state(record: TokenRecord) -> str:
 
 
 def _date(moment: float | None) -> str:
-    return "" if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(" ", "seconds")
+    return "" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"

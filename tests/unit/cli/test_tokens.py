@@ -66,10 +66,11 @@ def test_a_list_shows_what_became_of_each_and_no_text(store: ArtifactStore) -> N
     store.path(f"auth/tokens/{id_in(damaged)}.json").write_text("{")
     states = {each["id"]: each["state"] for each in listed()}
     assert states[id_in(good)] == "good"
+    assert [each["note"] for each in listed() if each["id"] == id_in(good)] == ["notebook"]
     assert states[id_in(gone)] == "revoked"
     assert "cannot be read" in states[id_in(damaged)]
     table = said("ls")
-    assert "notebook" in table
+    assert (id_in(good) or "none") in table
     assert good.rpartition("_")[2] not in table
 
 
