@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli.output import Json, errors, print_json, print_table, told
+from saeserve.cli.output import Json, errors, print_json, told
 from saeserve.cli.settings import CliSettings
+from saeserve.cli.tables import print_table
 from saeserve.platform.auth.rules import Scope
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.tokens import TokenRecord, new_token

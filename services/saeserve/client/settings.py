@@ -7,7 +7,7 @@ of the client alone does not bring, so what a client has to know is read here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
@@ -35,15 +35,21 @@ class ClientEnvironment:
     client_key: str = ""
     """PEM file of that certificate's key."""
 
+    token: str = field(default="", repr=False)
+    """The token that calls are made with; sent over TLS or to this machine only."""
+
+    token_file: str = ""
+    """File with the token, in place of `token`; read anew when it changes."""
+
     @classmethod
     def load(cls) -> Self:
         """Read the environment; a variable that is empty counts as unset."""
-        named = {field.name: PREFIX + field.name.upper() for field in fields(cls)}
+        named = {each.name: PREFIX + each.name.upper() for each in fields(cls)}
         found = {name: os.environ.get(variable) for name, variable in named.items()}  # noqa: TID251 - see the module
         return cls(**{name: value for name, value in found.items() if value})
 
     def access(self) -> Access:
-        """The certificates that it names."""
-        files = (self.tls_ca, self.client_cert, self.client_key)
-        ca, certificate, key = (Path(file) if file else None for file in files)
-        return Access(ca, certificate, key)
+        """The certificates and the token that it names."""
+        files = (self.tls_ca, self.client_cert, self.client_key, self.token_file)
+        ca, certificate, key, token_file = (Path(file) if file else None for file in files)
+        return Access(ca, certificate, key, self.token, token_file)

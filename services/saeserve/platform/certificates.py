@@ -41,8 +41,8 @@ def read_pair(certificate: Path, key: Path, now: datetime | None = None) -> Pair
     if leaf.public_key() != private.public_key():
         raise _wrong(
             f"the key in {key} is not that of the certificate in {certificate}",
-            "TLS_KEY_MISMATCH",
-            "write both files anew; while they are replaced, replace the key first",
+            reason="TLS_KEY_MISMATCH",
+            remedy="write both files anew; while they are replaced, replace the key first",
         )
     _check_strength(certificate, leaf)
     _check_dates(certificate, leaf, now or datetime.now(UTC))
@@ -63,8 +63,8 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         raise _wrong(
             f"{path} cannot be read: {error.strerror}",
-            "TLS_FILE_UNREADABLE",
-            "correct the path, or let the service's user read the file",
+            reason="TLS_FILE_UNREADABLE",
+            remedy="correct the path, or let the service's user read the file",
         ) from error
 
 
@@ -96,8 +96,8 @@ def _parsed(path: Path, what: str, parse: Callable[[], T]) -> T:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _wrong(
             f"{path} holds no {what} in PEM form",
-            "TLS_BAD_PEM",
-            "write a PEM file: BEGIN CERTIFICATE, leaf first, or BEGIN PRIVATE KEY",
+            reason="TLS_BAD_PEM",
+            remedy="write a PEM file: BEGIN CERTIFICATE, leaf first, or BEGIN PRIVATE KEY",
         ) from None
 
 
@@ -106,8 +106,8 @@ def _check_strength(path: Path, leaf: x509.Certificate) -> None:
     if isinstance(key, RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
         raise _wrong(
             f"the certificate in {path} has an RSA key of {key.key_size} bits",
-            "TLS_WEAK_KEY",
-            f"make one of at least {_MIN_RSA_BITS} bits, or an elliptic-curve key",
+            reason="TLS_WEAK_KEY",
+            remedy=f"make one of at least {_MIN_RSA_BITS} bits, or an elliptic-curve key",
         )
 
 
@@ -115,14 +115,14 @@ def _check_dates(path: Path, leaf: x509.Certificate, now: datetime) -> None:
     if now > leaf.not_valid_after_utc:
         raise _wrong(
             f"the certificate in {path} expired at {leaf.not_valid_after_utc.isoformat()}",
-            "TLS_CERTIFICATE_EXPIRED",
-            "renew it, or correct this machine's clock",
+            reason="TLS_CERTIFICATE_EXPIRED",
+            remedy="renew it, or correct this machine's clock",
         )
     if now + CLOCK_LEEWAY < leaf.not_valid_before_utc:
         raise _wrong(
             f"the certificate in {path} is valid from {leaf.not_valid_before_utc.isoformat()} on",
-            "TLS_CERTIFICATE_NOT_YET_VALID",
-            "correct this machine's clock, or take another certificate",
+            reason="TLS_CERTIFICATE_NOT_YET_VALID",
+            remedy="correct this machine's clock, or take another certificate",
         )
 
 

@@ -25,13 +25,15 @@ def read_secret(path: Path) -> str:
         text = path.read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise _wrong(f"the secret file {path} cannot be read: {why}", "SECRET_UNREADABLE") from None
+        raise _wrong(
+            f"the secret file {path} cannot be read: {why}", reason="SECRET_UNREADABLE"
+        ) from None
     if not text:
-        raise _wrong(f"the secret file {path} is empty", "SECRET_MISSING")
+        raise _wrong(f"the secret file {path} is empty", reason="SECRET_MISSING")
     if len(text) < _MIN_LENGTH or any(word in text.lower() for word in _PLACEHOLDERS):
         raise _wrong(
             f"the secret in {path} is shorter than {_MIN_LENGTH} characters or a placeholder",
-            "SECRET_WEAK",
+            reason="SECRET_WEAK",
         )
     warn_of_readers(path)
     return text
@@ -51,8 +53,8 @@ def with_password(url: str, password: str) -> str:
     if ":" in user:
         raise _wrong(
             "SAESERVE_REDIS_URL holds a password, and so does SAESERVE_REDIS_PASSWORD_FILE",
-            "BAD_SETTING",
-            "take the password out of the URL",
+            reason="BAD_SETTING",
+            remedy="take the password out of the URL",
         )
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))
 

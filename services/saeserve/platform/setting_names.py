@@ -13,6 +13,7 @@ PREFIX = "SAESERVE_"
 
 FIELDS = frozenset(
     [
+        "auth",
         "auto_class",
         "broker_port",
         "broker_server",
@@ -55,6 +56,8 @@ FIELDS = frozenset(
         "tls_cert",
         "tls_client_ca",
         "tls_key",
+        "token",
+        "token_file",
         "torch_threads",
         "transfers",
         "umask",

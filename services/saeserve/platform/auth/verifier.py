@@ -51,14 +51,14 @@ class TokenVerifier:
         """
         token = id_in(text)
         if token is None:
-            raise _refused("the text given is no token", "TOKEN_MALFORMED")
+            raise _refused("the text given is no token", reason="TOKEN_MALFORMED")
         found = await self._find(token)
         if found is None or not found.is_of(text):
-            raise _refused("the token is not known", "TOKEN_UNKNOWN")
+            raise _refused("the token is not known", reason="TOKEN_UNKNOWN")
         if found.revoked is not None:
-            raise _refused(f"token {token} was revoked", "TOKEN_REVOKED")
+            raise _refused(f"token {token} was revoked", reason="TOKEN_REVOKED")
         if found.expired(self._clock()):
-            raise _refused(f"token {token} has expired", "TOKEN_EXPIRED")
+            raise _refused(f"token {token} has expired", reason="TOKEN_EXPIRED")
         return found
 
     async def _find(self, token: str) -> TokenRecord | None:
