@@ -13,11 +13,9 @@ from tests.fakes.certificates import Authority, CertificateFiles, self_signed
 from saeserve.platform.certificates import host_of, read_authorities, read_pair
 from saeserve.platform.errors import StartupError
 
-NOW = datetime.now(UTC)
-
 
 def test_a_pair_is_read_with_its_expiry(tmp_path: Path) -> None:
-    expires = NOW.replace(microsecond=0) + timedelta(days=30)
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
     files = Authority(tmp_path).issue(expires=expires)
     pair = read_pair(files.certificate, files.key)
     assert (pair.expires, pair.chain, pair.key) == (
@@ -87,10 +85,10 @@ def test_what_cannot_serve_is_refused_by_name(
 
 
 def test_a_clock_that_lags_a_little_takes_a_new_certificate(tmp_path: Path) -> None:
-    files = self_signed(tmp_path)
-    read_pair(files.certificate, files.key, now=NOW - timedelta(minutes=4))
+    files, made = self_signed(tmp_path), datetime.now(UTC)
+    read_pair(files.certificate, files.key, now=made - timedelta(minutes=4))
     with pytest.raises(StartupError, match="valid from"):
-        read_pair(files.certificate, files.key, now=NOW - timedelta(minutes=6))
+        read_pair(files.certificate, files.key, now=made - timedelta(minutes=6))
 
 
 def test_authorities_are_certificates(tmp_path: Path) -> None:
