@@ -174,7 +174,7 @@ FOREIGN: dict[str, tuple[Request, str]] = {
     ),
 }
 # Data sets and models are read by whoever has the scope; an upload that is announced is the
-# caller's own; the store as a whole is the administrators'.
+# caller's own; the store as a whole is the administrators', and what a deployment offers is told to all.
 SHARED = {
     "DatasetService/GetDataset",
     "DatasetService/ListDatasets",
@@ -184,6 +184,8 @@ SHARED = {
     "InferenceService/Decode",
     "InferenceService/Reconstruct",
     "TransferService/CreateUpload",
+    "ServerService/ListPresets",
+    "ServerService/ListWorkers",
     "StoreService/CollectGarbage",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.fakes.every_call import Method, every_method
 
-from saeserve.control.servicers import datasets, jobs, models, store, transfers
+from saeserve.control.servicers import datasets, jobs, models, offers, store, transfers
 from saeserve.inference import servicer
 from saeserve.platform.auth.rules import Rule
 
@@ -14,6 +14,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "InferenceService": servicer.RULES,
     "JobService": jobs.RULES,
     "ModelService": models.RULES,
+    "ServerService": offers.RULES,
     "StoreService": store.RULES,
     "TransferService": transfers.RULES,
 }

@@ -9,11 +9,13 @@ from saeserve.control.handlers.offers import ClassOffer, Offers
 from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.pools import Pools
 from saeserve.core.specs.presets import Preset
+from saeserve.platform.auth.rules import READ
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import server_service_pb2 as pb
 from saeserve.v1 import server_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.ServerService"
+RULES = {"ListWorkers": READ, "ListPresets": READ}
 
 
 class ServerServicer(pb_grpc.ServerServiceServicer):
@@ -45,7 +47,9 @@ class ServerServicer(pb_grpc.ServerServiceServicer):
 def server_service(servicer: ServerServicer) -> Service:
     """The service, to be added to a server."""
     return Service(
-        NAME, lambda server: pb_grpc.add_ServerServiceServicer_to_server(servicer, server)
+        NAME,
+        lambda server: pb_grpc.add_ServerServiceServicer_to_server(servicer, server),
+        rules=RULES,
     )
 
 
