@@ -174,7 +174,8 @@ FOREIGN: dict[str, tuple[Request, str]] = {
     ),
 }
 # Data sets and models are read by whoever has the scope; an upload that is announced is the
-# caller's own; the store as a whole is the administrators', and what a deployment offers is told to all.
+# caller's own; the store as a whole is the administrators', and what a deployment
+# offers is told to all.
 SHARED = {
     "DatasetService/GetDataset",
     "DatasetService/ListDatasets",
