@@ -43,8 +43,8 @@ class Running:
 async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
     """The service, answering; stopped in order when the block ends. Raises StartupError."""
     device = choose_device(settings.inference_device)
-    if settings.inference_threads:
-        torch.set_num_threads(settings.inference_threads)
+    if threads := settings.threads:
+        torch.set_num_threads(threads)
     metrics = Metrics("inference")
     figures = InferenceMetrics(metrics.registry)
     async with AsyncExitStack() as stack:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from saeserve.platform.processors import quota
 from saeserve.platform.settings import ServiceSettings
 
 
@@ -25,7 +26,8 @@ class InferenceSettings(ServiceSettings):
     """Where models run; auto takes CUDA when there is one."""
 
     inference_threads: int = Field(default=0, ge=0)
-    """Threads of torch on the CPU; 0 leaves torch's own choice."""
+    """Threads of torch on the CPU; 0 follows a CPU limit of the container, and without one leaves
+    the choice to torch."""
 
     inference_queue_rows: int = Field(default=65_536, ge=1)
     """Rows that may wait; more are refused with RESOURCE_EXHAUSTED, unless nothing waits."""
@@ -35,3 +37,9 @@ class InferenceSettings(ServiceSettings):
 
     inference_model_cache_bytes: int = Field(default=4 * 2**30, ge=1)
     """Memory that loaded models may take together; the least recently used go first."""
+
+    @property
+    def threads(self) -> int:
+        """`inference_threads`, or what a CPU limit leaves; 0 leaves the choice to torch, which
+        knows the processors of the host alone."""
+        return self.inference_threads or quota()

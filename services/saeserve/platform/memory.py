@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from saeserve.platform.control_groups import folders, number, text
+
 _UNLIMITED = 2**60
 """Control groups of version 1 say "no limit" by a number near 2**63."""
 
@@ -42,28 +44,12 @@ def free_bytes(root: Path = Path("/")) -> int:
 
 def _groups(root: Path) -> Iterator[tuple[int, int]]:
     """(limit, usage) of this process's control groups that have a limit, and of those above."""
-    for folder, files in _folders(root):
-        limit = _number(folder / files.limit)
+    for folder, unified in folders(root, "memory"):
+        files = _V2 if unified else _V1
+        limit = number(folder / files.limit)
         if limit is not None and limit < _UNLIMITED:
-            usage = _number(folder / files.usage) or 0
+            usage = number(folder / files.usage) or 0
             yield limit, usage - _line(folder / "memory.stat", files.reclaimable, " ")
-
-
-def _folders(root: Path) -> Iterator[tuple[Path, _Files]]:
-    mounted = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            top, files = mounted, _V2
-        elif "memory" in controllers.split(","):
-            top, files = mounted / "memory", _V1
-        else:
-            continue
-        # Inside a container the path may be the host's, which is not mounted there.
-        own = top / path.lstrip("/")
-        for folder in (own, *own.parents):
-            if folder.is_relative_to(top):
-                yield folder, files
 
 
 def _meminfo(root: Path, name: str) -> int:
@@ -72,7 +58,7 @@ def _meminfo(root: Path, name: str) -> int:
 
 
 def _line(path: Path, name: str, separator: str) -> int:
-    for line in _text(path).splitlines():
+    for line in text(path).splitlines():
         key, found, value = line.partition(separator)
         if found and key == name:
             return int(value.split()[0])
@@ -82,16 +68,3 @@ def _line(path: Path, name: str, separator: str) -> int:
 def _physical() -> int:
     """Where there is no /proc."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _number(path: Path) -> int | None:
-    """The number that the file holds; None for "max", and where there is no file."""
-    text = _text(path).strip()
-    return int(text) if text.isdigit() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

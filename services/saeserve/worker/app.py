@@ -57,7 +57,7 @@ def serve(
     publication = Publication(store, DatasetRegistry(store, Roots(settings.roots)))
     settlement = Settlement(Ledger(store), index, doorbell, publication)
     kinds = {each: machine.kind for each, machine in machines.items()}
-    standby = Standby(settings.torch_threads, settings.stop_grace_seconds)
+    standby = Standby(settings.threads, settings.stop_grace_seconds)
     supervisor = Supervisor(
         settings,
         settlement,

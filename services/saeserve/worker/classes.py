@@ -27,7 +27,7 @@ def machines_of(
     for each in classes:
         if each != CPU and device is None:
             raise no_device(each)
-    return {each: machine_of(each, device, settings.torch_threads) for each in classes}
+    return {each: machine_of(each, device, settings.threads) for each in classes}
 
 
 def no_device(resource_class: str) -> StartupError:

@@ -4,7 +4,6 @@ it sees, and ends, so that no memory of a device stays taken."""
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from saeserve.core.specs.machine import Machine
 from saeserve.platform.memory import limit_bytes
+from saeserve.platform.processors import processors
 
 _log = logging.getLogger("saeserve.worker.machine")
 PROBE = (sys.executable, "-m", "saeserve.worker.probe")
@@ -58,7 +58,7 @@ def machine_of(
     """The machine that jobs of the class run on. `root` is where /proc and /sys lie."""
     if resource_class != "cpu" and device is not None:
         return Machine(kind=device.name, memory_bytes=device.memory_bytes)
-    threads = torch_threads or _processors()
+    threads = torch_threads or processors(root)
     kind = f"{processor_name(root)}, {threads} thread" + ("s" if threads > 1 else "")
     return Machine(kind=kind, memory_bytes=limit_bytes(root))
 
@@ -72,8 +72,3 @@ def processor_name(root: Path = Path("/")) -> str:
     pairs = (line.partition(":") for line in lines)
     named = (value.strip() for key, _, value in pairs if key.strip() == "model name")
     return next(named, "a processor without a name")
-
-
-def _processors() -> int:
-    """Those that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from saeserve.platform.processors import quota
 from saeserve.platform.settings import ServiceSettings
 
 
@@ -36,8 +37,15 @@ class WorkerSettings(ServiceSettings):
     longer."""
 
     torch_threads: int = Field(default=0, ge=0)
-    """Threads of a job; 0 leaves the choice to torch. A resumed job keeps what it began with."""
+    """Threads of a job; 0 follows a CPU limit of the container, and without one leaves the choice
+    to torch. A resumed job keeps what it began with."""
 
     standby: bool = True
     """Whether a process that has loaded torch and the kernels waits for the next job, which then
     begins some seconds earlier; it takes some 220 MiB of memory of its own, none of a device."""
+
+    @property
+    def threads(self) -> int:
+        """`torch_threads`, or what a CPU limit leaves; 0 leaves the choice to torch, which knows
+        the processors of the host alone."""
+        return self.torch_threads or quota()

@@ -112,7 +112,7 @@ class Supervisor:
             roots=self.settings.roots,
             parent=os.getpid(),
             stop_grace_s=self._grace_s(job.kind),
-            torch_threads=self.settings.torch_threads,
+            torch_threads=self.settings.threads,
             log_level=self.settings.log_level,
             machine=self.kinds.get(job.resource_class, ""),
         )
