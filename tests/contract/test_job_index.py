@@ -114,6 +114,8 @@ def test_counts_follow_the_states(index: JobIndex) -> None:
     index.put(record("j-2"))
     index.acquire("cpu", "A", TTL)
     assert index.counts() == {JobState.BLOCKED: 1, JobState.QUEUED: 1, JobState.STARTING: 1}
+    wanted = (JobState.QUEUED, JobState.STARTING, JobState.FAILED)
+    assert index.tally(wanted) == {(JobState.QUEUED, "gpu"): 1, (JobState.STARTING, "cpu"): 1}
     assert index.runnable() == {"gpu": 1}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from saeserve.core.specs.machine import Machine
@@ -259,6 +259,12 @@ class MemoryIndex:
             for entry in self._entries.values():
                 counts[entry.record.state] += 1
             return dict(counts)
+
+    def tally(self, states: Iterable[JobState]) -> dict[tuple[JobState, str], int]:
+        with self._reached():
+            records = [entry.record for entry in self._entries.values()]
+            found = [each for each in records if each.state in set(states)]
+            return dict(Counter((each.state, each.submission.resource_class) for each in found))
 
     def unblock(self, job: str) -> bool:
         with self._reached():

@@ -1,25 +1,37 @@
-"""Sees jobs start and end, for what counts of states cannot tell."""
+"""Sees jobs wait, start and end, and workers come and go."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
 from saeserve.control.handlers.catalog import LIVE
-from saeserve.control.metrics import ControlMetrics
+from saeserve.control.metrics import CLASSES, ControlMetrics
 from saeserve.jobs.ports import JobIndex
 from saeserve.jobs.record import JobFilter, JobRecord
-from saeserve.jobs.states import TERMINAL
+from saeserve.jobs.states import TERMINAL, JobState
 
 _PAGE = 100
+_ENDED_EVERY_S = 15.0
+"""Pause between two counts of the jobs that have ended, which are many."""
 
 
 class JobObserver:
     """Call `observe` after every round; what ended before the first one is not counted."""
 
     def __init__(
-        self, index: JobIndex, metrics: ControlMetrics, ended: Callable[[JobRecord], None]
+        self,
+        index: JobIndex,
+        metrics: ControlMetrics,
+        ended: Callable[[JobRecord], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`ended` is told each job that was seen to end."""
+        """`ended` is told each job that was seen to end; `clock` gives seconds since the epoch."""
+        self._clock = clock
+        self._queued_since: dict[str, float] = {}
+        self._next_count = 0.0
+        self._ended_by_class: Mapping[tuple[JobState, str], int] = {}
         self._index = index
         self._metrics = metrics
         self._ended = ended
@@ -37,6 +49,31 @@ class JobObserver:
                 self._count(record, self._live.get(record.id))
         self._newest = max([self._newest or "", *(record.id for record in fresh)])
         self._live = now
+        self._describe(list(now.values()))
+
+    def _describe(self, live: list[JobRecord]) -> None:
+        """Set the gauges of queue and workers."""
+        if time.monotonic() >= self._next_count:
+            self._ended_by_class = self._index.tally(TERMINAL)
+            self._next_count = time.monotonic() + _ENDED_EVERY_S
+        counts = Counter((each.state, each.submission.resource_class) for each in live)
+        self._metrics.count_jobs({**self._ended_by_class, **counts})
+        names = {*CLASSES, *(each.submission.resource_class for each in live)}
+        ages = self._waited([each for each in live if each.state is JobState.QUEUED])
+        for name in names:
+            self._metrics.oldest_queued.labels(name).set(ages.get(name, 0.0))
+            self._metrics.workers.labels(name).set(len(self._index.machines(name)))
+
+    def _waited(self, queued: list[JobRecord]) -> dict[str, float]:
+        """Of each class, seconds that the job which waited longest has waited."""
+        now = self._clock()
+        since = {each.id: self._queued_since.get(each.id, _since(each, now)) for each in queued}
+        self._queued_since = since
+        ages: dict[str, float] = {}
+        for each in queued:
+            name = each.submission.resource_class
+            ages[name] = max(ages.get(name, 0.0), now - since[each.id])
+        return ages
 
     def _count(self, record: JobRecord, before: JobRecord | None) -> None:
         if record.started and not (before and before.started):
@@ -45,6 +82,8 @@ class JobObserver:
             kind, outcome = record.submission.kind, record.state.value
             self._ended(record)
             self._metrics.finished.labels(kind, outcome).inc()
+            if record.failure is not None:
+                self._metrics.failures.labels(record.failure.code).inc()
             if record.started:
                 seconds = max(0.0, record.ended - record.started)
                 self._metrics.duration.labels(kind, outcome).observe(seconds)
@@ -67,3 +106,10 @@ class JobObserver:
             yield from records
             if not after:
                 return
+
+
+def _since(record: JobRecord, now: float) -> float:
+    """Since when a job that is queued now has been. One that waited for others, or ran before, was
+    not queued all the time since it was submitted."""
+    direct = not record.submission.waits_for and record.epoch == 0
+    return record.submission.created if direct else now

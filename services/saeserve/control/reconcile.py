@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from saeserve.control.metrics import ControlMetrics
 from saeserve.control.observer import JobObserver
+from saeserve.control.telemetry import Telemetry
 from saeserve.jobs.ports import IndexUnavailable
 from saeserve.jobs.reconciler import Reconciler, TickReport
-from saeserve.jobs.states import JobState
 from saeserve.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,12 @@ class ReconcileLoop:
         metrics: ControlMetrics,
         seconds: float,
         chore: Callable[[], None] = lambda: None,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        """`chore` follows every round of the leader; it paces itself."""
+        """`chore` follows every round of the leader, and `telemetry` looks after every round,
+        whatever became of it; both pace themselves."""
         self._chore = chore
+        self._telemetry = telemetry
         self._reconciler = reconciler
         self._observer = observer
         self._metrics = metrics
@@ -64,14 +67,14 @@ class ReconcileLoop:
     def _run(self) -> None:
         while not self._closed.is_set():
             self.once()
+            if self._telemetry is not None:
+                self._telemetry.look()
             self._closed.wait(self._seconds)
 
     def _publish(self, report: TickReport) -> None:
+        self._metrics.round_ended(leading=report.leading)
         if not report.leading:
-            self._metrics.jobs.clear()
             return
-        for state in JobState:
-            self._metrics.jobs.labels(state.value).set(report.jobs.get(state, 0))
         self._metrics.rung.inc(report.rung)
         self._metrics.expired.inc(report.expired)
         self._metrics.rebuilds.inc(report.rebuilt)
@@ -86,6 +89,8 @@ class ReconcileLoop:
         self._reachable = reachable
 
     def _note_store(self, error: Unavailable | None) -> None:
+        if self._telemetry is not None:
+            self._telemetry.note_store(error)
         why = error.text() if error else ""
         if why and why != self._refusal:
             log.error("nothing is decided about jobs: %s", why)

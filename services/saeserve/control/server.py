@@ -24,6 +24,7 @@ from saeserve.control.servicers.pools import Pools
 from saeserve.control.servicers.store import StoreServicer, store_service
 from saeserve.control.servicers.transfers import TransferServicer, transfer_service
 from saeserve.control.settings import ControlSettings
+from saeserve.control.telemetry import Telemetry, TelemetryMetrics, redis_figures
 from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
 from saeserve.jobs.reconciler import Pace, Reconciler
 from saeserve.jobs.redis_index import RedisIndex
@@ -34,7 +35,7 @@ from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
 from saeserve.platform.protection import protection
 from saeserve.platform.readiness import kept_up_to_date
-from saeserve.platform.redis import connect
+from saeserve.platform.redis import connect, info
 from saeserve.platform.store import ArtifactStore
 
 _THREADS = 32
@@ -70,7 +71,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
     """The service, answering; stopped in order when the block ends. Raises ServiceError."""
     store = ArtifactStore(settings.store, settings.disk_reserve_bytes)
     store.check()
-    metrics = Metrics("control")
+    metrics = Metrics("control", settings.revision)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "handler"))
     async with AsyncExitStack() as stack:
         client = connect(settings.broker_url)
@@ -93,7 +94,11 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         await stack.enter_async_context(kept_up_to_date(server, [parts.gate.admit]))
         housekeeper = _housekeeper(settings, parts)
         stack.callback(housekeeper.close)
-        loop = _reconcile_loop(settings, parts, ControlMetrics(metrics.registry), housekeeper)
+        telemetry = Telemetry(
+            store, lambda: redis_figures(info(client)), TelemetryMetrics(metrics.registry)
+        )
+        figures = ControlMetrics(metrics.registry)
+        loop = _reconcile_loop(settings, parts, figures, housekeeper, telemetry)
         loop.start()
         stack.push_async_callback(asyncio.to_thread, loop.close)
         yield Running(server, endpoint)
@@ -140,7 +145,11 @@ def _services(
 
 
 def _reconcile_loop(
-    settings: ControlSettings, parts: Parts, figures: ControlMetrics, housekeeper: Housekeeper
+    settings: ControlSettings,
+    parts: Parts,
+    figures: ControlMetrics,
+    housekeeper: Housekeeper,
+    telemetry: Telemetry,
 ) -> ReconcileLoop:
     pace = Pace(
         lease_ttl_s=settings.lease_seconds,
@@ -161,7 +170,9 @@ def _reconcile_loop(
         housekeeper.lead()
         parts.transfers.sweep()
 
-    return ReconcileLoop(reconciler, observer, figures, settings.reconcile_seconds, chores)
+    return ReconcileLoop(
+        reconciler, observer, figures, settings.reconcile_seconds, chores, telemetry
+    )
 
 
 def _housekeeper(settings: ControlSettings, parts: Parts) -> Housekeeper:

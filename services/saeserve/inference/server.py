@@ -45,7 +45,7 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
     device = choose_device(settings.inference_device)
     if threads := settings.threads:
         torch.set_num_threads(threads)
-    metrics = Metrics("inference")
+    metrics = Metrics("inference", settings.revision)
     figures = InferenceMetrics(metrics.registry)
     async with AsyncExitStack() as stack:
         store = ArtifactStore(settings.store)

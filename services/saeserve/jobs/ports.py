@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from saeserve.core.specs.machine import Machine
@@ -118,6 +118,11 @@ class JobIndex(Protocol):
 
     def counts(self) -> dict[JobState, int]:
         """Jobs in each state; states without jobs are left out."""
+        ...
+
+    def tally(self, states: Iterable[JobState]) -> dict[tuple[JobState, str], int]:
+        """Jobs in each of `states` by resource class, where there are any. Slower than `counts`:
+        it looks at every such job."""
         ...
 
     def unblock(self, job: str) -> bool:

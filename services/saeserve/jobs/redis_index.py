@@ -6,7 +6,8 @@ Leases end by the clock of whoever watches them (`leases.py`). Every script may 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import redis
@@ -40,6 +41,7 @@ from saeserve.jobs.redis_streams import RedisStreams
 from saeserve.jobs.states import JobState
 
 KEPT_EVENTS_S = 7 * 24 * 3600.0
+_BATCH = 1000
 
 
 def _ms(seconds: float) -> int:
@@ -150,6 +152,17 @@ class RedisIndex(RedisStreams):
                 state: self._client.scard(f"{PREFIX}state:{state.value}") for state in JobState
             }
         return {state: size for state, size in sizes.items() if size}
+
+    def tally(self, states: Iterable[JobState]) -> dict[tuple[JobState, str], int]:
+        """Jobs in each of `states` by resource class; a batch at a time, for others wait."""
+        counts: Counter[tuple[JobState, str]] = Counter()
+        for state in states:
+            jobs = self._members(f"state:{state.value}")
+            for at in range(0, len(jobs), _BATCH):
+                found = table(self._scripts.words("tally", *jobs[at : at + _BATCH]))
+                for name, count in found.items():
+                    counts[state, name] += int(count)
+        return dict(counts)
 
     def unblock(self, job: str) -> bool:
         """BLOCKED becomes QUEUED; False when it was not BLOCKED."""

@@ -37,6 +37,7 @@ _NAMES = (
     "runnable",
     "shrink",
     "start",
+    "tally",
     "tidy",
     "told",
     "unblock",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import grpc.aio
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -86,6 +87,8 @@ class GrpcServer:
         self.bound = address
         self._grace = grace_seconds
         self._services = tuple(services)
+        for service in services:
+            metrics.expect(service.name, _methods(service.name))
         reader = MessageReader(
             {
                 f"/{service.name}/{method}": size
@@ -183,6 +186,15 @@ class GrpcServer:
         if self._tls is None or unix_path(self.address) is not None:
             return self._server.add_insecure_port(self.address)
         return self._server.add_secure_port(self.address, self._tls.credentials())
+
+
+def _methods(service: str) -> list[str]:
+    """Names of the methods that the API describes; none of a service that it does not know."""
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:
+        return []
+    return [method.name for method in found.methods]
 
 
 def _not_bound(address: str, why: str) -> StartupError:

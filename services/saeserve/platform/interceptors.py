@@ -75,7 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Answers with `error`. As for a stream of requests: those are not read before."""
 
         async def refuse(_: object, context: Context) -> None:
-            async with self._around(method, context):
+            async with self._around(method, context, timed=False):
                 raise error
 
         return cast(Any, grpc).stream_unary_rpc_method_handler(refuse)
@@ -95,12 +95,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def awaited(request: Any, context: Context) -> object:  # noqa: ANN401 - bytes, or an iterator of them
             set_caller(admitted.caller)
-            async with self._around(method, context), watching():
+            async with self._around(method, context, timed=not long), watching():
                 return await behaviour(read(request), context)
 
         async def iterated(request: Any, context: Context) -> AsyncIterator[object]:  # noqa: ANN401 - as above
             set_caller(admitted.caller)
-            async with self._around(method, context), watching():
+            async with self._around(method, context, timed=not long), watching():
                 async for response in behaviour(read(request), context):
                     yield response
 
@@ -111,7 +111,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     @asynccontextmanager
-    async def _around(self, method: str, context: Context) -> AsyncGenerator[None]:
+    async def _around(self, method: str, context: Context, *, timed: bool) -> AsyncGenerator[None]:
         started = time.perf_counter()
         code = grpc.StatusCode.UNKNOWN
         try:
@@ -125,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code = _cancelled(context)
             raise
         finally:
-            self._count(method, code, time.perf_counter() - started)
+            self._count(method, code, time.perf_counter() - started if timed else None)
 
     def _count(self, method: str, code: grpc.StatusCode, seconds: float | None = None) -> None:
         service, _, name = method.lstrip("/").partition("/")

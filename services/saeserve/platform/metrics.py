@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Thread
+from typing import TYPE_CHECKING, Any, cast
 from wsgiref.simple_server import WSGIServer
 
+import prometheus_client
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -21,24 +24,36 @@ from prometheus_client import (
 from saeserve.platform.address import TcpAddress, is_local, parse_tcp
 from saeserve.platform.errors import StartupError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 LATENCY_BUCKETS = tuple(0.0005 * 2**n for n in range(16))
 """0.5 ms to 16 s, doubling."""
+
+EXPECTED_CODES = (
+    *("OK", "INTERNAL", "UNKNOWN", "UNAVAILABLE"),
+    *("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
+)
+"""Status codes whose series stand at 0 before a first call: rates over them miss none."""
+_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
 
 class Metrics:
     """The registry of one process, with build, process and gRPC figures."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, revision: str = "") -> None:
+        """`revision` names the source that runs, where it is known."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         build = Gauge(
             "saeserve_build_info",
             "1, labelled by what runs.",
-            ("service", "version", "python"),
+            ("service", "version", "revision", "python"),
             registry=self.registry,
         )
-        build.labels(service, version("saeserve"), platform.python_version()).set(1)
+        python = platform.python_version()
+        build.labels(service, version("saeserve"), revision or "unknown", python).set(1)
         self.grpc_requests = Counter(
             "saeserve_grpc_requests_total",
             "gRPC calls that ended, by status code.",
@@ -47,16 +62,23 @@ class Metrics:
         )
         self.grpc_seconds = Histogram(
             "saeserve_grpc_request_seconds",
-            "Seconds from the first byte of a gRPC call to its end.",
+            "Seconds from the first byte of a gRPC call to its end; calls that stream, such as "
+            "WatchJob, have no latency and are left out.",
             ("service", "method"),
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
 
+    def expect(self, service: str, methods: Iterable[str]) -> None:
+        """Let the counters of a gRPC service begin at 0."""
+        for method in methods:
+            for code in EXPECTED_CODES:
+                self.grpc_requests.labels(service, method, code)
+
 
 @dataclass(frozen=True)
 class MetricsEndpoint:
-    """A running HTTP server that answers /metrics."""
+    """A running HTTP server that answers /metrics and /healthz."""
 
     address: TcpAddress
     server: WSGIServer
@@ -72,8 +94,9 @@ class MetricsEndpoint:
 def serve_metrics(
     registry: CollectorRegistry, address: str, *, insecure: bool = False
 ) -> MetricsEndpoint:
-    """Serve `registry` at host:port (port 0 takes a free one), without TLS or tokens; beyond
-    loopback only when `insecure`. Raises StartupError."""
+    """Serve `registry` under /metrics at host:port (port 0 takes a free one), without TLS or
+    tokens; beyond loopback only when `insecure`. /healthz answers while the process does; other
+    paths are 404. Raises StartupError."""
     wanted = parse_tcp(address)
     if not insecure and not is_local(address):
         raise StartupError(
@@ -90,4 +113,21 @@ def serve_metrics(
             reason="ADDRESS_IN_USE",
             remedy="stop what listens there or set the service's metrics address",
         ) from error
+    # The library leaves the type of its application open.
+    made = cast("WSGIApplication", cast(Any, prometheus_client).make_wsgi_app(registry))
+    server.set_app(_by_path(made))
     return MetricsEndpoint(TcpAddress(wanted.host, server.server_port), server, thread)
+
+
+def _by_path(metrics: WSGIApplication) -> WSGIApplication:
+    """The library's own application answers with the metrics whatever the path."""
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            return metrics(environ, start)
+        found = path == "/healthz"
+        start("200 OK" if found else "404 Not Found", _TEXT)
+        return [b"ok\n" if found else b"there are /metrics and /healthz\n"]
+
+    return answer

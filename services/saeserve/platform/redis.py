@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ConnectionError,
     InvalidResponse,
+    NoPermissionError,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -72,6 +73,20 @@ def check(client: Redis) -> None:
         cast(Any, client).ping()
     except RedisError as error:
         raise unavailable(error) from error
+
+
+def info(client: Redis) -> dict[str, object]:
+    """What the server says of its memory and persistence; {} where this user may not ask.
+    Raises Unavailable when it does not answer."""
+    found: dict[str, object] = {}
+    try:
+        for section in ("memory", "persistence"):
+            found |= cast(Any, client).info(section)
+    except NoPermissionError:
+        return {}
+    except RedisError as error:
+        raise unavailable(error) from error
+    return found
 
 
 def answers(url: str) -> bool:

@@ -43,6 +43,7 @@ FIELDS = frozenset(
         "redis_password_file",
         "redis_url",
         "retry_seconds",
+        "revision",
         "roots",
         "run",
         "stall_factor",

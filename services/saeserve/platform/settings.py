@@ -68,6 +68,10 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level that is logged."""
 
+    revision: str = ""
+    """Name of the source that runs, such as a commit; images set it, and saeserve_build_info has
+    it."""
+
     umask: str = Field(default="077", pattern="^0?[0-7]{3}$")
     """Permission bits that new files and folders do not get, in octal. 077 leaves store and run
     folder to the user that the services run as. Services of several users that share a group (as

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from saeserve.core.durable import held, is_temporary, make_folders, sync, temporary_name
 from saeserve.platform.errors import InvalidInput, Overloaded, Unavailable
@@ -18,6 +19,13 @@ from saeserve.platform.store_links import check_links
 
 _RESERVED_PART, _MOST_RESERVED_BYTES = 20, 16 << 30
 _LOOK_AGAIN_S = 60.0
+
+
+class Space(NamedTuple):
+    """A disk: its size and what is free, in bytes."""
+
+    total: int
+    free: int
 
 
 class ArtifactStore:
@@ -121,12 +129,17 @@ class ArtifactStore:
 
     def free_bytes(self) -> int:
         """Bytes that can still be written."""
-        return shutil.disk_usage(self.root).free
+        return self.space().free
+
+    def space(self) -> Space:
+        """The store's disk. Raises OSError when that does not answer."""
+        disk = shutil.disk_usage(self.root)
+        return Space(disk.total, disk.free)
 
     def check_room(self, needed: int, field: str = "") -> None:
         """Raise Overloaded (DISK_FULL) unless `needed` more bytes of uploads leave the reserve."""
         make_folders(self.root)
-        disk = shutil.disk_usage(self.root)
+        disk = self.space()
         reserve = self._reserve_bytes
         if reserve is None:
             reserve = min(disk.total // _RESERVED_PART, _MOST_RESERVED_BYTES)

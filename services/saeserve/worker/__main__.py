@@ -25,7 +25,7 @@ def main() -> None:
     logging.configure(settings.log_level)
     settings.protect_files()
     machines = machines_of(settings)
-    metrics = Metrics("worker")
+    metrics = Metrics("worker", settings.revision)
     endpoint = serve_metrics(
         metrics.registry, settings.worker_metrics_address, insecure=settings.metrics_reachable
     )

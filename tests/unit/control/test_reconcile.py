@@ -31,6 +31,12 @@ class Rig:
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
+    def jobs(self, state: str, name: str = "cpu") -> float | None:
+        return self.value("saeserve_jobs", **{"state": state, "class": name})
+
+    def of_class(self, name: str, resource_class: str = "cpu") -> float | None:
+        return self.value(name, **{"class": resource_class})
+
 
 @pytest.fixture
 def rig(bench: Bench) -> Rig:
@@ -38,14 +44,15 @@ def rig(bench: Bench) -> Rig:
     return Rig(bench)
 
 
-def test_jobs_are_counted_by_state(bench: Bench, rig: Rig) -> None:
+def test_jobs_are_counted_by_state_and_class(bench: Bench, rig: Rig) -> None:
     first = bench.train().id
     bench.train()
     bench.start(first)
     rig.loop.once()
-    assert rig.value("saeserve_jobs", state="QUEUED") == 1
-    assert rig.value("saeserve_jobs", state="RUNNING") == 1
-    assert rig.value("saeserve_jobs", state="FAILED") == 0
+    assert rig.jobs("QUEUED") == 1
+    assert rig.jobs("RUNNING") == 1
+    assert rig.jobs("FAILED") == 0
+    assert rig.jobs("QUEUED", "gpu") == 0
 
 
 def test_an_end_is_counted_once_however_it_was_seen(bench: Bench, rig: Rig) -> None:
@@ -118,7 +125,7 @@ def test_an_unforeseen_error_does_not_end_the_loop(
         rig.loop.once()
     assert "unforeseen" in caplog.text
     rig.loop.once()
-    assert rig.value("saeserve_jobs", state="QUEUED") == 0
+    assert rig.jobs("QUEUED") == 0
 
 
 def test_the_thread_ticks_until_closed(bench: Bench, rig: Rig) -> None:

@@ -111,7 +111,8 @@ def test_answers_pass_and_are_counted_once(name: str) -> None:
     assert counted(metrics, name, "OK") == 1
     labels = {"service": NAME, "method": name}
     seen = metrics.registry.get_sample_value("saeserve_grpc_request_seconds_count", labels)
-    assert seen == 1
+    # How long a stream lasts says nothing of how fast it was answered.
+    assert seen == (1 if name.startswith("UnaryUnary") else None)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -23,6 +24,34 @@ def test_serves_build_info_and_families() -> None:
     assert 'saeserve_build_info{python="' in text
     assert 'saeserve_grpc_requests_total{code="OK",method="m",service="s"} 1.0' in text
     assert "process_resident_memory_bytes" in text
+
+
+def test_other_paths_are_not_found() -> None:
+    endpoint = serve_metrics(Metrics("control").registry, "127.0.0.1:0")
+    try:
+        with urlopen(f"http://{endpoint.address}/healthz") as answer:
+            assert answer.read() == b"ok\n"
+        for path in ("", "/", "/metric", "/metrics/", "/metrics/more", "/favicon.ico"):
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(f"http://{endpoint.address}{path}")
+    finally:
+        endpoint.close()
+
+
+def test_build_info_names_the_revision() -> None:
+    def revision(metrics: Metrics) -> str:
+        families = {family.name: family for family in metrics.registry.collect()}
+        return families["saeserve_build_info"].samples[0].labels["revision"]
+
+    assert revision(Metrics("control", "0123abc")) == "0123abc"
+    assert revision(Metrics("control")) == "unknown"
+
+
+def test_expected_calls_stand_at_0() -> None:
+    metrics = Metrics("control")
+    metrics.expect("s", ["m"])
+    labels = {"service": "s", "method": "m", "code": "INTERNAL"}
+    assert metrics.registry.get_sample_value("saeserve_grpc_requests_total", labels) == 0
 
 
 def test_a_port_in_use_is_a_startup_error() -> None:
