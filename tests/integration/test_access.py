@@ -21,9 +21,10 @@ from tests.fakes.inference_server import in_thread, settings_of
 from tests.fakes.valkey import Valkey
 
 from saeserve.client import Access, Client
-from saeserve.client.errors import UnauthenticatedError
+from saeserve.client.errors import OverloadedError, UnauthenticatedError
 from saeserve.client.values import Job
 from saeserve.platform.auth.rules import Scope
+from saeserve.platform.auth.tokens import Limits
 from saeserve.v1 import dataset_service_pb2 as data
 from saeserve.v1 import job_service_pb2 as jobs
 from saeserve.v1 import model_service_pb2 as models
@@ -337,3 +338,29 @@ def test_a_watch_ends_with_its_token(site: Site) -> None:
         site.tokens.revoke(token)
         with pytest.raises(UnauthenticatedError, match="was revoked"):
             list(watch)
+
+
+def test_the_sdk_waits_as_long_as_a_limited_token_has_to(site: Site) -> None:
+    token = site.tokens.make(limits=Limits(calls_per_second=2))
+    method = BY_NAME["JobService/GetJob"]
+    request = jobs.GetJobRequest(id=site.job)
+    found = {site.outcome(method, token, request) for _ in range(12)}
+    assert found == {"OK", "RESOURCE_EXHAUSTED RATE_LIMITED"}
+    assert site.control.server is not None
+    with Client(site.control.server.bound, access=Access(token=token)) as client:
+        assert [client.jobs.get(site.job).id for _ in range(3)] == [site.job] * 3
+
+
+def test_an_upload_beyond_the_quota_is_refused_and_not_tried_again(site: Site) -> None:
+    token = site.tokens.make(owner="carol", limits=Limits(upload_bytes=10))
+    assert site.control.server is not None
+    with Client(site.control.server.bound, access=Access(token=token)) as carol:
+        file = site.control.folder / "mine.npy"
+        uploads: list[Callable[[], object]] = [
+            lambda: carol.datasets.upload("carols", file),
+            lambda: carol.transfers.upload({"a": file}),
+        ]
+        for upload in uploads:
+            with pytest.raises(OverloadedError) as caught:
+                upload()
+            assert caught.value.reason == "QUOTA_EXCEEDED"

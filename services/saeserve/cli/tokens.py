@@ -13,7 +13,7 @@ from saeserve.cli.settings import CliSettings
 from saeserve.cli.tables import print_table
 from saeserve.platform.auth.rules import Scope
 from saeserve.platform.auth.token_store import TokenStore
-from saeserve.platform.auth.tokens import TokenRecord, new_token
+from saeserve.platform.auth.tokens import Limits, TokenRecord, new_token
 from saeserve.platform.errors import FailedPrecondition, InvalidInput, ServiceError
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import read_marker
@@ -30,13 +30,29 @@ def create(
         str, typer.Option(help="Whose jobs, data sets and models it makes; admin for that scope.")
     ] = "",
     days: Annotated[int, typer.Option(help="How long it lasts; 0: for ever.", min=0)] = 365,
+    calls_per_second: Annotated[
+        float | None, typer.Option(help="More are refused for the moment.", min=0.01)
+    ] = None,
+    bytes_per_second: Annotated[
+        float | None, typer.Option(help="Of requests; more are refused or slowed.", min=1)
+    ] = None,
+    upload_bytes: Annotated[
+        int | None, typer.Option(help="What the owner's uploads may hold while they wait.", min=0)
+    ] = None,
     note: Annotated[str, typer.Option(help="What the list says of it.")] = "",
     as_json: Json = False,
 ) -> None:
     """Make a token and print it: once, and alone on stdout."""
     tokens, now = _tokens(), time.time()
     expires = now + days * _DAY_S if days else None
-    text, record = new_token(_owner(owner, scope), scope, now=now, expires=expires, note=note)
+    limits = Limits(
+        calls_per_second=calls_per_second,
+        bytes_per_second=bytes_per_second,
+        upload_bytes=upload_bytes,
+    )
+    text, record = new_token(
+        _owner(owner, scope), scope, now=now, expires=expires, note=note, limits=limits
+    )
     tokens.add(record)
     if as_json:
         print_json({**_shown(record), "token": text})
@@ -113,6 +129,7 @@ def _shown(record: TokenRecord) -> dict[str, object]:
         "expires": _date(record.expires) or "never",
         "state": _state(record),
         "note": record.note,
+        "limits": record.limits.model_dump(exclude_none=True),
     }
 
 

@@ -16,6 +16,7 @@ ATTEMPTS = 6
 FIRST_WAIT_S = 0.5
 _CODES = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"})
 """A server that stops cancels what still runs after its grace period."""
+_HOPELESS = frozenset({"QUOTA_EXCEEDED"})
 _REASONS = frozenset({"UPLOAD_BUSY"})
 """The server may hold a broken stream's file open for a moment."""
 
@@ -34,7 +35,7 @@ class Patience:
         """
         self._failures = 1 if progressed else self._failures + 1
         hopeful = error.code in _CODES or error.reason in _REASONS
-        if not hopeful or self._failures == ATTEMPTS:
+        if error.reason in _HOPELESS or not hopeful or self._failures == ATTEMPTS:
             raise error
         wait = max(error.retry_after_s, FIRST_WAIT_S * 2.0 ** (self._failures - 1))
         time.sleep(min(wait, most_s))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 
-from saeserve.client.errors import InvalidArgumentError
+from saeserve.client.errors import InvalidArgumentError, client_error
 
+_LIMITED = "RATE_LIMITED"
+_PATIENCE_S = 60.0
 _TOKEN = re.compile(r"sae_[0-9a-f]{16}_[0-9a-f]{64}")
 
 
@@ -75,8 +79,16 @@ class TokenInterceptor(
         client_call_details: grpc.ClientCallDetails,
         request: object,
     ) -> Any:  # noqa: ANN401 - gRPC's stubs leave calls untyped
-        """As gRPC calls it."""
-        return continuation(self._bearing(client_call_details), request)
+        """As gRPC calls it. A call that the token's limits refused, and that so was not begun, is
+        made again after the delay that the server asks for, within the call's timeout."""
+        details: Any = client_call_details
+        until = time.monotonic() + (details.timeout or _PATIENCE_S)
+        while True:
+            answer = continuation(self._bearing(client_call_details), request)
+            wait = _asked_to_wait(answer)
+            if not wait or time.monotonic() + wait > until:
+                return answer
+            time.sleep(wait)
 
     def intercept_unary_stream(
         self,
@@ -115,6 +127,15 @@ class TokenInterceptor(
             details.wait_for_ready,
             details.compression,
         )
+
+
+def _asked_to_wait(answer: object) -> float:
+    """Seconds after which a call that was refused for its rate may come again; 0 for others."""
+    if not isinstance(answer, grpc.RpcError):
+        return 0.0
+    error = client_error(answer, "")
+    # Those who were refused together must not all come back together.
+    return error.retry_after_s * random.uniform(1.0, 1.2) if error.reason == _LIMITED else 0.0
 
 
 def _checked(token: str, where: str) -> str:

@@ -14,6 +14,7 @@ from saeserve.control.handlers.inputs import Inputs
 from saeserve.control.handlers.jobs import Canceller
 from saeserve.control.handlers.models import ModelHandlers
 from saeserve.control.handlers.ownership import OrderOwnership
+from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.resources import Resources
 from saeserve.control.handlers.submit import SubmitPolicy, Submitter
 from saeserve.control.handlers.transfers import TransferHandlers
@@ -67,6 +68,7 @@ def make_parts(
     catalog = JobCatalog(ledger, index)
     use = LiveUse(catalog, models)
     uploads, owners = ModelUploads(store), Owners(store)
+    quota = UploadQuota(datasets, uploads, owners)
     inputs = Inputs(datasets, models, roots, use, uploads)
     downloads = Downloads(Resources(ledger, models))
     policy = SubmitPolicy(settings.auto_class, settings.max_attempts)
@@ -87,8 +89,8 @@ def make_parts(
         index=index,
         doorbell=doorbell,
         jobs=jobs,
-        datasets=DatasetHandlers(datasets, use, owners),
+        datasets=DatasetHandlers(datasets, use, owners, quota),
         models=ModelHandlers(models, use, owners),
-        transfers=TransferHandlers(downloads, uploads, use, 3600 * settings.upload_hours),
+        transfers=TransferHandlers(downloads, uploads, use, quota, 3600 * settings.upload_hours),
         garbage=Garbage(store, settings.retention),
     )

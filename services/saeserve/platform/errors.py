@@ -96,6 +96,12 @@ class Overloaded(ServiceError):
         self.retry_after_s = retry_after_s
 
 
+class QuotaExceeded(ServiceError):
+    """The caller holds as much as it may; waiting alone does not help."""
+
+    kind = Kind.OVERLOADED
+
+
 class Unavailable(ServiceError):
     """Something this service needs is out of reach; the same call may succeed later."""
 

@@ -23,6 +23,7 @@ from saeserve.platform.errors import ServiceError
 from saeserve.platform.messages import MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.paths import PathCover
+from saeserve.platform.requests import Requests
 from saeserve.platform.status import NO_COVER, rpc_status, service_error
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         behaviour = getattr(handler, kind)
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         # Read here rather than by gRPC, which answers UNKNOWN and logs a traceback when it cannot.
-        parse = partial(self._reader.read, method, handler.request_deserializer)
-        read = partial(_each, parse) if handler.request_streaming else parse
+        requests = Requests(self._reader, method, handler.request_deserializer, admitted.usage)
+        read = partial(requests.into, streaming=handler.request_streaming)
         long = handler.request_streaming or handler.response_streaming
         watching = partial(self._guard.watching, admitted) if long else nullcontext
 
@@ -132,13 +133,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics.grpc_requests.labels(service, name, code.name).inc()
         if seconds is not None:
             self._metrics.grpc_seconds.labels(service, name).observe(seconds)
-
-
-async def _each(
-    parse: Callable[[bytes], object], requests: AsyncIterator[bytes]
-) -> AsyncIterator[object]:
-    async for request in requests:
-        yield parse(request)
 
 
 @asynccontextmanager

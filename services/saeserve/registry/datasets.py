@@ -183,6 +183,10 @@ class DatasetRegistry:
             )
         return found
 
+    def uploaded(self, name: str) -> list[DatasetFile]:
+        """Files that were uploaded to a data set and not yet ingested, complete or not."""
+        return self._files.uploaded(name)
+
     def paths(self, name: str) -> list[Path]:
         """Every file to ingest, by name. Raises FailedPrecondition when one is missing or
         incomplete, or when there is none."""

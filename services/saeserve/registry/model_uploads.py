@@ -110,6 +110,14 @@ class ModelUploads:
             remedy="announce it in CreateUpload",
         )
 
+    def announced_bytes(self, resource: str, owner: str) -> int:
+        """Bytes that an upload will have once all has arrived; 0 for that of another owner."""
+        try:
+            manifest = self._manifest(resource)
+        except NotFound:  # it was removed meanwhile
+            return 0
+        return sum(file.size_bytes for file in manifest.files) if manifest.owner == owner else 0
+
     def use(self, resource: str) -> None:
         """Count the upload as used now, which puts its expiry off. Raises NotFound."""
         now = self._clock()

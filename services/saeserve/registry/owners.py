@@ -37,7 +37,7 @@ class Owners:
         """Raise PermissionDenied unless `caller` may change what has the name, or nothing has."""
         if caller.admin:
             return
-        owner = self._of(kind, name)
+        owner = self.owner(kind, name)
         if owner is None and not self._store.exists(f"{kind}/{name}"):
             return
         if not caller.owns(owner or ""):
@@ -57,7 +57,8 @@ class Owners:
         # Another may have been first.
         self.check(kind, name, caller, field)
 
-    def _of(self, kind: Kind, name: str) -> str | None:
+    def owner(self, kind: Kind, name: str) -> str | None:
+        """Who owns the name; None when nobody does. Raises DamagedError."""
         found = read_stored(self._store, _key(kind, name), Owner)
         return None if found is None else found.owner
 

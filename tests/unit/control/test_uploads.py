@@ -9,11 +9,13 @@ import zlib
 import pytest
 from tests.fakes.control import Bench
 
+from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.transfers import TransferHandlers
 from saeserve.control.handlers.usage import LiveUse
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, Overloaded
+from saeserve.registry.owners import Owners
 from saeserve.registry.upload_paths import Announced
 
 DATA = b"weights"
@@ -188,7 +190,8 @@ def test_unused_uploads_expire(bench: Bench) -> None:
     clock = Clock()
     transfers = bench.parts.transfers
     use = LiveUse(bench.parts.jobs.catalog, bench.models)
-    sweeper = TransferHandlers(transfers.downloads, transfers.uploads, use, 24 * HOUR, clock)
+    quota = UploadQuota(bench.datasets, transfers.uploads, Owners(bench.store))
+    sweeper = TransferHandlers(transfers.downloads, transfers.uploads, use, quota, 24 * HOUR, clock)
     forgotten, used = upload(bench), upload(bench, "model/a", "model/b")
     submit(bench, f"{used}/model")
     remnant = "uploads/u-000000000000000000000000"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.usage import LiveUse
 from saeserve.core.errors import DamagedError
 from saeserve.platform.auth.caller import EVERYONE, Caller
@@ -18,8 +19,11 @@ from saeserve.registry.upload import UploadWriter
 class DatasetHandlers:
     """What the calls of DatasetService do."""
 
-    def __init__(self, datasets: DatasetRegistry, use: LiveUse, owners: Owners) -> None:
+    def __init__(
+        self, datasets: DatasetRegistry, use: LiveUse, owners: Owners, quota: UploadQuota
+    ) -> None:
         self._datasets = datasets
+        self._quota = quota
         self._owners = owners
         self._use = use
 
@@ -51,6 +55,7 @@ class DatasetHandlers:
         """A writer for one file. Raises as the registry, and FailedPrecondition while a job
         ingests the data set."""
         self._claim(header.dataset, caller, "header.dataset")
+        self._quota.check(caller, header.size_bytes, header.dataset, header.file_name)
         writer = self._datasets.begin_upload(header)
         busy = self._use.ingesting(header.dataset)
         if busy:

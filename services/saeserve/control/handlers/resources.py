@@ -27,7 +27,6 @@ _EXPORT = re.compile(r"exports/([^/]+)/([1-9][0-9]{0,8})/([a-z0-9_]{1,64})")
 _CHECKPOINT = re.compile(r"jobs/([^/]+)/attempts/([1-9][0-9]{0,8})/checkpoints/([0-9]{1,18})")
 _CHAIN = re.compile(r"jobs/([^/]+)/checkpoints(?:/([0-9]{1,18}))?")
 _LOGS = re.compile(r"jobs/([^/]+)/logs")
-_OF_JOB = re.compile(r"jobs/([^/]+)/")
 _LOG_FILE = re.compile(r"((events|worker)\.jsonl|log\.txt(\.[0-9])?)")
 
 
@@ -79,10 +78,11 @@ class Resources:
     def listing(self, resource: str, caller: Caller = EVERYONE) -> Listing:
         """The files of `resource`. Raises InvalidInput for what names none, NotFound, as for the
         job of another owner."""
-        if match := _OF_JOB.match(resource):
-            check_seen(caller, self._ledger.submission(checked_job_id(match[1], "resource")))
         for pattern, find in self._forms:
             if match := pattern.fullmatch(resource):
+                if resource.startswith("jobs/"):
+                    job = checked_job_id(match[1], "resource")
+                    check_seen(caller, self._ledger.submission(job))
                 return find(*match.groups())
         if resource.startswith(("jobs/", "exports/")):
             raise InvalidInput(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from saeserve.control.handlers.downloads import Downloads
+from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.usage import LiveUse, uploads_of
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import JobState
 from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.platform.errors import FailedPrecondition
-from saeserve.registry.model_uploads import ModelUploads
+from saeserve.registry.model_uploads import ModelUploads, Upload
 from saeserve.registry.upload import UploadWriter
+from saeserve.registry.upload_paths import Announced, checked_files, resource_of
 
 log = logging.getLogger(__name__)
 _SWEEP_EVERY_S = 60.0
@@ -27,6 +29,7 @@ class TransferHandlers:
         downloads: Downloads,
         uploads: ModelUploads,
         use: LiveUse,
+        quota: UploadQuota,
         expiry_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -35,8 +38,15 @@ class TransferHandlers:
         self.uploads = uploads
         self.expiry_seconds = expiry_seconds
         self._use = use
+        self._quota = quota
         self._clock = clock
         self._next_sweep = 0.0
+
+    def create(self, files: Sequence[Announced], caller: Caller = EVERYONE) -> Upload:
+        """The caller's upload of these files. Raises QuotaExceeded, or as `ModelUploads` does."""
+        size = sum(max(0, file.size_bytes) for file in files)
+        self._quota.check(caller, size, resource_of(checked_files(files), caller.owner))
+        return self.uploads.create(files, caller.owner)
 
     def delete(self, resource: str, caller: Caller = EVERYONE) -> None:
         """Remove an upload. Raises FailedPrecondition while a live job reads it, NotFound for

@@ -89,8 +89,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
             Announced(name=file.name, size_bytes=file.size_bytes, sha256=file.sha256)
             for file in request.files
         ]
-        owner = current_caller().owner
-        made = await asyncio.to_thread(self._handlers.uploads.create, files, owner)
+        made = await asyncio.to_thread(self._handlers.create, files, current_caller())
         return pb.CreateUploadResponse(upload=upload_message(made, self._handlers.expiry_seconds))
 
     @override

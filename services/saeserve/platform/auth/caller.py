@@ -15,6 +15,8 @@ class Caller:
     token: str
     owner: str
     scopes: frozenset[Scope]
+    upload_bytes: int | None = None
+    """What its owner's uploads may hold together; None is no limit."""
 
     @property
     def admin(self) -> bool:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from saeserve.platform.auth.caller import EVERYONE, STRANGER, Caller
+from saeserve.platform.auth.limiter import Limiter, Usage
 from saeserve.platform.auth.rules import Rule
 from saeserve.platform.auth.verifier import TokenVerifier
 from saeserve.platform.errors import PermissionDenied, Unauthenticated, Unavailable
@@ -22,10 +23,11 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 @dataclass(frozen=True)
 class Admitted:
-    """A call that was let in; `text` is its token, "" for none."""
+    """A call that was let in; `text` is its token, "" for none, and `usage` what that has used."""
 
     caller: Caller
     text: str = ""
+    usage: Usage | None = None
 
 
 class Guard:
@@ -35,9 +37,10 @@ class Guard:
         """`rules` by full method name, `/service/method`."""
         self._rules = dict(rules)
         self._verifier = verifier
+        self._limiter = Limiter()
 
     async def admit(self, method: str, metadata: Metadata) -> Admitted:
-        """Who calls. Raises Unauthenticated, PermissionDenied, Unavailable."""
+        """Who calls. Raises Unauthenticated, PermissionDenied, Overloaded, Unavailable."""
         if self._verifier is None:
             return Admitted(EVERYONE)
         rule = self._rules.get(method)
@@ -46,10 +49,13 @@ class Guard:
         if rule.open:
             return Admitted(STRANGER)
         text = _token_in(metadata)
-        caller = (await self._verifier.record(text)).caller
+        record = await self._verifier.record(text)
+        caller, usage = record.caller, self._limiter.of(record)
         if not caller.may(rule):
             raise _out_of_scope(caller, rule)
-        return Admitted(caller, text)
+        if usage is not None:
+            usage.call()
+        return Admitted(caller, text, usage)
 
     @asynccontextmanager
     async def watching(self, admitted: Admitted) -> AsyncGenerator[None]:

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from saeserve.platform.auth.caller import Caller
 from saeserve.platform.auth.rules import Scope
@@ -27,10 +27,10 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    calls_per_second: float | None = None
-    bytes_per_second: float | None = None
+    calls_per_second: float | None = Field(default=None, gt=0)
+    bytes_per_second: float | None = Field(default=None, gt=0)
     """Of requests' messages."""
-    upload_bytes: int | None = None
+    upload_bytes: int | None = Field(default=None, ge=0)
     """Of files that were uploaded and wait, all of the owner's together."""
 
 
@@ -65,7 +65,7 @@ class TokenRecord(BaseModel):
     @property
     def caller(self) -> Caller:
         """Who calls with it."""
-        return Caller(self.id, self.owner, frozenset(self.scopes))
+        return Caller(self.id, self.owner, frozenset(self.scopes), self.limits.upload_bytes)
 
 
 def new_token(
