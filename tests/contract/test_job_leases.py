@@ -143,8 +143,11 @@ def test_terminal_absorbs(index: JobIndex, end: JobState) -> None:
     lease = run(index)
     output = Output(model="models/m/versions/1")
     failure = Failure(code="X", message="m")
-    assert index.finish("j-1", 1, end, (output,), failure)
+    final = Progress(step=9, total_steps=10, metrics={"fvu": 0.5})
+    assert index.finish("j-1", 1, end, (output,), failure, final)
     before = look(index)
+    assert before.progress == final
+    assert [each.event.step for each in index.events("j-1", 0, 100)][-1] == 9
     assert (before.outputs, before.failure, before.owner_id) == ((output,), failure, "")
     for other in TERMINAL:
         assert not finish(index, other, epoch=2)

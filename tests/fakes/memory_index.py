@@ -216,11 +216,13 @@ class MemoryIndex:
         state: JobState,
         outputs: Sequence[Output],
         failure: Failure | None,
+        progress: Progress | None = None,
     ) -> bool:
         with self._reached():
             entry = self._entries.get(job)
             if entry is None or entry.settled:
                 return False
+            self._change(entry, progress=progress or entry.record.progress)
             reason = failure.code if failure else ""
             before = entry.record.state
             self._approach(entry, state, reason)

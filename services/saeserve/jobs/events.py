@@ -10,7 +10,7 @@ import heapq
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -125,6 +125,15 @@ class EventTail:
 def tail(path: Path, from_op: int = 0) -> list[Event]:
     """Events of the log with `op >= from_op`; empty when there is no log yet."""
     return [event for event in EventTail(path).read() if event.op >= from_op]
+
+
+def newest_first(path: Path) -> Iterator[Event]:
+    """Events of the log from the last one on; none when there is no log. Parses only what is
+    asked for."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    events = (_parse(path, line) for line in reversed(whole.splitlines()))
+    return (event for event in events if event is not None)
 
 
 def merged(folder: Path) -> list[Event]:

@@ -6,9 +6,12 @@ Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from saeserve.jobs import attempts, checkpoints, claims, documents, fence, layout
 from saeserve.jobs.errors import no_job
-from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged
+from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged, newest_first
+from saeserve.jobs.progress import ended
 from saeserve.jobs.record import (
     Claim,
     Event,
@@ -155,7 +158,13 @@ class Ledger:
         submission = self.submission(job)
         record = self._unfinished(submission)
         result = self.result(job)
-        return record if result is None else _finished(record, result)
+        if result is None:
+            return record
+        return ended(record, result, self._newest_first(job))
+
+    def _newest_first(self, job: str) -> Iterator[Event]:
+        for epoch in reversed(attempts.epochs(self.store, job)):
+            yield from newest_first(self.store.path(f"{self.attempt_key(job, epoch)}/{EVENTS}"))
 
     def _unfinished(self, submission: Submission) -> JobRecord:
         made = list(attempts.claims(self.store, submission.id))
@@ -181,17 +190,3 @@ class Ledger:
     def _succeeded(self, job: str) -> bool:
         result = self.result(job)
         return result is not None and result.state is JobState.SUCCEEDED
-
-
-def _finished(record: JobRecord, result: Result) -> JobRecord:
-    return record.model_copy(
-        update={
-            "state": result.state,
-            "epoch": max(record.epoch, result.epoch),
-            "owner_id": "",
-            "progress": Progress(step=result.steps),
-            "outputs": result.outputs,
-            "failure": result.failure,
-            "ended": result.time,
-        }
-    )

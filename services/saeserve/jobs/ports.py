@@ -95,8 +95,10 @@ class JobIndex(Protocol):
         state: JobState,
         outputs: Sequence[Output],
         failure: Failure | None,
+        progress: Progress | None = None,
     ) -> bool:
-        """Make a job terminal as its committed result says; False when it was already.
+        """Make a job terminal as its committed result says, with its final `progress` (None leaves
+        the last); False when it was already.
 
         Not fenced by owner: `jobs/<id>/result.json` has decided, this only tells the index.
         Called by `telling.tell_end`, which appends the job's events first.

@@ -48,6 +48,11 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
+def _progress(progress: Progress | None) -> tuple[str, int]:
+    """As the scripts take it: its JSON, empty for none, and its step."""
+    return (progress.model_dump_json(), progress.step) if progress else ("", 0)
+
+
 class RedisIndex(RedisStreams):
     """Implements `ports.JobIndex`. Safe to share between threads, as the client is."""
 
@@ -109,11 +114,8 @@ class RedisIndex(RedisStreams):
 
     def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
         """Renew the lease, leave progress, learn what is wished."""
-        told = progress.model_dump_json() if progress else ""
-        step = progress.step if progress else 0
-        answer = self._scripts.word(
-            "beat", lease.job, lease.owner, lease.epoch, _ms(ttl_s), told, step
-        )
+        told = _progress(progress)
+        answer = self._scripts.word("beat", lease.job, lease.owner, lease.epoch, _ms(ttl_s), *told)
         return Beat(answer)
 
     def remove(self, job: str) -> bool:
@@ -131,11 +133,13 @@ class RedisIndex(RedisStreams):
         state: JobState,
         outputs: Sequence[Output],
         failure: Failure | None,
+        progress: Progress | None = None,
     ) -> bool:
-        """Make a job terminal as its committed result says; False when it was already."""
+        """Make a job terminal as its committed result says; see `JobIndex.finish`."""
         made, why = outputs_json(tuple(outputs)), failure_json(failure)
         reason = failure.code if failure else ""
-        return self._scripts.flag("finish", job, epoch, state.value, made, why, reason)
+        told = _progress(progress)
+        return self._scripts.flag("finish", job, epoch, state.value, made, why, reason, *told)
 
     def request_cancel(self, job: str) -> JobRecord | None:
         """A live job becomes CANCELLING; see `JobIndex.request_cancel`."""

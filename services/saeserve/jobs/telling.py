@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import JobIndex
+from saeserve.jobs.progress import final_progress
 from saeserve.jobs.record import Event, Result
 
 
@@ -15,8 +16,11 @@ def tell_end(ledger: Ledger, index: JobIndex, result: Result) -> bool:
     A watch ends with the job's last state, so all events of the ledger are appended before it.
     Raises IndexUnavailable, RecordUnreadable.
     """
-    add_missing(index, result.job, ledger.events(result.job))
-    return index.finish(result.job, result.epoch, result.state, result.outputs, result.failure)
+    events = ledger.events(result.job)
+    add_missing(index, result.job, events)
+    progress = final_progress(result, reversed(events))
+    made, why = result.outputs, result.failure
+    return index.finish(result.job, result.epoch, result.state, made, why, progress)
 
 
 def add_missing(index: JobIndex, job: str, events: Iterable[Event]) -> None:

@@ -7,19 +7,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from saeserve.jobs.errors import EventsMissing
 from saeserve.jobs.events import WORKER_EVENTS, EventTail
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
+from saeserve.jobs.progress import MEMBER_DIVERGED, progress_at
 from saeserve.jobs.record import Event, Progress, Submission
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.pace import Pace
-from saeserve.worker.report import MEMBER_DIVERGED
 
 _log = logging.getLogger("saeserve.worker.events")
-_SUMMED = ("tokens", "tokens_per_second")
-"""Metrics of a sweep's members whose sum is one of the job."""
 
 
 class EventRelay:
@@ -145,20 +143,4 @@ class EventRelay:
         before = self._values.get(member)
         self._metrics.observe(self._kind, event, before, self._resume_step)
         self._values[member] = cast("Mapping[str, float]", event.data["metrics"])
-        self._progress = _progress(event.step, event.data, self._values)
-
-
-def _progress(
-    step: int, data: Mapping[str, Any], latest: Mapping[str, Mapping[str, float]]
-) -> Progress:
-    """`latest` has each member's metrics by name; those of a job without a sweep by ""."""
-    members = {name: dict(values) for name, values in latest.items() if name}
-    sums = {key: sum(each.get(key, 0.0) for each in members.values()) for key in _SUMMED}
-    return Progress(
-        step=step,
-        total_steps=int(data.get("total_steps", 0)),
-        unit=str(data.get("unit", "steps")),
-        units_per_second=float(data.get("units_per_second", 0.0)),
-        metrics=sums if members else data["metrics"],
-        members=members,
-    )
+        self._progress = progress_at(event, self._values)

@@ -37,10 +37,6 @@ class MemberOf:
     number: int
 
 
-MEMBER_DIVERGED = "MEMBER_DIVERGED"
-"""Code of the warning that a member of a sweep trains no more."""
-
-
 class Report:
     """Typed events of one attempt; `step` is the latest step that was told."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.fakes.jobs import Clock, states_told
+from tests.fakes.jobs import TTL, Clock, look, states_told
 from tests.fakes.reconciled import World
 
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.ledger import Ledger
-from saeserve.jobs.record import Event, Lease
+from saeserve.jobs.record import Beat, Event, JobRecord, Lease, Progress, Result
 from saeserve.jobs.states import JobState
 from saeserve.jobs.telling import add_missing, tell_end
 
@@ -105,3 +105,85 @@ def test_a_job_that_ended_before_a_rebuild_shows_that_its_events_are_not_here(
     world.scan()
     [only] = world.index.events("j-1", 0, 100)
     assert (only.sequence, only.event.data["state"]) == (7, "SUCCEEDED")
+
+
+def reports(world: World, lease: Lease, *steps: int, member: str = "", lost: str = "") -> None:
+    """The job process reports metrics at `steps`, and that the member `lost` has diverged."""
+    path = world.ledger.store.path(f"jobs/{lease.job}/attempts/{lease.epoch}/events.jsonl")
+    with EventLog(path, lease.epoch, clock=Clock()) as log:
+        for step in steps:
+            data = {"metrics": {"tokens": 256.0 * step}, "unit": "steps", "total_steps": 781}
+            log.append("metrics", step=step, data=data | ({"member": member} if member else {}))
+        if lost:
+            log.append("warning", data={"code": "MEMBER_DIVERGED", "member": lost})
+        log.append("log", data={"message": "the end"})
+
+
+def rebuilt(world: World) -> JobRecord:
+    world.index.forget()
+    world.scan()
+    return look(world.index)
+
+
+def succeed(world: World, lease: Lease, steps: int) -> None:
+    """Commit the result; a scan finds it before the worker's next heartbeat."""
+    state = JobState.SUCCEEDED
+    world.ledger.finish(Result(job="j-1", epoch=lease.epoch, state=state, steps=steps, time=9.0))
+    world.scan()
+    assert world.index.beat(lease, TTL, Progress(step=770)) is Beat.FENCED
+
+
+def test_a_result_found_before_the_last_heartbeat_shows_the_last_report(world: World) -> None:
+    world.submit("j-1")
+    lease = world.begin()
+    world.index.beat(lease, TTL, Progress(step=770, total_steps=781, metrics={"tokens": 197120.0}))
+    reports(world, lease, 770, 781)
+    succeed(world, lease, 781)
+    found = look(world.index)
+    assert (found.progress.step, found.progress.total_steps) == (781, 781)
+    assert found.progress.metrics == {"tokens": 256.0 * 781}
+    assert states_told(world.index)[-1] == "SUCCEEDED"
+    assert world.index.events("j-1", 0, 100)[-1].event.step == 781
+    assert rebuilt(world).progress == found.progress
+
+
+def test_the_final_progress_of_a_sweep_is_that_of_the_members_that_are_left(world: World) -> None:
+    world.submit("j-1")
+    lease = world.begin()
+    for member in ("a", "b", "c"):
+        reports(world, lease, 700, member=member)
+    reports(world, lease, 781, member="a")
+    reports(world, lease, 781, member="b", lost="b")
+    reports(world, lease, 781, member="c")
+    succeed(world, lease, 781)
+    progress = look(world.index).progress
+    assert (progress.step, sorted(progress.members)) == (781, ["a", "c"])
+    assert progress.metrics["tokens"] == 2 * 256.0 * 781
+    assert rebuilt(world).progress == progress
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+def test_what_a_lost_attempt_reported_last_stays(world: World, state: JobState) -> None:
+    world.submit("j-1", max_attempts=1)
+    lease = world.begin()
+    reports(world, lease, 10, 20)
+    if state is JobState.CANCELLED:
+        world.ledger.request_cancel("j-1")
+        world.index.request_cancel("j-1")
+    world.lose_worker()
+    found = look(world.index)
+    assert (found.state, found.progress.step, found.progress.total_steps) == (state, 20, 781)
+    assert rebuilt(world).progress == found.progress
+
+
+def test_an_attempt_that_found_nothing_left_to_do_shows_the_steps_of_the_earlier_one(
+    world: World,
+) -> None:
+    world.submit("j-1")
+    reports(world, world.begin(), 770, 781)
+    world.lose_worker()
+    lease = world.begin("B")
+    succeed(world, lease, 781)
+    found = look(world.index).progress
+    assert (found.step, found.metrics["tokens"]) == (781, 256.0 * 781)
+    assert rebuilt(world).progress == found

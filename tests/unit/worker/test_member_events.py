@@ -11,8 +11,9 @@ from tests.fakes.worker_bench import Bench
 
 from saeserve.core.specs.sweep import MOST_MEMBERS
 from saeserve.jobs.events import EventLog, tail
+from saeserve.jobs.progress import MEMBER_DIVERGED
 from saeserve.worker.event_relay import EventRelay
-from saeserve.worker.report import MEMBER_DIVERGED, MemberOf, Report, Scale
+from saeserve.worker.report import MemberOf, Report, Scale
 
 A, B = MemberOf("sae-k16", 0), MemberOf("sae-k32", 1)
 SCALE = Scale("steps", 10)

@@ -1,9 +1,13 @@
--- ARGV: job, epoch, state, outputs JSON, failure JSON ('' for none), reason
+-- ARGV: job, epoch, state, outputs JSON, failure JSON ('' for none), reason, final progress JSON
+-- ('' keeps the last), its step
 local job, epoch, to = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if not known(job) or field(job, 'settled') == '1' then
   return 0
 end
 local from = field(job, 'state')
+if ARGV[7] ~= '' then
+  redis.call('HSET', key('job', job), 'progress', ARGV[7], 'step', ARGV[8])
+end
 -- The ways that states.TRANSITIONS leaves open when it has no direct one.
 if to == 'CANCELLED' and LEASED[from] and from ~= 'CANCELLING' then
   move(job, 'CANCELLING', ARGV[6])

@@ -16,7 +16,8 @@ from saeserve.core.training.events import (
     TrainingEvent,
     Warned,
 )
-from saeserve.worker.report import MEMBER_DIVERGED, MemberOf, Report, Scale
+from saeserve.jobs.progress import MEMBER_DIVERGED
+from saeserve.worker.report import MemberOf, Report, Scale
 from saeserve.worker.runners.base import RunContext
 
 
