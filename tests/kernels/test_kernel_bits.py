@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from tests.fakes.kernel_bits import Bits, in_fresh_process
 
-
 # The first process compiles everything: a minute, more on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
