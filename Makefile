@@ -103,6 +103,9 @@ imports: $(STAMP)
 errors: $(STAMP) ## Write ERRORS.md: every word of an error or warning, from the code
 	PYTHONPATH=services:. $(BIN)/python -m tests.repo.error_codes
 
+metrics-page: $(STAMP) ## Write METRICS.md: every metric, from the code
+	PYTHONPATH=services:. $(BIN)/python -m tests.repo.metrics_page
+
 settings-page: $(STAMP) ## Write SETTINGS.md: every environment variable, from the code
 	$(BIN)/python -m tests.repo.settings_page
 

@@ -26,10 +26,13 @@ FIGURES: dict[str, Callable[[CollectorRegistry], object]] = {
     "worker": WorkerMetrics,
     "inference": InferenceMetrics,
 }
-# Each of these has a handful of values. Never a job, feature, client, model path or error text.
+# Each of these has a handful of values. Never a feature, client, path or error text.
 LABELS = {
     *("service", "version", "revision", "python"),
     "class",
+    *("job_id", "attempt"),  # of the running attempt's info series, which ends with it
+    *("model", "operation"),  # of at most MOST_MODELS models, or of those that a job makes
+    "device",
     *("classes", "gpu"),
     *("method", "code"),
     *("state", "kind", "outcome", "reason", "result"),

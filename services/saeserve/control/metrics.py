@@ -13,7 +13,7 @@ CLASSES = ("cpu", "gpu")
 """Resource classes whose series always stand; others come with their first job."""
 EXPECTED_FAILURES = (
     *("CHILD_CRASHED", "DATA_MISMATCH", "DISK_FULL", "DIVERGED_NAN", "INTERNAL", "INTERRUPTED"),
-    *("JOB_LOST", "OOM_GPU", "OOM_HOST", "STORE_UNAVAILABLE", "WORKER_LOST"),
+    *("JOB_LOST", "OOM_GPU", "OOM_HOST", "STALLED", "STORE_UNAVAILABLE", "WORKER_LOST"),
 )
 """Codes whose counters stand at 0 before a first failure."""
 _SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)

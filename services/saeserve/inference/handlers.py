@@ -68,48 +68,56 @@ class Handlers:
 
     async def encode(self, model: str, rows: DenseRows, deadline: float | None) -> Encoded:
         """Features of raw rows [rows, d_in]."""
-        async with self._models.use(model) as loaded:
-            _check_width(rows, loaded)
-            served, features = await self._compute(loaded, Operation.ENCODE, rows, deadline)
-        if not isinstance(features, FeatureRows):
-            raise TypeError("encode gave no features; this is a bug")
-        self._metrics.encode_rows.inc(rows.rows)
-        beyond = await _beyond(loaded, rows.x)
-        return Encoded(features, loaded.resource, served, beyond)
+        with self._metrics.models.call(Operation.ENCODE) as call:
+            async with self._models.use(model) as loaded:
+                call.resource = loaded.resource
+                _check_width(rows, loaded)
+                served, features = await self._compute(loaded, Operation.ENCODE, rows, deadline)
+            if not isinstance(features, FeatureRows):
+                raise TypeError("encode gave no features; this is a bug")
+            self._metrics.encode_rows.inc(rows.rows)
+            beyond = await _beyond(loaded, rows.x)
+            return Encoded(features, loaded.resource, served, beyond)
 
     async def decode(
         self, model: str, rows: FeatureRows, deadline: float | None, made_by: str = ""
     ) -> Decoded:
         """Reconstructions of features [rows, d_sae] that the version `made_by` made, where that is
         known; a skip connection would need the input."""
-        async with self._models.use(model) as loaded:
-            config = loaded.model.config
-            if made_by not in ("", loaded.resource):
-                raise _of_another_model(loaded, made_by)
-            if rows.d_sae != config.d_sae:
-                raise _mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
-            if config.row_norm.kind != "none" and rows.statistics is None and rows.rows:
-                raise _needs_statistics(loaded)
-            if config.skip_connection:
-                raise _needs_input(loaded)
-            _check_result(rows.rows, config.d_out)
-            served, dense = await self._compute(loaded, Operation.DECODE, rows, deadline)
-        return Decoded(_dense(dense), loaded.resource, served)
+        with self._metrics.models.call(Operation.DECODE) as call:
+            async with self._models.use(model) as loaded:
+                call.resource = loaded.resource
+                config = loaded.model.config
+                if made_by not in ("", loaded.resource):
+                    raise _of_another_model(loaded, made_by)
+                if rows.d_sae != config.d_sae:
+                    raise _mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
+                if config.row_norm.kind != "none" and rows.statistics is None and rows.rows:
+                    raise _needs_statistics(loaded)
+                if config.skip_connection:
+                    raise _needs_input(loaded)
+                _check_result(rows.rows, config.d_out)
+                served, dense = await self._compute(loaded, Operation.DECODE, rows, deadline)
+            self._metrics.decode_rows.inc(rows.rows)
+            return Decoded(_dense(dense), loaded.resource, served)
 
     async def reconstruct(self, model: str, rows: DenseRows, deadline: float | None) -> Decoded:
         """Reconstructions of raw rows, and how much of their variance they explain."""
-        async with self._models.use(model) as loaded:
-            config = loaded.model.config
-            _check_width(rows, loaded)
-            _check_result(rows.rows, config.d_out)
-            served, dense = await self._compute(loaded, Operation.RECONSTRUCT, rows, deadline)
-        y = _dense(dense)
-        beyond = await _beyond(loaded, rows.x)
-        # A transcoder's target was not sent, so nothing can be said about it.
-        if config.inputs != config.outputs:
-            return Decoded(y, loaded.resource, served, beyond=beyond)
-        share = await asyncio.to_thread(explained_variance, rows.x, y.x)
-        return Decoded(y, loaded.resource, served, share, beyond)
+        with self._metrics.models.call(Operation.RECONSTRUCT) as call:
+            async with self._models.use(model) as loaded:
+                call.resource = loaded.resource
+                config = loaded.model.config
+                _check_width(rows, loaded)
+                _check_result(rows.rows, config.d_out)
+                served, dense = await self._compute(loaded, Operation.RECONSTRUCT, rows, deadline)
+            self._metrics.reconstruct_rows.inc(rows.rows)
+            y = _dense(dense)
+            beyond = await _beyond(loaded, rows.x)
+            # A transcoder's target was not sent, so nothing can be said about it.
+            if config.inputs != config.outputs:
+                return Decoded(y, loaded.resource, served, beyond=beyond)
+            share = await asyncio.to_thread(explained_variance, rows.x, y.x)
+            return Decoded(y, loaded.resource, served, share, beyond)
 
     async def _compute(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from saeserve.inference.model_metrics import ModelMetrics
 from saeserve.platform.metrics import LATENCY_BUCKETS
 
 BATCH_BUCKETS = tuple(2**n for n in range(14))
@@ -14,7 +15,12 @@ class InferenceMetrics:
     """Every family is made once, in the registry of the process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.models = ModelMetrics(registry)
         self.encode_rows = Counter("saeserve_encode_rows_total", "Rows encoded.", registry=registry)
+        self.decode_rows = Counter("saeserve_decode_rows_total", "Rows decoded.", registry=registry)
+        self.reconstruct_rows = Counter(
+            "saeserve_reconstruct_rows_total", "Rows reconstructed.", registry=registry
+        )
         self.batch_rows = Histogram(
             "saeserve_batch_rows",
             "Rows of a device batch.",
@@ -55,3 +61,13 @@ class InferenceMetrics:
             ("result",),
             registry=registry,
         )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Let every series stand from the start, so that rates miss no first event."""
+        for stage in ("parse", "compute", "build"):
+            self.stage.labels(stage)
+        for reason in ("queue_full", "cancelled", "deadline", "cache_full"):
+            self.rejected.labels(reason)
+        for result in ("ok", "error", "evicted"):
+            self.model_loads.labels(result)

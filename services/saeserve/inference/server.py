@@ -19,6 +19,7 @@ from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import ModelCache, Registry
 from saeserve.inference.servicer import inference_service
 from saeserve.inference.settings import InferenceSettings
+from saeserve.platform.gpu_metrics import watch_gpus
 from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover
@@ -46,6 +47,7 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
     if threads := settings.threads:
         torch.set_num_threads(threads)
     metrics = Metrics("inference", settings.revision)
+    watch_gpus(metrics.registry)
     figures = InferenceMetrics(metrics.registry)
     async with AsyncExitStack() as stack:
         store = ArtifactStore(settings.store)

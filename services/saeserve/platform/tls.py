@@ -33,7 +33,7 @@ class ServerTls:
         self._files = files
         self._lock = threading.Lock()
         self._seen = _signature(files)
-        self._expiry = _expiry_gauge(registry) if registry is not None else None
+        self._expiry = expiry_gauge(registry) if registry is not None else None
         self._configuration = self._load()
         warn_of_readers(files.key)
 
@@ -74,7 +74,8 @@ class ServerTls:
             self._expiry.set(pair.expires.timestamp())
 
 
-def _expiry_gauge(registry: CollectorRegistry) -> Gauge:
+def expiry_gauge(registry: CollectorRegistry) -> Gauge:
+    """The gauge of a server with TLS."""
     return Gauge(
         "saeserve_tls_certificate_expiry_timestamp_seconds",
         "When the server's certificate expires, in seconds since the epoch; absent without TLS.",

@@ -6,6 +6,7 @@ import sys
 from logging import getLogger
 
 from saeserve.platform import logging
+from saeserve.platform.gpu_metrics import watch_gpus
 from saeserve.platform.metrics import Metrics, serve_metrics
 from saeserve.platform.service import run
 from saeserve.worker.app import serve
@@ -26,6 +27,7 @@ def main() -> None:
     settings.protect_files()
     machines = machines_of(settings)
     metrics = Metrics("worker", settings.revision)
+    watch_gpus(metrics.registry)
     endpoint = serve_metrics(
         metrics.registry, settings.worker_metrics_address, insecure=settings.metrics_reachable
     )

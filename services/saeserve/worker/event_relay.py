@@ -134,6 +134,8 @@ class EventRelay:
             if event.data.get("code") == MEMBER_DIVERGED:
                 self._values.pop(member, None)
                 self._metrics.lost_member(event)
+        if event.type == "checkpoint":
+            self._metrics.committed(self._kind, event)
         if event.type != "metrics":
             return
         self.pace.reported(event)

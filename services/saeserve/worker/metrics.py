@@ -1,19 +1,21 @@
-"""What a worker tells Prometheus. Job ids are no labels: the event streams have them.
+"""What a worker tells Prometheus. Job ids are labels of `attempt_metrics` alone.
 
 `member` is the number of a sweep's member, 0 to 63, and 0 for a job without a sweep; names are
-no labels, for every job brings others. Series of the job before go when an attempt begins.
+no labels, for every job brings others. Series of a job go when its attempt ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from saeserve.jobs.record import Event
+from saeserve.jobs.record import Claim, Event, Failure, Submission
+from saeserve.worker.attempt_metrics import AttemptMetrics
+from saeserve.worker.settlement import Ending
 
 _GAUGES = {
     "fvu": "saeserve_train_fvu",
@@ -66,7 +68,8 @@ class WorkerMetrics:
         )
         self._progress = Gauge(
             "saeserve_last_progress_timestamp_seconds",
-            "When the running job last told of progress.",
+            "When the running job last told of progress; absent while none has.",
+            ["kind"],
             registry=registry,
         )
         self._attempts = Counter(
@@ -86,6 +89,9 @@ class WorkerMetrics:
         self._fenced = Counter(
             "saeserve_fenced", "Attempts stopped because a newer one exists.", registry=registry
         )
+        self._running = AttemptMetrics(registry)
+        for ending in Ending:
+            self._attempts.labels(ending)
 
     def describe(self, classes: str, gpu: str) -> None:
         """Say which resource classes the worker takes, with commas between, and on which GPU."""
@@ -97,10 +103,31 @@ class WorkerMetrics:
         if outcome == "fenced":
             self._fenced.inc()
 
+    @contextlib.contextmanager
+    def attempt(self, job: Submission, claim: Claim) -> Generator[None]:
+        """Say which job runs within the block; figures of it go with the block's end."""
+        self._running.began(job, claim)
+        try:
+            yield
+        finally:
+            self._running.ended()
+            self._progress.clear()
+            self._forget()
+
+    def failed(self, failure: Failure) -> None:
+        """Count an attempt that failed, also one whose job is tried again."""
+        self._running.failed(failure)
+
+    def committed(self, kind: str, event: Event) -> None:
+        """A job of `kind` committed a checkpoint."""
+        self._running.committed(kind, event.time)
+
     def attempt_began(self, kind: str) -> None:
         """Forget the figures of the training before, which may have had other members and terms."""
-        if kind != "train":
-            return
+        if kind == "train":
+            self._forget()
+
+    def _forget(self) -> None:
         for gauge in (*self._train.values(), self._loss):
             gauge.clear()
         self._terms.clear()
@@ -110,7 +137,7 @@ class WorkerMetrics:
     ) -> None:
         """Take in a metrics event of a job of `kind`; `before` has the last values of the same
         member, None at first."""
-        self._progress.set(time.time())
+        self._progress.labels(kind).set(time.time())
         values = cast("dict[str, float]", event.data.get("metrics", {}))
         if kind == "train":
             self._training(_number(event), values)
@@ -121,7 +148,9 @@ class WorkerMetrics:
 
     def warned(self, event: Event) -> None:
         """Count a warning event."""
-        self._warnings.labels(str(event.data.get("code", ""))).inc()
+        code = str(event.data.get("code", ""))
+        self._warnings.labels(code).inc()
+        self._running.lost(code)
 
     def still(self, seconds: float) -> None:
         """Say how long nothing has moved."""

@@ -88,9 +88,12 @@ class Supervisor:
         ledger, index = self.settlement.ledger, self.settlement.index
         with held(index, lease, self._ttl_s):
             relay = self._relay(job, claim)
-        with LeaseKeeper(claim, ledger, index, relay, self._ttl_s) as keeper:
+        lease_keeper = LeaseKeeper(claim, ledger, index, relay, self._ttl_s)
+        with self.metrics.attempt(job, claim), lease_keeper as keeper:
             seen = self._watch(self._order(job, claim), keeper, relay)
             failure = self._failure(lease, seen)
+            if failure is not None:
+                self.metrics.failed(failure)
             if failure is not None and failure.retryable and not seen.cancelled:
                 self._pause(keeper, claim.epoch)
         return self._settle(job, lease, seen, failure)

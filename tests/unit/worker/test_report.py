@@ -61,7 +61,7 @@ def test_metrics_follow_the_events_once(bench: Bench, tmp_path: Path) -> None:
     assert value("saeserve_train_fvu", {"member": "0"}) == 0.25
     assert value("saeserve_train_dead_latents", {"member": "0"}) == 3
     assert value("saeserve_train_data_waiting_ratio", {"member": "0"}) == 0.02
-    assert (value("saeserve_last_progress_timestamp_seconds") or 0) > 1.7e9
+    assert (value("saeserve_last_progress_timestamp_seconds", {"kind": "train"}) or 0) > 1.7e9
     assert relay.progress is not None
     assert (relay.progress.step, relay.progress.total_steps) == (4, 4)
     assert relay.progress.metrics["fvu"] == 0.25
