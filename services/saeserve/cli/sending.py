@@ -64,7 +64,7 @@ def send(
                 soft_wrap=not errors.is_terminal,
             )
         if watch:
-            follow(client, job.id, as_json)
+            follow(client, job.id, as_json, job.field_sources)
         elif as_json:
             print_json(job)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
 from saeserve.cli.describing import described, made, step_text
@@ -9,17 +11,19 @@ from saeserve.cli.field_sources import field_sources_text, preset_of
 from saeserve.cli.figures import ago, duration, figure, listed, metrics_text
 from saeserve.cli.output import errors, print_json, say, styled, warnings_text
 from saeserve.cli.tables import print_fields, print_table
+from saeserve.client.field_sources import FieldSource
 from saeserve.client.values import Job, JobFailure
 
 COMPARED = ("fvu", "l0", "l0_miss", "dead_fraction", "silent_on_heldout")
 """What tells the members of a sweep apart; the rest is in the JSON."""
 
 
-def show_job(job: Job, as_json: bool) -> None:
-    """One job in full."""
+def show_job(job: Job, as_json: bool, shown: Sequence[FieldSource] = ()) -> None:
+    """One job in full; of its field sources, as text, those that were not `shown` before."""
     if as_json:
         print_json(job)
         return
+    not_given = [each for each in job.field_sources if each not in shown]
     print_fields(
         [
             ("id", job.id),
@@ -38,7 +42,7 @@ def show_job(job: Job, as_json: bool) -> None:
             ("waits for", listed(job.waits_for)),
             ("last report", metrics_text(job.progress.metrics)),
             ("made", made(job)),
-            ("not given", field_sources_text(job.field_sources, preset_of(job))),
+            ("not given", field_sources_text(not_given, preset_of(job))),
             ("warnings", warnings_text(job.warnings)),
         ]
     )

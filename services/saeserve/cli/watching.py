@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import typer
 
@@ -14,11 +14,13 @@ from saeserve.cli.output import errors, print_json_line
 from saeserve.cli.showing import show_job
 from saeserve.cli.watched import Screen
 from saeserve.client import Client
+from saeserve.client.field_sources import FieldSource
 from saeserve.client.values import Job
 
 
-def follow(client: Client, job: str, as_json: bool) -> None:
-    """Show events as they come; as JSON each is a line, the job as it ended the last.
+def follow(client: Client, job: str, as_json: bool, shown: Sequence[FieldSource] = ()) -> None:
+    """Show events as they come; as JSON each is a line, the job as it ended the last. Its field
+    sources that were `shown` before are not shown again.
 
     Raises typer.Exit(1) unless the job succeeds.
     """
@@ -27,7 +29,7 @@ def follow(client: Client, job: str, as_json: bool) -> None:
     if as_json:
         print_json_line(last)
     else:
-        show_job(last, as_json)
+        show_job(last, as_json, shown)
     if last.state != "SUCCEEDED":
         raise typer.Exit(1)
 

@@ -77,3 +77,31 @@ def test_jobs_show_and_submit_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
         out.file.truncate(0)
         say()
         assert all(line in out.file.getvalue() for line in LINES)
+
+
+def test_submit_and_watch_says_each_once_and_what_was_resolved_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = Console(file=io.StringIO(), width=200)
+    for module, name in (("output", "console"), ("sending", "errors"), ("watching", "errors")):
+        monkeypatch.setattr(f"saeserve.cli.{module}.{name}", out)
+    last = job_pb2.Job(id="j-1", state=job_pb2.JOB_STATE_SUCCEEDED, field_sources=SOURCES)
+    last.spec.train.preset = last.resolved_spec.train.preset = "batchtopk"
+    last.field_sources[-1].CopyFrom(source("source", "activations", "fitted", reason="the only"))
+
+    def submit(*_args: object, **_options: object) -> Job:
+        return job()
+
+    def watch(_job: str) -> list[Job]:
+        return [job_value(last)]
+
+    @contextmanager
+    def connect() -> Generator[SimpleNamespace]:
+        yield SimpleNamespace(jobs=SimpleNamespace(submit=submit, watch=watch))
+
+    monkeypatch.setattr(sending, "connect", connect)
+    sending.send({}, watch=True)
+    assert isinstance(out.file, io.StringIO)
+    said = out.file.getvalue()
+    assert [said.count(line) for line in LINES] == [1] * len(LINES)
+    assert said.count("source = activations: fitted (the only)") == 1
