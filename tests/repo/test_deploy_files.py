@@ -2,134 +2,139 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import tomllib
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-import yaml
+from tests.repo.deploy_files import (
+    CLIENT,
+    COMPOSE,
+    GRPC_SERVICES,
+    OURS,
+    OVERRIDES,
+    ROOT,
+    SERVICES,
+    SETTINGS,
+    VARIABLE,
+    Tree,
+    load,
+    mounts,
+    scraped,
+    seconds,
+    settings_of,
+    stages,
+    variables,
+)
 
 from saeserve.cli.settings import CliSettings
-from saeserve.control.settings import ControlSettings
-from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.address import parse_tcp
 from saeserve.platform.broker_server import arguments
-from saeserve.platform.settings import PREFIX, ServiceSettings
-from saeserve.v1 import inference_service_pb2, job_service_pb2
-from saeserve.worker.settings import WorkerSettings
-
-Tree = dict[str, Any]
-ROOT = Path(__file__).parents[2]
-SETTINGS: dict[str, type[ServiceSettings]] = {
-    "control": ControlSettings,
-    "worker": WorkerSettings,
-    "inference": InferenceSettings,
-}
-OURS = tuple(SETTINGS)
-GRPC_SERVICES = {
-    service.full_name
-    for file in (job_service_pb2, inference_service_pb2)
-    for service in file.DESCRIPTOR.services_by_name.values()
-}
-DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text().replace("\\\n", " ")
 
 
-def load(path: str) -> Tree:
-    return cast(Tree, yaml.safe_load((ROOT / path).read_text()))
-
-
-COMPOSE = load("docker-compose.yml")
-SERVICES: dict[str, Tree] = COMPOSE["services"]
-OVERRIDES = {
-    path.name: load(f"deploy/compose/{path.name}") for path in ROOT.glob("deploy/compose/*")
-}
-
-
-def settings(service: str, monkeypatch: pytest.MonkeyPatch, override: Tree | None = None) -> Tree:
-    """The service's settings under its environment in the compose file; unknown names fail."""
-    more = (override or {}).get("services", {}).get(service, {}).get("environment", {})
-    environment: dict[str, str] = {**SERVICES[service]["environment"], **more}
-    read = [SETTINGS[service], *((CliSettings,) if service == "control" else ())]
-    fields = {PREFIX + name.upper() for each in read for name in each.model_fields}
-    assert not {name for name in environment if name.startswith(PREFIX)} - fields
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    return SETTINGS[service].load().model_dump()
-
-
-def seconds(duration: str) -> int:
-    assert duration.endswith("s")
-    return int(duration.removesuffix("s"))
-
-
-def stages() -> dict[str, list[str]]:
-    """Instructions of each stage of the Dockerfile, by its name."""
-    found: dict[str, list[str]] = {}
-    for line in DOCKERFILE.splitlines():
-        if match := re.fullmatch(r"FROM \S+ AS (\w+)", line):
-            found[match[1]] = []
-        elif found and line and not line.startswith("#"):
-            found[list(found)[-1]].append(line)
-    return found
-
-
-def scraped(config: Tree) -> dict[str, list[str]]:
-    """host:port of each job of a Prometheus configuration."""
-    return {
-        job["job_name"]: [
-            *(target for static in job.get("static_configs", ()) for target in static["targets"]),
-            *(
-                f"{name}:{found['port']}"
-                for found in job.get("dns_sd_configs", ())
-                for name in found["names"]
-            ),
-        ]
-        for job in config["scrape_configs"]
-    }
-
-
-@pytest.mark.parametrize("service", OURS)
-def test_the_environment_is_what_the_service_reads(
+@pytest.mark.parametrize("service", ["control", "worker"])
+def test_the_services_come_to_valkey_with_user_and_password(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = settings(service, monkeypatch)
-    broker = re.fullmatch(r"redis://(\w+):6379/0", read["redis_url"])
+    read = settings_of(service, monkeypatch)
+    broker = re.fullmatch(r"redis://(\w+)@(\w+):6379/0", read["redis_url"])
     assert broker is not None
-    assert broker[1] in SERVICES
-    for address in (read[name] for name in read if name.endswith("_address")):
-        assert parse_tcp(address).host == "0.0.0.0"
-        assert read["insecure"]
+    assert broker[2] in SERVICES
+    assert f"user {broker[1]} on " in (ROOT / "deploy/compose/secrets.sh").read_text()
+    assert read["redis_password_file"] == Path("/run/secrets/redis_password")
+    assert SERVICES[service]["secrets"] == ["redis_password"]
 
 
-def test_the_command_line_in_controls_image_finds_the_services(
-    monkeypatch: pytest.MonkeyPatch,
+def test_who_needs_no_password_is_given_none() -> None:
+    assert SERVICES["valkey"]["secrets"] == ["redis_acl"]
+    assert "secrets" not in SERVICES["inference"]
+    assert "SAESERVE_REDIS_URL" not in SERVICES["inference"]["environment"]
+    assert set(COMPOSE["secrets"]) == {"redis_password", "redis_acl", "admin_token", "pip"}
+
+
+@pytest.mark.parametrize("service", ["control", "inference"])
+def test_grpc_is_answered_over_tls_to_callers_with_tokens(
+    service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings("control", monkeypatch)
-    assert "cli" in SERVICES["control"]["build"]["args"]["EXTRAS"].split(",")
+    settings_of(service, monkeypatch)
+    read = SETTINGS[service].load()
+    address = SERVICES[service]["environment"][f"SAESERVE_{service.upper()}_ADDRESS"]
+    assert parse_tcp(address).host == "0.0.0.0"
+    assert read.tls is not None
+    assert read.asks_tokens(address)
+    assert not read.insecure
+    [mounted] = [each for each in mounts(SERVICES[service]) if each["target"].endswith("/tls")]
+    assert {str(path.parent) for path in read.tls.paths()} == {mounted["target"]}
+    assert mounted["read_only"]
+
+
+def test_the_client_finds_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CLIENT["environment"].items():
+        monkeypatch.setenv(name, value)
     found = CliSettings.load()
-    assert found.inference_address == "inference:" + str(
-        parse_tcp(SERVICES["inference"]["environment"]["SAESERVE_INFERENCE_ADDRESS"]).port
-    )
-    assert set(SERVICES["control"]["networks"]) & set(SERVICES["inference"]["networks"])
+    for service, address in (
+        ("control", found.control_address),
+        ("inference", found.inference_address),
+    ):
+        own = SERVICES[service]["environment"][f"SAESERVE_{service.upper()}_ADDRESS"]
+        assert address == f"{service}:{parse_tcp(own).port}"
+        assert set(CLIENT["networks"]) & set(SERVICES[service]["networks"])
+    assert found.token_file == Path("/run/secrets/admin_token")
+    assert str(found.tls_ca) in [mount["target"] for mount in mounts(CLIENT)]
+    assert CLIENT["profiles"] == ["client"]
+    assert CLIENT["restart"] == "no"
 
 
 @pytest.mark.parametrize("override", OVERRIDES)
 def test_overrides_change_services_that_exist(
     override: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert set(OVERRIDES[override]["services"]) <= set(SERVICES)
+    added = set(OVERRIDES[override]["services"]) - set(SERVICES)
+    assert added <= {"worker-gpu"}
     for service in set(OVERRIDES[override]["services"]) & set(OURS):
-        settings(service, monkeypatch, OVERRIDES[override])
+        settings_of(service, monkeypatch, OVERRIDES[override])
+
+
+def test_a_gpus_worker_stands_beside_the_cpus_and_differs_in_its_device_alone() -> None:
+    worker = SERVICES["worker"]
+    gpu: Tree = OVERRIDES["gpu.yml"]["services"]["worker-gpu"]
+    differing = {"image", "build", "environment", "volumes", "mem_limit", "healthcheck", "deploy"}
+    assert {key for key in gpu if gpu[key] != worker.get(key)} == differing
+    assert set(worker) - set(gpu) == {"cpu_shares"}
+    assert gpu["environment"] == {
+        **worker["environment"],
+        "SAESERVE_WORKER_CLASSES": '["gpu"]',
+    }
+    assert OVERRIDES["gpu.yml"]["services"]["worker"]["environment"] == {
+        "SAESERVE_WORKER_CLASSES": '["cpu"]'
+    }
+    assert gpu["volumes"][1] == "worker-gpu-run:/var/lib/saeserve/run"
+    assert [*gpu["volumes"][:1], *gpu["volumes"][2:]] == [
+        *worker["volumes"][:1],
+        *worker["volumes"][2:],
+    ]
+    assert "worker-gpu-run" in OVERRIDES["gpu.yml"]["volumes"]
+    assert gpu["healthcheck"]["test"] == worker["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("override", "service"), [("gpu.yml", "worker-gpu"), ("gpu-inference.yml", "inference")]
+)
+def test_a_gpus_container_has_one_device_and_an_image_with_cuda(
+    override: str, service: str
+) -> None:
+    each: Tree = OVERRIDES[override]["services"][service]
+    assert each["build"]["args"]["TORCH_VARIANT"] == "cuda"
+    assert each["image"].endswith(":cuda")
+    [device] = each["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}
 
 
 @pytest.mark.parametrize("override", [None, *OVERRIDES.values()], ids=["none", *OVERRIDES])
 def test_the_worker_takes_the_jobs_that_control_queues(
     override: Tree | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    control = settings("control", monkeypatch, override)
-    worker = settings("worker", monkeypatch, override)
+    control = settings_of("control", monkeypatch, override)
+    worker = settings_of("worker", monkeypatch, override)
     # "auto" follows the workers that are there; no classes are those of the device that is there.
     assert control["auto_class"] in ("auto", *worker["worker_classes"])
     assert not worker["worker_classes"] or "cpu" in worker["worker_classes"]
@@ -139,22 +144,17 @@ def test_the_worker_takes_the_jobs_that_control_queues(
 
 @pytest.mark.parametrize("service", OURS)
 def test_volumes_lie_where_the_settings_say(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = settings(service, monkeypatch)
+    read = settings_of(service, monkeypatch)
     named = [each for each in SERVICES[service]["volumes"] if isinstance(each, str)]
-    roots = [each for each in SERVICES[service]["volumes"] if not isinstance(each, str)]
     store = named[0]
     source, target, *mode = store.split(":")
     assert source in COMPOSE["volumes"]
     assert target == str(read["store"])
     assert mode == (["ro"] if service == "inference" else [])
-    assert [root["target"] for root in roots] == [str(path) for path in read["roots"].values()]
-    assert all(root["read_only"] for root in roots)
-
-
-def variables(stage: str) -> dict[str, str]:
-    """What a stage of the Dockerfile sets by ENV."""
-    words = [line.split()[1:] for line in stages()[stage] if line.startswith("ENV ")]
-    return dict(word.split("=", 1) for each in words for word in each)
+    targets = [mount["target"] for mount in mounts(SERVICES[service])]
+    roots = [str(path) for path in read["roots"].values()]
+    assert [target for target in targets if not target.endswith("/tls")] == roots
+    assert all(mount["read_only"] for mount in mounts(SERVICES[service]))
 
 
 def test_a_worker_keeps_its_run_directory_and_compiled_kernels_on_a_volume() -> None:
@@ -171,7 +171,7 @@ def test_a_worker_keeps_its_run_directory_and_compiled_kernels_on_a_volume() -> 
 def test_probes_ask_where_the_service_answers(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = settings(service, monkeypatch)
+    read = settings_of(service, monkeypatch)
     *command, address = SERVICES[service]["healthcheck"]["test"][:5]
     assert command == ["CMD", "python", "-m", "saeserve.platform.healthcheck"]
     if service == "worker":
@@ -184,13 +184,17 @@ def test_probes_ask_where_the_service_answers(
 
 @pytest.mark.parametrize("service", OURS)
 def test_ports_are_those_of_the_addresses(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = settings(service, monkeypatch)
+    read = settings_of(service, monkeypatch)
     metrics = parse_tcp(read[f"{service}_metrics_address"]).port
     grpc = [parse_tcp(read[name]).port for name in (f"{service}_address",) if name in read]
     published = [f"127.0.0.1:{port}:{port}" for port in grpc]
     assert SERVICES[service].get("ports", []) == published
     assert f"EXPOSE {' '.join(map(str, [*grpc, metrics]))}" in stages()[service]
-    assert scraped(load("deploy/prometheus/prometheus.yml"))[service] == [f"{service}:{metrics}"]
+    assert f"{service}:{metrics}" in scraped(load("deploy/prometheus/prometheus.yml"))[service]
+
+
+def test_a_gpus_worker_is_scraped() -> None:
+    assert "worker-gpu:9471" in scraped(load("deploy/prometheus/prometheus.yml"))["worker"]
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -217,17 +221,43 @@ def test_every_container_is_confined_and_comes_back(service: str) -> None:
     assert each["cap_drop"] == ["ALL"]
     assert each["security_opt"] == ["no-new-privileges:true"]
     assert each["restart"] == "unless-stopped"
+    assert each["init"] is True
     assert "healthcheck" in each
     assert {"service_healthy", "service_started"} >= {
         needed["condition"] for needed in each.get("depends_on", {}).values()
     }
 
 
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_every_container_has_limits_and_its_logs_too(service: str) -> None:
+    each: Tree = COMPOSE["services"][service]
+    assert re.fullmatch(r"\d+g|\d+m", str(each["mem_limit"]))
+    assert each["pids_limit"] > 0
+    assert service == "client" or "cpus" in each
+    assert each["logging"] == {
+        "driver": "json-file",
+        "options": {"max-size": "10m", "max-file": "5"},
+    }
+    for mounted in each.get("tmpfs", ()):
+        assert ":size=" in mounted
+
+
+def test_variables_are_in_the_example_with_their_defaults() -> None:
+    texts = [
+        (ROOT / path).read_text()
+        for path in ("docker-compose.yml", *(f"deploy/compose/{name}" for name in OVERRIDES))
+    ]
+    used = {name: value for text in texts for name, value in VARIABLE.findall(text)}
+    example = (ROOT / ".env.example").read_text()
+    shown = dict(re.findall(r"^#([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    assert {name: shown.get(name) for name in used} == used
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_a_stop_leaves_the_time_that_the_service_takes(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = settings(service, monkeypatch)
+    read = settings_of(service, monkeypatch)
     own = read["stop_grace_seconds"] if service == "worker" else read["grace_seconds"]
     assert seconds(SERVICES[service]["stop_grace_period"]) > own
 
@@ -237,46 +267,3 @@ def test_valkey_is_as_durable_as_the_embedded_broker() -> None:
     told = [str(part) for part in SERVICES["valkey"]["command"]]
     for option in ("--appendonly", "--appendfsync", "--save", "--maxmemory-policy"):
         assert told[told.index(option) + 1] == embedded[embedded.index(option) + 1]
-
-
-@pytest.mark.parametrize("service", OURS)
-def test_each_image_is_built_with_its_extra_and_runs_its_module(service: str) -> None:
-    build = SERVICES[service]["build"]
-    assert build["dockerfile"] == "deploy/docker/Dockerfile"
-    assert build["target"] == build["args"]["EXTRAS"].split(",")[0] == service
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert service in project["optional-dependencies"]
-    assert f'ENTRYPOINT ["python", "-m", "saeserve.{service}"]' in stages()[service]
-    assert importlib.util.find_spec(f"saeserve.{service}.__main__") is not None
-
-
-def test_images_run_as_nobody_special_and_stop_in_order() -> None:
-    runtime = stages()["runtime"]
-    user = next(line for line in runtime if line.startswith("USER "))
-    assert int(user.removeprefix("USER ").split(":")[0]) >= 10001
-    assert "STOPSIGNAL SIGTERM" in runtime
-    assert [line for line in runtime if line.startswith("COPY")] == [
-        "COPY --from=build /opt/saeserve /opt/saeserve"
-    ]
-
-
-def test_images_set_both_allocator_thresholds_and_what_services_read() -> None:
-    environment = set(re.findall(r"(?:ENV|\s)\s*([A-Z_]+)=", " ".join(stages()["runtime"])))
-    assert {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} <= environment
-    ours = {name for name in environment if name.startswith(PREFIX)}
-    assert ours <= {PREFIX + name.upper() for name in ServiceSettings.model_fields}
-    assert f"SAESERVE_STORE={SERVICES['control']['environment']['SAESERVE_STORE']}" in DOCKERFILE
-
-
-def test_the_build_context_holds_what_the_image_copies() -> None:
-    copied = [
-        source
-        for line in stages()["build"]
-        if line.startswith("COPY ")
-        for source in line.split()[1:-1]
-    ]
-    admitted = (ROOT / ".dockerignore").read_text().splitlines()
-    assert "constraints.txt" in copied
-    for source in copied:
-        assert (ROOT / source).exists(), source
-        assert f"!{source}" in admitted
