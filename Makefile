@@ -126,6 +126,7 @@ deploy-check: $(STAMP)
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/*.yml
 	$(BIN)/hadolint deploy/docker/Dockerfile tests/containers/*.Dockerfile
 	for script in deploy/compose/*.sh; do sh -n $$script || exit 1; done
+	$(BIN)/python -m tests.repo.kubernetes
 	@if command -v promtool > /dev/null; then promtool check config deploy/prometheus/*.yml; \
 	else echo "promtool is not on PATH: deploy/prometheus/*.yml were not checked (Debian: apt install prometheus)"; fi
 
