@@ -13,7 +13,9 @@ from saeserve.client.tokens import TokenInterceptor, TokenSource
 MESSAGE_LIMIT = 64 * 2**20
 """What servers accept (DESIGN section 3, Tensors)."""
 
-_OPTIONS: tuple[tuple[str, int], ...] = (
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    # Servers behind one name, such as a headless Service's, take turns.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     # gRPC retries only what never reached the server; we never retry blindly.

@@ -41,6 +41,8 @@ _OPTIONS = (
     # Without this a second server on the same port starts, and takes half of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Clients then look the name up anew and find replicas that have come; running calls go on.
+    ("grpc.max_connection_age_ms", 300_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
