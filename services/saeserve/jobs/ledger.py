@@ -7,10 +7,11 @@ Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from saeserve.jobs import attempts, checkpoints, claims, documents, fence, layout
 from saeserve.jobs.errors import no_job
-from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged, newest_first
+from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged, newest_first, tail
 from saeserve.jobs.progress import ended
 from saeserve.jobs.record import (
     Claim,
@@ -101,12 +102,19 @@ class Ledger:
         return attempts.write_failure(self.store, lease, failure)
 
     def events(self, job: str) -> list[Event]:
-        """All events that the attempts of a job wrote, attempt by attempt."""
-        folders = (self.attempt_key(job, epoch) for epoch in attempts.epochs(self.store, job))
-        return [event for folder in folders for event in merged(self.store.path(folder))]
+        """What the job's processes wrote; in each attempt the ops are 0, 1, 2 and so on."""
+        return [event for folder in self._folders(job) for event in tail(folder / EVENTS)]
+
+    def history(self, job: str) -> list[Event]:
+        """`events`, and what the workers wrote about the attempts, in the order of time."""
+        return [event for folder in self._folders(job) for event in merged(folder)]
+
+    def _folders(self, job: str) -> Iterator[Path]:
+        for epoch in attempts.epochs(self.store, job):
+            yield self.store.path(self.attempt_key(job, epoch))
 
     def event_count(self, job: str) -> int:
-        """How many events `events` would read; opens the files, but parses nothing."""
+        """How many events `history` would read; opens the files, but parses nothing."""
         folders = [self.attempt_key(job, epoch) for epoch in attempts.epochs(self.store, job)]
         files = [f"{folder}/{name}" for folder in folders for name in (EVENTS, WORKER_EVENTS)]
         logs = [self.store.read(file) for file in files]
@@ -163,8 +171,8 @@ class Ledger:
         return ended(record, result, self._newest_first(job))
 
     def _newest_first(self, job: str) -> Iterator[Event]:
-        for epoch in reversed(attempts.epochs(self.store, job)):
-            yield from newest_first(self.store.path(f"{self.attempt_key(job, epoch)}/{EVENTS}"))
+        for folder in reversed(list(self._folders(job))):
+            yield from newest_first(folder / EVENTS)
 
     def _unfinished(self, submission: Submission) -> JobRecord:
         made = list(attempts.claims(self.store, submission.id))

@@ -178,7 +178,7 @@ class Reconciler:
         try:
             record = self._ledger.record(job)
             ended = record.state in TERMINAL
-            history = () if ended else self._ledger.events(job)
+            history = () if ended else self._ledger.history(job)
             left_out = self._ledger.event_count(job) if ended else 0
         except RecordUnreadable as error:
             _log.error("%s is left out: %s", job, error.text())

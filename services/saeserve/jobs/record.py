@@ -222,7 +222,8 @@ class Event(Value):
     """One event: a line in an attempt's folder, and an entry of the index's stream.
 
     `op` numbers what the job process writes (`events.jsonl`) from 0 upwards, and what its worker
-    writes beside it (`worker.jsonl`) from -2 downwards; (epoch, op) makes appending idempotent.
+    writes into a file of its own (`worker.jsonl`) from -2 downwards, both without a hole;
+    (epoch, op) makes appending idempotent.
     Events that the index itself adds when it moves a job (`state_changed`) carry op -1.
     """
 

@@ -16,7 +16,7 @@ def tell_end(ledger: Ledger, index: JobIndex, result: Result) -> bool:
     A watch ends with the job's last state, so all events of the ledger are appended before it.
     Raises IndexUnavailable, RecordUnreadable.
     """
-    events = ledger.events(result.job)
+    events = ledger.history(result.job)
     add_missing(index, result.job, events)
     progress = final_progress(result, reversed(events))
     made, why = result.outputs, result.failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -40,7 +41,8 @@ class StallWatch:
     with each event and, at most once a second, with whatever else it gets done.
 
     `over` is set once nothing has moved for twice the bound. Time in which this worker did not
-    look, since it was paused or waited for the store itself, does not count.
+    look, since it was paused or waited for the store itself, does not count; nor does time in
+    which the store is away or cannot be written, so that no sign of life could reach it.
     """
 
     def __init__(
@@ -78,14 +80,17 @@ class StallWatch:
             self._relay.note_still(0.0)
 
     def look(self) -> None:
-        """Look once, and warn where it is time."""
-        now, mark = self._clock(), self._mark_now()
-        passed_s = min(now - self._looked, 5 * self._every_s)
+        """Look once, and warn where it is time. Raises OSError when the store does not answer."""
+        now, before = self._clock(), self._looked
         self._looked = now
+        mark = self._mark_now()
+        # The folder is there since the claim, and changing its time is what signs of life do. Where
+        # that fails, an absent or unchanged file says nothing about the job.
+        os.utime(self._folder)
         if mark != self._mark:
             self._moved(mark)
             return
-        self.still_s += passed_s
+        self.still_s += min(now - before, 5 * self._every_s)
         self._metrics.still(self.still_s)
         bound_s = self._bounds.bound_s(self._relay.pace.median_s, alive=self._alive)
         if self.still_s > 2 * bound_s:
@@ -122,8 +127,13 @@ class StallWatch:
             return 0
 
     def _run(self) -> None:
+        away = False
         while not self._closed.wait(self._every_s):
             try:
                 self.look()
-            except OSError:
-                _log.exception("attempt %d: its events file could not be looked at", self._epoch)
+            except OSError as error:
+                if not away:
+                    _log.warning("attempt %d: whether it moves is not seen: %s", self._epoch, error)
+                away = True
+            else:
+                away = False

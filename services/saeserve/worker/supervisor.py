@@ -103,7 +103,7 @@ class Supervisor:
         path = ledger.store.path(f"{ledger.attempt_key(claim.job, claim.epoch)}/{EVENTS}")
 
         def earlier() -> Iterator[Event]:
-            return (event for event in ledger.events(claim.job) if event.epoch < claim.epoch)
+            return (event for event in ledger.history(claim.job) if event.epoch < claim.epoch)
 
         return EventRelay(path, job, claim.resume_step, index, self.metrics, earlier)
 
@@ -127,8 +127,10 @@ class Supervisor:
         return min(grace_s, _NOTHING_KEPT_GRACE_S) if kind in _KEEPS_NOTHING else grace_s
 
     def _watch(self, order: JobOrder, keeper: LeaseKeeper, relay: EventRelay) -> Watched:
+        # Before the process starts: a store that does not answer may fail this.
+        stall = self._stall(order, relay)
         child = self._child(order, keeper)
-        with self._stall(order, relay) as stall:
+        with stall:
             code, stalled_s = watch(child, keeper, stall, self.drain)
         relay.forward()
         step = relay.progress.step if relay.progress else order.claim.resume_step

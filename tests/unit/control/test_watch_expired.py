@@ -59,6 +59,16 @@ def test_it_goes_on_after_any_event(bench: Bench, ended: str) -> None:
     assert looks[0].events[0].event.step == 7
 
 
+def test_what_the_worker_wrote_is_among_what_the_store_has(bench: Bench, ended: str) -> None:
+    folder = bench.store.path(bench.ledger.attempt_key(ended, 1))
+    with EventLog(folder / "worker.jsonl", 1, by_worker=True) as log:
+        log.append("warning", data={"code": "STALLING", "message": "nothing moves"})
+    bench.index.drop_events(ended)
+    seen = [each.event for look in follow(bench, ended) for each in look.events]
+    assert len(seen) == EVENTS + 1
+    assert "STALLING" in [each.data.get("code") for each in seen]
+
+
 def test_who_has_seen_all_is_told_nothing_twice(bench: Bench, ended: str) -> None:
     before = follow(bench, ended)
     assert all(look.lost is None for look in before)

@@ -72,6 +72,24 @@ def test_events_of_earlier_attempts_are_among_them(world: World) -> None:
     assert [word for word in heard(world) if "." in word] == ["1.0", "1.1", "1.2", "2.0", "2.1"]
 
 
+def test_what_a_worker_wrote_of_the_attempt_is_among_them_and_in_a_rebuilt_index(
+    world: World,
+) -> None:
+    world.submit("j-1")
+    lease = world.begin()
+    write(world, lease, 2)
+    folder = world.ledger.store.path(world.ledger.attempt_key("j-1", lease.epoch))
+    with EventLog(folder / "worker.jsonl", 1, by_worker=True, clock=Clock()) as log:
+        log.append("log", data={"message": "worker"})
+    world.index.forget()
+    world.scan()
+    assert sorted(word for word in heard(world) if word != "RUNNING") == ["1.0", "1.1", "worker"]
+    assert world.ledger.event_count("j-1") == 3
+    by_scan(world)
+    assert heard(world).count("worker") == 1
+    assert [each.op for each in world.ledger.events("j-1")] == [0, 1]
+
+
 def test_what_the_index_has_is_not_told_twice(world: World) -> None:
     world.submit("j-1")
     events = write(world, world.begin(), 6)

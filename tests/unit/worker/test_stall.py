@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakes.jobs import submission
-from tests.fakes.worker_bench import Bench
+from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.events import EVENTS, EventLog
 from saeserve.jobs.record import Event, JobRecord, JobWarning, Progress
@@ -24,8 +26,8 @@ SHORT = {"stall_minimum_seconds": 0.3, "stall_factor": 0.5, "stop_grace_seconds"
 
 
 def reported(pace: Pace, *moments: tuple[int, float]) -> float:
-    for step, time in moments:
-        pace.reported(Event(epoch=1, op=0, time=time, step=step, type="metrics"))
+    for step, moment in moments:
+        pace.reported(Event(epoch=1, op=0, time=moment, step=step, type="metrics"))
     return pace.median_s
 
 
@@ -88,8 +90,8 @@ class World:
     def sign(self) -> None:
         """As `Report.moved`, without its pause of a second."""
         path = self.folder / EVENTS
-        time = path.stat().st_mtime_ns + 10**9
-        os.utime(path, ns=(time, time))
+        later = path.stat().st_mtime_ns + 10**9
+        os.utime(path, ns=(later, later))
 
 
 @pytest.fixture
@@ -126,13 +128,14 @@ def test_one_that_moves_again_goes_on_and_is_warned_of_anew(world: World) -> Non
     world.wait(50)
     assert not world.watch.over.is_set()
     assert world.warnings() == ["STALLING", "OWN", "STALLING"]
-    written = [(each.op, each.type) for each in world.bench.ledger.events("j-1")]
+    written = [(each.op, each.type) for each in world.bench.ledger.history("j-1")]
     assert sorted(written) == [
         (-3, "warning"),
         (-2, "warning"),
         (0, "attempt_started"),
         (1, "warning"),
     ]
+    assert [each.op for each in world.bench.ledger.events("j-1")] == [0, 1]
 
 
 def test_signs_of_life_are_enough(world: World) -> None:
@@ -159,6 +162,85 @@ def test_time_in_which_the_worker_itself_was_paused_does_not_count(world: World)
     world.now += 10_000
     world.watch.look()
     assert world.watch.still_s < 20
+
+
+class Store:
+    """Of a `World`; it can go away, as a volume that is unmounted, and come back."""
+
+    def __init__(self, world: World) -> None:
+        self.root = world.bench.ledger.store.root
+        self.aside = self.root.with_name("unmounted")
+
+    def leave(self) -> None:
+        self.root.rename(self.aside)
+        self.root.mkdir()
+
+    def come_back(self) -> None:
+        self.root.rmdir()
+        self.aside.rename(self.root)
+
+
+def watch_without_store(world: World, seconds: int) -> None:
+    """Each second a look that finds no store."""
+    for _ in range(seconds):
+        world.now += 1
+        with pytest.raises(OSError, match="No such file"):
+            world.watch.look()
+
+
+def test_a_store_that_is_away_says_nothing_about_the_job(world: World) -> None:
+    store = Store(world)
+    world.wait(90)
+    store.leave()
+    watch_without_store(world, 1000)
+    assert (world.watch.still_s, world.watch.over.is_set()) == (90, False)
+    assert list(store.root.iterdir()) == []
+    store.come_back()
+    world.wait(10)
+    assert world.warnings() == []
+    world.wait(1)
+    assert world.warnings() == ["STALLING"]
+    store.leave()
+    watch_without_store(world, 1000)
+    assert not world.watch.over.is_set()
+    store.come_back()
+    world.wait(100)
+    assert world.watch.over.is_set()
+
+
+def test_a_store_that_cannot_be_written_takes_no_signs_of_life(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", refuse)
+        for _ in range(1000):
+            world.now += 1
+            with pytest.raises(OSError, match="Read-only"):
+                world.watch.look()
+    world.wait(100)
+    assert (world.warnings(), world.watch.over.is_set()) == ([], False)
+
+
+def test_the_thread_says_once_that_the_store_is_away_and_looks_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> int:
+        return caplog.text.count("whether it moves is not seen")
+
+    bounds = StallBounds(10, 0.05)
+    folder, bench = world.folder, world.bench
+    with StallWatch(folder, 1, bounds, world.relay, bench.metrics) as watch:
+        store = Store(world)
+        store.leave()
+        until(lambda: said() == 1)
+        still_s = watch.still_s
+        time.sleep(0.3)  # some thirty looks
+        assert (said(), watch.still_s) == (1, still_s)
+        store.come_back()
+        until(lambda: watch.still_s > still_s)
 
 
 def test_the_report_signs_at_most_once_a_second(
@@ -202,10 +284,47 @@ def test_a_process_that_stands_still_is_killed_and_its_job_tried_again(bench: Be
     failure = bench.ledger.failure("j-1", 1)
     assert failure is not None
     assert (failure.code, failure.step, failure.retryable) == ("STALLED", 2, True)
+    ops = [each.op for each in bench.ledger.events("j-1")]
+    assert ops == list(range(len(ops)))
+    assert [each.op for each in bench.ledger.history("j-1") if each.by_worker] == [-2]
     told = [each.event for each in bench.index.events("j-1", 0, 100)]
     assert [each.data["code"] for each in told if each.type == "warning"] == ["STALLING"]
     bench.part = "finish"
     assert bench.run() is Ending.SUCCEEDED
+
+
+def test_one_that_stalls_while_the_index_is_away_is_tried_again_once_its_lease_has_run_out(
+    bench: Bench,
+) -> None:
+    short(bench)
+    bench.submit()
+    bench.part = "stand-still"
+    record = bench.index.acquire("cpu", "w", bench.settings.lease_seconds)
+    assert record is not None
+    bench.index.down = True
+    assert bench.supervisor.run(record, "w") is Ending.RETRIED
+    failure = bench.ledger.failure("j-1", 1)
+    assert failure is not None
+    assert failure.code == "STALLED"
+    bench.index.down = False
+    bench.index.expire(bench.index.leases())
+    bench.part = "finish"
+    assert bench.run() is Ending.SUCCEEDED
+    events = [each.event for each in bench.index.events("j-1", 0, 100)]
+    assert [each.data["code"] for each in events if each.type == "warning"] == ["STALLING"]
+
+
+def test_a_watch_that_cannot_be_made_leaves_no_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(_: StallWatch) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(StallWatch, "_mark_now", stale)
+    bench.submit()
+    with pytest.raises(OSError, match="Stale"):
+        bench.run()
+    assert bench.started == []
 
 
 def test_used_up_attempts_fail_as_stalled(bench: Bench) -> None:

@@ -76,7 +76,7 @@ class Watcher:
         that the store has, from the first on."""
         end = Cursor(cursor.generation, last)
         lost = None if cursor.stored else last - cursor.sequence
-        left = self._ledger.events(record.id)[cursor.stored :]
+        left = self._ledger.history(record.id)[cursor.stored :]
         seen = [
             Seen(replace(cursor, stored=cursor.stored + number), event)
             for number, event in enumerate(left[:_BATCH], start=1)
