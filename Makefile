@@ -127,7 +127,8 @@ deploy-check: $(STAMP)
 	$(BIN)/hadolint deploy/docker/Dockerfile tests/containers/*.Dockerfile
 	for script in deploy/compose/*.sh; do sh -n $$script || exit 1; done
 	$(BIN)/python -m tests.repo.kubernetes
-	@if command -v promtool > /dev/null; then promtool check config deploy/prometheus/*.yml; \
+	@if command -v promtool > /dev/null; then promtool check config deploy/prometheus/prometheus.yml deploy/prometheus/local.yml \
+	&& promtool test rules deploy/prometheus/rules_test.yml; \
 	else echo "promtool is not on PATH: deploy/prometheus/*.yml were not checked (Debian: apt install prometheus)"; fi
 
 up: ## Build and start docker-compose.yml, with TLS, a password and a first token; needs no setup
