@@ -20,6 +20,7 @@ from saeserve.jobs.record import (
     JobRecord,
     Lease,
     Progress,
+    Resolution,
     Result,
     Submission,
 )
@@ -119,6 +120,14 @@ class Ledger:
         files = [f"{folder}/{name}" for folder in folders for name in (EVENTS, WORKER_EVENTS)]
         logs = [self.store.read(file) for file in files]
         return sum(log.count(b"\n") for log in logs if log is not None)
+
+    def resolve(self, job: str, resolution: Resolution) -> bool:
+        """Commit what the job's fields are resolved to; False when an attempt did so before."""
+        return documents.commit(self.store, layout.job_key(job, "resolved.json"), resolution)
+
+    def resolution(self, job: str) -> Resolution | None:
+        """What a worker resolved the job's fields to; None while none did or had to."""
+        return documents.read(self.store, layout.job_key(job, "resolved.json"), Resolution)
 
     def checkpoint_sink(self, lease: Lease) -> StoreCheckpointSink:
         """Where the job process of this attempt commits its checkpoints."""

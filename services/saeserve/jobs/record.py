@@ -67,6 +67,26 @@ class Submission(Value):
     created: float
     """Seconds since the epoch."""
 
+    @property
+    def unresolved(self) -> bool:
+        """Whether fields depend on a data set that was not READY yet: the worker resolves them."""
+        return any(not each.value for each in self.field_sources)
+
+    def resolved(self, found: Resolution) -> Submission:
+        """With what a worker has resolved."""
+        return self.model_copy(
+            update={"resolved_spec": found.resolved_spec, "field_sources": found.field_sources}
+        )
+
+
+class Resolution(Value):
+    """What `jobs/<id>/resolved.json` holds: the spec that a worker resolved of a job that was
+    submitted before its data set was READY."""
+
+    format_version: int = JOB_FORMAT
+    resolved_spec: dict[str, Any]
+    field_sources: tuple[FieldSource, ...]
+
 
 class Claim(Value):
     """What `attempts/<epoch>/claim.json` holds: who runs this attempt, and from where."""

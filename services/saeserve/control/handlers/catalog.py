@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 
+from saeserve.jobs.errors import RecordUnreadable
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobFilter, JobRecord
@@ -34,15 +35,30 @@ class JobCatalog:
         except IndexUnavailable as error:
             log.warning("job %s is read from the store: %s", job, error)
             found = None
-        return found or self._ledger.record(job)
+        return self.resolved(found or self._ledger.record(job))
+
+    def resolved(self, record: JobRecord) -> JobRecord:
+        """`record` with what its worker has resolved, once its data set was READY."""
+        submission = record.submission
+        if not (submission.unresolved and record.epoch):
+            return record
+        try:
+            found = self._ledger.resolution(record.id)
+        except RecordUnreadable as error:
+            log.warning("%s is shown as it was submitted: %s", record.id, error.text())
+            return record
+        if found is None:
+            return record
+        return record.model_copy(update={"submission": submission.resolved(found)})
 
     def page(self, wanted: JobFilter, size: int, after: str) -> tuple[list[JobRecord], str]:
         """Jobs that match, newest first, and the id that the next page comes after."""
         try:
-            return self._index.page(wanted, size, after)
+            records, last = self._index.page(wanted, size, after)
         except IndexUnavailable as error:
             log.warning("jobs are listed from the store: %s", error)
-            return self._page_from_store(wanted, size, after)
+            records, last = self._page_from_store(wanted, size, after)
+        return [self.resolved(record) for record in records], last
 
     def live(self) -> Iterator[JobRecord]:
         """Every job that has not ended."""

@@ -48,7 +48,7 @@ class Canceller:
             return record
         self._check(record, etag)
         self._ledger.request_cancel(job)
-        return self._tell(record)
+        return self._catalog.resolved(self._tell(record))
 
     def _check(self, record: JobRecord, etag: str) -> None:
         if record.state in TERMINAL:

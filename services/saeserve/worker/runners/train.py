@@ -28,6 +28,7 @@ from saeserve.worker.runners.train_checkpoints import (
 from saeserve.worker.runners.train_events import tell, warn_before
 from saeserve.worker.runners.train_export import Trained, publish
 from saeserve.worker.runners.train_init import initial_form
+from saeserve.worker.runners.train_resolved import keep_resolution
 from saeserve.worker.runners.train_speed import Rates, record_speed
 from saeserve.worker.runners.train_sweep import Ground, run_sweep
 
@@ -38,6 +39,7 @@ def run(context: RunContext) -> Completed:
     resume = context.store.path(claim.resume) if claim.resume else None
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
     dataset, layout, spec = _resolved(context)
+    keep_resolution(context, spec, layout)
     check_memory(spec, layout, dataset, device_of(context.submission.resource_class))
     if resume is None:
         warn_before(context, layout.members(spec), training_data(layout, dataset.manifest))
