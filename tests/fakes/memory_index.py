@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+
+from tests.fakes.memory_jobs import Entry, JobTable
 
 from saeserve.core.specs.machine import Machine
-from saeserve.jobs.errors import EventsMissing, IndexUnavailable
+from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.large_specs import indexed
 from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.queue import ClassQueue, Queued, in_turn
@@ -31,29 +31,6 @@ from saeserve.jobs.states import LEASED, TERMINAL, JobState
 _S = JobState
 
 
-@dataclass
-class _Entry:
-    """A job and what only the index knows of it."""
-
-    record: JobRecord
-    lease_epoch: int = 0
-    lease_ttl_s: float = 0.0
-    left: tuple[str, int] | None = None
-    settled: bool = False
-    last_sequence: int = 0
-    stream_ends: float = math.inf
-    stream: list[NumberedEvent] = field(default_factory=list[NumberedEvent])
-    highest_op: dict[int, int] = field(default_factory=dict[int, int])
-    lowest_op: dict[int, int] = field(default_factory=dict[int, int])
-
-    def holds(self, lease: Lease) -> bool:
-        record = self.record
-        if record.state not in LEASED or not lease.owner or record.owner_id != lease.owner:
-            return False
-        claimed = self.lease_epoch == 0 and lease.epoch > record.epoch
-        return claimed or lease.epoch == self.lease_epoch
-
-
 class MemoryIndex:
     """Implements `ports.JobIndex`. `clock` gives seconds; `down` makes every call fail."""
 
@@ -65,13 +42,11 @@ class MemoryIndex:
         events_s: float = KEPT_EVENTS_S,
     ) -> None:
         self.down = False
-        self._events_s = events_s
         self._clock = clock
         self._stream_length = stream_length
         self._lock = threading.RLock()
-        self._entries: dict[str, _Entry] = {}
+        self._jobs = JobTable(clock, stream_length, events_s)
         self._offers: dict[tuple[str, str], str] = {}
-        self._unsettled: set[str] = set()
         self._leaders: dict[str, Leadership] = {}
         self._machines: dict[tuple[str, str], tuple[Machine, float]] = {}
         self._generation: str | None = None
@@ -80,9 +55,9 @@ class MemoryIndex:
     def forget(self) -> None:
         """Lose all data, as a broker that starts empty."""
         with self._lock:
-            self._entries.clear()
+            self._jobs.entries.clear()
             self._offers.clear()
-            self._unsettled.clear()
+            self._jobs.unsettled.clear()
             self._leaders.clear()
             self._machines.clear()
             self._generation = None
@@ -91,17 +66,13 @@ class MemoryIndex:
     def lose_events(self, job: str, count: int) -> None:
         """Lose the job's last events, as a server that restarts without its last writes."""
         with self._lock:
-            entry = self._entries[job]
-            del entry.stream[-count:]
-            entry.last_sequence -= count
-            entry.highest_op, entry.lowest_op = {}, {}
-            for each in entry.stream:
-                self._mark(entry, each.event)
+            entry = self._jobs.entries[job]
+            entry.lose(count)
 
     def drop_events(self, job: str) -> None:
         """Lose the job's events to their age."""
         with self._lock:
-            self._entries[job].stream.clear()
+            self._jobs.entries[job].stream.clear()
 
     def put(
         self,
@@ -111,36 +82,36 @@ class MemoryIndex:
         left_out: int = 0,
     ) -> bool:
         with self._reached():
-            if record.id in self._entries:
+            if record.id in self._jobs.entries:
                 return False
             record = indexed(record)
             leased = record.state in LEASED
-            entry = _Entry(record, settled=record.state in TERMINAL)
+            entry = Entry(record, settled=record.state in TERMINAL)
             entry.lease_epoch = record.epoch if leased else 0
-            self._entries[record.id] = entry
+            self._jobs.entries[record.id] = entry
             kept = history[-self._stream_length :]
             entry.last_sequence = left_out + len(history) - len(kept)
             for event in kept:
-                self._mark(entry, event)
-                self._number(entry, event)
+                entry.mark(event)
+                self._jobs.number(entry, event)
             if leased:
-                self._renew(entry, lease_ttl_s)
-            self._note(entry)
+                self._jobs.renew(entry, lease_ttl_s)
+            self._jobs.note(entry)
             return True
 
     def get(self, job: str) -> JobRecord | None:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             return entry.record if entry else None
 
     def ids(self) -> list[str]:
         with self._reached():
-            return sorted(self._entries, reverse=True)
+            return sorted(self._jobs.entries, reverse=True)
 
     def page(self, wanted: JobFilter, size: int, after: str) -> tuple[list[JobRecord], str]:
         with self._reached():
             older = (job for job in self.ids() if not after or job < after)
-            records = (self._entries[job].record for job in older)
+            records = (self._jobs.entries[job].record for job in older)
             found = [record for record in records if wanted.matches(record)]
             return found[:size], found[size - 1].id if len(found) > size else ""
 
@@ -148,64 +119,64 @@ class MemoryIndex:
         with self._reached():
             entry = self._offered(resource_class, owner)
             if entry is None:
-                entry = min(self._queued(resource_class), key=self._turn, default=None)
+                entry = min(self._jobs.queued(resource_class), key=self._jobs.turn, default=None)
                 if entry is None:
                     return None
-                self._move(entry, _S.STARTING)
+                self._jobs.move(entry, _S.STARTING)
                 self._offers[resource_class, owner] = entry.record.id
                 entry.lease_epoch = 0
-            self._change(entry, owner_id=owner)
-            self._renew(entry, ttl_s)
+            self._jobs.change(entry, owner_id=owner)
+            self._jobs.renew(entry, ttl_s)
             return entry.record
 
     def start(self, lease: Lease, charged: bool) -> bool:
         with self._reached():
-            entry = self._entries.get(lease.job)
+            entry = self._jobs.entries.get(lease.job)
             if entry is None or lease.epoch < 1 or not entry.holds(lease):
                 return False
             if entry.lease_epoch == lease.epoch:
                 return True
             entry.lease_epoch = lease.epoch
             record = entry.record
-            self._change(
+            self._jobs.change(
                 entry,
                 epoch=lease.epoch,
                 attempt=record.attempt + charged,
                 started=record.started or self._clock(),
             )
             if record.state is _S.STARTING:
-                self._move(entry, _S.RUNNING)
+                self._jobs.move(entry, _S.RUNNING)
             return True
 
     def remove(self, job: str) -> bool:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             if entry is None or entry.record.state not in TERMINAL:
                 return False
-            del self._entries[job]
-            self._unsettled.discard(job)
+            del self._jobs.entries[job]
+            self._jobs.unsettled.discard(job)
             return True
 
     def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
         with self._reached():
-            entry = self._entries.get(lease.job)
+            entry = self._jobs.entries.get(lease.job)
             if entry is None:
                 return Beat.UNKNOWN
             if not entry.holds(lease):
                 return Beat.FENCED
-            self._renew(entry, ttl_s)
+            self._jobs.renew(entry, ttl_s)
             if progress:
-                self._change(entry, progress=progress)
+                self._jobs.change(entry, progress=progress)
             return Beat.CANCEL if entry.record.state is _S.CANCELLING else Beat.OK
 
     def release(self, lease: Lease, reason: str) -> bool:
         with self._reached():
-            entry = self._entries.get(lease.job)
+            entry = self._jobs.entries.get(lease.job)
             if entry is None:
                 return False
             if not entry.holds(lease):
                 return entry.left == (lease.owner, lease.epoch)
-            self._give_back(entry, _S.QUEUED, reason)
+            self._jobs.give_back(entry, _S.QUEUED, reason)
             entry.left = (lease.owner, lease.epoch)
             return True
 
@@ -219,16 +190,16 @@ class MemoryIndex:
         progress: Progress | None = None,
     ) -> bool:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             if entry is None or entry.settled:
                 return False
-            self._change(entry, progress=progress or entry.record.progress)
+            self._jobs.change(entry, progress=progress or entry.record.progress)
             reason = failure.code if failure else ""
             before = entry.record.state
-            self._approach(entry, state, reason)
+            self._jobs.approach(entry, state, reason)
             entry.settled = True
-            self._unsettled.discard(job)
-            self._change(
+            self._jobs.unsettled.discard(job)
+            self._jobs.change(
                 entry,
                 outputs=tuple(outputs),
                 failure=failure,
@@ -236,44 +207,44 @@ class MemoryIndex:
             )
             if before is state:
                 return False
-            self._move(entry, state, reason)
+            self._jobs.move(entry, state, reason)
             return True
 
     def request_cancel(self, job: str) -> JobRecord | None:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             if entry is None:
                 return None
             reason = "cancelled on request"
             if entry.record.state in (_S.BLOCKED, _S.QUEUED, _S.PAUSED):
-                self._cancel(entry, reason)
+                self._jobs.cancel(entry, reason)
             elif entry.record.state in (_S.STARTING, _S.RUNNING, _S.PAUSING):
-                self._move(entry, _S.CANCELLING, reason)
+                self._jobs.move(entry, _S.CANCELLING, reason)
             return entry.record
 
     def unsettled(self) -> list[str]:
         with self._reached():
-            return sorted(self._unsettled)
+            return sorted(self._jobs.unsettled)
 
     def counts(self) -> dict[JobState, int]:
         with self._reached():
             counts: dict[JobState, int] = defaultdict(int)
-            for entry in self._entries.values():
+            for entry in self._jobs.entries.values():
                 counts[entry.record.state] += 1
             return dict(counts)
 
     def tally(self, states: Iterable[JobState]) -> dict[tuple[JobState, str], int]:
         with self._reached():
-            records = [entry.record for entry in self._entries.values()]
+            records = [entry.record for entry in self._jobs.entries.values()]
             found = [each for each in records if each.state in set(states)]
             return dict(Counter((each.state, each.submission.resource_class) for each in found))
 
     def unblock(self, job: str) -> bool:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             if entry is None or entry.record.state is not _S.BLOCKED:
                 return False
-            self._move(entry, _S.QUEUED)
+            self._jobs.move(entry, _S.QUEUED)
             return True
 
     def leases(self) -> list[HeldLease]:
@@ -282,49 +253,34 @@ class MemoryIndex:
                 HeldLease(
                     job=entry.record.id, mark=str(entry.record.beats), ttl_s=entry.lease_ttl_s
                 )
-                for entry in self._entries.values()
+                for entry in self._jobs.entries.values()
                 if entry.record.owner_id
             ]
 
     def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:
         with self._reached():
             standing = {each.job: each.mark for each in self.leases()}
-            lost = [self._entries[x.job] for x in silent if standing.get(x.job) == x.mark]
+            lost = [self._jobs.entries[x.job] for x in silent if standing.get(x.job) == x.mark]
             for entry in lost:
                 pausing = entry.record.state is _S.PAUSING
-                self._give_back(entry, _S.PAUSED if pausing else _S.QUEUED, "lease expired")
+                self._jobs.give_back(entry, _S.PAUSED if pausing else _S.QUEUED, "lease expired")
             return [entry.record for entry in lost]
 
     def append(self, job: str, event: Event, after: int = -1) -> bool:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             if entry is None:
                 return False
-            if event.by_worker:
-                return self._append_of_worker(entry, event)
-            if event.op <= entry.highest_op.get(event.epoch, -1):
-                return False
-            if entry.highest_op.get(event.epoch, -1) < after:
-                raise EventsMissing(job, event.epoch, after)
-            entry.highest_op[event.epoch] = event.op
-            self._number(entry, event)
-            return True
-
-    def _append_of_worker(self, entry: _Entry, event: Event) -> bool:
-        if event.op >= entry.lowest_op.get(event.epoch, -1):
-            return False
-        entry.lowest_op[event.epoch] = event.op
-        self._number(entry, event)
-        return True
+            return self._jobs.append(entry, event, after)
 
     def told(self, job: str) -> dict[int, int]:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             return dict(entry.highest_op) if entry else {}
 
     def last_sequence(self, job: str) -> int:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             return entry.last_sequence if entry else 0
 
     def expire_events(self, jobs: Sequence[str]) -> int:
@@ -333,7 +289,7 @@ class MemoryIndex:
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         with self._reached():
-            entry = self._entries.get(job)
+            entry = self._jobs.entries.get(job)
             if entry and entry.stream_ends <= self._clock():
                 entry.stream.clear()
             stream = entry.stream if entry else []
@@ -342,16 +298,16 @@ class MemoryIndex:
     def runnable(self) -> dict[str, int]:
         with self._reached():
             counts: dict[str, int] = defaultdict(int)
-            for entry in self._entries.values():
+            for entry in self._jobs.entries.values():
                 if entry.record.state is _S.QUEUED:
                     counts[entry.record.submission.resource_class] += 1
             return dict(counts)
 
     def queue(self, resource_class: str) -> ClassQueue:
         with self._reached():
-            queued = list(self._queued(resource_class))
+            queued = list(self._jobs.queued(resource_class))
             submitters = sorted({entry.record.submission.owner for entry in queued})
-            turns = ((entry, self._turn(entry)) for entry in queued)
+            turns = ((entry, self._jobs.turn(entry)) for entry in queued)
             return ClassQueue(
                 workers=len(self.machines(resource_class)),
                 queued=len(queued),
@@ -409,90 +365,8 @@ class MemoryIndex:
             raise IndexUnavailable("the index is switched off")
         return self._lock
 
-    def _offered(self, resource_class: str, owner: str) -> _Entry | None:
-        entry = self._entries.get(self._offers.get((resource_class, owner), ""))
+    def _offered(self, resource_class: str, owner: str) -> Entry | None:
+        entry = self._jobs.entries.get(self._offers.get((resource_class, owner), ""))
         if entry is None or entry.record.state is not _S.STARTING:
             return None
         return entry if entry.record.owner_id == owner else None
-
-    def _queued(self, resource_class: str) -> Iterator[_Entry]:
-        for entry in self._entries.values():
-            record = entry.record
-            if record.state is _S.QUEUED and record.submission.resource_class == resource_class:
-                yield entry
-
-    def _turn(self, entry: _Entry) -> tuple[int, int, str]:
-        mine = entry.record.submission
-        others = (other.record for other in self._entries.values())
-        running = sum(
-            other.owner_id != ""
-            and other.submission.owner == mine.owner
-            and other.submission.resource_class == mine.resource_class
-            for other in others
-        )
-        return -mine.priority, running, mine.id
-
-    def _give_back(self, entry: _Entry, to: JobState, reason: str) -> None:
-        if entry.record.state is _S.CANCELLING:
-            self._cancel(entry, reason)
-        else:
-            self._move(entry, to, reason)
-
-    def _cancel(self, entry: _Entry, reason: str) -> None:
-        if entry.record.state is not _S.CANCELLING:
-            self._move(entry, _S.CANCELLING, reason)
-        entry.lease_epoch = 0
-        self._change(entry, owner_id="")
-        self._unsettled.add(entry.record.id)
-
-    def _approach(self, entry: _Entry, to: JobState, reason: str) -> None:
-        """Take the step that the state machine wants before `to`, if any."""
-        state = entry.record.state
-        if to is _S.CANCELLED and state in LEASED - {_S.CANCELLING}:
-            self._move(entry, _S.CANCELLING, reason)
-        elif to is not _S.CANCELLED and (
-            state is _S.PAUSED or (state is _S.BLOCKED and to is _S.SUCCEEDED)
-        ):
-            self._move(entry, _S.QUEUED, reason)
-
-    def _move(self, entry: _Entry, to: JobState, reason: str = "") -> None:
-        changes: dict[str, object] = {"state": to, "reason": reason}
-        if to not in LEASED:
-            entry.lease_epoch = 0
-            changes.update(owner_id="")
-        if to in TERMINAL:
-            changes["ended"] = self._clock()
-        changes["revision"] = entry.record.revision + 1
-        self._change(entry, **changes)
-        self._note(entry)
-
-    def _mark(self, entry: _Entry, event: Event) -> None:
-        if event.op != -1:
-            known = entry.lowest_op if event.by_worker else entry.highest_op
-            known[event.epoch] = event.op
-
-    def _renew(self, entry: _Entry, ttl_s: float) -> None:
-        entry.lease_ttl_s = ttl_s
-        self._change(entry, beats=entry.record.beats + 1)
-
-    def _change(self, entry: _Entry, **changes: object) -> None:
-        entry.record = entry.record.model_copy(update=changes)
-
-    def _note(self, entry: _Entry) -> None:
-        record = entry.record
-        event = Event(
-            epoch=record.epoch,
-            op=-1,
-            time=self._clock(),
-            step=record.progress.step,
-            type="state_changed",
-            data={"state": record.state.value, "reason": record.reason},
-        )
-        self._number(entry, event)
-
-    def _number(self, entry: _Entry, event: Event) -> None:
-        entry.last_sequence += 1
-        entry.stream.append(NumberedEvent(sequence=entry.last_sequence, event=event))
-        del entry.stream[: -self._stream_length]
-        if entry.record.state in TERMINAL:
-            entry.stream_ends = self._clock() + self._events_s

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "services" / "saeserve"
 GENERATED = PACKAGE / "v1"
-LIMITS = {"services": 300, "bench": 400}
+LIMITS = {"services": 300, "bench": 400, "tests": 400}
 SERVICE_ROOMS = {
     "control": {"__main__", "settings", "server", "metrics", "servicers", "converters", "handlers"},
     "inference": {"__main__", "settings", "server", "metrics", "batcher", "model_cache", "engine"},
