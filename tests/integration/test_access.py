@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -280,6 +281,18 @@ def test_a_job_imports_no_upload_of_another_owner(site: Site) -> None:
         pytest.raises(Exception, match="uploads that no job imports expire"),
     ):
         bob.jobs.submit(spec)
+
+
+def test_changes_of_jobs_and_data_are_audited(site: Site) -> None:
+    day = site.control.store.path("audit")
+    written = [json.loads(line) for file in day.iterdir() for line in file.read_text().splitlines()]
+    alice = [line for line in written if line["owner"] == "alice" and line["code"] == "OK"]
+    what = {line["method"].partition(".v1.")[2]: line["what"] for line in alice}
+    assert what["JobService/SubmitJob"].items() >= {"kind": "train", "model": "sae"}.items()
+    assert what["JobService/SubmitJob"]["job"] == site.job
+    assert what["DatasetService/UploadDataset"]["dataset"] == "mine"
+    assert what["TransferService/CreateUpload"] == {"upload": site.upload}
+    assert what["TransferService/UploadFile"]["upload"] == site.upload
 
 
 def test_health_needs_no_token_and_reflection_any(site: Site) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from datetime import UTC, datetime
 from typing import Annotated
@@ -11,6 +13,7 @@ import typer
 from saeserve.cli.output import Json, errors, print_json, told
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.tables import print_table
+from saeserve.platform.audit_log import AuditLog
 from saeserve.platform.auth.rules import Scope
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.tokens import Limits, TokenRecord, new_token
@@ -54,6 +57,7 @@ def create(
         _owner(owner, scope), scope, now=now, expires=expires, note=note, limits=limits
     )
     tokens.add(record)
+    _audit("token create", record)
     if as_json:
         print_json({**_shown(record), "token": text})
         return
@@ -84,6 +88,7 @@ def revoke(
 ) -> None:
     """Make a token worth nothing; services see it within seconds, and end its open streams."""
     record = _tokens().revoke(token, time.time())
+    _audit("token revoke", record)
     told(f"token {record.id} of {record.owner} is revoked", _shown(record), as_json)
 
 
@@ -99,6 +104,21 @@ def _tokens() -> TokenStore:
             "same SAESERVE_STORE: docker compose exec control saeserve token create …",
         )
     return TokenStore(ArtifactStore(root))
+
+
+def _audit(command: str, record: TokenRecord) -> None:
+    """As the servers do for calls; the operator is known by the user that runs the command."""
+    settings = CliSettings.load()
+    entry = {
+        "method": f"saeserve {command}",
+        "token": "",
+        "owner": f"uid {os.getuid()}",
+        "from": socket.gethostname(),
+        "what": {"id": record.id, "owner": record.owner, "scopes": list(record.scopes)},
+        "code": "OK",
+        "reason": "",
+    }
+    AuditLog(ArtifactStore(settings.store), settings.audit_days).write(entry)
 
 
 def _owner(owner: str, scopes: list[Scope]) -> str:

@@ -76,6 +76,22 @@ def held(temporary: Path) -> Generator[None]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def locked(handle: int) -> Generator[None]:
+    """Hold the open file for this process alone while the block runs; waits for others. Where the
+    file system has no locks, nothing does."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
 def in_use(temporary: Path) -> bool:
     """Whether a living process holds the temporary file or folder."""
     try:

@@ -23,6 +23,7 @@ from saeserve.platform.address import (
     unix_path,
     why_not_bound,
 )
+from saeserve.platform.auditing import Auditor
 from saeserve.platform.auth.guard import Guard
 from saeserve.platform.auth.rules import Rule
 from saeserve.platform.errors import StartupError
@@ -99,9 +100,9 @@ class GrpcServer:
             }
         )
         rules = method_rules((service.name, service.rules) for service in services)
-        guard = Guard(rules, protection.verifier)
+        guard, auditor = Guard(rules, protection.verifier), Auditor(rules, protection.audit)
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, reader, guard, cover)],
+            interceptors=[CallInterceptor(metrics, reader, guard, auditor, cover)],
             # What is larger than any method takes is refused by its announced length.
             options=(*_OPTIONS, ("grpc.max_receive_message_length", reader.largest)),
             maximum_concurrent_rpcs=max_calls,

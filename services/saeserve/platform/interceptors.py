@@ -1,12 +1,10 @@
-"""What surrounds every call: errors become answers, and each call is counted once."""
+"""What surrounds every call: it is let in, answered, counted once, and audited."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -14,29 +12,21 @@ from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.rpc import status_pb2
-from grpc_status import rpc_status as rich_status
 
-from saeserve.platform.auth.caller import set_caller
+from saeserve.platform.answers import Context, Outcome, answered, code_of, code_of_cancelled
+from saeserve.platform.auditing import Auditor
+from saeserve.platform.auth.caller import Caller, set_caller
 from saeserve.platform.auth.guard import Admitted, Guard
 from saeserve.platform.errors import ServiceError
 from saeserve.platform.messages import MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.paths import PathCover
 from saeserve.platform.requests import Requests
-from saeserve.platform.status import NO_COVER, rpc_status, service_error
+from saeserve.platform.status import NO_COVER
 
-log = logging.getLogger(__name__)
-# The stubs leave this one untyped.
-to_status = cast("Callable[[status_pb2.Status], grpc.Status]", rich_status.to_status)
-
-Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 UNKNOWN_METHOD = "/other/other"
-# A caller's own timer ends a call this much before the deadline that we see.
-_TRANSIT_S = 0.05
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -44,11 +34,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     kinds."""
 
     def __init__(
-        self, metrics: Metrics, reader: MessageReader, guard: Guard, cover: PathCover = NO_COVER
+        self,
+        metrics: Metrics,
+        reader: MessageReader,
+        guard: Guard,
+        auditor: Auditor,
+        cover: PathCover = NO_COVER,
     ) -> None:
         self._metrics = metrics
         self._reader = reader
         self._guard = guard
+        self._auditor = auditor
         self._cover = cover
 
     async def intercept_service(
@@ -94,14 +90,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         long = handler.request_streaming or handler.response_streaming
         watching = partial(self._guard.watching, admitted) if long else nullcontext
 
+        around = partial(
+            self._around, method, timed=not long, caller=admitted.caller, requests=requests
+        )
+
         async def awaited(request: Any, context: Context) -> object:  # noqa: ANN401 - bytes, or an iterator of them
             set_caller(admitted.caller)
-            async with self._around(method, context, timed=not long), watching():
-                return await behaviour(read(request), context)
+            async with around(context) as answers, watching():
+                answers.append(await behaviour(read(request), context))
+                return answers[0]
 
         async def iterated(request: Any, context: Context) -> AsyncIterator[object]:  # noqa: ANN401 - as above
             set_caller(admitted.caller)
-            async with self._around(method, context, timed=not long), watching():
+            async with around(context), watching():
                 async for response in behaviour(read(request), context):
                     yield response
 
@@ -112,63 +113,37 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     @asynccontextmanager
-    async def _around(self, method: str, context: Context, *, timed: bool) -> AsyncGenerator[None]:
-        started = time.perf_counter()
-        code = grpc.StatusCode.UNKNOWN
+    async def _around(
+        self,
+        method: str,
+        context: Context,
+        *,
+        timed: bool,
+        caller: Caller | None = None,
+        requests: Requests | None = None,
+    ) -> AsyncGenerator[list[object]]:
+        """Answers errors, counts the call, and audits it with what is put into the list."""
+        started, outcome, answers = time.perf_counter(), Outcome(), list[object]()
         try:
-            async with _answered(method, context, self._cover):
-                yield
-            code = _code(context)
+            async with answered(method, context, self._cover, outcome):
+                yield answers
+            outcome.code = code_of(context)
         except grpc.aio.AbortError:
-            code = _code(context)
+            outcome.code = code_of(context)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            code = _cancelled(context)
+            outcome.code = code_of_cancelled(context)
             raise
         finally:
-            self._count(method, code, time.perf_counter() - started if timed else None)
+            self._count(method, outcome.code, time.perf_counter() - started if timed else None)
+            answer = answers[0] if answers else None
+            await self._auditor.note(method, caller, context, requests, answer, outcome)
 
     def _count(self, method: str, code: grpc.StatusCode, seconds: float | None = None) -> None:
         service, _, name = method.lstrip("/").partition("/")
         self._metrics.grpc_requests.labels(service, name, code.name).inc()
         if seconds is not None:
             self._metrics.grpc_seconds.labels(service, name).observe(seconds)
-
-
-@asynccontextmanager
-async def _answered(method: str, context: Context, cover: PathCover) -> AsyncGenerator[None]:
-    """Abort the call with what the error says; the text of an unforeseen one stays here."""
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except Exception as error:
-        answer = service_error(error) or _unforeseen(method, error)
-        await context.abort_with_status(to_status(rpc_status(answer, cover)))
-
-
-def _unforeseen(method: str, error: Exception) -> ServiceError:
-    error_id = uuid.uuid4().hex
-    log.error("%s failed, error id %s", method, error_id, exc_info=error)
-    return ServiceError(
-        f"internal error {error_id}",
-        reason="INTERNAL",
-        remedy="give this id to the operator, whose log has the cause",
-    )
-
-
-def _code(context: Context) -> grpc.StatusCode:
-    # Before an abort or set_code, grpc.aio says 0 or None for OK.
-    code = cast(object, context.code())
-    if isinstance(code, grpc.StatusCode):
-        return code
-    return _CODES[code] if isinstance(code, int) else grpc.StatusCode.OK
-
-
-def _cancelled(context: Context) -> grpc.StatusCode:
-    remaining = cast("float | None", context.time_remaining())
-    late = remaining is not None and remaining <= _TRANSIT_S
-    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 def _kind(handler: grpc.RpcMethodHandler[Any, Any]) -> str:

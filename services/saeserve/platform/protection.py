@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
+from saeserve.platform.audit_log import AuditLog
 from saeserve.platform.auth.rules import ANY_TOKEN, OPEN, Rule
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.verifier import TokenVerifier
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Protection:
-    """TLS, and what knows tokens; without either a server answers everyone on this machine."""
+    """TLS, and what knows tokens: without either a server answers everyone on this machine. `audit`
+    takes a line for every call that changes something."""
 
     tls: ServerTls | None = None
     verifier: TokenVerifier | None = None
+    audit: AuditLog | None = None
 
 
 NO_PROTECTION = Protection()
@@ -37,7 +40,8 @@ def protection(
 ) -> Protection:
     """As the settings say for a server at `address`; tokens lie in `store`. Raises StartupError."""
     verifier = TokenVerifier(TokenStore(store)) if settings.asks_tokens(address) else None
-    return Protection(server_tls(settings.tls, metrics), verifier)
+    audit = AuditLog(store, settings.audit_days)
+    return Protection(server_tls(settings.tls, metrics), verifier, audit)
 
 
 def server_tls(files: TlsFiles | None, metrics: Metrics) -> ServerTls | None:

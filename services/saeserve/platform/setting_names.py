@@ -13,6 +13,7 @@ PREFIX = "SAESERVE_"
 
 FIELDS = frozenset(
     [
+        "audit_days",
         "auth",
         "auto_class",
         "broker_port",

@@ -62,6 +62,9 @@ class ServiceSettings(BaseSettings):
     auth: Literal["off", "tokens"] | None = None
     """Whether gRPC calls need a token; unset: where others than this machine reach the server."""
 
+    audit_days: int = Field(default=365, ge=1)
+    """How long the audit log is kept: audit/<day>.jsonl in the store, a line for each change."""
+
     metrics_open: bool = False
     """Allows serving /metrics, which is plain HTTP for everyone, beyond loopback."""
 

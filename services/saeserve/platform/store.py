@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from saeserve.core.durable import held, is_temporary, make_folders, sync, temporary_name
+from saeserve.core.durable import held, is_temporary, locked, make_folders, sync, temporary_name
 from saeserve.platform.errors import InvalidInput, Overloaded, Unavailable
 from saeserve.platform.store_links import check_links
 
@@ -98,6 +98,19 @@ class ArtifactStore:
         with self._staged(key, data) as (staged, target):
             os.replace(staged, target)
             sync(target.parent)
+
+    def append(self, key: str, data: bytes) -> None:
+        """Add `data` to the end of a file, durably; for logs. Several processes may at once."""
+        self._proof()
+        target = self.path(key)
+        make_folders(target.parent)
+        handle = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            with locked(handle):
+                os.write(handle, data)
+                os.fsync(handle)
+        finally:
+            os.close(handle)
 
     def names(self, key: str) -> list[str]:
         """Sorted names directly below the folder `key`; empty when it does not exist."""

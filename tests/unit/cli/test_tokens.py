@@ -81,3 +81,14 @@ def test_a_folder_that_is_no_store_gets_no_token(
     with pytest.raises(FailedPrecondition, match="not the store of a deployment"):
         said("create", "--scope", "admin")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_making_and_revoking_is_audited(store: ArtifactStore) -> None:
+    text = said("create", "--scope", "encode", "--owner", "a").strip()
+    said("revoke", id_in(text) or "")
+    [name] = store.names("audit")
+    lines = store.path(f"audit/{name}").read_text()
+    found = [json.loads(line) for line in lines.splitlines()]
+    assert [line["method"] for line in found] == ["saeserve token create", "saeserve token revoke"]
+    assert {line["what"]["id"] for line in found} == {id_in(text)}
+    assert text.rpartition("_")[2] not in lines
