@@ -109,6 +109,9 @@ errors: $(STAMP) ## Write ERRORS.md: every word of an error or warning, from the
 metrics-page: $(STAMP) ## Write METRICS.md: every metric, from the code
 	PYTHONPATH=services:. $(BIN)/python -m tests.repo.metrics_page
 
+dashboards: $(STAMP) ## Write deploy/grafana/dashboards/*.json from tests/repo/dashboards.py
+	PYTHONPATH=services:. $(BIN)/python -m tests.repo.dashboards
+
 settings-page: $(STAMP) ## Write SETTINGS.md: every environment variable, from the code
 	$(BIN)/python -m tests.repo.settings_page
 
