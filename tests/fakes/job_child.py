@@ -90,6 +90,15 @@ def stand_still() -> int:
     return FINISHED
 
 
+def half_written() -> int:
+    """Stop for good in the middle of a checkpoint."""
+    folder = FOLDER / "checkpoints" / "50"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"whole")
+    (folder / ".manifest.json.5f0c.tmp").write_bytes(b"half")
+    return stand_still()
+
+
 def slow() -> int:
     """Report nothing for long, but give signs of life."""
     report(1, 0)
@@ -115,6 +124,7 @@ PARTS = {
     "stubborn": stubborn,
     "crash": crash,
     "stand-still": stand_still,
+    "half-written": half_written,
     "slow": slow,
     "fenced": lambda: FENCED,
     "unfit": lambda: UNFIT,

@@ -43,6 +43,16 @@ def temporaries(store: ArtifactStore, safe_s: float, now: float) -> Iterator[Lef
         yield found
 
 
+def remove_abandoned(store: ArtifactStore, key: str) -> None:
+    """Remove the temporaries below the folder `key`, however young, that no process holds.
+
+    For callers who know that whoever wrote there has ended. Raises OSError, ServiceError.
+    """
+    for path in list(_temporary_paths(store.path(key))):
+        if not in_use(path):
+            store.remove(path.relative_to(store.root).as_posix())
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     return sum(each.lstat().st_size for each in _tree(path) if not each.is_dir())

@@ -13,6 +13,7 @@ from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadabl
 from saeserve.jobs.events import EVENTS
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
 from saeserve.platform.errors import ServiceError
+from saeserve.platform.leftovers import remove_abandoned
 from saeserve.platform.store_proof import read_marker
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
@@ -132,9 +133,19 @@ class Supervisor:
         child = self._child(order, keeper)
         with stall:
             code, stalled_s = watch(child, keeper, stall, self.drain)
+        self._tidy(order.claim)
         relay.forward()
         step = relay.progress.step if relay.progress else order.claim.resume_step
         return Watched(code, child.stopping, keeper.cancelled.is_set(), stalled_s, step)
+
+    def _tidy(self, claim: Claim) -> None:
+        """Remove what a process that was killed had not finished writing. Nobody else writes in
+        the attempt's folder; what cannot be removed now is left to the sweep of the store."""
+        ledger = self.settlement.ledger
+        try:
+            remove_abandoned(ledger.store, ledger.attempt_key(claim.job, claim.epoch))
+        except (OSError, ServiceError) as error:
+            _log.warning("%s: temporaries of attempt %d stay: %s", claim.job, claim.epoch, error)
 
     def _stall(self, order: JobOrder, relay: EventRelay) -> StallWatch:
         bounds = StallBounds(self.settings.stall_factor, self.settings.stall_minimum_seconds)

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from saeserve.core.durable import held, temporary_beside
-from saeserve.platform.leftovers import Leftover, last_change, size_of, temporaries
+from saeserve.platform.leftovers import (
+    Leftover,
+    last_change,
+    remove_abandoned,
+    size_of,
+    temporaries,
+)
 from saeserve.platform.store import ArtifactStore
 
 NOW, SAFE_S = 1_000_000.0, 3600.0
@@ -77,6 +83,17 @@ def test_what_a_living_process_holds_stays_however_old(store: ArtifactStore, fol
         assert only.kept == "a process is writing it"
     [only] = found(store)
     assert only.kept == ""
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_the_abandoned_go_at_once_below_one_folder(store: ArtifactStore, folder: bool) -> None:
+    places = ("1/checkpoints/100", "1/log.txt", "2/log.txt")
+    paths = [leave(store, f"jobs/j/attempts/{each}", 0, folder=folder) for each in places]
+    with held(paths[1]):
+        remove_abandoned(store, "jobs/j/attempts/1")
+    assert [each.exists() for each in paths] == [False, True, True]
+    remove_abandoned(store, "jobs/j/attempts/3")
+    assert len(list(store.path("jobs/j/attempts").glob("*"))) == 2
 
 
 def test_other_names_and_what_they_hold_are_not_found(store: ArtifactStore) -> None:

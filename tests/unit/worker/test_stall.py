@@ -293,6 +293,15 @@ def test_a_process_that_stands_still_is_killed_and_its_job_tried_again(bench: Be
     assert bench.run() is Ending.SUCCEEDED
 
 
+def test_of_what_a_killed_process_was_writing_no_temporary_stays(bench: Bench) -> None:
+    short(bench)
+    bench.submit()
+    bench.part = "half-written"
+    assert bench.run() is Ending.RETRIED
+    checkpoint = bench.folder("j-1", 1) / "checkpoints" / "50"
+    assert [each.name for each in checkpoint.iterdir()] == ["model.safetensors"]
+
+
 def test_one_that_stalls_while_the_index_is_away_is_tried_again_once_its_lease_has_run_out(
     bench: Bench,
 ) -> None:
