@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import (
     GPT2Config,
@@ -63,12 +63,24 @@ def tiny_neox() -> nn.Module:
     return GPTNeoXForCausalLM(config).eval()
 
 
-def save_tokenizer(folder: Path, bos: str | None = "<bos>") -> None:
-    """Write the word tokenizer's files."""
+EOS = 62
+
+
+def save_tokenizer(
+    folder: Path, bos: str | None = "<bos>", eos: bool = False, puts_bos: bool = False
+) -> None:
+    """Write the word tokenizer's files; with `eos`, <eos> is token EOS; with `puts_bos`, it puts
+    BOS before every text by itself."""
     vocabulary = {"<bos>": 0, "<unk>": 1} | {word: i + 2 for i, word in enumerate(WORDS)}
+    vocabulary |= {"<eos>": EOS} if eos else {}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     cast("Any", inner).pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, unk_token="<unk>")
+    if puts_bos:
+        cast("Any", inner).post_processor = processors.TemplateProcessing(
+            single="<bos> $A", special_tokens=[("<bos>", 0)]
+        )
+    ends = {"eos_token": "<eos>"} if eos else {}
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, unk_token="<unk>", **ends)
     cast("Any", fast).save_pretrained(str(folder))
 
 

@@ -27,13 +27,26 @@ def harvest(
         list[str] | None,
         typer.Option(help="File or folder of text, as root:relative; may be repeated."),
     ] = None,
-    text_format: Annotated[str, typer.Option(help="text, lines or jsonl.")] = "text",
+    text_format: Annotated[str, typer.Option(help="text, lines, jsonl or chat.")] = "text",
     site: Annotated[
         list[str] | None,
         typer.Option(help="hook.layer, e.g. mlp_in.15, attn_z.15.head3; may be repeated."),
     ] = None,
     max_tokens: Annotated[
-        str | None, typer.Option(help="Rows to store at most: 500k, 2M …")
+        str | None, typer.Option(help="Tokens to read at most: 500k, 2M …")
+    ] = None,
+    bos: Annotated[
+        str | None, typer.Option(help="BOS before every sequence: prepend, none or model.")
+    ] = None,
+    special_token_rows: Annotated[
+        str | None, typer.Option(help="Rows of special tokens: store or drop.")
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(help="Positions of each sequence to store, as a Python slice: 1:-1."),
+    ] = None,
+    packing: Annotated[
+        str | None, typer.Option(help="Several documents a context: none, joined or separate.")
     ] = None,
     set_: Set = None,
 ) -> specs.Tree:
@@ -45,6 +58,10 @@ def harvest(
         "texts": [{"path": path, "format": text_format} for path in text] if text else None,
         "sites": [_site(name) for name in site] if site else None,
         "max_tokens": max_tokens,
+        "bos": bos,
+        "special_token_rows": special_token_rows,
+        "packing": packing,
+        **(_positions(positions) if positions else {}),
     }
     return specs.build("harvest", file, flags, set_ or [])
 
@@ -94,3 +111,15 @@ def _site(name: str) -> dict[str, object]:
         raise refused(text, field="sites")
     parts: dict[str, object] = {"hook": match[1], "layer": int(match[2])}
     return parts if match[3] is None else parts | {"head": int(match[3])}
+
+
+def _positions(text: str) -> dict[str, object]:
+    match = re.fullmatch(r"(-?[0-9]+)?:(-?[0-9]+)?", text)
+    if match is None:
+        message = f"--positions {text}: write start:stop as in Python, such as 1:-1"
+        raise refused(message, field="position_start")
+    start, stop = match.groups()
+    return {
+        "position_start": int(start) if start else None,
+        "position_stop": int(stop) if stop else None,
+    }

@@ -1,8 +1,8 @@
-"""The held-out sequences of a harvested data set, replayed from its shards."""
+"""The held-out sequences of a harvested data set, as they were run through the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from saeserve.core.data.shards import open_shard
 from saeserve.core.errors import DataMismatchError
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.specs.manifest import DatasetManifest, TokenizationEntry
+from saeserve.harvest.row_rule import RowRule
 from saeserve.harvest.sequences import pad
+from saeserve.harvest.stored_contexts import read_contexts
 from saeserve.harvest.tokenizer import Tokens
 
 
@@ -21,8 +23,9 @@ def heldout_sequences(
 ) -> Iterator[Tensor]:
     """Token batches int64 [S, T] of the held-out documents, padded with PAD, BOS as harvested.
 
-    Read from the shards' token ids, so they are the very sequences whose activations are stored,
-    whatever has become of the text. Whole sequences, spread over all held-out documents, until
+    Read from the shards' token ids, or where those are not all of the tokens, from the stored
+    contexts: they are the very sequences whose activations are stored, whatever has become of the
+    text. Whole sequences, spread over all held-out documents, until
     they hold `max_tokens` rows (0: all).
     Raises DataMismatchError for a data set that was not harvested or holds nothing out.
     """
@@ -33,25 +36,36 @@ def heldout_sequences(
             f"data set {manifest.name} {what}, so there are no held-out sequences to replay",
             remedy="harvest a data set with heldout_fraction above 0",
         )
-    prefix = [] if tokenization.bos_token_id is None else [tokenization.bos_token_id]
     stride = max(1, manifest.heldout_rows // max_tokens) if max_tokens else 1
-    spread = islice(_sequences(folder, manifest, prefix), 0, None, stride)
-    stream = _within(spread, max_tokens, len(prefix))
+    rule, bos = RowRule.of(tokenization), tokenization.bos_token_id is not None
+    spread = islice(_sequences(folder, manifest, tokenization), 0, None, stride)
+    stream = _within(spread, max_tokens, lambda tokens: int(rule.kept(tokens, bos).sum()))
     while part := list(islice(stream, batch)):
         yield pad(part)
 
 
-def _within(sequences: Iterator[Tokens], max_tokens: int, extra: int) -> Iterator[Tokens]:
-    """Sequences until they hold `max_tokens` tokens, `extra` of each not counted."""
+def _within(
+    sequences: Iterator[Tokens], max_tokens: int, rows: Callable[[Tokens], int]
+) -> Iterator[Tokens]:
+    """Sequences until they hold `max_tokens` rows."""
     count = 0
     for tokens in sequences:
         yield tokens
-        count += len(tokens) - extra
+        count += rows(tokens)
         if max_tokens and count >= max_tokens:
             return
 
 
-def _sequences(folder: Path, manifest: DatasetManifest, prefix: list[int]) -> Iterator[Tokens]:
+def _sequences(
+    folder: Path, manifest: DatasetManifest, tokenization: TokenizationEntry
+) -> Iterator[Tokens]:
+    if manifest.contexts is not None:
+        return (tokens for _, tokens in read_contexts(folder, manifest))
+    bos = tokenization.bos_token_id
+    return _replayed(folder, manifest, [] if bos is None else [bos])
+
+
+def _replayed(folder: Path, manifest: DatasetManifest, prefix: list[int]) -> Iterator[Tokens]:
     """Each sequence's rows stand together and in order; only shard borders cut them."""
     current, parts = -1, [np.asarray(prefix, np.int32)]
     for sequence, tokens in _pieces(folder, manifest):

@@ -21,6 +21,7 @@ from saeserve.harvest.loading import load_model, load_tokenizer
 from saeserve.harvest.places import Edit, Place, place_of
 from saeserve.harvest.precision import use_bfloat16
 from saeserve.harvest.probe import study_layer
+from saeserve.harvest.row_rule import EVERY_ROW, RowRule
 from saeserve.harvest.splice import Between, Run, Splice, make_compare, make_splice, putting
 from saeserve.harvest.tokenizer import Tokenizer
 
@@ -135,13 +136,13 @@ class LanguageModel:
         tokens = tokens_ST.to(self.device).clamp(min=0)
         return self.model(input_ids=tokens, use_cache=False).logits
 
-    def splice(self, sites: SiteSpec | Between, bos: bool) -> Splice:
+    def splice(self, sites: SiteSpec | Between, bos: bool, rule: RowRule = EVERY_ROW) -> Splice:
         """See `harvest.splice.make_splice`; `bos` says that sequences begin with a BOS token."""
-        return make_splice(self._run_at(sites), bos, self._first_written(sites))
+        return make_splice(self._run_at(sites), bos, self._first_written(sites), rule)
 
-    def compare(self, sites: SiteSpec | Between, bos: bool) -> Compare:
-        """See `harvest.splice.make_compare`; `bos` is as in `splice`."""
-        return make_compare(self._run_at(sites), bos, self._first_written(sites))
+    def compare(self, sites: SiteSpec | Between, bos: bool, rule: RowRule = EVERY_ROW) -> Compare:
+        """See `harvest.splice.make_compare`; `bos` and `rule` are as in `splice`."""
+        return make_compare(self._run_at(sites), bos, self._first_written(sites), rule)
 
     def _first_written(self, sites: SiteSpec | Between) -> int:
         if isinstance(sites, SiteSpec) or sites.reads == sites.writes:

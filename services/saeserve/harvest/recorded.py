@@ -97,12 +97,19 @@ def _check_spec(
     spec: HarvestSpec, earlier: Mapping[str, Any], now: Mapping[str, Any], rows: int
 ) -> None:
     names = (earlier.keys() | now.keys()) - {"format_version", *_INPUTS}
-    if any(earlier.get(name) != now.get(name) for name in names):
+    if any(_comparable(earlier, name) != _comparable(now, name) for name in names):
         raise DataMismatchError(
             f"{rows} rows of data set {spec.dataset} were harvested with another spec or from "
             "other text",
             remedy="delete the data set and harvest it again",
         )
+
+
+def _comparable(record: Mapping[str, Any], name: str) -> object:
+    """What a record has under `name`; a spec with the fields that came after it, as defaults."""
+    if name == "spec" and name in record:
+        return HarvestSpec.parse(record[name], "harvest")
+    return record.get(name)
 
 
 def _joined(hashes: Sequence[str]) -> str:

@@ -15,25 +15,31 @@ from saeserve.core.specs.jobs import StorageType
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.sequences import TokenSequence, pad
-from saeserve.harvest.splice import row_mask
 from saeserve.harvest.tokenizer import Tokens
 
 
 def forward_rows(
     model: LanguageModel, batch: Sequence[TokenSequence], sites: Sequence[SiteSpec]
 ) -> RowBlock:
-    """The activations of a batch, sequence by sequence, without BOS and padding."""
+    """The activations of a batch, sequence by sequence, at the positions that are kept."""
     tokens_ST = pad(sequence.tokens for sequence in batch)
-    rows_ST = row_mask(tokens_ST, bos=bool(batch[0].first_row))
     captured = model.capture(tokens_ST, sites)
-    mask_ST = rows_ST.to(model.device)
+    mask_ST = _mask(batch, tokens_ST).to(model.device)
     return RowBlock(
         tensors={source: x_STD[mask_ST].cpu() for source, x_STD in captured.items()},
-        document=_column([np.full(s.rows, s.document) for s in batch]),
+        document=_column([s.documents[s.kept] for s in batch]),
         sequence=_column([np.full(s.rows, s.index) for s in batch]),
-        position=_column([np.arange(s.first_row, len(s.tokens)) for s in batch]),
-        token_id=_column([s.tokens[s.first_row :] for s in batch]),
+        position=_column([np.flatnonzero(s.kept) for s in batch]),
+        token_id=_column([s.tokens[s.kept] for s in batch]),
     )
+
+
+def _mask(batch: Sequence[TokenSequence], tokens_ST: Tensor) -> Tensor:
+    """bool [S, T]; padding is never kept."""
+    mask_ST = torch.zeros(tokens_ST.shape, dtype=torch.bool)
+    for row, sequence in enumerate(batch):
+        mask_ST[row, : len(sequence.kept)] = torch.as_tensor(sequence.kept)
+    return mask_ST
 
 
 def drop_first(block: RowBlock, rows: int) -> RowBlock:

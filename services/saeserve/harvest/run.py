@@ -13,7 +13,7 @@ from saeserve.core.data.finishing import SourceOrigin, finish_manifest
 from saeserve.core.data.writer import DatasetWriter
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.jobs import HarvestSpec
-from saeserve.core.specs.manifest import DatasetManifest, TokenizationEntry
+from saeserve.core.specs.manifest import ContextsEntry, DatasetManifest
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.core.specs.training import Device
 from saeserve.harvest.documents import Resolve
@@ -24,17 +24,14 @@ from saeserve.harvest.events import (
     HarvestStopped,
 )
 from saeserve.harvest.language_model import LanguageModel
-from saeserve.harvest.plan import (
-    Plan,
-    check_space,
-    estimate_bytes,
-    planned_sequences,
-    survey,
-)
+from saeserve.harvest.plan import Plan, heldout_of, planned_sequences, survey
 from saeserve.harvest.probe import check_rows
 from saeserve.harvest.recorded import bind
 from saeserve.harvest.rows import check_storable, drop_first, forward_rows
 from saeserve.harvest.sequences import Tokenization, batches
+from saeserve.harvest.space import check_space, estimate_bytes
+from saeserve.harvest.stored_contexts import write_contexts
+from saeserve.harvest.tokenization import tokenization_entry, tokenization_of
 
 PROGRESS_SECONDS = 1.0
 """Least time between two progress events."""
@@ -64,7 +61,8 @@ def run_harvest(
         if isinstance(event, HarvestStopped):
             return
     writer.close()
-    yield HarvestFinished(_manifest(run, folder, plan, writer))
+    contexts = _contexts(run, resolve, folder, plan)
+    yield HarvestFinished(_manifest(run, folder, plan, writer, contexts))
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,7 @@ def _prepare(spec: HarvestSpec, resolve: Resolve, folder: Path) -> _Run:
     )
     model.check_context(spec.context_length)
     check_rows(model, spec.sites)
-    bos = model.tokenizer.bos(spec.bos)
-    return _Run(spec, model, Tokenization(model.tokenizer, spec.context_length, bos))
+    return _Run(spec, model, tokenization_of(spec, model.tokenizer))
 
 
 def _open_writer(run: _Run, resolve: Resolve, folder: Path, plan: Plan) -> DatasetWriter:
@@ -150,7 +147,23 @@ def _origin(model: LanguageModel, site: SiteSpec) -> SourceOrigin:
     return SourceOrigin(site.source, model.width(site), site.hook, site.layer, site.head)
 
 
-def _manifest(run: _Run, folder: Path, plan: Plan, writer: DatasetWriter) -> DatasetManifest:
+def _contexts(
+    run: _Run, resolve: Resolve, folder: Path, plan: Plan
+) -> tuple[ContextsEntry, ...] | None:
+    """The held-out sequences, where the shards do not hold all of their tokens."""
+    if run.tokenization.rule.keeps_all:
+        return None
+    sequences = planned_sequences(run.spec, run.tokenization, resolve, plan)
+    return write_contexts(folder, heldout_of(plan, sequences))
+
+
+def _manifest(
+    run: _Run,
+    folder: Path,
+    plan: Plan,
+    writer: DatasetWriter,
+    contexts: tuple[ContextsEntry, ...] | None,
+) -> DatasetManifest:
     spec, model = run.spec, run.model
     return finish_manifest(
         folder,
@@ -160,11 +173,9 @@ def _manifest(run: _Run, folder: Path, plan: Plan, writer: DatasetWriter) -> Dat
         shards=writer.shards,
         documents=plan.origins,
         heldout_fraction=spec.heldout_fraction,
+        splits=plan.splits,
         language_model=spec.language_model,
-        tokenization=TokenizationEntry(
-            context_length=spec.context_length,
-            bos=spec.bos,
-            bos_token_id=run.tokenization.bos_token_id,
-        ),
+        tokenization=tokenization_entry(spec, run.tokenization),
         compute_dtype=model.compute_dtype,
+        contexts=contexts,
     )

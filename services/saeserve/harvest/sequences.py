@@ -1,8 +1,8 @@
-"""Documents as token sequences, and sequences as batches; nothing is packed across documents."""
+"""Documents as token sequences, and sequences as batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saeserve.harvest.documents import Document
+from saeserve.harvest.row_rule import EVERY_ROW, Kept, RowRule
 from saeserve.harvest.tokenizer import Tokenizer, Tokens
 
 PAD = -1
@@ -19,45 +20,71 @@ WINDOW_BATCHES = 16
 """Sequences of this many batches are put in order of length together, so that few pad."""
 
 
+Part = tuple[int, Tokens]
+"""A document's number and tokens of it."""
+
+
 @dataclass(frozen=True)
 class TokenSequence:
-    """One row of a token batch: a piece of a document, with its BOS token if there is one."""
+    """One row of a token batch: parts of documents, with a BOS token in front if there is one."""
 
-    document: int
     index: int
     """Number of the sequence in the data set, from 0."""
     tokens: Tokens
-    first_row: int
-    """1 after a BOS token, which is no row of the data set; else 0."""
+    """int32 [T], BOS included."""
+    documents: Tokens
+    """int32 [T]: the document of each token; BOS counts to the first."""
+    kept: Kept
+    """bool [T]: which tokens become rows of the data set."""
 
     @property
     def rows(self) -> int:
         """Tokens that become rows of the data set."""
-        return len(self.tokens) - self.first_row
+        return int(np.count_nonzero(self.kept))
 
 
 @dataclass(frozen=True)
 class Tokenization:
-    """How a text becomes sequences."""
+    """How a text becomes sequences, and which of their tokens rows."""
 
     tokenizer: Tokenizer
     context_length: int
     bos_token_id: int | None
     """Put before every sequence; None for nothing."""
+    eos_token_id: int | None = None
+    """Put after every document; None for nothing."""
+    rule: RowRule = EVERY_ROW
+
+    @property
+    def prefix(self) -> list[int]:
+        """What stands before every sequence."""
+        return [] if self.bos_token_id is None else [self.bos_token_id]
 
     def ids(self, document: Document) -> Tokens:
-        """The tokens of a document: its text, or a conversation in the chat template."""
+        """The tokens of a document: its text, or a conversation in the chat template; ended by
+        one EOS token where documents are packed."""
         if document.messages:
-            return self.tokenizer.conversation(document.messages, self.bos_token_id)
-        return self.tokenizer.ids(document.text)
+            ids = self.tokenizer.conversation(document.messages, self.bos_token_id)
+        else:
+            ids = self.tokenizer.ids(document.text)
+        if self.eos_token_id is None or ids[-1:].tolist() == [self.eos_token_id]:
+            return ids
+        return np.append(ids, np.int32(self.eos_token_id))
 
     def sequences(self, document: int, first_index: int, ids: Tokens) -> Iterator[TokenSequence]:
         """Pieces of context_length tokens, BOS included; the last one may be shorter."""
-        prefix = [] if self.bos_token_id is None else [self.bos_token_id]
-        step = self.context_length - len(prefix)
+        step = self.context_length - len(self.prefix)
         for number, start in enumerate(range(0, len(ids), step)):
-            tokens = np.asarray([*prefix, *ids[start : start + step]], dtype=np.int32)
-            yield TokenSequence(document, first_index + number, tokens, len(prefix))
+            yield self.sequence(first_index + number, [(document, ids[start : start + step])])
+
+    def sequence(self, index: int, parts: Sequence[Part]) -> TokenSequence:
+        """One sequence of these parts, behind a BOS token if there is one."""
+        front = len(self.prefix)
+        tokens = np.concatenate([np.asarray(self.prefix, np.int32), *(ids for _, ids in parts)])
+        counts = [len(ids) for _, ids in parts]
+        counts[0] += front
+        documents = np.repeat(np.asarray([document for document, _ in parts], np.int32), counts)
+        return TokenSequence(index, tokens, documents, self.rule.kept(tokens, bool(front)))
 
 
 def batches(sequences: Iterable[TokenSequence], size: int) -> Iterator[list[TokenSequence]]:

@@ -13,6 +13,7 @@ from saeserve.core.errors import DataError
 from saeserve.core.evaluation.loss_recovered import Compare, Compared
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.places import Edit
+from saeserve.harvest.row_rule import EVERY_ROW, RowRule
 from saeserve.harvest.sequences import PAD
 
 Replace = Callable[[Tensor], Tensor]
@@ -46,31 +47,31 @@ def putting(values_STD: Tensor) -> Edit:
     return edit
 
 
-def make_splice(run: Run, bos: bool, written: int = 0) -> Splice:
+def make_splice(run: Run, bos: bool, written: int = 0, rule: RowRule = EVERY_ROW) -> Splice:
     """A function (tokens_ST, replace) -> cross-entropy in nats of each predicted token, [P].
 
-    `replace` gets the columns that `run` gives to an edit, at all positions but BOS and padding,
-    float32 [N, C] in sequence order, and returns what stands in for those from `written` on; None
-    leaves the model as it is. Every token but a sequence's first is predicted; the result is
-    float32 on the CPU, in order.
+    `replace` gets the columns that `run` gives to an edit, at all positions that are rows by
+    `rule`, float32 [N, C] in sequence order, and returns what stands in for those from `written`
+    on; other positions stay as they are, and None leaves all. Every token but a sequence's first is
+    predicted, wherever rows are; the result is float32 on the CPU, in order.
     """
 
     def splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
-        rows_ST = row_mask(tokens_ST, bos)
+        rows_ST = row_mask(tokens_ST, bos, rule)
         hook = None if replace is None else _replacing(rows_ST, replace, written)
         return _cross_entropy(run(tokens_ST, hook), tokens_ST)
 
     return splice
 
 
-def make_compare(run: Run, bos: bool, written: int = 0) -> Compare:
+def make_compare(run: Run, bos: bool, written: int = 0, rule: RowRule = EVERY_ROW) -> Compare:
     """A function (tokens_ST, replace) -> both cross-entropies and KL(clean || spliced), [P] each.
 
     As `make_splice`, of a clean and a spliced pass, whose logits are in memory together.
     """
 
     def compare(tokens_ST: Tensor, replace: Replace) -> Compared:
-        rows_ST = row_mask(tokens_ST, bos)
+        rows_ST = row_mask(tokens_ST, bos, rule)
         clean_STV = run(tokens_ST, None)
         spliced_STV = run(tokens_ST, _replacing(rows_ST, replace, written))
         return Compared(
@@ -95,11 +96,13 @@ def kl_divergence(clean_PV: Tensor, spliced_PV: Tensor) -> Tensor:
     return terms_PV.sum(dim=-1).clamp_min(0)
 
 
-def row_mask(tokens_ST: Tensor, bos: bool) -> Tensor:
-    """bool [S, T]: positions that are rows of a data set, neither BOS nor padding."""
+def row_mask(tokens_ST: Tensor, bos: bool, rule: RowRule = EVERY_ROW) -> Tensor:
+    """bool [S, T]: positions that are rows of a data set by `rule`, neither BOS nor padding."""
     rows_ST = tokens_ST != PAD
-    if bos:
-        rows_ST[:, 0] = False
+    for row, tokens_T in enumerate(tokens_ST.cpu().numpy()):
+        length = int(rows_ST[row].sum())
+        kept_T = rule.kept(tokens_T[:length], bos)
+        rows_ST[row, :length] = torch.as_tensor(kept_T, device=rows_ST.device)
     return rows_ST
 
 

@@ -51,11 +51,12 @@ class Tokenizer:
         return str(self._inner.decode(ids, clean_up_tokenization_spaces=False))
 
     def bos(self, policy: str) -> int | None:
-        """The token put before every sequence under `policy` (prepend or none).
+        """The token put before every sequence under `policy`: prepend, none, or model, which does
+        what the tokenizer does by itself.
 
         Raises SpecError where one is to be put but the tokenizer has none.
         """
-        if policy == "none":
+        if policy == "none" or (policy == "model" and not self._begins_with_bos()):
             return None
         token: object = self._inner.bos_token_id
         if not isinstance(token, int):
@@ -65,3 +66,23 @@ class Tokenizer:
                 remedy="set bos = none",
             )
         return token
+
+    def _begins_with_bos(self) -> bool:
+        ids: list[int] = self._inner("a", verbose=False)["input_ids"]
+        return bool(ids) and ids[0] == self._inner.bos_token_id
+
+    def eos(self) -> int:
+        """The token that ends a document. Raises SpecError where the tokenizer has none."""
+        token: object = self._inner.eos_token_id
+        if not isinstance(token, int):
+            raise SpecError(
+                "harvest.packing",
+                "the model's tokenizer has no end-of-sequence token to put between documents",
+                remedy="set packing = none",
+            )
+        return token
+
+    def special_ids(self) -> tuple[int, ...]:
+        """All tokens that the tokenizer marks as special, in ascending order."""
+        marked = {int(i) for i, token in self._inner.added_tokens_decoder.items() if token.special}
+        return tuple(sorted(marked | {int(i) for i in self._inner.all_special_ids}))

@@ -103,7 +103,7 @@ class DatasetMaking:
         standing = self._store.read(dataset_key(name, _MANIFEST))
         if standing is None:
             return
-        kept = {Path(each.file).name for each in DatasetManifest.from_bytes(standing).shards}
+        kept = {Path(each.file).name for each in DatasetManifest.from_bytes(standing).files}
         for file in self._store.names(dataset_key(name, _SHARDS)):
             if file not in kept:
                 self._store.remove(dataset_key(name, f"{_SHARDS}/{file}"))
@@ -170,9 +170,9 @@ def _carry(source: Path, target: Path) -> bool:
 
 
 def _adopt(work: Path, folder: Path, manifest: DatasetManifest) -> None:
-    """Link the manifest's shards into the data set, over what else bears their names."""
+    """Link the manifest's files into the data set, over what else bears their names."""
     make_folders(folder / _SHARDS)
-    for entry in manifest.shards:
+    for entry in manifest.files:
         source, target = work / entry.file, folder / entry.file
         with contextlib.suppress(FileExistsError):
             os.link(source, target)

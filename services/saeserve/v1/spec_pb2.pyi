@@ -1050,14 +1050,22 @@ class HarvestSpec(_message.Message):
     BATCH_SEQUENCES_FIELD_NUMBER: _builtins.int
     COMPUTE_DTYPE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    SPECIAL_TOKEN_ROWS_FIELD_NUMBER: _builtins.int
+    POSITION_START_FIELD_NUMBER: _builtins.int
+    POSITION_STOP_FIELD_NUMBER: _builtins.int
+    PACKING_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Name of the data set to make."""
     context_length: _builtins.int
     """Tokens a sequence, BOS included."""
     max_tokens: _builtins.int
-    """Stops after this many stored rows; 0 reads all text."""
+    """Stops after this many tokens, EOS tokens of packing included; 0 reads all text. Each is a stored
+    row, unless special_token_rows or positions leave it out.
+    """
     bos: _builtins.str
-    """"prepend" puts BOS before every sequence (its row is not stored), "none" does not."""
+    """"prepend" puts BOS before every sequence (its row is not stored), "none" does not, "model" does
+    what the model's tokenizer does by itself.
+    """
     dtype: _builtins.str
     """Storage type: "float16", "bfloat16" or "float32"."""
     heldout_fraction: _builtins.float
@@ -1072,6 +1080,22 @@ class HarvestSpec(_message.Message):
     """GEMM type in the language model: "auto" (bfloat16 where that is faster), "float32" or "bfloat16"."""
     device: _builtins.str
     """"auto", "cpu" or "cuda"."""
+    special_token_rows: _builtins.str
+    """"store" or "drop" the rows of all tokens that the tokenizer marks as special (those of a chat
+    template, EOS of packing, unknown). The model reads them all the same.
+    """
+    position_start: _builtins.int
+    """Only rows of the positions position_start:position_stop of each sequence are stored, as in a Python
+    slice: 1 and -1 leave out the first token and the last. Position 0 is the first token, BOS included;
+    the end is the sequence's own. By default all.
+    """
+    position_stop: _builtins.int
+    packing: _builtins.str
+    """"none": a document begins a sequence of its own. The others put an EOS token after every document
+    and fill contexts with several: "joined" as one sequence, in which a document attends to those before
+    it; "separate" without attention across, each with positions (and BOS) of its own. Documents of the
+    two splits never share a context.
+    """
     @_builtins.property
     def language_model(self) -> Global___LanguageModelSpec: ...
     @_builtins.property
@@ -1098,10 +1122,14 @@ class HarvestSpec(_message.Message):
         batch_sequences: _builtins.int | None = ...,
         compute_dtype: _builtins.str | None = ...,
         device: _builtins.str | None = ...,
+        special_token_rows: _builtins.str | None = ...,
+        position_start: _builtins.int | None = ...,
+        position_stop: _builtins.int | None = ...,
+        packing: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences", "_bos", b"_bos", "_compute_dtype", b"_compute_dtype", "_context_length", b"_context_length", "_dataset", b"_dataset", "_device", b"_device", "_dtype", b"_dtype", "_heldout_fraction", b"_heldout_fraction", "_max_tokens", b"_max_tokens", "_shard_rows", b"_shard_rows", "batch_sequences", b"batch_sequences", "bos", b"bos", "compute_dtype", b"compute_dtype", "context_length", b"context_length", "dataset", b"dataset", "device", b"device", "dtype", b"dtype", "heldout_fraction", b"heldout_fraction", "language_model", b"language_model", "max_tokens", b"max_tokens", "shard_rows", b"shard_rows"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences", "_bos", b"_bos", "_compute_dtype", b"_compute_dtype", "_context_length", b"_context_length", "_dataset", b"_dataset", "_device", b"_device", "_dtype", b"_dtype", "_heldout_fraction", b"_heldout_fraction", "_max_tokens", b"_max_tokens", "_packing", b"_packing", "_position_start", b"_position_start", "_position_stop", b"_position_stop", "_shard_rows", b"_shard_rows", "_special_token_rows", b"_special_token_rows", "batch_sequences", b"batch_sequences", "bos", b"bos", "compute_dtype", b"compute_dtype", "context_length", b"context_length", "dataset", b"dataset", "device", b"device", "dtype", b"dtype", "heldout_fraction", b"heldout_fraction", "language_model", b"language_model", "max_tokens", b"max_tokens", "packing", b"packing", "position_start", b"position_start", "position_stop", b"position_stop", "shard_rows", b"shard_rows", "special_token_rows", b"special_token_rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences", "_bos", b"_bos", "_compute_dtype", b"_compute_dtype", "_context_length", b"_context_length", "_dataset", b"_dataset", "_device", b"_device", "_dtype", b"_dtype", "_heldout_fraction", b"_heldout_fraction", "_max_tokens", b"_max_tokens", "_shard_rows", b"_shard_rows", "batch_sequences", b"batch_sequences", "bos", b"bos", "compute_dtype", b"compute_dtype", "context_length", b"context_length", "dataset", b"dataset", "device", b"device", "dtype", b"dtype", "heldout_fraction", b"heldout_fraction", "language_model", b"language_model", "max_tokens", b"max_tokens", "shard_rows", b"shard_rows", "sites", b"sites", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences", "_bos", b"_bos", "_compute_dtype", b"_compute_dtype", "_context_length", b"_context_length", "_dataset", b"_dataset", "_device", b"_device", "_dtype", b"_dtype", "_heldout_fraction", b"_heldout_fraction", "_max_tokens", b"_max_tokens", "_packing", b"_packing", "_position_start", b"_position_start", "_position_stop", b"_position_stop", "_shard_rows", b"_shard_rows", "_special_token_rows", b"_special_token_rows", "batch_sequences", b"batch_sequences", "bos", b"bos", "compute_dtype", b"compute_dtype", "context_length", b"context_length", "dataset", b"dataset", "device", b"device", "dtype", b"dtype", "heldout_fraction", b"heldout_fraction", "language_model", b"language_model", "max_tokens", b"max_tokens", "packing", b"packing", "position_start", b"position_start", "position_stop", b"position_stop", "shard_rows", b"shard_rows", "sites", b"sites", "special_token_rows", b"special_token_rows", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_sequences: _TypeAlias = _typing.Literal["batch_sequences"]  # noqa: Y015
     _WhichOneofArgType__batch_sequences: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences"]  # noqa: Y015
@@ -1121,8 +1149,16 @@ class HarvestSpec(_message.Message):
     _WhichOneofArgType__heldout_fraction: _TypeAlias = _typing.Literal["_heldout_fraction", b"_heldout_fraction"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__packing: _TypeAlias = _typing.Literal["packing"]  # noqa: Y015
+    _WhichOneofArgType__packing: _TypeAlias = _typing.Literal["_packing", b"_packing"]  # noqa: Y015
+    _WhichOneofReturnType__position_start: _TypeAlias = _typing.Literal["position_start"]  # noqa: Y015
+    _WhichOneofArgType__position_start: _TypeAlias = _typing.Literal["_position_start", b"_position_start"]  # noqa: Y015
+    _WhichOneofReturnType__position_stop: _TypeAlias = _typing.Literal["position_stop"]  # noqa: Y015
+    _WhichOneofArgType__position_stop: _TypeAlias = _typing.Literal["_position_stop", b"_position_stop"]  # noqa: Y015
     _WhichOneofReturnType__shard_rows: _TypeAlias = _typing.Literal["shard_rows"]  # noqa: Y015
     _WhichOneofArgType__shard_rows: _TypeAlias = _typing.Literal["_shard_rows", b"_shard_rows"]  # noqa: Y015
+    _WhichOneofReturnType__special_token_rows: _TypeAlias = _typing.Literal["special_token_rows"]  # noqa: Y015
+    _WhichOneofArgType__special_token_rows: _TypeAlias = _typing.Literal["_special_token_rows", b"_special_token_rows"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_sequences) -> _WhichOneofReturnType__batch_sequences | None: ...
     @_typing.overload
@@ -1142,7 +1178,15 @@ class HarvestSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__packing) -> _WhichOneofReturnType__packing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position_start) -> _WhichOneofReturnType__position_start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position_stop) -> _WhichOneofReturnType__position_stop | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shard_rows) -> _WhichOneofReturnType__shard_rows | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__special_token_rows) -> _WhichOneofReturnType__special_token_rows | None: ...
 
 Global___HarvestSpec: _TypeAlias = HarvestSpec  # noqa: Y015
 
@@ -1193,7 +1237,7 @@ class TextSpec(_message.Message):
     format: _builtins.str
     """"text" (a file is a document), "lines" (a line is a document), "jsonl", or "chat": JSON lines whose
     field holds a list of messages ({"role", "content"}), put into the tokenizer's own chat template;
-    the template's special tokens become rows as all others do.
+    the template's special tokens become rows as all others do, unless special_token_rows drops them.
     """
     field: _builtins.str
     """Field that holds the text when the format is "jsonl", and the messages when it is "chat"."""

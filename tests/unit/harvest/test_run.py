@@ -28,10 +28,10 @@ from saeserve.harvest.events import (
 from saeserve.harvest.heldout import heldout_sequences
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.layout import decoder_layers
-from saeserve.harvest.plan import estimate_bytes
 from saeserve.harvest.rows import forward_rows
 from saeserve.harvest.run import resolve_device, run_harvest
 from saeserve.harvest.sequences import PAD, TokenSequence
+from saeserve.harvest.space import estimate_bytes
 
 Resolve = Callable[[str], Path]
 

@@ -16,11 +16,20 @@ def tokenization(model: LanguageModel, length: int, bos: int | None) -> Tokeniza
     return Tokenization(model.tokenizer, length, bos)
 
 
+def sequence(index: int, length: int) -> TokenSequence:
+    zeros = np.zeros(length, np.int32)
+    return TokenSequence(index, zeros, zeros, np.ones(length, np.bool_))
+
+
 def test_pieces_hold_every_token_once_behind_a_bos(language_model: LanguageModel) -> None:
     ids = np.arange(2, 12, dtype=np.int32)
     found = list(tokenization(language_model, 5, 0).sequences(7, 3, ids))
     assert [s.tokens.tolist() for s in found] == [[0, 2, 3, 4, 5], [0, 6, 7, 8, 9], [0, 10, 11]]
-    assert [(s.document, s.index, s.rows) for s in found] == [(7, 3, 4), (7, 4, 4), (7, 5, 2)]
+    assert [(int(s.documents[0]), s.index, s.rows) for s in found] == [
+        (7, 3, 4),
+        (7, 4, 4),
+        (7, 5, 2),
+    ]
 
 
 def test_pieces_without_bos(language_model: LanguageModel) -> None:
@@ -43,7 +52,7 @@ def test_padding() -> None:
 
 @given(st.lists(st.integers(1, 9), max_size=80), st.integers(1, 3))
 def test_batches_hold_each_sequence_once(lengths: list[int], size: int) -> None:
-    sequences = [TokenSequence(0, i, np.zeros(n, np.int32), 0) for i, n in enumerate(lengths)]
+    sequences = [sequence(i, n) for i, n in enumerate(lengths)]
     found = list(batches(sequences, size))
     assert sorted(s.index for batch in found for s in batch) == list(range(len(lengths)))
     assert all(len(batch) <= size for batch in found)
@@ -52,7 +61,7 @@ def test_batches_hold_each_sequence_once(lengths: list[int], size: int) -> None:
 
 def test_batches_gather_sequences_of_similar_length() -> None:
     lengths = [3, 9, 3, 9, 3, 9]
-    sequences = [TokenSequence(0, i, np.zeros(n, np.int32), 0) for i, n in enumerate(lengths)]
+    sequences = [sequence(i, n) for i, n in enumerate(lengths)]
     assert [[len(s.tokens) for s in b] for b in batches(sequences, 3)] == [[9] * 3, [3] * 3]
 
 

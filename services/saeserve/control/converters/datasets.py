@@ -41,7 +41,7 @@ def _manifest_part(manifest: DatasetManifest) -> dataset_pb2.Dataset:
         rows=manifest.rows,
         heldout_rows=manifest.heldout_rows,
         shards=len(manifest.shards),
-        size_bytes=sum(shard.size_bytes for shard in manifest.shards),
+        size_bytes=sum(file.size_bytes for file in manifest.files),
         dtype=manifest.dtype,
         language_model=model.path if model else "",
         manifest_sha256=manifest.sha256,

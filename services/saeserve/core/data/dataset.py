@@ -51,7 +51,7 @@ class ShardedDataset:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read the manifest in `folder` and look that every shard stands with its full size.
+        """Read the manifest in `folder` and look that every file stands with its full size.
 
         Raises DataError naming what is missing or cut short, FormatError for another format.
         """
@@ -62,7 +62,7 @@ class ShardedDataset:
                 f"{folder.name} has no manifest, so it is not READY",
                 remedy="finish its harvest or ingest job first",
             ) from None
-        for entry in manifest.shards:
+        for entry in manifest.files:
             _check_size(folder, entry.file, entry.size_bytes)
         return cls(folder, manifest)
 

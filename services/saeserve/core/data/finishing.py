@@ -15,6 +15,7 @@ from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
 from saeserve.core.specs.manifest import (
     MASSIVE_NORM,
+    ContextsEntry,
     DatasetManifest,
     DocumentEntry,
     ShardEntry,
@@ -85,21 +86,24 @@ def finish_manifest(
     shards: Sequence[ShardEntry],
     documents: Sequence[DocumentOrigin],
     heldout_fraction: float,
+    splits: Sequence[Split] | None = None,
     language_model: LanguageModelSpec | None = None,
     tokenization: TokenizationEntry | None = None,
     compute_dtype: Literal["float32", "bfloat16"] | None = None,
+    contexts: tuple[ContextsEntry, ...] | None = None,
     job: str = "",
     code_version: str = "",
     created: str = "",
 ) -> DatasetManifest:
     """Describe the shards of a closed DatasetWriter; writes nothing.
 
+    `splits` are those of the documents, where something else than their rows has decided them.
     Raises DataError where no rows or no training rows are left, where a row names a document that
     is not in `documents`, or where most rows of a source are zero.
     """
     if not shards:
         raise DataError("there are no rows", remedy="give more text or data")
-    table = _document_table(folder, shards, documents, heldout_fraction)
+    table = _document_table(folder, shards, documents, heldout_fraction, splits)
     heldout = sum(entry.rows for entry in table if entry.split == "heldout")
     rows = sum(entry.rows for entry in shards)
     if heldout == rows:
@@ -118,6 +122,7 @@ def finish_manifest(
         language_model=language_model,
         tokenization=tokenization,
         compute_dtype=compute_dtype,
+        contexts=contexts,
         job=job,
         code_version=code_version,
         created=created,
@@ -134,12 +139,14 @@ def _document_table(
     shards: Sequence[ShardEntry],
     documents: Sequence[DocumentOrigin],
     heldout_fraction: float,
+    splits: Sequence[Split] | None,
 ) -> tuple[DocumentEntry, ...]:
     rows = [int(count) for count in _rows_per_document(folder, shards, len(documents))]
-    splits = splits_of([document.sha256 for document in documents], rows, heldout_fraction)
+    hashes = [document.sha256 for document in documents]
+    known = splits or splits_of(hashes, rows, heldout_fraction)
     return tuple(
         DocumentEntry(origin=document.origin, sha256=document.sha256, split=split, rows=count)
-        for document, split, count in zip(documents, splits, rows, strict=True)
+        for document, split, count in zip(documents, known, rows, strict=True)
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.harvest_positions import check_positions
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.sites import Hook, SiteSpec
 from saeserve.core.specs.training import Device, Name, TrainSpec
@@ -39,13 +40,22 @@ class HarvestSpec(Spec):
     sites: tuple[SiteSpec, ...] = Field(min_length=1)
     context_length: int = Field(default=256, ge=2)
     max_tokens: int = Field(default=0, ge=0)
-    bos: Literal["prepend", "none"] = "prepend"
+    bos: Literal["prepend", "none", "model"] = "prepend"
+    special_token_rows: Literal["store", "drop"] = "store"
+    position_start: int = 0
+    position_stop: int | None = None
+    packing: Literal["none", "joined", "separate"] = "none"
     dtype: StorageType = "float16"
     heldout_fraction: float = Field(default=0.1, ge=0, lt=1)
     shard_rows: int = Field(default=16_384, ge=1)
     batch_sequences: int = Field(default=8, ge=1)
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _positions_fit(self) -> Self:
+        check_positions(self)
+        return self
 
     @model_validator(mode="after")
     def _sites_differ(self) -> Self:

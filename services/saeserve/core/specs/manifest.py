@@ -12,9 +12,9 @@ from saeserve.core.errors import DamagedError, FormatError, SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
 
-MANIFEST_FORMAT = 2
-READ_MANIFESTS = (1, 2)
-"""Format 1 does not say in which type the language model computed."""
+MANIFEST_FORMAT = 3
+READ_MANIFESTS = (1, 2, 3)
+"""1 does not say in which type the language model computed; in 1 and 2 every token is a row."""
 MASSIVE_NORM = 5.0
 """Rows whose norm exceeds this many medians are counted as massive (DESIGN section 4)."""
 
@@ -45,6 +45,19 @@ class ShardEntry(Spec):
     sha256: str
 
 
+class ContextsEntry(Spec):
+    """One safetensors file of whole held-out sequences, where rows leave out some of their tokens.
+
+    int32 [tokens] `sequence` (as in the shards) and `token_id`, sequence by sequence, with the BOS
+    token that was put in front.
+    """
+
+    file: str
+    sequences: int = Field(ge=1)
+    size_bytes: int
+    sha256: str
+
+
 class DocumentEntry(Spec):
     """One document: its origin, the hash that decided its split, and the split."""
 
@@ -60,6 +73,14 @@ class TokenizationEntry(Spec):
     context_length: int
     bos: Literal["prepend", "none"]
     bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    """Ends every document of a packed data set; None otherwise."""
+    packing: Literal["joined", "separate"] | None = None
+    special_token_ids: tuple[int, ...] | None = None
+    """Tokens whose rows were left out; None for none."""
+    position_start: int | None = None
+    position_stop: int | None = None
+    """Rows were taken at these positions of each sequence, as in a Python slice."""
 
 
 class DatasetManifest(Spec):
@@ -77,9 +98,16 @@ class DatasetManifest(Spec):
     tokenization: TokenizationEntry | None = None
     compute_dtype: Literal["float32", "bfloat16"] | None = None
     """In which the language model multiplied; None where that is unknown or there was none."""
+    contexts: tuple[ContextsEntry, ...] | None = None
+    """Held-out sequences; None where the shards hold all of their tokens."""
     job: str = ""
     code_version: str = ""
     created: str = ""
+
+    @property
+    def files(self) -> tuple[ShardEntry | ContextsEntry, ...]:
+        """All files of the data set but the manifest."""
+        return (*self.shards, *(self.contexts or ()))
 
     def source(self, name: str | None) -> SourceEntry:
         """The source called `name`, or the only one. Raises KeyError naming what there is."""
@@ -112,7 +140,7 @@ class DatasetManifest(Spec):
         if version not in READ_MANIFESTS:
             raise FormatError(
                 f"data set manifest has format_version {version}; this release reads "
-                f"{' and '.join(map(str, READ_MANIFESTS))}",
+                f"{', '.join(map(str, READ_MANIFESTS))}",
                 remedy="use the release that wrote it, or harvest again",
             )
         try:

@@ -72,7 +72,7 @@ def _completed(manifest: DatasetManifest) -> Completed:
         "rows": float(manifest.rows),
         "heldout_rows": float(manifest.heldout_rows),
         "documents": float(len(manifest.documents)),
-        "bytes": float(sum(shard.size_bytes for shard in manifest.shards)),
+        "bytes": float(sum(file.size_bytes for file in manifest.files)),
         "massive_rows": float(max(source.massive_rows for source in manifest.sources)),
     }
     output = Output(dataset=manifest.name, metrics=metrics)

@@ -12,6 +12,7 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.evaluation.contexts import FeatureHits, Hit, top_contexts
 from saeserve.harvest.contexts import ContextText, context_text
 from saeserve.harvest.loading import load_tokenizer
+from saeserve.harvest.stored_contexts import read_contexts
 from saeserve.harvest.tokenizer import Tokenizer
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.datasets import heldout
@@ -79,7 +80,9 @@ class _Texts:
 
 
 def _sequences(dataset: ShardedDataset, wanted: set[int]) -> Mapping[int, dict[int, int]]:
-    """Token id by position, of each wanted sequence."""
+    """Token id by position, of each wanted sequence, without the BOS put in front."""
+    if dataset.manifest.contexts is not None:
+        return _stored(dataset, wanted)
     found: dict[int, dict[int, int]] = {sequence: {} for sequence in wanted}
     for index in range(len(dataset.manifest.shards)):
         with dataset.shard(index) as shard:
@@ -89,3 +92,14 @@ def _sequences(dataset: ShardedDataset, wanted: set[int]) -> Mapping[int, dict[i
         for row in np.flatnonzero(np.isin(sequences, list(wanted))):
             found[int(sequences[row])][int(positions[row])] = int(tokens[row])
     return found
+
+
+def _stored(dataset: ShardedDataset, wanted: set[int]) -> Mapping[int, dict[int, int]]:
+    tokenization = dataset.manifest.tokenization
+    front = tokenization is not None and tokenization.bos_token_id is not None
+    stored = read_contexts(dataset.folder, dataset.manifest) if wanted else ()
+    return {
+        sequence: {place: int(tokens[place]) for place in range(int(front), len(tokens))}
+        for sequence, tokens in stored
+        if sequence in wanted
+    }

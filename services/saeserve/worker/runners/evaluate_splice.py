@@ -14,6 +14,7 @@ from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.heldout import heldout_sequences
 from saeserve.harvest.language_model import LanguageModel
+from saeserve.harvest.row_rule import RowRule
 from saeserve.harvest.splice import Between
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.evaluate_subject import Subject, mean_of
@@ -26,6 +27,7 @@ def recovered(context: RunContext, subject: Subject) -> dict[str, float]:
     model = _language_model(context, manifest, subject)
     tokenization = manifest.tokenization
     bos = tokenization is not None and tokenization.bos == "prepend"
+    rule = RowRule.of(tokenization)
     sites = _sites(subject)
     context.report.log(
         f"splicing reconstructions at {_written(subject)} into the language model, which "
@@ -33,11 +35,11 @@ def recovered(context: RunContext, subject: Subject) -> dict[str, float]:
     )
     result = loss_recovered(
         subject.model,
-        model.splice(sites, bos),
+        model.splice(sites, bos, rule),
         _batches(context, subject, wanted),
         mean_D=mean_of(context, subject),
         massive_above=_massive_above(subject),
-        compare=model.compare(sites, bos),
+        compare=model.compare(sites, bos, rule),
     )
     figures = result.metrics()
     figures["spliced_positions"] = figures.pop("positions")
