@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.cli import specs
+from saeserve.cli import specs, submit
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.jobs import parse_spec
 
@@ -36,3 +36,20 @@ def test_unset_and_zero_differ_on_the_wire() -> None:
 def test_an_unknown_field_is_named() -> None:
     with pytest.raises(InvalidArgumentError, match="colour"):
         parse_spec({"train": {"colour": "red"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1:-1", (1, -1)), ("-4:", (-4, None)), (":5", (None, 5)), (":", (None, None))],
+)
+def test_positions_are_a_python_slice(text: str, expected: tuple[int | None, ...]) -> None:
+    harvest = submit.harvest(positions=text, packing="joined", bos="model")["harvest"]
+    assert (harvest.get("position_start"), harvest.get("position_stop")) == expected
+    assert (harvest["packing"], harvest["bos"]) == ("joined", "model")
+    parse_spec({"harvest": harvest})
+
+
+@pytest.mark.parametrize("text", ["1", "1:2:3", "a:b", "1:-"])
+def test_positions_that_are_no_slice_are_refused(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"write start:stop as in Python"):
+        submit.harvest(positions=text)
