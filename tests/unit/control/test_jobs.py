@@ -71,6 +71,18 @@ def test_paging_goes_on_when_the_index_is_lost_between_pages(bench: Bench) -> No
     assert end == ""
 
 
+def test_an_emptied_index_does_not_answer_that_there_are_no_jobs(bench: Bench) -> None:
+    """Until the reconciler has filled it again, the store tells."""
+    bench.ready()
+    bench.index.set_generation("before")
+    job = bench.train().id
+    bench.index.forget()
+    found, _ = bench.parts.jobs.catalog.page(JobFilter(), 10, "")
+    assert [record.id for record in found] == [job]
+    bench.index.set_generation("after")
+    assert bench.parts.jobs.catalog.page(JobFilter(), 10, "") == ([], "")
+
+
 def test_cancelling_what_nobody_runs_ends_it(bench: Bench) -> None:
     bench.ready()
     job = bench.train().id

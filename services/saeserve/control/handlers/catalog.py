@@ -53,11 +53,7 @@ class JobCatalog:
 
     def page(self, wanted: JobFilter, size: int, after: str) -> tuple[list[JobRecord], str]:
         """Jobs that match, newest first, and the id that the next page comes after."""
-        try:
-            records, last = self._index.page(wanted, size, after)
-        except IndexUnavailable as error:
-            log.warning("jobs are listed from the store: %s", error)
-            records, last = self._page_from_store(wanted, size, after)
+        records, last = self._found(wanted, size, after)
         return [self.resolved(record) for record in records], last
 
     def live(self) -> Iterator[JobRecord]:
@@ -68,6 +64,15 @@ class JobCatalog:
             yield from records
             if not after:
                 return
+
+    def _found(self, wanted: JobFilter, size: int, after: str) -> tuple[list[JobRecord], str]:
+        try:
+            if self._index.generation() is not None:
+                return self._index.page(wanted, size, after)
+            log.warning("jobs are listed from the store: the index was emptied, and is rebuilt now")
+        except IndexUnavailable as error:
+            log.warning("jobs are listed from the store: %s", error)
+        return self._page_from_store(wanted, size, after)
 
     def _page_from_store(
         self, wanted: JobFilter, size: int, after: str
