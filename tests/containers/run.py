@@ -1,0 +1,236 @@
+"""`make test-containers`: the real images, run by the real docker-compose.yml, lose nothing.
+
+Builds the images, starts the deployment as `make up` does (under a name of its own, on the usual
+ports), trains over TLS with a token, kills each container in the middle of a job, and compares the
+weights with those of an undisturbed run. Prints a table; exits with 1 when anything was not as it
+should be. Needs the right to signal the containers' processes, so root as a rule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tests.containers import images
+from tests.containers.deployment import SERVED, Deployment, firing, targets
+from tests.containers.engine import ROOT, CommandFailed, kill, logs, restarted, run, waited
+from tests.containers.training import (
+    ARCHITECTURES,
+    D_IN,
+    ended,
+    patiently,
+    spec,
+    wait_for_step,
+    weights,
+    write_activations,
+)
+
+from saeserve.client import Client
+from saeserve.client.errors import ClientError
+
+FOLDER = ROOT / "build/containers"
+_COLUMNS = ("disturbed", "back", "job goes on", "attempts", "job", "weights")
+
+
+@dataclass
+class Findings:
+    """What was wrong, and the table."""
+
+    wrong: list[str]
+    rows: list[Sequence[str]]
+
+    def expect(self, right: bool, what: str) -> None:
+        """Note `what` unless `right`."""
+        say(f"{'ok   ' if right else 'WRONG'} {what}")
+        if not right:
+            self.wrong.append(what)
+
+
+def say(line: str) -> None:
+    """A line of the report, with the time."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-build", action="store_true", help="take the images that are there")
+    parser.add_argument("--keep", action="store_true", help="leave the deployment running")
+    parser.add_argument("--tokens", type=int, default=3_000_000, help="length of each job")
+    asked = parser.parse_args()
+    if not asked.no_build:
+        say("building images")
+        images.build()
+    deployment = Deployment(FOLDER, images.stand_ins())
+    findings = Findings([], [])
+    say("starting")
+    deployment.up()
+    try:
+        check(deployment, findings, asked.tokens)
+    finally:
+        if not asked.keep:
+            deployment.down()
+    report(findings)
+    return 1 if findings.wrong else 0
+
+
+def check(deployment: Deployment, findings: Findings, tokens: int) -> None:
+    """All that is expected of a deployment."""
+    write_activations(deployment.data / "acts.npy")
+    confinement(deployment, findings)
+    strangers(deployment, findings)
+    with deployment.client() as client:
+        client.datasets.register("acts", ["data:acts.npy"])
+        train(client, findings, {"ingest": {"dataset": "acts"}})
+        undisturbed = disturbed(deployment, client, findings, "nothing", tokens)
+        for service in SERVED:
+            found = disturbed(deployment, client, findings, service, tokens)
+            findings.expect(found == undisturbed, f"weights after {service} was killed")
+        without_valkey(deployment, client, findings)
+        for architecture in ARCHITECTURES:
+            train(client, findings, spec(f"smoke-{architecture}", architecture, 200_000))
+    scraped(findings)
+    for service in SERVED:
+        findings.expect("Traceback" not in logs(deployment.container(service)), f"log of {service}")
+
+
+def train(client: Client, findings: Findings, job: dict[str, object]) -> None:
+    """A job that has to succeed."""
+    found = ended(client, client.jobs.submit(job).id)
+    why = f": {found.error.message}" if found.error else ""
+    findings.expect(found.state == "SUCCEEDED", f"job {next(iter(job))} {found.state}{why}")
+
+
+def disturbed(
+    deployment: Deployment, client: Client, findings: Findings, service: str, tokens: int
+) -> str:
+    """Train, and kill a service's container in the middle; a digest of the weights."""
+    model = f"disturbed-{service}"
+    job = client.jobs.submit(spec(model, "topk", tokens)).id
+    wait_for_step(client, job, tokens // 512 // 4)
+    back = goes_on = ""
+    if service in SERVED:
+        pid, step = deployment.pid(service), client.jobs.get(job).progress.step
+        begun = time.monotonic()
+        kill(deployment.container(service))
+        container = deployment.container(service)
+        waited(f"{service} restarts", lambda: restarted(container, pid))
+        waited(f"{service} is healthy", lambda: deployment.healthy(service))
+        back = f"{time.monotonic() - begun:.1f} s"
+        wait_for_step(client, job, step + 1)
+        goes_on = f"{time.monotonic() - begun:.1f} s"
+    found = ended(client, job)
+    findings.expect(found.state == "SUCCEEDED", f"job with {service} killed: {found.state}")
+    encodes(client, findings, model)
+    digest = weights(client, model)
+    findings.rows.append((service, back, goes_on, str(found.attempt), found.state, digest))
+    return digest
+
+
+def encodes(client: Client, findings: Findings, model: str) -> None:
+    """The inference service, which may be on its way back, encodes with the model."""
+    rows = np.ones((4, D_IN), np.float32)
+    found: list[int] = []
+
+    def answered() -> bool:
+        features = patiently(lambda: client.encode(model, rows))
+        if features is not None:
+            found.append(len(features.indices))
+        return bool(found)
+
+    waited(f"{model} encodes", answered)
+    findings.expect(found[0] > 0, f"{model} encodes")
+
+
+def without_valkey(deployment: Deployment, client: Client, findings: Findings) -> None:
+    """Services that start while Valkey is absent wait for it, and all is served once it comes."""
+    deployment.compose("stop", "valkey")
+    pids = {service: deployment.pid(service) for service in ("control", "worker")}
+    for service, pid in pids.items():
+        container = deployment.container(service)
+        kill(container)
+        waited(f"{service} restarts", lambda c=container, p=pid: restarted(c, p))
+    pids = {service: deployment.pid(service) for service in pids}
+    time.sleep(20)
+    for service, pid in pids.items():
+        findings.expect(deployment.pid(service) == pid, f"{service} lives without Valkey")
+    deployment.compose("start", "valkey")
+    waited("control answers", lambda: deployment.healthy("control"))
+    model = spec("after-valkey", "topk", 200_000)
+    submitted: list[str] = []
+
+    def taken() -> bool:
+        job = patiently(lambda: client.jobs.submit(model))
+        submitted.extend([job.id] if job else [])
+        return bool(submitted)
+
+    waited("a job is taken", taken)
+    findings.expect(ended(client, submitted[0]).state == "SUCCEEDED", "a job after Valkey came")
+
+
+def confinement(deployment: Deployment, findings: Findings) -> None:
+    """No rights, a read-only root, threads by the CPU limit, a command line in two images."""
+    for service in ("control", "inference", "worker"):
+        status = run(deployment.inside(service, "cat", "/proc/self/status"))
+        findings.expect("CapEff:\t0000000000000000" in status, f"{service} has no capability")
+        findings.expect("Uid:\t10001" in status, f"{service} is not root")
+        try:
+            run(deployment.inside(service, "touch", "/opt/x"))
+            findings.expect(False, f"the root of {service} is read-only")
+        except CommandFailed:
+            findings.expect(True, f"the root of {service} is read-only")
+    asked = "from saeserve.worker.settings import WorkerSettings as S; print(S.load().threads)"
+    threads = run(deployment.inside("worker", "python", "-c", asked)).strip()
+    findings.expect(threads == "1", f"a worker with 1 CPU takes {threads} thread(s)")
+    listed = run(deployment.inside("control", "saeserve", "token", "ls", "--json"))
+    findings.expect("admin" in listed, "control's image has the command line")
+    shown = deployment.compose("--profile", "client", "run", "--rm", "-T", "client", "jobs", "ls")
+    findings.expect("Traceback" not in shown, "the client's image lists jobs")
+
+
+def strangers(deployment: Deployment, findings: Findings) -> None:
+    """Without a token, and without TLS, nothing is answered."""
+    for what, client in (
+        ("a token", deployment.client(token=False)),
+        ("TLS", deployment.client(token=False, ca=False)),
+    ):
+        with client:
+            try:
+                list(client.jobs.list())
+                findings.expect(False, f"control refuses callers without {what}")
+            except ClientError as error:
+                code = {"a token": "UNAUTHENTICATED", "TLS": "UNAVAILABLE"}[what]
+                findings.expect(error.code == code, f"without {what}: {error.code}")
+
+
+def scraped(findings: Findings) -> None:
+    """Prometheus has reached every target, and no alert fires."""
+
+    waited(
+        "Prometheus reaches all targets", lambda: all(each["health"] == "up" for each in targets())
+    )
+    jobs = {each["labels"]["job"] for each in targets()}
+    findings.expect({"control", "inference", "worker"} <= jobs, f"scraped: {sorted(jobs)}")
+    found = firing()
+    findings.expect(not found, f"alerts that fire: {found or 'none'}")
+
+
+def report(findings: Findings) -> None:
+    """The table, and what was wrong."""
+    rows = [_COLUMNS, *findings.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    for each in findings.wrong:
+        sys.stdout.write(f"WRONG {each}\n")
+    sys.stdout.write(f"{len(findings.wrong)} wrong\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
