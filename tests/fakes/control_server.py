@@ -37,7 +37,7 @@ from saeserve.v1 import (
 )
 
 ABSENT = "j-00000000000000000000"
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 
 
 class Control:

@@ -28,7 +28,7 @@ from saeserve.registry.models import ModelRegistry
 from saeserve.registry.roots import Roots
 
 LEASE_S = 2.0
-START_S = 60.0
+START_S = 240.0
 LOG_LINES = 40
 
 
@@ -39,7 +39,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0, what: str = "it") -> None:
+def until(condition: Callable[[], object], seconds: float = 120.0, what: str = "it") -> None:
     """Wait for `condition`; fails when it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -148,7 +148,7 @@ class RealStack:
     def kill_broker(self, *, lose_data: bool = False) -> None:
         """SIGKILL Valkey, and delete its data when asked."""
         os.kill(self.broker.pid, signal.SIGKILL)
-        self.broker.wait(10)
+        self.broker.wait(60)
         self.broker.stop()
         if lose_data:
             shutil.rmtree(self.broker.folder)
@@ -214,7 +214,7 @@ class RealStack:
         manifest = write_synthetic(folder, name=name, offset=3.0, **{**shape, **options})
         self.datasets.commit(name, manifest.to_bytes())
 
-    def wait(self, job: str, *states: str, seconds: float = 60.0) -> Job:
+    def wait(self, job: str, *states: str, seconds: float = 240.0) -> Job:
         """The job, once it is in one of `states` (by default: once it has ended)."""
         deadline = time.monotonic() + seconds
         while True:
@@ -224,7 +224,7 @@ class RealStack:
             assert time.monotonic() < deadline, f"{job} is {seen.state} {seen.progress.step}"
             time.sleep(0.05)
 
-    def wait_for_step(self, job: str, step: int, seconds: float = 60.0) -> None:
+    def wait_for_step(self, job: str, step: int, seconds: float = 240.0) -> None:
         """Until a checkpoint of at least `step` is committed."""
         until(lambda: self.checkpoint(job) >= step, seconds, f"checkpoint {step} of {job}")
 

@@ -68,4 +68,4 @@ def on_terminal(
         pass
     finally:
         os.close(main)
-    return process.wait(60), shown.decode().replace("\r\n", "\n")
+    return process.wait(300), shown.decode().replace("\r\n", "\n")

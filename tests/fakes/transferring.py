@@ -52,7 +52,7 @@ def _killed(call: str, *words: str) -> None:
         [sys.executable, "-c", _SCRIPT.format(call=call), *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr

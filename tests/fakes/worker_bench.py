@@ -132,7 +132,7 @@ class Running:
         return self._endings[0]
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Wait for `condition`; fails when it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -185,13 +185,13 @@ def test_the_process_says_that_it_is_ready_and_ends_on_sigterm(tmp_path: Path) -
         line = running_process.stderr.readline()
         assert " ready address=127.0.0.1:" in line
         running_process.send_signal(signal.SIGTERM)
-        assert running_process.wait(30) == 0
+        assert running_process.wait(240) == 0
         assert running_process.stderr.read() == ""
 
 
 def test_a_process_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
     with process(tmp_path, INFERENCE_ADDRESS="0.0.0.0:0") as refused:
-        assert refused.wait(60) == 2
+        assert refused.wait(240) == 2
         assert refused.stderr is not None
         text = refused.stderr.read()
         assert text.startswith("saeserve inference: 0.0.0.0:0 can be reached")

@@ -51,7 +51,7 @@ def test_what_has_ended_is_given_at_once(control: Control, client: Client) -> No
     job = control.submit().job.id
     run_to_the_end(control, job)
     assert client.jobs.wait(job, timeout=0.0).state == "SUCCEEDED"
-    seen = list(client.jobs.watch(job, timeout=30))
+    seen = list(client.jobs.watch(job, timeout=240))
     assert isinstance(seen[-1], Job)
     assert any(isinstance(each, JobEvent) for each in seen)
 

@@ -25,7 +25,7 @@ def codes(job: Job) -> list[str]:
     return [each.code for each in job.warnings]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_process_that_stands_still_ends_and_the_next_attempt_has_the_same_bits(
     make_stack: Callable[[], RealStack],
 ) -> None:
@@ -42,11 +42,11 @@ def test_a_process_that_stands_still_ends_and_the_next_attempt_has_the_same_bits
     stack.wait_for_step(job, 50, seconds=120)
     (process,) = worker.job_processes
     os.kill(process, signal.SIGSTOP)
-    until(lambda: "STALLING" in codes(stack.client.jobs.get(job)), 120, "the warning")
+    until(lambda: "STALLING" in codes(stack.client.jobs.get(job)), 240, "the warning")
     seen = stack.client.jobs.get(job)
     assert seen.state == "RUNNING"
     assert seen.progress.still_seconds > MINIMUM_S
-    until(lambda: not alive(process), 120, "the end of the process")
+    until(lambda: not alive(process), 240, "the end of the process")
     done = stack.wait(job, seconds=200)
     assert (done.state, done.attempt) == ("SUCCEEDED", 2)
     assert "STALLING" not in codes(done)

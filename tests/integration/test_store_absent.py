@@ -27,7 +27,7 @@ def unavailable(call: Callable[[], object]) -> None:
         call()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_jobs_outlive_an_empty_store_and_a_restart_in_it(
     make_stack: Callable[[], RealStack],
 ) -> None:

@@ -15,7 +15,7 @@ from tests.fakes.real_stack import RealStack, until
 
 from saeserve.core.durable import held
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 SPEC = {
     "dataset": "planted",
     "model": "sae",

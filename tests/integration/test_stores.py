@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.real_stack import RealStack
 
 STORES = sorted(p.parent for p in (Path(__file__).parents[1] / "stores").glob("*/jobs"))
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(scope="module", params=STORES, ids=lambda p: p.name)

@@ -28,7 +28,7 @@ def resume(worker: Service, process: int) -> None:
     """Let both go on, and wait until the job process has ended."""
     for pid in (process, worker.pid):
         os.kill(pid, signal.SIGCONT)
-    until(lambda: not alive(process), 60, "the end of the superseded job process")
+    until(lambda: not alive(process), 240, "the end of the superseded job process")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def training(model: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any
     return {"train": {**spec, "batch_size": 64, "checkpoint_every_steps": 50, **fields}}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_superseded_ingest_leaves_the_data_set_whole(stack: RealStack) -> None:
     rng = np.random.default_rng(0)
     for number in range(FILES):
@@ -68,7 +68,7 @@ def test_a_superseded_ingest_leaves_the_data_set_whole(stack: RealStack) -> None
     assert stack.wait(trained, seconds=120).state == "SUCCEEDED"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("freeze_process", [False, True])
 def test_a_cancelled_job_publishes_nothing_and_stops(
     stack: RealStack, freeze_process: bool
@@ -85,14 +85,14 @@ def test_a_cancelled_job_publishes_nothing_and_stops(
     assert stack.wait(job).state == "CANCELLED"
     # With its worker frozen nobody tells the job process: the result in the store stops it.
     if not freeze_process:
-        until(lambda: not alive(process), 60, "the end of the job process")
+        until(lambda: not alive(process), 240, "the end of the job process")
     resume(worker, process)
     assert list(stack.client.models.list()) == []
     assert stack.store.names("models/m/versions") == []
     assert stack.wait(job).state == "CANCELLED"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_events_of_a_job_that_ended_without_the_broker_are_told(stack: RealStack) -> None:
     stack.planted()
     stack.worker()
@@ -100,7 +100,7 @@ def test_events_of_a_job_that_ended_without_the_broker_are_told(stack: RealStack
     job = client.jobs.submit(training("m", tokens=64 * 600, log_every_steps=10)).id
     stack.wait_for_step(job, 50)
     stack.kill_broker()
-    until(lambda: stack.ledger.result(job) is not None, 120, "the result")
+    until(lambda: stack.ledger.result(job) is not None, 240, "the result")
     stack.start_broker()
     assert stack.wait(job, seconds=120).state == "SUCCEEDED"
     written = [event for event in stack.ledger.events(job) if event.type == "metrics"]

@@ -55,7 +55,7 @@ class Deployment:
     def run(self, *words: str) -> str:
         """What `saeserve words…` prints; it must succeed."""
         process = self.start(*words)
-        output, told = process.communicate(timeout=100)
+        output, told = process.communicate(timeout=300)
         assert process.returncode == 0, told
         return output
 
@@ -79,7 +79,7 @@ def test_a_model_is_downloaded_whole(deployment: Deployment) -> None:
     assert weights == deployment.stack.weights("models/sae/versions/1")
     assert load_model(folder).config.d_sae == 64
     again = deployment.start("models", "download", "sae")
-    _, told = again.communicate(timeout=60)
+    _, told = again.communicate(timeout=300)
     assert again.returncode == 1
     assert "sae-1 exists already" in told
 
@@ -112,7 +112,7 @@ def test_an_export_goes_out_and_a_killed_upload_comes_back_in(deployment: Deploy
     # The other files are small: theirs may be whole before the signal arrives.
     until(lambda: any(uploads.rglob("notes.bin*.part")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     [part] = uploads.rglob("*.part")
     assert part.stat().st_size < LARGE
     deployment.run(*words)
@@ -137,7 +137,7 @@ def test_what_is_not_there_is_told_in_a_line(deployment: Deployment) -> None:
         (("jobs", "download", "j-1", "x"), "is no job id"),
     ):
         process = deployment.start(*words)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=300)
         assert process.returncode == 1
         assert text in told
         assert "Traceback" not in told

@@ -326,7 +326,7 @@ def test_a_silent_upload_gives_its_place_back(narrow: Control, tmp_path: Path) -
     open_end = threading.Event()
 
     def nothing() -> Iterator[pb.UploadFileRequest]:
-        open_end.wait(60)
+        open_end.wait(240)
         yield from ()
 
     call = stub.UploadFile.future(nothing())

@@ -52,7 +52,7 @@ class Journey:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=300,
             check=False,
         )
 
