@@ -35,6 +35,7 @@ from saeserve.core.specs.model import (
 )
 from saeserve.inference.servicer import NAME
 from saeserve.platform.store import ArtifactStore
+from saeserve.platform.store_proof import MARKER, Marker
 from saeserve.registry.models import ModelRegistry
 from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import inference_service_pb2_grpc as pb_grpc
@@ -180,6 +181,8 @@ def process(tmp_path: Path, **settings: str) -> subprocess.Popen[str]:
 
 
 def test_the_process_says_that_it_is_ready_and_ends_on_sigterm(tmp_path: Path) -> None:
+    # Without a store it is alive, and says that it is not ready.
+    (tmp_path / MARKER).write_text(Marker.new().model_dump_json())
     with process(tmp_path) as running_process:
         assert running_process.stderr is not None
         line = running_process.stderr.readline()
