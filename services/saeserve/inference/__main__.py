@@ -24,7 +24,7 @@ async def _serve(settings: InferenceSettings) -> None:
 def main() -> None:
     """Read settings and serve. Raises StartupError."""
     settings = InferenceSettings.load()
-    logging.configure(settings.log_level)
+    logging.configure(settings.log_level, settings.log_format)
     settings.protect_files()
     asyncio.run(_serve(settings))
 

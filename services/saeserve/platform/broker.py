@@ -183,7 +183,7 @@ def ensure_broker(
 def main() -> None:
     """Run the broker in the foreground until a signal. Raises StartupError when it fails."""
     settings = BrokerSettings.load()
-    logging.configure(settings.log_level)
+    logging.configure(settings.log_level, settings.log_format)
     settings.protect_files()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)

@@ -21,6 +21,7 @@ from saeserve.platform.errors import ServiceError
 from saeserve.platform.messages import MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.paths import PathCover
+from saeserve.platform.request_ids import name_request
 from saeserve.platform.requests import Requests
 from saeserve.platform.status import NO_COVER
 
@@ -123,6 +124,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         requests: Requests | None = None,
     ) -> AsyncGenerator[list[object]]:
         """Answers errors, counts the call, and audits it with what is put into the list."""
+        name_request(context)
         started, outcome, answers = time.perf_counter(), Outcome(), list[object]()
         try:
             async with answered(method, context, self._cover, outcome):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from saeserve.platform.errors import ServiceError
+from saeserve.platform.logging import as_json
 
 STARTUP_FAILED = 2
 
@@ -17,9 +18,17 @@ def run(service: str, main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except ServiceError as error:
-        sys.stderr.write(f"saeserve {service}: {error.text()}\n")
+        _say(service, error)
         sys.exit(STARTUP_FAILED)
     except KeyboardInterrupt:
         logging.getLogger(f"saeserve.{service}").info("interrupted")
         sys.exit(130)
     sys.exit(0)
+
+
+def _say(service: str, error: ServiceError) -> None:
+    """One line in the form of the log, as far as the settings that say which could be read."""
+    if as_json():
+        logging.getLogger(f"saeserve.{service}").critical("%s", error.text())
+    else:
+        sys.stderr.write(f"saeserve {service}: {error.text()}\n")

@@ -36,6 +36,7 @@ FIELDS = frozenset(
         "insecure",
         "leader_seconds",
         "lease_seconds",
+        "log_format",
         "log_level",
         "max_attempts",
         "max_calls",

@@ -71,6 +71,9 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Lowest level that is logged."""
 
+    log_format: Literal["text", "json"] = "text"
+    """json logs one object a line, with the ids of job and request and a traceback as one field."""
+
     revision: str = ""
     """Name of the source that runs, such as a commit; images set it, and saeserve_build_info has
     it."""

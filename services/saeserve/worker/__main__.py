@@ -23,7 +23,7 @@ def main() -> None:
     Exits with `ENDED_BY_ITSELF` when no signal asked for the end, so that a supervisor restarts it.
     """
     settings = WorkerSettings.load()
-    logging.configure(settings.log_level)
+    logging.configure(settings.log_level, settings.log_format)
     settings.protect_files()
     machines = machines_of(settings)
     metrics = Metrics("worker", settings.revision)

@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
 from celery import Celery, signals
+from celery.apps import worker as worker_module
 from celery.apps.worker import Worker
 
 from saeserve.core.specs.machine import Machine
@@ -92,6 +93,8 @@ def serve(
     # Celery keeps weak references to receivers; these live as long as this call.
     signals.worker_ready.connect(ready)
     signals.worker_shutting_down.connect(shutting_down)
+    # Celery writes this one line past the log, without time or level.
+    cast(Any, worker_module).safe_say = _log_shutdown
     announcer.start()
     if settings.standby:
         standby.start()
@@ -103,6 +106,10 @@ def serve(
     if taker.unfit.is_set():
         raise no_device("gpu")
     return drain.is_set()
+
+
+def _log_shutdown(message: str, *_: object) -> None:
+    _log.info("%s", message)
 
 
 def _end_this_worker() -> None:

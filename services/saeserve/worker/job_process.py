@@ -22,7 +22,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import ServiceError
-from saeserve.platform.logging import configure
+from saeserve.platform.logging import configure, of_job
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import StoreProof
 from saeserve.registry.datasets import DatasetRegistry
@@ -54,8 +54,9 @@ def perform(order: JobOrder) -> NoReturn:
 
     signal.signal(signal.SIGTERM, on_signal)
     faulthandler.enable()
-    configure(order.log_level)
-    sys.exit(_bound(order, stop))
+    configure(order.log_level, order.log_format)
+    with of_job(order.claim.job, order.claim.epoch):
+        sys.exit(_bound(order, stop))
 
 
 def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from enum import IntEnum
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -45,6 +46,7 @@ class JobOrder(BaseModel):
     torch_threads: int
     """0 leaves the choice to torch."""
     log_level: str = "INFO"
+    log_format: Literal["text", "json"] = "text"
     machine: str = ""
     """Kind of the machine, under which the job's speed is recorded; empty records none."""
 

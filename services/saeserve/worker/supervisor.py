@@ -14,6 +14,7 @@ from saeserve.jobs.events import EVENTS
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
 from saeserve.platform.errors import ServiceError
 from saeserve.platform.leftovers import remove_abandoned
+from saeserve.platform.logging import of_job
 from saeserve.platform.store_proof import read_marker
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
@@ -90,7 +91,8 @@ class Supervisor:
         with held(index, lease, self._ttl_s):
             relay = self._relay(job, claim)
         lease_keeper = LeaseKeeper(claim, ledger, index, relay, self._ttl_s)
-        with self.metrics.attempt(job, claim), lease_keeper as keeper:
+        named = of_job(job.id, claim.epoch)
+        with named, self.metrics.attempt(job, claim), lease_keeper as keeper:
             seen = self._watch(self._order(job, claim), keeper, relay)
             failure = self._failure(lease, seen)
             if failure is not None:
@@ -118,6 +120,7 @@ class Supervisor:
             stop_grace_s=self._grace_s(job.kind),
             torch_threads=self.settings.threads,
             log_level=self.settings.log_level,
+            log_format=self.settings.log_format,
             machine=self.kinds.get(job.resource_class, ""),
         )
 

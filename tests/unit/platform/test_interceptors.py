@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,8 +14,10 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from tests.fakes.echo_service import ECHO, NAME
+from typing_extensions import override
 
 from saeserve.platform.grpc_server import GrpcServer
+from saeserve.platform.logging import JsonFormatter
 from saeserve.platform.metrics import Metrics
 
 Call = Callable[[grpc.aio.Channel, bytes], Awaitable[list[bytes]]]
@@ -224,3 +227,29 @@ def test_a_passed_deadline_is_counted() -> None:
             return caught.value.code()
 
     assert asyncio.run(scenario()) is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [("r-17", True), ("", False), ("two words", False), ("x" * 65, False)]
+)
+def test_a_line_of_the_log_names_its_request(given: str, named: bool) -> None:
+    seen: list[str] = []
+
+    class Keeps(logging.Handler):
+        @override
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(json.loads(JsonFormatter().format(record)).get("request", ""))
+
+    async def call(channel: grpc.aio.Channel, request: bytes) -> list[bytes]:
+        unary = method(channel, "unary_unary", "UnaryUnary")
+        return [await unary(request, metadata=(("x-request-id", given),))]
+
+    handler = Keeps(logging.ERROR)
+    logging.getLogger("saeserve").addHandler(handler)
+    try:
+        refusal(b"unforeseen", call)
+    finally:
+        logging.getLogger("saeserve").removeHandler(handler)
+    assert len(seen) == 1
+    assert (seen[0] == given) is named
+    assert seen[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -42,4 +43,6 @@ class Pools:
 
 
 async def _run(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, function)
+    # The context has the request's id, which lines logged in the thread name as well.
+    run = partial(copy_context().run, function)
+    return await asyncio.get_running_loop().run_in_executor(pool, run)
