@@ -83,6 +83,7 @@ def check(deployment: Deployment, findings: Findings, tokens: int) -> None:
     """All that is expected of a deployment."""
     write_activations(deployment.data / "acts.npy")
     confinement(deployment, findings)
+    without_driver(deployment, findings)
     strangers(deployment, findings)
     with deployment.client() as client:
         client.datasets.register("acts", ["data:acts.npy"])
@@ -194,6 +195,18 @@ def confinement(deployment: Deployment, findings: Findings) -> None:
     findings.expect("admin" in listed, "control's image has the command line")
     shown = deployment.compose("--profile", "client", "run", "--rm", "-T", "client", "jobs", "ls")
     findings.expect("Traceback" not in shown, "the client's image lists jobs")
+
+
+def without_driver(deployment: Deployment, findings: Findings) -> None:
+    """A worker of class gpu does not start where torch sees no GPU."""
+    settings = ['SAESERVE_WORKER_CLASSES=["gpu"]', "SAESERVE_WORKER_METRICS_ADDRESS=127.0.0.1:0"]
+    command = ["env", *settings, "python", "-m", "saeserve.worker"]
+    try:
+        run(deployment.inside("worker", *command), timeout_s=120)
+        findings.expect(False, "a worker of class gpu ends without a GPU")
+    except CommandFailed as error:
+        right = "exit code 2" in str(error) and "torch sees no GPU" in str(error)
+        findings.expect(right, "a worker of class gpu says that there is no GPU, and ends with 2")
 
 
 def strangers(deployment: Deployment, findings: Findings) -> None:
