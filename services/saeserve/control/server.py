@@ -91,7 +91,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         stack.push_async_callback(server.stop)
         await server.start()
         await asyncio.to_thread(_admit, parts.gate)
-        await stack.enter_async_context(kept_up_to_date(server, [parts.gate.admit]))
+        await stack.enter_async_context(kept_up_to_date(server, [parts.gate]))
         housekeeper = _housekeeper(settings, parts)
         stack.callback(housekeeper.close)
         telemetry = Telemetry(
