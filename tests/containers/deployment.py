@@ -15,6 +15,7 @@ from saeserve.client import Client
 from saeserve.client.access import Access
 
 PROJECT = "saeserve-test"
+_NETWORK = f"{PROJECT}_inside"
 PROMETHEUS = "http://127.0.0.1:9090/api/v1"
 SERVED = ("valkey", "control", "inference", "worker", "prometheus")
 
@@ -71,6 +72,16 @@ class Deployment:
     def inside(self, service: str, *command: str) -> list[str]:
         """A command in a service's container."""
         return [ENGINE, "exec", self.container(service), *command]
+
+    def disconnect(self, service: str) -> None:
+        """Take a service out of the network: its name is nobody's, as before its first start. It
+        goes on, for podman restarts no container whose dependency has stopped."""
+        run([ENGINE, "network", "disconnect", "--force", _NETWORK, self.container(service)])
+
+    def connect(self, service: str) -> None:
+        """Put it back."""
+        alias = ["--alias", service]
+        run([ENGINE, "network", "connect", *alias, _NETWORK, self.container(service)])
 
     def healthy(self, service: str) -> bool:
         """Whether the container's own health check is content now, whoever runs it by the clock."""

@@ -153,18 +153,17 @@ def encodes(client: Client, findings: Findings, model: str) -> None:
 
 def without_valkey(deployment: Deployment, client: Client, findings: Findings) -> None:
     """Services that start while Valkey is absent wait for it, and all is served once it comes."""
-    deployment.compose("stop", "valkey")
-    pids = {service: deployment.pid(service) for service in ("control", "worker")}
-    for service, pid in pids.items():
+    deployment.disconnect("valkey")
+    before = {service: deployment.pid(service) for service in ("control", "worker")}
+    for service, pid in before.items():
         container = deployment.container(service)
         kill(container)
         waited(f"{service} restarts", lambda c=container, p=pid: restarted(c, p))
-    pids = {service: deployment.pid(service) for service in pids}
+    started = {service: deployment.pid(service) for service in before}
     time.sleep(20)
-    for service, pid in pids.items():
+    for service, pid in started.items():
         findings.expect(deployment.pid(service) == pid, f"{service} lives without Valkey")
-    deployment.compose("start", "valkey")
-    waited("control answers", lambda: deployment.healthy("control"))
+    deployment.connect("valkey")
     model = spec("after-valkey", "topk", 200_000)
     submitted: list[str] = []
 
