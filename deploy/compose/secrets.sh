@@ -4,7 +4,8 @@
 # certificate of its own CA that ends within 30 days; the services take the new one without a
 # restart. Files of your own stay as they are: tls/server.pem (the chain), tls/server.key and
 # tls/ca.pem (what clients trust) from any CA. Needs openssl.
-#   TLS_NAMES="DNS:sae.example.org,IP:192.0.2.7"   further names that clients call the host by
+#   TLS_NAMES="DNS:sae.example.org,IP:192.0.2.7"   further names that clients call the host by; given
+#                                                  anew they make a new certificate, else they stay
 set -eu
 umask 077
 days=397
@@ -15,6 +16,7 @@ command -v openssl > /dev/null || { echo "secrets.sh: openssl is not on PATH" >&
 mkdir -p "$secrets/tls"
 chmod 700 "$secrets"
 cd "$secrets"
+[ -n "${TLS_NAMES:-}" ] || [ ! -e server.names ] || own=$(cat server.names)
 
 # Containers run as 10001 and see single files or tls/ by mounts; other users of this host do not
 # get past the folder above, which stays the owner's. Only root can give files away, so that nobody
@@ -43,6 +45,7 @@ make_certificate() {
     chmod 444 tls/server.pem.new
     mv tls/server.key.new tls/server.key
     mv tls/server.pem.new tls/server.pem
+    echo "$own" > server.names
 }
 
 if [ ! -e tls/server.pem ] && [ ! -e tls/server.key ]; then
@@ -54,7 +57,10 @@ if [ ! -e tls/server.pem ] && [ ! -e tls/server.key ]; then
     }
     make_certificate
     echo "made a certificate for ${own#*=} in $PWD/tls"
-elif [ -e ca.key ] && ! openssl x509 -in tls/server.pem -noout -checkend 2592000 > /dev/null; then
+elif [ -e ca.key ] && openssl x509 -in tls/server.pem -noout -issuer | grep -q "saeserve CA" && {
+    [ "$(cat server.names 2> /dev/null)" != "$own" ] ||
+        ! openssl x509 -in tls/server.pem -noout -checkend 2592000 > /dev/null
+}; then
     make_certificate
     echo "renewed the certificate in $PWD/tls"
 fi

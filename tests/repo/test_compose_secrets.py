@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.repo.deploy_files import ROOT, load
@@ -76,6 +77,15 @@ def test_further_names_are_taken(tmp_path: Path) -> None:
     assert {"sae.example.org", "192.0.2.7", "localhost"} <= names(tmp_path)
 
 
+def test_further_names_make_a_new_certificate_and_stay(tmp_path: Path) -> None:
+    made(tmp_path)
+    made(tmp_path, TLS_NAMES="DNS:sae.example.org")
+    assert "sae.example.org" in names(tmp_path)
+    expiring(tmp_path)
+    made(tmp_path)
+    assert "sae.example.org" in names(tmp_path)
+
+
 def test_valkey_gets_the_hash_of_the_password_that_the_services_read(tmp_path: Path) -> None:
     made(tmp_path)
     password = read_secret(tmp_path / "redis.password")
@@ -115,6 +125,15 @@ def test_certificates_that_were_given_stay_as_they_are(tmp_path: Path) -> None:
     before = {name: (tmp_path / name).read_bytes() for name in FILES[:3]}
     assert run(tmp_path).returncode == 0
     assert {name: (tmp_path / name).read_bytes() for name in FILES[:3]} == before
+
+
+def test_a_given_certificate_stays_where_a_ca_was_made_before(tmp_path: Path) -> None:
+    made(tmp_path)
+    given = trustme.CA().issue_cert("sae.example.org", not_after=datetime.now(UTC))
+    (tmp_path / "tls/server.pem").chmod(0o600)
+    given.cert_chain_pems[0].write_to_path(str(tmp_path / "tls/server.pem"))
+    before = (tmp_path / "tls/server.pem").read_bytes()
+    assert made(tmp_path, TLS_NAMES="DNS:other.example")["tls/server.pem"] == before
 
 
 def test_a_ca_without_its_key_is_refused_by_name(tmp_path: Path) -> None:
