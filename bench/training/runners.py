@@ -22,6 +22,7 @@ from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.evaluation.ground_truth import Dictionary
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
 from saeserve.core.training.events import MetricsReported
 from saeserve.core.training.sweep import OfMember, Sweep
@@ -149,7 +150,9 @@ def our_spec(contestant: Contestant, d: int) -> TrainSpec:
 
 def _options(contestant: Contestant) -> dict[str, Any]:
     if contestant.architecture in ("jumprelu", "relu", "gated"):
-        return {}
+        # Without a weight ours would be led to an L0 of 32; peers and older checkouts are not.
+        penalty = ARCHITECTURE_SPECS[contestant.architecture].model_fields["sparsity_coefficient"]
+        return {} if contestant.target_l0 else {"sparsity_coefficient": penalty.default}
     if contestant.architecture == "matryoshka":
         widths = [int(share * contestant.d_sae) for share in LEARNED_WIDTHS]
         return {"k": contestant.k, "widths": widths}
