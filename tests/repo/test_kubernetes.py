@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import yaml
 from tests.repo.kubernetes import OVERLAYS, ROOT, Tree, components, faults, forms, load, rendered
+from tests.repo.monitoring import files
 
 from saeserve.cli.settings import CliSettings
 from saeserve.control.settings import ControlSettings
@@ -121,6 +122,11 @@ def test_a_new_store_is_asked_of_many_nodes() -> None:
     assert load("base/store.yaml")["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
+def test_rules_and_dashboards_are_those_of_the_other_deployments() -> None:
+    for path, text in files().items():
+        assert path.read_text() == text, f"{path.name} is out of date: make monitoring"
+
+
 def test_each_component_is_in_some_form() -> None:
     tried = {name for _, added in forms() for name in added}
     assert tried == set(components())
@@ -135,7 +141,13 @@ def test_an_overlay_with_all_that_goes_together_is_valid(overlay: str) -> None:
     resources = rendered(overlay, added)
     assert [fault for each in resources for fault in faults(each)] == []
     kinds = {each["kind"] for each in resources}
-    assert {"ScaledObject", "PodMonitor", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
+    assert {
+        "ScaledObject",
+        "PodMonitor",
+        "PrometheusRule",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    } <= kinds
 
 
 @needs_kubectl
@@ -151,7 +163,8 @@ def test_what_kubernetes_does_not_know_is_a_fault() -> None:
 @needs_kubectl
 def test_production_has_tls_and_tokens() -> None:
     resources = rendered("prod")
-    [config] = [each["data"] for each in resources if each["kind"] == "ConfigMap"]
+    maps = [each for each in resources if each["kind"] == "ConfigMap"]
+    [config] = [each["data"] for each in maps if "dashboards" not in each["metadata"]["name"]]
     assert config["SAESERVE_AUTH"] == "tokens"
     assert config["SAESERVE_INSECURE"] == "false"
     for each in resources:
