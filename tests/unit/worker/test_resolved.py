@@ -105,6 +105,7 @@ def test_the_job_shows_what_its_worker_resolved(early: Early) -> None:
 def test_every_call_shows_the_same_job_and_a_rebuild_too(early: Early) -> None:
     early.submit()
     early.run()
+    early.bench.index.set_generation("g0")
     seen = early.get()
     [listed] = early.bench.parts.jobs.catalog.page(JobFilter(kinds=frozenset({"train"})), 9, "")[0]
     assert listed_message(listed).resolved_spec == job_message(seen).resolved_spec
