@@ -120,7 +120,8 @@ def test_the_worker_tells_prometheus(stack: RealStack, trained: Job) -> None:
     figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(figures['saeserve_attempts_total{outcome="succeeded"}']) >= 1
     assert float(figures["saeserve_train_tokens_total"]) > 0
-    assert float(figures['saeserve_train_loss{member="0",term="total"}']) > 0
+    # What is of one training ends with it.
+    assert not [name for name in figures if name.startswith("saeserve_train_loss{")]
 
 
 def test_a_failure_shows_no_folder_of_the_machine(stack: RealStack) -> None:

@@ -13,9 +13,9 @@ from saeserve.client.tokens import TokenInterceptor, TokenSource
 MESSAGE_LIMIT = 64 * 2**20
 """What servers accept (DESIGN section 3, Tensors)."""
 
-_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    # Servers behind one name, such as a headless Service's, take turns.
-    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+_Options = tuple[tuple[str, int | str], ...]
+
+_OPTIONS: _Options = (
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     # gRPC retries only what never reached the server; we never retry blindly.
@@ -24,6 +24,9 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+_TURNS: _Options = (("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),)
+_SEVERAL = ("dns:", "ipv4:", "ipv6:")
+"""Schemes of addresses that may stand for several servers, such as a headless Service's."""
 
 
 _SECURE_SCHEMES = ("https://", "grpcs://")
@@ -53,10 +56,18 @@ def open_silently(
     """
     target = secure_target(address, access)
     if target is not None:
-        return grpc.secure_channel(target, credentials or access.credentials(), options=_OPTIONS)
+        return grpc.secure_channel(
+            target, credentials or access.credentials(), options=_options(address)
+        )
     if credentials is not None:
-        return grpc.secure_channel(address, credentials, options=_OPTIONS)
-    return grpc.insecure_channel(address, options=_OPTIONS)
+        return grpc.secure_channel(address, credentials, options=_options(address))
+    return grpc.insecure_channel(address, options=_options(address))
+
+
+def _options(address: str) -> _Options:
+    """Servers behind one name take turns. A single one is reached anew with the next call: turns
+    would leave it aside for some seconds after each restart."""
+    return (*_OPTIONS, *_TURNS) if address.startswith(_SEVERAL) else _OPTIONS
 
 
 def secure_target(address: str, access: Access) -> str | None:

@@ -43,7 +43,7 @@ def test_all_addresses_of_a_name_are_called() -> None:
             server.stop(None)
 
 
-@pytest.mark.parametrize("address", ["unix:/nowhere/socket", "127.0.0.1:1"])
+@pytest.mark.parametrize("address", ["unix:/nowhere/socket", "127.0.0.1:1", "dns:///127.0.0.1:1"])
 def test_one_address_is_one_server(address: str) -> None:
     with channel.open_silently(address, Access()) as opened:
         call = cast(Any, opened).unary_unary("/any/Method")
