@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from saeserve.control.handlers.catalog import LIVE
 from saeserve.control.metrics import CLASSES, ControlMetrics
@@ -31,7 +31,7 @@ class JobObserver:
         self._clock = clock
         self._queued_since: dict[str, float] = {}
         self._next_count = 0.0
-        self._ended_by_class: Mapping[tuple[JobState, str], int] = {}
+        self._ended_by_class: dict[tuple[JobState, str], int] = {}
         self._index = index
         self._metrics = metrics
         self._ended = ended
@@ -54,7 +54,7 @@ class JobObserver:
     def _describe(self, live: list[JobRecord]) -> None:
         """Set the gauges of queue and workers."""
         if time.monotonic() >= self._next_count:
-            self._ended_by_class = self._index.tally(TERMINAL)
+            self._ended_by_class = dict(self._index.tally(TERMINAL))
             self._next_count = time.monotonic() + _ENDED_EVERY_S
         counts = Counter((each.state, each.submission.resource_class) for each in live)
         self._metrics.count_jobs({**self._ended_by_class, **counts})
@@ -82,6 +82,9 @@ class JobObserver:
             kind, outcome = record.submission.kind, record.state.value
             self._ended(record)
             self._metrics.finished.labels(kind, outcome).inc()
+            # Until all are counted anew.
+            ended = (record.state, record.submission.resource_class)
+            self._ended_by_class[ended] = self._ended_by_class.get(ended, 0) + 1
             if record.failure is not None:
                 self._metrics.failures.labels(record.failure.code).inc()
             if record.started:
