@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from saeserve.core.data.synthetic import write_synthetic
-from saeserve.core.specs.layout import layout_of
-from saeserve.core.specs.machine import Fleet, Machine
-from saeserve.core.specs.memory import Plan, plan_training
-from saeserve.core.specs.sizes import training_data
+from saeserve.core.formats.train_sources import layout_of
+from saeserve.core.planning.machine import Fleet, Machine
+from saeserve.core.planning.plan import Plan, plan_training
+from saeserve.core.planning.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Submission

@@ -14,7 +14,7 @@ from saeserve.core.data.preprocess import Prepares, Preprocessing, fit_preproces
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import Lineage
+from saeserve.core.formats.model import Lineage
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.ports import JobIndex
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from tests.fakes.jobs import TTL, lease_of, record, run
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.ports import JobIndex
 
 MACHINE = Machine(kind="two threads", memory_bytes=2**34)

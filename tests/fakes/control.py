@@ -13,7 +13,7 @@ from tests.fakes.registry import manifest_of, write_export
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.parts import Parts, make_parts
 from saeserve.control.settings import ControlSettings
-from saeserve.core.specs.memory import Plan
+from saeserve.core.planning.plan import Plan
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Failure, JobRecord, Lease, Output, Result
 from saeserve.jobs.states import JobState

@@ -18,8 +18,8 @@ from saeserve.core.data.finishing import (
     write_manifest,
 )
 from saeserve.core.data.writer import DatasetWriter, RowBlock
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import StorageType
-from saeserve.core.specs.manifest import DatasetManifest
 
 SOURCE = "resid_post.3"
 

@@ -20,13 +20,13 @@ from google.rpc import error_details_pb2, status_pb2
 from tests.fakes.small_model import small_model
 
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.ops.sparse import to_dense
-from saeserve.core.specs.model import (
+from saeserve.core.formats.model import (
     ReluActivation,
     TensorSource,
     ThresholdActivation,
     TopKActivation,
 )
+from saeserve.core.ops.sparse import to_dense
 from saeserve.inference.features import feature_rows
 from saeserve.inference.rows import FloatArray
 from saeserve.inference.server import Running, running

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tests.fakes.memory_jobs import Entry, JobTable
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.large_specs import indexed
 from saeserve.jobs.leases import HeldLease, Leadership

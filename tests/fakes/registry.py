@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from saeserve.core.specs.jobs import LanguageModelSpec
-from saeserve.core.specs.manifest import (
+from saeserve.core.formats.manifest import (
     DatasetManifest,
     DocumentEntry,
     ShardEntry,
     SourceEntry,
     TokenizationEntry,
 )
-from saeserve.core.specs.model import Lineage, ModelConfig, TensorSource, TopKActivation
+from saeserve.core.formats.model import Lineage, ModelConfig, TensorSource, TopKActivation
+from saeserve.core.specs.jobs import LanguageModelSpec
 
 
 def manifest_of(

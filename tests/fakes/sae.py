@@ -11,7 +11,7 @@ from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.export.fold import fold
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import Lineage
+from saeserve.core.formats.model import Lineage
 
 Kind = Literal["topk", "threshold", "relu"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import (
+from saeserve.core.formats.model import (
     ModelConfig,
     ReluActivation,
     TensorSource,

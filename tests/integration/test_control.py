@@ -16,7 +16,7 @@ from tests.fakes.control_server import (
 )
 
 from saeserve.client.values import job_value
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.v1 import (
     job_pb2,

@@ -25,7 +25,7 @@ from tests.fakes.inference_server import (
 from tests.fakes.small_model import small_model
 
 from saeserve.core.export.format import save_model
-from saeserve.core.specs.model import (
+from saeserve.core.formats.model import (
     TopKActivation,
 )
 from saeserve.v1 import inference_service_pb2 as pb

@@ -30,7 +30,7 @@ from tests.fakes.inference_server import (
 from tests.fakes.small_model import small_model
 
 from saeserve.core.export.format import save_model
-from saeserve.core.specs.model import (
+from saeserve.core.formats.model import (
     TopKActivation,
 )
 from saeserve.inference.servicer import NAME

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.fakes.control_server import Control
 from tests.fakes.transferring import client_of
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.core.specs.presets import PRESETS
 
 

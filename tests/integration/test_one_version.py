@@ -26,7 +26,7 @@ from saeserve.client import Client, SparseFeatures
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.core.export.format import save_model
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import TopKActivation
+from saeserve.core.formats.model import TopKActivation
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.models import ModelRegistry
 from saeserve.v1 import inference_service_pb2 as pb

@@ -23,7 +23,7 @@ from saeserve.client.errors import (
     OverloadedError,
 )
 from saeserve.core.export.format import save_model
-from saeserve.core.specs.model import ReluActivation, TopKActivation
+from saeserve.core.formats.model import ReluActivation, TopKActivation
 from saeserve.inference.batcher import Batcher
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.errors import Overloaded

@@ -15,7 +15,7 @@ from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.peers.registry import EXPORTERS, export_model
-from saeserve.core.specs.model import Lineage, RowNorm, TopKActivation
+from saeserve.core.formats.model import Lineage, RowNorm, TopKActivation
 
 D, D_SAE, K, D_OUT = 24, 96, 6, 20
 

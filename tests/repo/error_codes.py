@@ -35,7 +35,7 @@ warning `code` (`JobWarning`). What stands in braces is filled in.
 """
 WORD = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 LONGEST = 130
-WARNING_ROOMS = ("core/specs/before_run.py", "core/specs/closing.py")
+WARNING_ROOMS = ("core/planning/before_run.py", "core/specs/closing.py")
 """Modules that yield warnings as pairs of a word and a message."""
 
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from saeserve.core.planning.plan import MemoryPeak, MemoryPlan, Plan
+from saeserve.core.planning.refusal import Refusal
 from saeserve.core.specs import interchange, jobs, training
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
-from saeserve.core.specs.fitting import Refusal
-from saeserve.core.specs.memory import MemoryPeak, MemoryPlan, Plan
 from saeserve.core.specs.sweep import SweepSpec
 from saeserve.v1 import job_pb2, spec_pb2
 

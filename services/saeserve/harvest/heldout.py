@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saeserve.core.data.shards import open_shard
 from saeserve.core.errors import DataMismatchError
-from saeserve.core.specs.manifest import DatasetManifest, TokenizationEntry
+from saeserve.core.formats.manifest import DatasetManifest, TokenizationEntry
 from saeserve.harvest.row_rule import RowRule
 from saeserve.harvest.sequences import pad
 from saeserve.harvest.stored_contexts import read_contexts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from saeserve.core.specs.manifest import TokenizationEntry
+from saeserve.core.formats.manifest import TokenizationEntry
 from saeserve.harvest.tokenizer import Tokens
 
 Kept = npt.NDArray[np.bool_]

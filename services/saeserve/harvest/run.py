@@ -12,8 +12,8 @@ import torch
 from saeserve.core.data.finishing import SourceOrigin, finish_manifest
 from saeserve.core.data.writer import DatasetWriter
 from saeserve.core.errors import SpecError
+from saeserve.core.formats.manifest import ContextsEntry, DatasetManifest
 from saeserve.core.specs.jobs import HarvestSpec
-from saeserve.core.specs.manifest import ContextsEntry, DatasetManifest
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.core.specs.training import Device
 from saeserve.harvest.documents import Resolve

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from saeserve.core.errors import NoSpaceError
+from saeserve.core.planning.sizes import VALUE_BYTES
 from saeserve.core.specs.jobs import HarvestSpec
-from saeserve.core.specs.sizes import VALUE_BYTES
 
 ROW_INTEGERS = 4
 """int32 a row: document, sequence, position, token id."""

@@ -12,7 +12,7 @@ import safetensors.numpy
 from saeserve.core.data.disk import create
 from saeserve.core.data.shards import SHARD_FOLDER
 from saeserve.core.errors import DataError
-from saeserve.core.specs.manifest import ContextsEntry, DatasetManifest
+from saeserve.core.formats.manifest import ContextsEntry, DatasetManifest
 from saeserve.harvest.sequences import TokenSequence
 from saeserve.harvest.tokenizer import Tokens
 

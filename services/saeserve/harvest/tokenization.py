@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from saeserve.core.formats.manifest import TokenizationEntry
 from saeserve.core.specs.jobs import HarvestSpec
-from saeserve.core.specs.manifest import TokenizationEntry
 from saeserve.harvest.row_rule import RowRule
 from saeserve.harvest.sequences import Tokenization
 from saeserve.harvest.tokenizer import Tokenizer

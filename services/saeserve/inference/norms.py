@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from saeserve.core.specs.model import ModelConfig
+from saeserve.core.formats.model import ModelConfig
 from saeserve.inference.rows import FloatArray
 
 BLOCK_ROWS = 4096

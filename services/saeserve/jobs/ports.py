@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.queue import ClassQueue

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.leases import HeldLease
 from saeserve.jobs.queue import ClassQueue, Queued, in_turn
 from saeserve.jobs.record import (

@@ -12,7 +12,7 @@ from itertools import islice
 
 import redis
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.large_specs import INDEXED_CHARACTERS, indexed
 from saeserve.jobs.leases import HeldLease, Leadership
 from saeserve.jobs.queue import LOOKED_AT, ClassQueue

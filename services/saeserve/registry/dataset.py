@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 
 
 class DatasetState(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import Created, Failed, dataset_key
 from saeserve.registry.making import DatasetMaking

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.platform.errors import Conflict, FailedPrecondition, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from saeserve.core.durable import make_folders, sync, temporary_beside
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.platform.errors import Conflict, FailedPrecondition
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import Created, Maker, dataset_key

@@ -10,7 +10,7 @@ import hashlib
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from saeserve.core.specs.machine import SpeedRecord
+from saeserve.core.planning.machine import SpeedRecord
 from saeserve.platform.store import ArtifactStore
 
 FORMAT = 1

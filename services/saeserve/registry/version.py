@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from saeserve.core.errors import DamagedError, FormatError, SpecError
-from saeserve.core.specs.model import READ_FORMATS, ModelConfig
+from saeserve.core.formats.model import READ_FORMATS, ModelConfig
 from saeserve.registry.folders import FileDigest
 
 VERSION_FORMAT = 1

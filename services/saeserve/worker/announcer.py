@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 
 

@@ -13,7 +13,7 @@ from celery import Celery, signals
 from celery.apps import worker as worker_module
 from celery.apps.worker import Worker
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.doorbell import WORKER_OPTIONS, CeleryDoorbell, celery_app, queue_name
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.platform.errors import StartupError
 from saeserve.worker.hardware import Accelerator, accelerator, machine_of
 from saeserve.worker.settings import WorkerSettings

@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.converters.jobs import plan_message
-from saeserve.core.specs.machine import Machine, SpeedRecord, StepShape
+from saeserve.core.planning.machine import Machine, SpeedRecord, StepShape
 from saeserve.platform.errors import FailedPrecondition
 from saeserve.registry.speeds import SpeedBook
 

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.converters.models import model_message
-from saeserve.core.specs.model import ModelConfig, ReluActivation, TensorSource
+from saeserve.core.formats.model import ModelConfig, ReluActivation, TensorSource
 from saeserve.platform.errors import InvalidInput
 
 

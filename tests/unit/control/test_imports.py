@@ -10,7 +10,7 @@ import sys
 for name in ("torch", "safetensors", "transformers"):
     sys.modules[name] = None
 import saeserve.control.server, saeserve.control.__main__
-import saeserve.core.specs.memory
+import saeserve.core.planning.plan
 """
 
 

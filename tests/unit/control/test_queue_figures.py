@@ -12,7 +12,7 @@ from saeserve.control.metrics import EXPECTED_FAILURES, ControlMetrics
 from saeserve.control.observer import JobObserver
 from saeserve.control.reconcile import ReconcileLoop
 from saeserve.control.telemetry import RedisFigures, Telemetry, TelemetryMetrics, redis_figures
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.reconciler import Reconciler
 from saeserve.jobs.record import Failure
 from saeserve.jobs.states import JobState

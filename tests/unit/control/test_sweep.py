@@ -11,7 +11,7 @@ from tests.fakes.jobs import submission
 from saeserve.control.converters.events import event_message
 from saeserve.control.converters.jobs import job_message, plan_message
 from saeserve.control.converters.tokens import Cursor
-from saeserve.core.specs.sizes import parameter_count
+from saeserve.core.planning.sizes import parameter_count
 from saeserve.jobs.record import Event, Failure, JobRecord, Output, Progress
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError

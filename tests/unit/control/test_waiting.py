@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.converters.jobs import job_message, listed_message
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import JobRecord
 

@@ -17,8 +17,8 @@ from tests.fakes.tiny_models import CPU, EOS, WORDS, listed, save_model, save_to
 
 from saeserve.core.data.finishing import Split
 from saeserve.core.errors import DataError, SpecError
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import HarvestSpec
-from saeserve.core.specs.manifest import DatasetManifest
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.documents import Document
 from saeserve.harvest.events import HarvestFinished, HarvestStopped

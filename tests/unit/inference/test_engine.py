@@ -8,7 +8,7 @@ from tests.fakes.small_model import small_model
 from torch import Tensor
 
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import TopKActivation
+from saeserve.core.formats.model import TopKActivation
 from saeserve.inference.engine import TorchEngine
 from saeserve.inference.rows import DenseRows
 from saeserve.inference.work import Operation

@@ -9,7 +9,7 @@ import numpy as np
 from tests.fakes.sae import random_model
 
 from saeserve.client.features import SparseFeatures, concatenate
-from saeserve.core.specs.model import ModelConfig, TensorSource
+from saeserve.core.formats.model import ModelConfig, TensorSource
 from saeserve.inference.norms import BLOCK_ROWS, beyond_norm_bound
 
 CONFIG = random_model("threshold").config

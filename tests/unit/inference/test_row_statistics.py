@@ -17,7 +17,7 @@ from tests.fakes.small_model import small_model
 from saeserve.client.features import concatenate
 from saeserve.client.tensors import from_sparse, to_sparse
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import RowNorm, TopKActivation
+from saeserve.core.formats.model import RowNorm, TopKActivation
 from saeserve.inference.batcher import Batcher
 from saeserve.inference.engine import TorchEngine
 from saeserve.inference.features import feature_rows, sparse_features

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.fakes.registry import manifest_of, write_export
 
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry

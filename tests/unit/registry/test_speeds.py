@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.core.specs.machine import SpeedRecord, StepShape
+from saeserve.core.planning.machine import SpeedRecord, StepShape
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.speeds import KEPT, SpeedBook
 

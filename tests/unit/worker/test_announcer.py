@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.memory_index import MemoryIndex
 from tests.fakes.worker_bench import until
 
-from saeserve.core.specs.machine import Machine
+from saeserve.core.planning.machine import Machine
 from saeserve.worker.announcer import Announcer
 
 TTL_S = 0.3

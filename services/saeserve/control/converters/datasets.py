@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saeserve.control.converters.times import timestamp
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.registry.dataset import Dataset, DatasetFile
 from saeserve.v1 import dataset_pb2
 

@@ -8,7 +8,7 @@ from google.protobuf.json_format import ParseDict
 
 from saeserve.control.converters.specs import spec_message
 from saeserve.control.converters.times import timestamp
-from saeserve.core.specs.memory import Plan
+from saeserve.core.planning.plan import Plan
 from saeserve.jobs.large_specs import shortened
 from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import Failure, JobRecord, Output, Progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saeserve.control.converters.times import timestamp
-from saeserve.core.specs.model import TensorSource, TopKActivation
+from saeserve.core.formats.model import TensorSource, TopKActivation
 from saeserve.registry.version import ModelVersion
 from saeserve.v1 import model_pb2
 

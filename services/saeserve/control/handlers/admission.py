@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from saeserve.core.planning.machine import Fleet, Machine
+from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.core.specs.machine import Fleet, Machine
-from saeserve.core.specs.memory import Plan
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.platform.errors import FailedPrecondition
 from saeserve.registry.speeds import SpeedBook

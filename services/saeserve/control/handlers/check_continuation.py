@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.continuing import check_continuation
-from saeserve.core.specs.layout import Layout
+from saeserve.core.formats.continuation import check_continuation
+from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.training import TrainSpec
 from saeserve.platform.errors import InvalidInput
 from saeserve.registry.references import parse_reference

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from saeserve.control.handlers.inputs import Inputs
 from saeserve.control.handlers.model_folder import ModelFacts, language_model_facts
+from saeserve.core.planning.plan import Plan
+from saeserve.core.planning.sizes import VALUE_BYTES
 from saeserve.core.specs.jobs import HarvestSpec, IngestSpec
-from saeserve.core.specs.memory import Plan
-from saeserve.core.specs.sizes import VALUE_BYTES
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.dataset_errors import taken

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.core.errors import FormatError
-from saeserve.core.specs.holdings import BASE_BYTES
+from saeserve.core.planning.plan import Plan
+from saeserve.core.planning.tensors import BASE_BYTES
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
-from saeserve.core.specs.memory import Plan
 from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE, declared_values
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference

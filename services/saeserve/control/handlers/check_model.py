@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from saeserve.control.handlers.check_continuation import pinned
 from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
 from saeserve.core.errors import DataMismatchError, SpecError
+from saeserve.core.formats.evaluation_sources import check_widths, judged_sources
+from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
+from saeserve.core.formats.train_sources import Layout, layout_of
+from saeserve.core.planning.machine import Fleet
+from saeserve.core.planning.plan import Plan, plan_training
+from saeserve.core.planning.sizes import training_data
 from saeserve.core.specs.field_sources import sources_of_training
 from saeserve.core.specs.jobs import EvaluateSpec
-from saeserve.core.specs.judging import check_widths, judged_sources
-from saeserve.core.specs.layout import Layout, layout_of
-from saeserve.core.specs.machine import Fleet
-from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
-from saeserve.core.specs.memory import Plan, plan_training
-from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec, settled
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.references import parse_reference

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saeserve.control.handlers.usage import LiveUse, dataset_of, models_of, spec_of
-from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
+from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.jobs.record import JobRecord
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.dataset import DatasetState

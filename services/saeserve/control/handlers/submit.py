@@ -14,8 +14,8 @@ from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.ownership import OrderOwnership, seen_by
 from saeserve.control.handlers.usage import models_of
+from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.core.specs.memory import Plan
 from saeserve.jobs import documents
 from saeserve.jobs.ids import new_job_id
 from saeserve.jobs.layout import job_key, request_key

@@ -18,7 +18,7 @@ from saeserve.core.data.finishing import MANIFEST_FILE
 from saeserve.core.data.shards import IndexArray, IntArray, Shard, open_shard
 from saeserve.core.data.verified import VerifiedFiles
 from saeserve.core.errors import DataError, DataMismatchError
-from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
+from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 
 Split = Literal["train", "heldout"]
 SourceNames = str | Sequence[str]

@@ -12,8 +12,7 @@ import numpy as np
 from saeserve.core.data.disk import create
 from saeserve.core.data.shards import FloatArray, IndexArray, open_shard
 from saeserve.core.errors import DataError
-from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
-from saeserve.core.specs.manifest import (
+from saeserve.core.formats.manifest import (
     MASSIVE_NORM,
     ContextsEntry,
     DatasetManifest,
@@ -22,6 +21,7 @@ from saeserve.core.specs.manifest import (
     SourceEntry,
     TokenizationEntry,
 )
+from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
 
 MANIFEST_FILE = "manifest.json"
 Split = Literal["train", "heldout"]

@@ -1,4 +1,4 @@
-"""The form of a shard on disk (`core.specs.manifest.ShardEntry`) and how one is read."""
+"""The form of a shard on disk (`core.formats.manifest.ShardEntry`) and how one is read."""
 
 from __future__ import annotations
 

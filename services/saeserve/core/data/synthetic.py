@@ -17,8 +17,8 @@ from saeserve.core.data.finishing import DocumentOrigin, SourceOrigin, finish_ma
 from saeserve.core.data.shards import IndexArray
 from saeserve.core.data.writer import DatasetWriter, RowBlock
 from saeserve.core.errors import SpecError
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import StorageType
-from saeserve.core.specs.manifest import DatasetManifest
 
 BLOCK_ROWS = 1024
 _DIRECTIONS, _MEAN, _ROWS = range(3)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saeserve.core.errors import DataError, DataMismatchError, SpecError
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import ModelConfig
+from saeserve.core.formats.model import ModelConfig
 
 Replace = Callable[[Tensor], Tensor]
 """From the model's columns [N, d_in] at all positions but BOS (a transcoder's [N, d_in + d_out],

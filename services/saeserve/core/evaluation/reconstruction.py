@@ -15,7 +15,7 @@ from torch import Tensor
 from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.evaluation.density import Density, DensityBin, density
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
-from saeserve.core.specs.model import ModelConfig, TensorSource
+from saeserve.core.formats.model import ModelConfig, TensorSource
 
 
 @dataclass(frozen=True)

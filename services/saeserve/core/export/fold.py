@@ -21,7 +21,7 @@ from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import AnyPreprocessing, mean_of
 from saeserve.core.errors import DataMismatchError
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import (
+from saeserve.core.formats.model import (
     Lineage,
     ModelConfig,
     ReluActivation,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.specs.fitting import INSUFFICIENT_MEMORY, gib, refusal
-from saeserve.core.specs.footprint import Part
-from saeserve.core.specs.holdings import footprint_of
-from saeserve.core.specs.layout import Layout
-from saeserve.core.specs.sizes import training_data
+from saeserve.core.formats.train_sources import Layout
+from saeserve.core.planning.footprint import Part
+from saeserve.core.planning.refusal import INSUFFICIENT_MEMORY, gib, refusal
+from saeserve.core.planning.sizes import training_data
+from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE
 from saeserve.platform.errors import FailedPrecondition, Unavailable

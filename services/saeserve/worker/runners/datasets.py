@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from saeserve.core.data.dataset import HeldoutRows, ShardedDataset, SourceNames
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.jobs.record import Output
 from saeserve.worker.runners.base import Completed, RunContext
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saeserve.core.evaluation.reconstruction import ReconstructionReport, evaluate_reconstruction
-from saeserve.core.specs.model import Lineage
+from saeserve.core.formats.model import Lineage
 from saeserve.jobs.record import Output
 from saeserve.worker.report import Scale, finite
 from saeserve.worker.runners.base import Completed, RunContext

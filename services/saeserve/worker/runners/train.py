@@ -9,8 +9,8 @@ from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
 from saeserve.core.data.source import ShardSource
-from saeserve.core.specs.layout import Layout, layout_of
-from saeserve.core.specs.sizes import training_data
+from saeserve.core.formats.train_sources import Layout, layout_of
+from saeserve.core.planning.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import Stopped
 from saeserve.core.training.feed import Pace

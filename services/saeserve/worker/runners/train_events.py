@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saeserve.core.specs.before_run import warnings_of_job
-from saeserve.core.specs.sizes import TrainingData
+from saeserve.core.planning.before_run import warnings_of_job
+from saeserve.core.planning.sizes import TrainingData
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import (
     CheckpointCommitted,

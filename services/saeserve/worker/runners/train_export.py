@@ -18,13 +18,13 @@ from saeserve.core.export.annotate import with_lineage, with_statistics
 from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.format import save_model
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.before_run import warnings_before
+from saeserve.core.formats.manifest import SourceEntry
+from saeserve.core.formats.model import Lineage
+from saeserve.core.formats.train_sources import Layout
+from saeserve.core.planning.before_run import warnings_before
+from saeserve.core.planning.sizes import training_data
 from saeserve.core.specs.closing import closing_warnings, is_judged
-from saeserve.core.specs.layout import Layout
-from saeserve.core.specs.manifest import SourceEntry
-from saeserve.core.specs.model import Lineage
 from saeserve.core.specs.run_warning import RunWarning
-from saeserve.core.specs.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.calibrating import judged_half, whole
 from saeserve.core.training.judging import Judged

@@ -6,8 +6,8 @@ from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import SideBySide
 from saeserve.core.export.format import load_model
 from saeserve.core.export.unfold import unfold
-from saeserve.core.specs.continuing import check_continuation
-from saeserve.core.specs.layout import Layout
+from saeserve.core.formats.continuation import check_continuation
+from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.training import TrainSpec
 from saeserve.registry.verifying import verified
 from saeserve.worker.runners.base import RunContext

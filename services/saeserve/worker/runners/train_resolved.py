@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.field_sources import sources_of_training
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.core.specs.layout import Layout
 from saeserve.core.specs.training import TrainSpec
 from saeserve.jobs.record import FieldSource, Resolution
 from saeserve.worker.runners.base import RunContext

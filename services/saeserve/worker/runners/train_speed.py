@@ -6,10 +6,10 @@ import logging
 import statistics
 
 from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.specs.layout import Layout
-from saeserve.core.specs.machine import SpeedRecord
-from saeserve.core.specs.sizes import training_data
-from saeserve.core.specs.speed import shape_of
+from saeserve.core.formats.train_sources import Layout
+from saeserve.core.planning.machine import SpeedRecord
+from saeserve.core.planning.sizes import training_data
+from saeserve.core.planning.speed import shape_of
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import MetricsReported, TrainingEvent
 from saeserve.platform.errors import ServiceError

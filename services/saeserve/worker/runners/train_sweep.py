@@ -11,7 +11,7 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import SideBySide
 from saeserve.core.data.source import ActivationSource
-from saeserve.core.specs.layout import Layout
+from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import Stopped
 from saeserve.core.training.feed import Pace

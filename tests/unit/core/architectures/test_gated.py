@@ -13,9 +13,9 @@ from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, 
 from saeserve.core.architectures.gated import Gated
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.export.fold import fold
+from saeserve.core.formats.model import Lineage
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.specs.architectures import GatedSpec
-from saeserve.core.specs.model import Lineage
 
 D, F = 5, 12
 LAMBDA = 0.7

@@ -26,7 +26,7 @@ from saeserve.core.data.finishing import (
 from saeserve.core.data.shards import FloatArray
 from saeserve.core.data.writer import DatasetWriter
 from saeserve.core.errors import DataError, FormatError
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 
 NORMS = st.lists(
     st.floats(0, float(np.finfo(np.float32).max), width=32, allow_subnormal=True), min_size=1

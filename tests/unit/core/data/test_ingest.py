@@ -22,8 +22,8 @@ from saeserve.core.data.ingest import (
     ingest,
 )
 from saeserve.core.errors import DataError, NoSpaceError
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import IngestSpec
-from saeserve.core.specs.manifest import DatasetManifest
 
 ROWS, D = 1100, 6
 

@@ -21,7 +21,7 @@ from saeserve.core.data.synthetic import (
 )
 from saeserve.core.data.writer import DatasetWriter
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.manifest import DatasetManifest
+from saeserve.core.formats.manifest import DatasetManifest
 
 
 def write(folder: Path, **more: int | float) -> DatasetManifest:

@@ -23,7 +23,7 @@ from saeserve.core.export import fold as fold_module
 from saeserve.core.export.annotate import with_statistics
 from saeserve.core.export.fold import fold, fold_tensors
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import Lineage
+from saeserve.core.formats.model import Lineage
 
 KINDS: list[Kind] = ["topk", "threshold", "relu"]
 

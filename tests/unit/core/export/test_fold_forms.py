@@ -16,7 +16,7 @@ from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
 from saeserve.core.export.fold import Side, fold, fold_between
 from saeserve.core.export.format import load_model, save_model
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import Lineage, TopKActivation
+from saeserve.core.formats.model import Lineage, TopKActivation
 
 D_IN, D_OUT, F = 12, 7, 40
 

@@ -16,7 +16,7 @@ from saeserve.core.errors import FormatError, NoSpaceError
 from saeserve.core.export import format as model_format
 from saeserve.core.export.format import load_config, load_model, save_model
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.specs.model import CONFIG_FILE, TENSOR_FILE, RowNorm
+from saeserve.core.formats.model import CONFIG_FILE, TENSOR_FILE, RowNorm
 
 
 @pytest.fixture

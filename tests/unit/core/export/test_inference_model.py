@@ -10,8 +10,8 @@ from torch import Tensor
 
 from saeserve.core.errors import DataMismatchError
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.core.formats.model import TopKActivation
 from saeserve.core.ops import sparse
-from saeserve.core.specs.model import TopKActivation
 
 KINDS: list[Kind] = ["topk", "threshold", "relu"]
 ROWS = 3 * torch.randn(25, 12, generator=generator(3))

@@ -28,10 +28,10 @@ from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.export.fold import Side, fold, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.unfold import unfold
-from saeserve.core.specs.continuing import ACTIVATIONS, check_continuation
-from saeserve.core.specs.layout import Layout
-from saeserve.core.specs.manifest import SourceEntry
-from saeserve.core.specs.model import Lineage
+from saeserve.core.formats.continuation import ACTIVATIONS, check_continuation
+from saeserve.core.formats.manifest import SourceEntry
+from saeserve.core.formats.model import Lineage
+from saeserve.core.formats.train_sources import Layout
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
 

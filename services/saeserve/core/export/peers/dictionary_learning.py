@@ -16,7 +16,7 @@ from saeserve.core.export.peers.hooks import layer_of
 from saeserve.core.export.peers.payload import Payload, cannot
 from saeserve.core.export.peers.tables import Layout, TensorTable
 from saeserve.core.export.peers.torch_file import read_torch
-from saeserve.core.specs.model import ReluActivation, ThresholdActivation, TopKActivation
+from saeserve.core.formats.model import ReluActivation, ThresholdActivation, TopKActivation
 
 FORMAT = "dictionary_learning"
 CONFIG, STATE = "config.json", "ae.pt"

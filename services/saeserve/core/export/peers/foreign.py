@@ -15,7 +15,7 @@ from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import DEAD_NORM, FoldedTensors, fold_tensors
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.peers.readings import Readings, Unstated
-from saeserve.core.specs.model import (
+from saeserve.core.formats.model import (
     Lineage,
     ModelConfig,
     ReluActivation,

@@ -19,7 +19,7 @@ from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.export.peers.readings import Unstated
 from saeserve.core.export.peers.releases import GemmaScope
 from saeserve.core.export.peers.tables import Layout, TensorTable
-from saeserve.core.specs.model import ThresholdActivation
+from saeserve.core.formats.model import ThresholdActivation
 
 PARAMS = "params.npz"
 _FACTOR = "scaling_factor"

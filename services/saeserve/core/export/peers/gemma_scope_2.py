@@ -16,7 +16,7 @@ from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
 from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.export.peers.safetensors_file import open_safetensors
 from saeserve.core.export.peers.tables import Layout, TensorTable
-from saeserve.core.specs.model import ThresholdActivation
+from saeserve.core.formats.model import ThresholdActivation
 
 CONFIG, PARAMS = "config.json", "params.safetensors"
 _LAYOUT: Layout = {

@@ -13,7 +13,7 @@ from saeserve.core.export.peers.hooks import source_of
 from saeserve.core.export.peers.readings import Readings
 from saeserve.core.export.peers.safetensors_file import open_safetensors
 from saeserve.core.export.peers.tables import Layout
-from saeserve.core.specs.model import ThresholdActivation
+from saeserve.core.formats.model import ThresholdActivation
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 _BIAS = "decoder.bias"

@@ -11,7 +11,7 @@ from saeserve.core.export.peers.files import ForeignFiles, JsonObject
 from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.export.peers.tables import Layout
 from saeserve.core.export.peers.torch_file import TorchFile, read_torch
-from saeserve.core.specs.model import ReluActivation, RowNorm, TopKActivation
+from saeserve.core.formats.model import ReluActivation, RowNorm, TopKActivation
 
 LAYER_NORM = RowNorm(kind="layer_norm", eps=1e-5, ddof=1)
 _LAYOUT: Layout = {

@@ -11,7 +11,7 @@ from saeserve.core.export.peers.hooks import hook_of
 from saeserve.core.export.peers.payload import Payload, cannot
 from saeserve.core.export.peers.readings import Readings
 from saeserve.core.export.peers.safetensors_file import open_safetensors
-from saeserve.core.specs.model import (
+from saeserve.core.formats.model import (
     ReluActivation,
     RowNorm,
     ThresholdActivation,

@@ -18,7 +18,7 @@ from saeserve.core.export.peers.payload import Payload, cannot
 from saeserve.core.export.peers.readings import Readings
 from saeserve.core.export.peers.safetensors_file import open_safetensors
 from saeserve.core.export.peers.tables import Layout
-from saeserve.core.specs.model import TopKActivation
+from saeserve.core.formats.model import TopKActivation
 
 FORMAT = "sparsify"
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"

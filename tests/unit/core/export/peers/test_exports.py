@@ -19,8 +19,8 @@ from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.peers import payload
 from saeserve.core.export.peers.registry import export_model
+from saeserve.core.formats.model import Lineage, RowNorm, TensorSource, TopKActivation
 from saeserve.core.specs.interchange import ExportFormat
-from saeserve.core.specs.model import Lineage, RowNorm, TensorSource, TopKActivation
 
 EXPRESSIBLE: list[tuple[ExportFormat, Kind]] = [
     ("saelens", "topk"),

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from saeserve.core.specs.before_run import travel_of, warnings_before, warnings_of_job
-from saeserve.core.specs.sizes import TrainingData
+from saeserve.core.planning.before_run import travel_of, warnings_before, warnings_of_job
+from saeserve.core.planning.sizes import TrainingData
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.schedules import learning_rate
 

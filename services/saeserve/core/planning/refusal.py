@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
+from saeserve.core.planning.footprint import STEP, Footprint, Part
+from saeserve.core.planning.sizes import TrainingData, micro_batch_of
+from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.base import Spec
-from saeserve.core.specs.footprint import STEP, Footprint, Part
-from saeserve.core.specs.holdings import footprint_of
-from saeserve.core.specs.sizes import TrainingData, micro_batch_of
 from saeserve.core.specs.training import TrainSpec
 
 INSUFFICIENT_MEMORY = "INSUFFICIENT_MEMORY"

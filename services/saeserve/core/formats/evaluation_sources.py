@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saeserve.core.errors import DataMismatchError, SpecError
-from saeserve.core.specs.layout import FindSource
-from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
-from saeserve.core.specs.model import ModelConfig
+from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
+from saeserve.core.formats.model import ModelConfig
+from saeserve.core.formats.train_sources import FindSource
 
 _FIELD = "evaluate.source"
 

@@ -13,9 +13,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saeserve.core.planning.machine import Machine, SpeedRecord, StepShape
+from saeserve.core.planning.sizes import TrainingData, micro_batch_of, parameters_of
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, BatchTopKSpec, TopKSpec
-from saeserve.core.specs.machine import Machine, SpeedRecord, StepShape
-from saeserve.core.specs.sizes import TrainingData, micro_batch_of, parameters_of
 from saeserve.core.specs.training import TrainSpec
 
 ACCUMULATION = 0.3

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, JumpReluSpec, TopKSpec
-from saeserve.core.specs.closing import is_judged
-from saeserve.core.specs.footprint import (
+from saeserve.core.planning.footprint import (
     ALWAYS,
     STEP,
     TRAINED,
@@ -20,7 +18,9 @@ from saeserve.core.specs.footprint import (
     Moment,
     Part,
 )
-from saeserve.core.specs.sizes import Shapes, TrainingData, micro_batch_of, parameter_shapes
+from saeserve.core.planning.sizes import Shapes, TrainingData, micro_batch_of, parameter_shapes
+from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, JumpReluSpec, TopKSpec
+from saeserve.core.specs.closing import is_judged
 from saeserve.core.specs.training import TrainSpec
 
 BASE_BYTES = 390 * 2**20

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from saeserve.core.errors import SpecError
+from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.forms import check_form
-from saeserve.core.specs.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.training import TrainSpec, resolve
 
 FindSource = Callable[[str | None, str], SourceEntry]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from saeserve.core.specs.machine import Fleet, Machine, SpeedRecord
-from saeserve.core.specs.memory import plan_members
-from saeserve.core.specs.sizes import TrainingData, parameters_of
-from saeserve.core.specs.speed import (
+from saeserve.core.planning.machine import Fleet, Machine, SpeedRecord
+from saeserve.core.planning.plan import plan_members
+from saeserve.core.planning.sizes import TrainingData, parameters_of
+from saeserve.core.planning.speed import (
     ACCUMULATION,
     CPU,
     NEAREST,

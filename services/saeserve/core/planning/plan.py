@@ -1,7 +1,7 @@
 """What a job would take: parameters, bytes of memory and disk, steps, and how long.
 
-Plain arithmetic for admission and for people: `holdings` counts the tensors, `speed` scales what
-finished jobs took, `fitting` says what would fit.
+Plain arithmetic for admission and for people: `tensors` counts the tensors, `speed` scales what
+finished jobs took, `refusal` says what would fit.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from saeserve.core.planning.before_run import warnings_of_job
+from saeserve.core.planning.footprint import STEP, Footprint, Part
+from saeserve.core.planning.machine import Fleet, Machine
+from saeserve.core.planning.refusal import Refusal, gib, refusal
+from saeserve.core.planning.sizes import TrainingData, parameters_of
+from saeserve.core.planning.speed import nearest, training_seconds
+from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.base import Spec
-from saeserve.core.specs.before_run import warnings_of_job
 from saeserve.core.specs.field_sources import FieldSource
-from saeserve.core.specs.fitting import Refusal, gib, refusal
-from saeserve.core.specs.footprint import STEP, Footprint, Part
-from saeserve.core.specs.holdings import footprint_of
-from saeserve.core.specs.machine import Fleet, Machine
 from saeserve.core.specs.run_warning import JobWarning
-from saeserve.core.specs.sizes import TrainingData, parameters_of
-from saeserve.core.specs.speed import nearest, training_seconds
 from saeserve.core.specs.training import TrainSpec
 
 _FLOAT = 4

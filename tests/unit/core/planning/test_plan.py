@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeserve.core.specs.memory import Plan, plan_training
-from saeserve.core.specs.sizes import TrainingData, parameter_count
+from saeserve.core.planning.plan import Plan, plan_training
+from saeserve.core.planning.sizes import TrainingData, parameter_count
 from saeserve.core.specs.training import TrainSpec, resolve
 
 DATA = TrainingData(d=64, train_rows=50_000, heldout_rows=5_000, shard_rows=16_384)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from saeserve.core.planning.sizes import TrainingData
 from saeserve.core.specs.architectures import AuxKSpec, JumpReluSpec, PenaltySpec
 from saeserve.core.specs.run_warning import JobWarning, RunWarning
-from saeserve.core.specs.sizes import TrainingData
 from saeserve.core.specs.training import TrainSpec
 
 FEW_STEPS = 200

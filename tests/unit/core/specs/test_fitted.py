@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saeserve.core.planning.before_run import warnings_before
+from saeserve.core.planning.sizes import TrainingData
 from saeserve.core.specs import fitted
 from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
-from saeserve.core.specs.before_run import warnings_before
-from saeserve.core.specs.sizes import TrainingData
 from saeserve.core.specs.training import TrainSpec, resolve
 
 EVERY = pytest.mark.parametrize("name", sorted(ARCHITECTURE_SPECS))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.layout import Layout
-from saeserve.core.specs.model import ModelConfig
+from saeserve.core.formats.model import ModelConfig
+from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.training import TrainSpec
 
 ACTIVATIONS = {

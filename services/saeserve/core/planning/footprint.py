@@ -1,7 +1,7 @@
 """The memory of a training job as a table of named tensors: who holds what, and when.
 
 Every tensor that grows with the spec or the data is one `Held` with the moments in which it is
-alive; the plan's figure is the largest sum over moments. The rows are in `holdings`.
+alive; the plan's figure is the largest sum over moments. The rows are in `tensors`.
 """
 
 from __future__ import annotations

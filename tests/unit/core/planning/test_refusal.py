@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeserve.core.specs.fitting import INSUFFICIENT_MEMORY, refusal
-from saeserve.core.specs.holdings import BASE_BYTES, footprint_of
-from saeserve.core.specs.sizes import TrainingData
+from saeserve.core.planning.refusal import INSUFFICIENT_MEMORY, refusal
+from saeserve.core.planning.sizes import TrainingData
+from saeserve.core.planning.tensors import BASE_BYTES, footprint_of
 from saeserve.core.specs.training import TrainSpec, resolve
 
 DATA = TrainingData(d=64, train_rows=50_000, heldout_rows=5_000, shard_rows=16_384)

@@ -6,9 +6,9 @@ from math import prod
 
 from pydantic import Field
 
+from saeserve.core.formats.manifest import DatasetManifest
+from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.base import Spec
-from saeserve.core.specs.layout import Layout
-from saeserve.core.specs.manifest import DatasetManifest
 from saeserve.core.specs.training import TrainSpec
 
 _WITHOUT_INPUT_BIAS = ("jumprelu", "relu")

@@ -1,0 +1,1 @@
+"""What a training run needs of a machine, computed before it runs: memory, time, refusals."""
