@@ -42,7 +42,15 @@ PROGRAMS = {"saeserve.platform.process"}
 INSTALLS = {
     "": ["client"],
     "cli": ["client", "cli", "platform"],
-    "control": ["control", "jobs", "registry", "platform", "core.specs"],
+    "control": [
+        "control",
+        "jobs",
+        "registry",
+        "platform",
+        "core.specs",
+        "core.formats",
+        "core.planning",
+    ],
     "inference": ["inference"],
 }
 
