@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Context, Control, StepOutput, Tensors
 from saeserve.core.architectures.gradients import by_autograd
-from saeserve.core.architectures.jumprelu import JumpRelu
+from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.ops.band import choice
 from saeserve.core.ops.band.dense import Dense
 from saeserve.core.ops.band.encoding import Encoder

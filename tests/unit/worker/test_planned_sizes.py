@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from saeserve.core.architectures import jumprelu, topk
+from saeserve.core.architectures.jumprelu import loss as jumprelu
+from saeserve.core.architectures.topk import loss as topk
 from saeserve.core.export import fold
 from saeserve.core.ops import sparse
 from saeserve.core.planning import tensors

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import EvaluationForm, Tensors
+from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.architectures.skip import W_SKIP
-from saeserve.core.architectures.ties import input_bias
 from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.specs.architectures import ArchitectureSpec
 

@@ -2,8 +2,8 @@
 
 pi = w (x - b_dec) + b_gate decides, h = e^r w (x - b_dec) + b_mag measures: f = 1[pi > 0] ReLU(h),
 reconstruction = f W_dec + b_dec. Parameters: W_enc (w) [F, D], b_gate, b_mag, r_mag (r) [F], W_dec
-[F, O] with unit rows, b_dec [O]; a transcoder's input has a b_pre [D] of its own (see `ties`) in
-place of b_dec. No state.
+[F, O] with unit rows, b_dec [O]; a transcoder's input has a b_pre [D] of its own in place of b_dec
+(see `initialisation`). No state.
 
 The step 1[pi > 0] has no gradient; the gate learns from L1 and from the auxiliary reconstruction
 that ReLU(pi) gives through a decoder whose W_dec and b_dec are both frozen copies.
@@ -25,7 +25,7 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.architectures.ties import (
+from saeserve.core.architectures.initialisation import (
     input_bias,
     is_autoencoder,
     unit_dictionaries,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from saeserve.core.architectures.batchtopk import BatchTopK
 from saeserve.core.architectures.contract import Architecture
 from saeserve.core.architectures.gated import Gated
-from saeserve.core.architectures.jumprelu import JumpRelu
-from saeserve.core.architectures.matryoshka import Matryoshka
+from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.architectures.relu import Relu
 from saeserve.core.architectures.skip import WithSkip
-from saeserve.core.architectures.topk import TopK
+from saeserve.core.architectures.topk.batchtopk import BatchTopK
+from saeserve.core.architectures.topk.loss import TopK
+from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ArchitectureSpec
 from saeserve.core.specs.training import TrainSpec

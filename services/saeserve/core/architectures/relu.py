@@ -22,7 +22,7 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.architectures.ties import unit_dictionaries
+from saeserve.core.architectures.initialisation import unit_dictionaries
 from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import linear
 from saeserve.core.specs.architectures import ReluSpec

@@ -39,7 +39,7 @@ L0_ROWS = 2_048
 FOLD_ELEMENTS = 2**23
 EVALUATION_BYTES = 64 * 2**20
 EVALUATION_ROWS = 2_048
-"""As `architectures.topk`, `architectures.jumprelu`, `training.starting`, `export.fold`,
+"""As `architectures.topk.loss`, `architectures.jumprelu.loss`, `training.starting`, `export.fold`,
 `ops.sparse` and the runner have them; a test holds them equal."""
 
 _BLOCK_ROWS = 256

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures.applied import features_of, reconstruction_of
 from saeserve.core.architectures.contract import (
     Architecture,
     Batch,
@@ -25,6 +24,7 @@ from saeserve.core.architectures.contract import (
     Stats,
     Tensors,
 )
+from saeserve.core.architectures.evaluation_form import features_of, reconstruction_of
 from saeserve.core.specs.architectures import ArchitectureSpec
 from saeserve.core.specs.run_warning import RunWarning
 from saeserve.core.training.calibrating import LARGEST_MOVE

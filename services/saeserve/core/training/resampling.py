@@ -25,8 +25,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures.applied import features_of, reconstruction_of
 from saeserve.core.architectures.contract import Batch, EvaluationForm, Tensors
+from saeserve.core.architectures.evaluation_form import features_of, reconstruction_of
 from saeserve.core.architectures.skip import W_SKIP
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.norms import renormalise_rows_, row_norms

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Dimensions, Tensors
 from saeserve.core.architectures.gated import Gated
-from saeserve.core.architectures.jumprelu import JumpRelu
+from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.architectures.relu import Relu
 from saeserve.core.ops.norms import row_norms, source_norms
 from saeserve.core.specs.architectures import GatedSpec, JumpReluSpec, ReluSpec

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Context, Dimensions, StepOutput, Tensors
-from saeserve.core.architectures.jumprelu import JumpRelu
+from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.ops.straight_through import jump_relu, linear
 from saeserve.core.specs.architectures import JumpReluSpec
 

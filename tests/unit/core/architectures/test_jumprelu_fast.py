@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.jumprelu_cases import WAYS, Case, controlled, spec_of, worst_error
 
-from saeserve.core.architectures import jumprelu_fast
 from saeserve.core.architectures.contract import Batch
+from saeserve.core.architectures.jumprelu import fast as jumprelu_fast
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "tanh": {},

@@ -11,7 +11,7 @@ from tests.fakes.training import context, features_of
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Control, Dimensions, StepOutput, Tensors
-from saeserve.core.architectures.jumprelu import JumpRelu
+from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.ops.straight_through import jump_relu, step

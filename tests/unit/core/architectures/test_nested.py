@@ -10,9 +10,9 @@ import torch
 from tests.fakes.training import context, features_of, reconstruction_of
 from torch import Tensor
 
-from saeserve.core.architectures.batchtopk import BatchTopK
 from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, Tensors
-from saeserve.core.architectures.matryoshka import Matryoshka
+from saeserve.core.architectures.topk.batchtopk import BatchTopK
+from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.errors import DataError, SpecError
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures import BatchTopKSpec, MatryoshkaSpec

@@ -20,8 +20,8 @@ from tests.fakes.training import (
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Tensors
-from saeserve.core.architectures.matryoshka import Matryoshka
-from saeserve.core.architectures.topk import TopK
+from saeserve.core.architectures.topk.loss import TopK
+from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import dense

@@ -11,7 +11,7 @@ from tests.fakes.training import context, features_of, reconstruction_of
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, Tensors
-from saeserve.core.architectures.topk import SAMPLE_ROWS, TopK
+from saeserve.core.architectures.topk.loss import SAMPLE_ROWS, TopK
 from saeserve.core.errors import DataError, SpecError
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures import TopKSpec

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saeserve.core.architectures.applied import features_of
 from saeserve.core.architectures.contract import EvaluationForm
+from saeserve.core.architectures.evaluation_form import features_of
 from saeserve.core.training.calibrating import calibrated, fitting_half, judged_half
 
 ROWS, D, F = 2048, 16, 64

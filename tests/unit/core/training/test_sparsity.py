@@ -19,8 +19,8 @@ from tests.fakes.training import (
     tiny_spec,
 )
 
-from saeserve.core.architectures.applied import reconstruction_of
 from saeserve.core.architectures.contract import EvaluationForm
+from saeserve.core.architectures.evaluation_form import reconstruction_of
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.events import MetricsReported, TrainingEvent, Warned

@@ -7,7 +7,7 @@ from tests.fakes.training import F, context, tiny_setup, tiny_spec
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
-from saeserve.core.architectures.topk import TopK
+from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.ops.adam import AdamSettings
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.architectures import TopKSpec

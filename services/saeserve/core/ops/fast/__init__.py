@@ -1,1 +1,1 @@
-"""The loops of the TopK family's compiled step: see `architectures.sparse_step`."""
+"""The loops of the TopK family's compiled step: see `architectures.topk.fast`."""

@@ -1,6 +1,6 @@
 """The step of the TopK family in compiled loops: the gradients of `loss`, with one dense product.
 
-What it computes is said by the losses of `topk` and `nested`; tests hold both to be equal. It runs
+What it computes is said by the losses of `loss` and `nested`; tests hold both to be equal. It runs
 on the CPU where numba is installed; elsewhere autograd of the loss takes its place.
 """
 
@@ -20,8 +20,8 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.architectures.nested import Prefixes
-from saeserve.core.architectures.ties import input_bias
+from saeserve.core.architectures.initialisation import input_bias
+from saeserve.core.architectures.topk.nested import Prefixes
 from saeserve.core.ops.compiled import usable
 from saeserve.core.ops.fast import batch_choice, choice, dead, prefixes, row_choice, weights
 from saeserve.core.ops.fast.encoder import Encoder

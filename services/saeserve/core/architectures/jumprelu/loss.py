@@ -27,7 +27,7 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients, jumprelu_fast, penalty
+from saeserve.core.architectures import auxk, gradients, penalty
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -38,8 +38,9 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.architectures.jumprelu_penalty import sparsity
-from saeserve.core.architectures.ties import is_autoencoder, unit_dictionaries
+from saeserve.core.architectures.initialisation import is_autoencoder, unit_dictionaries
+from saeserve.core.architectures.jumprelu import fast
+from saeserve.core.architectures.jumprelu.penalty import sparsity
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.norms import source_norms
@@ -120,8 +121,8 @@ class JumpRelu:
         self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
         """Those of `loss`: by hand on the CPU, where kernels are compiled; else by autograd."""
-        if jumprelu_fast.possible(params, batch):
-            return jumprelu_fast.FastStep(spec, params, batch, ctx).output(state)
+        if fast.possible(params, batch):
+            return fast.FastStep(spec, params, batch, ctx).output(state)
         return gradients.by_autograd(
             lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
         )

@@ -1,4 +1,4 @@
-"""JumpReLU's sparsity penalty as a function of how often latents fire; see `jumprelu`."""
+"""JumpReLU's sparsity penalty as a function of how often latents fire; see `loss`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saeserve.core.specs.architectures import JumpReluSpec
 
 
 def sparsity(spec: JumpReluSpec, ctx: Context, p_F: Tensor) -> Tensor:
-    """The penalty of `jumprelu`'s text, from the latents' mean firing p."""
+    """The penalty of the text of `loss`, from the latents' mean firing p."""
     total = measure = p_F.sum()
     if spec.frequency_scale is not None:
         measure = total + p_F.square().sum() / spec.frequency_scale

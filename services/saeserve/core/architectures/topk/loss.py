@@ -2,8 +2,8 @@
 
 f = ReLU(TopK(W_enc (x - b_dec) + b_enc)), reconstruction = f W_dec + b_dec. Parameters: W_enc
 [F, D], b_enc [F], W_dec [F, O] with unit rows, b_dec [O] (the paper's b_pre; a transcoder's input
-has a b_pre [D] of its own: see `ties`). State: `variance`, mean over the initial sample of
-|y - mean|^2, by which the squared error is divided.
+has a b_pre [D] of its own: see `initialisation`). State: `variance`, mean over the initial sample
+of |y - mean|^2, by which the squared error is divided.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients, sparse_step
+from saeserve.core.architectures import auxk, gradients
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -24,12 +24,13 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.architectures.ties import (
+from saeserve.core.architectures.initialisation import (
     centre_biases,
     input_bias,
     unit_dictionaries,
     with_encoder_norm,
 )
+from saeserve.core.architectures.topk import fast
 from saeserve.core.errors import DataError
 from saeserve.core.ops.latents import active_values, decode
 from saeserve.core.ops.preactivations import PreActivations
@@ -111,10 +112,10 @@ class TopK:
     def gradients(
         self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Those of `loss`: in compiled loops where they can run (see `sparse_step`), else by
+        """Those of `loss`: in compiled loops where they can run (see `fast`), else by
         autograd."""
-        if sparse_step.possible(params, batch):
-            return sparse_step.topk(spec, params, state, batch, ctx)
+        if fast.possible(params, batch):
+            return fast.topk(spec, params, state, batch, ctx)
         return gradients.by_autograd(
             lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
         )

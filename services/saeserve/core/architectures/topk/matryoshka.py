@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures.batchtopk import BatchTopK, calibrated
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -21,7 +20,8 @@ from saeserve.core.architectures.contract import (
     Stats,
     Tensors,
 )
-from saeserve.core.architectures.nested import Prefixes
+from saeserve.core.architectures.topk.batchtopk import BatchTopK, calibrated
+from saeserve.core.architectures.topk.nested import Prefixes
 from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures import ArchitectureSpec, BatchTopKSpec, MatryoshkaSpec
 

@@ -20,7 +20,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import gradients, sparse_step
+from saeserve.core.architectures import gradients
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -31,17 +31,18 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.architectures.nested import Prefixes, nested_loss
-from saeserve.core.architectures.ties import (
+from saeserve.core.architectures.initialisation import (
     centre_biases,
     unit_dictionaries,
     with_encoder_norm,
 )
-from saeserve.core.architectures.topk import (
+from saeserve.core.architectures.topk import fast
+from saeserve.core.architectures.topk.loss import (
     SAMPLE_ROWS,
     folded,
     sample_variance,
 )
+from saeserve.core.architectures.topk.nested import Prefixes, nested_loss
 from saeserve.core.specs.architectures import BatchTopKSpec
 
 WINDOW_SHARE = 0.05
@@ -96,11 +97,11 @@ class BatchTopK:
     def gradients(
         self, spec: BatchTopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Those of `loss`: in compiled loops where they can run (see `sparse_step`), else by
+        """Those of `loss`: in compiled loops where they can run (see `fast`), else by
         autograd."""
-        if sparse_step.possible(params, batch):
+        if fast.possible(params, batch):
             prefixes = self._prefixes(spec, params)
-            output, level = sparse_step.nested(spec, prefixes, params, state, batch, ctx)
+            output, level = fast.nested(spec, prefixes, params, state, batch, ctx)
             carried = self._carried(spec, state, output.stats, level, batch, ctx)
             return dataclasses.replace(output, state=carried)
         return gradients.by_autograd(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, LossOutput, Stats, Tensors
-from saeserve.core.architectures.ties import input_bias
+from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.ops import entries
 from saeserve.core.ops.latents import decode, rows_of
 from saeserve.core.ops.preactivations import PreActivations

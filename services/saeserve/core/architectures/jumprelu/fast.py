@@ -4,7 +4,7 @@ Usual entries are silent, all of them in the band or all below it; what they add
 pre-act loss is rank one, and the gradient for t needs the batch's error summed, for the band is the
 batch without its complement. With `ste_to_input` the usual part of W_enc's gradient is
 W_dec (sum_b e_b x_b^T), a product that no row enters. A `Pass` adds what the others differ by.
-Source: autograd of `jumprelu`'s loss, against which it is tested.
+Source: autograd of the loss, against which it is tested.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, jumprelu_penalty
+from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
+from saeserve.core.architectures.jumprelu import penalty
 from saeserve.core.ops.band.choice import choose
 from saeserve.core.ops.band.encoding import Encoder
 from saeserve.core.ops.band.passes import Firing, Pass, Pricing
@@ -75,7 +76,7 @@ class FastStep:
         y_BO = self._params["b_dec"].repeat(rows, 1)
         firing = way.forward(y_BO, self._W_dec, self._threshold_F, self._tanh_scale())
         error_BO = torch.sub(self._batch.target_BO, y_BO, out=y_BO)
-        sparsity, price_F = jumprelu_penalty.price(spec, self._ctx, self._firing_rate(firing))
+        sparsity, price_F = penalty.price(spec, self._ctx, self._firing_rate(firing))
         sums = self._pre_act(firing, price_F)
         squared_error = error_BO.square().sum()
         terms = {

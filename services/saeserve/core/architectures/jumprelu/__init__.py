@@ -1,0 +1,1 @@
+"""JumpReLU: its loss, its penalties, and its fast form."""
