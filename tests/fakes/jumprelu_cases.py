@@ -12,12 +12,12 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Context, Control, StepOutput, Tensors
 from saeserve.core.architectures.gradients import by_autograd
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
-from saeserve.core.ops.band import choice
-from saeserve.core.ops.band.dense import Dense
-from saeserve.core.ops.band.encoding import Encoder
-from saeserve.core.ops.band.listed import Listed, ListedWithBand
-from saeserve.core.ops.band.listing import ByRow, Interval, list_outside
-from saeserve.core.ops.band.passes import Pass
+from saeserve.core.kernels.jumprelu import choose_pass
+from saeserve.core.kernels.jumprelu.dense_pass import Dense
+from saeserve.core.kernels.jumprelu.encoding import Encoder
+from saeserve.core.kernels.jumprelu.entry_lists import ByRow, Interval, list_outside
+from saeserve.core.kernels.jumprelu.passes import Pass
+from saeserve.core.kernels.jumprelu.sparse_pass import Listed, ListedWithBand
 from saeserve.core.specs.architectures import JumpReluSpec
 
 Way = Callable[..., Pass]
@@ -30,19 +30,19 @@ def _all_outside(encoder: Encoder, interval: Interval) -> ByRow:
 
 
 def in_band(encoder: Encoder, threshold_F: Tensor, half: float, *, band_to_input: bool) -> Pass:
-    entries = _all_outside(encoder, choice.in_band(threshold_F, half))
+    entries = _all_outside(encoder, choose_pass.in_band(threshold_F, half))
     return Listed(entries, encoder.x_BD)
 
 
 def below_band(encoder: Encoder, threshold_F: Tensor, half: float, *, band_to_input: bool) -> Pass:
-    entries = _all_outside(encoder, choice.below_band(threshold_F, half))
+    entries = _all_outside(encoder, choose_pass.below_band(threshold_F, half))
     return Listed(entries, encoder.x_BD)
 
 
 def with_band(encoder: Encoder, threshold_F: Tensor, half: float, *, band_to_input: bool) -> Pass:
     if band_to_input:
         return dense(encoder, threshold_F, half, band_to_input=True)
-    return ListedWithBand(_all_outside(encoder, choice.silent(threshold_F)), encoder)
+    return ListedWithBand(_all_outside(encoder, choose_pass.silent(threshold_F)), encoder)
 
 
 def dense(encoder: Encoder, threshold_F: Tensor, half: float, *, band_to_input: bool) -> Pass:
@@ -54,7 +54,7 @@ WAYS: dict[str, Way] = {
     "below band": below_band,
     "with band": with_band,
     "dense": dense,
-    "chosen": choice.choose,
+    "chosen": choose_pass.choose,
 }
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import saeserve.core
-from saeserve.core.ops import compiled
+from saeserve.core.kernels import compiled
 
 
 class Bits(TypedDict):

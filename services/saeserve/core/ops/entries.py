@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saeserve.core.kernels import gathers
+from saeserve.core.kernels.compiled import array, usable
 from saeserve.core.ops.autograd import Saved, apply
-from saeserve.core.ops.compiled import array, usable
-from saeserve.core.ops.fast import gathers
 
 DENSE_ABOVE = 1 / 16
 """Share of active latents above which one dense GEMM is faster than gathering in torch (CPU,

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from saeserve.core.ops.compiled import available
+from saeserve.core.kernels.compiled import available
 from saeserve.core.specs.training import TrainSpec
 
 ComputeType = Literal["auto", "float32", "bfloat16"]

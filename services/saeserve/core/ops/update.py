@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.ops import norms, update_kernels
+from saeserve.core.kernels import update_passes
+from saeserve.core.kernels.compiled import Array, array, usable
+from saeserve.core.ops import norms
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
-from saeserve.core.ops.compiled import Array, array, usable
 from saeserve.core.ops.rows import Tensors
 
 SMALLEST_MOMENT = 2.0**-126
@@ -87,12 +88,12 @@ def _two_passes_(
     for name in sorted(gradients):
         g_FD, w_FD = _rows(gradients[name]), _rows(params[name])
         along_F, squares_F = np.empty((2, len(g_FD)))
-        update_kernels.measure(g_FD, w_FD, name in unit_rows, along_F, squares_F)
+        update_passes.measure(g_FD, w_FD, name in unit_rows, along_F, squares_F)
         along[name] = along_F.astype(w_FD.dtype)
         squares += float(squares_F.sum())
     norm = math.sqrt(squares)
     for name, along_F in along.items():
-        update_kernels.move(
+        update_passes.move(
             _rows(params[name]),
             _rows(gradients[name]),
             _rows(moments.first[name]),
@@ -112,7 +113,7 @@ def _rows(tensor: Tensor) -> Array:
 
 def _constants(
     optimizer: Optimizer, norm: float, step: int, kind: type[np.floating]
-) -> update_kernels.Constants:
+) -> update_passes.Constants:
     adam, limit = optimizer.adam, optimizer.clip_norm
     # Asked this way round, a NaN norm makes the factor, and so every parameter, NaN.
     root = math.sqrt(1 - adam.beta2 ** (step + 1))
@@ -128,4 +129,4 @@ def _constants(
         0.0,
         SMALLEST_MOMENT,
     )
-    return update_kernels.Constants(*map(kind, values))
+    return update_passes.Constants(*map(kind, values))

@@ -43,7 +43,7 @@ EVALUATION_ROWS = 2_048
 `ops.sparse` and the runner have them; a test holds them equal."""
 
 _BLOCK_ROWS = 256
-"""Rows of pre-activations that compiled steps have at a time (`ops.fast`, `ops.band`)."""
+"""Rows of pre-activations that compiled steps have at a time (`core.kernels`)."""
 _DEAD_BLOCK_BYTES = 64 * 2**20
 """Of a block of dead latents' pre-activations."""
 _SPARE = 16

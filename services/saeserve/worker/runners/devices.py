@@ -29,7 +29,7 @@ def settle_torch(threads: int) -> None:
     # Filling fresh memory would cost time and help only programs that read it uninitialised. The
     # module sets the attribute by a trick that hides it from type checkers.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
-    # Partial sums in float32: `core.ops.rounding` bounds the errors of no other ones.
+    # Partial sums in float32: `core.kernels.rounding` bounds the errors of no other ones.
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saeserve.core.kernels.compiled import available
 from saeserve.core.ops.adam import AdamSettings, Moments
-from saeserve.core.ops.compiled import available
 from saeserve.core.ops.rows import Tensors
 from saeserve.core.ops.update import SMALLEST_MOMENT, Optimizer, reference_, update_
 

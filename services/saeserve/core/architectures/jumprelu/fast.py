@@ -17,10 +17,10 @@ from torch import Tensor
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.jumprelu import penalty
-from saeserve.core.ops.band.choice import choose
-from saeserve.core.ops.band.encoding import Encoder
-from saeserve.core.ops.band.passes import Firing, Pass, Pricing
-from saeserve.core.ops.band.weighing import (
+from saeserve.core.kernels.compiled import usable
+from saeserve.core.kernels.jumprelu.choose_pass import choose
+from saeserve.core.kernels.jumprelu.encoding import Encoder
+from saeserve.core.kernels.jumprelu.entry_gradient import (
     ABOVE,
     BAND,
     FIRING,
@@ -29,14 +29,14 @@ from saeserve.core.ops.band.weighing import (
     SHIFT,
     SLOPES,
 )
-from saeserve.core.ops.compiled import usable
+from saeserve.core.kernels.jumprelu.passes import Firing, Pass, Pricing
 from saeserve.core.ops.norm_gradients import times_norm_gradient
 from saeserve.core.ops.norms import source_norms
 from saeserve.core.specs.architectures import JumpReluSpec
 
 
 def possible(params: Tensors, batch: Batch) -> bool:
-    """Whether kernels can run on these: see `ops.compiled`."""
+    """Whether kernels can run on these: see `kernels.compiled`."""
     return usable(*params.values(), batch.x_BD, batch.target_BO)
 
 

@@ -22,9 +22,11 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.architectures.topk.nested import Prefixes
-from saeserve.core.ops.compiled import usable
-from saeserve.core.ops.fast import batch_choice, choice, dead, prefixes, row_choice, weights
-from saeserve.core.ops.fast.encoder import Encoder
+from saeserve.core.kernels.compiled import usable
+from saeserve.core.kernels.encoder import Encoder
+from saeserve.core.kernels.topk import auxk as auxk_kernels
+from saeserve.core.kernels.topk import batch_selection, reconstruction, row_selection, weights
+from saeserve.core.kernels.topk.entries import Entries
 from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, TopKSpec
 
 
@@ -74,7 +76,7 @@ def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
     """As `TopK.loss`: with Multi-TopK, the k largest are one group and the next 3k another."""
     step = _Step.of(spec, params, state, batch, ctx)
     wide = spec.multi_topk_coefficient
-    entries = row_choice.top(step.encoder, (spec.k, 4 * spec.k) if wide else (spec.k,))
+    entries = row_selection.top(step.encoder, (spec.k, 4 * spec.k) if wide else (spec.k,))
     errors = _Errors((1.0, wide) if wide else (1.0,), proper=0)
     return _output(step, entries, errors, ("reconstruction", "multi_topk"))
 
@@ -91,19 +93,17 @@ def nested(
     """As `nested.nested_loss`: its gradients, the state as it came; and the level."""
     step = _Step.of(spec, params, state, batch, ctx)
     n = max(1, round(ctx.scheduled.get("k", spec.k) * batch.x_BD.shape[0]))
-    top = batch_choice.top_of_batch(step.encoder, n, nesting.widths)
+    top = batch_selection.top_of_batch(step.encoder, n, nesting.widths)
     groups = len(nesting.widths)
     errors = _Errors((1 / groups,) * groups, groups - 1, nesting.detach_inner)
     return _output(step, top.entries, errors, ("reconstruction",) * groups), top.level
 
 
-def _output(
-    step: _Step, entries: choice.Entries, errors: _Errors, names: tuple[str, ...]
-) -> StepOutput:
+def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ...]) -> StepOutput:
     """All gradients; the terms of the prefixes have `names`, in their order."""
     rows, n_aux = step.batch.target_BO.shape[0], step.auxiliary_width()
     weight = 1 / (rows * float(step.state["variance"]))
-    found = prefixes.reconstruct(
+    found = reconstruction.reconstruct(
         entries,
         step.batch.target_BO,
         step.params["b_dec"],
@@ -148,7 +148,7 @@ def _add_auxiliary(
         return step.encoder.x_BD.new_zeros(())
     coefficient = step.spec.auxk_coefficient
     dictionaries = (step.params["W_enc"], step.params["b_enc"], step.params["W_dec"])
-    found = dead.auxiliary(
+    found = auxk_kernels.auxiliary(
         residual_BO, step.encoder.x_BD, dictionaries, step.ctx.dead_F, n_aux, coefficient
     )
     total.W_enc.index_add_(0, found.dead_A, found.W_enc_AD)
@@ -158,7 +158,7 @@ def _add_auxiliary(
 
 
 def _gradients(
-    step: _Step, found: prefixes.Reconstructed, dictionaries: weights.DictionaryGradients
+    step: _Step, found: reconstruction.Reconstructed, dictionaries: weights.DictionaryGradients
 ) -> dict[str, Tensor | RowGradient]:
     to_output = found.to_bias(step.batch.target_BO.shape[0])
     # Summed over the batch before the product: one mat-vec instead of a GEMM.

@@ -1,0 +1,191 @@
+"""Inner products that vectorise and still have one order of summation.
+
+A product of two rows is summed in `LANES` partial sums: number l takes the elements l, l + LANES,
+and so on, each by a fused multiply-add. Then the upper half of the partial sums is added to the
+lower half until one is left, and the elements beyond the last whole group of `LANES` are added one
+by one. The order, and so every bit, is written into the LLVM code. It depends neither on what the
+optimiser does with it, which differs between a process that compiles a kernel and one that loads
+it, nor on the width of the processor's vectors.
+
+Shape suffixes: N elements of a row.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from saeserve.core.kernels.compiled import Array, available, helper, intrinsic
+
+LANES = 16
+Number = Any
+"""An element of an array: numpy's stubs leave its type open, numba does not."""
+Code = Any
+"""A type, value or builder of numba or llvmlite, which have no stubs."""
+
+ir: Code = importlib.import_module("llvmlite.ir") if available() else None
+types: Code = importlib.import_module("numba.types") if available() else None
+cgutils: Code = importlib.import_module("numba.core.cgutils") if available() else None
+
+
+@intrinsic
+def fma(_context: Code, a: Code, b: Code, c: Code) -> Code:
+    """a · b + c, rounded once; all three of one floating-point type."""
+    if not (isinstance(a, types.Float) and a == b == c):
+        return None
+
+    def generate(_context: Code, builder: Code, _signature: Code, args: Code) -> Code:
+        return _fma(builder, *args)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
+def dot(_context: Code, y_N: Code, a_N: Code) -> Code:
+    """<y, a> in the arrays' type."""
+    return _products((y_N, a_N), [(0, 1)], lambda element: element)
+
+
+@intrinsic
+def four_dots(_context: Code, y_N: Code, a_N: Code, b_N: Code, c_N: Code, d_N: Code) -> Code:
+    """<y, a>, <y, b>, <y, c>, <y, d>, each as `dot` has it."""
+    arrays = (y_N, a_N, b_N, c_N, d_N)
+    return _products(arrays, [(0, 1), (0, 2), (0, 3), (0, 4)], lambda element: element)
+
+
+@intrinsic
+def moments(_context: Code, g_N: Code, w_N: Code) -> Code:
+    """<g, g>, <g, w>, <w, w> in float64."""
+    return _products((g_N, w_N), [(0, 0), (0, 1), (1, 1)], lambda _element: types.float64)
+
+
+@intrinsic
+def square(_context: Code, w_N: Code) -> Code:
+    """<w, w> in float64."""
+    return _products((w_N,), [(0, 0)], lambda _element: types.float64)
+
+
+@helper
+def add(y_N: Array, by_a: Number, a_N: Array) -> None:
+    """y += by_a · a."""
+    for n in range(y_N.size):
+        y_N[n] = fma(by_a, a_N[n], y_N[n])
+
+
+@helper
+def add_four(
+    y_N: Array,
+    by_a: Number,
+    a_N: Array,
+    by_b: Number,
+    b_N: Array,
+    by_c: Number,
+    c_N: Array,
+    by_d: Number,
+    d_N: Array,
+) -> None:
+    """y += by_a · a + by_b · b + by_c · c + by_d · d."""
+    for n in range(y_N.size):
+        upper = fma(by_a, a_N[n], fma(by_b, b_N[n], y_N[n]))
+        y_N[n] = fma(by_c, c_N[n], fma(by_d, d_N[n], upper))
+
+
+@helper
+def next_four(of_N: Array, place: int) -> tuple[Number, Number, Number, Number]:
+    """Four consecutive elements."""
+    return of_N[place], of_N[place + 1], of_N[place + 2], of_N[place + 3]
+
+
+def _products(
+    arrays: tuple[Code, ...], pairs: Sequence[tuple[int, int]], sum_type: Callable[[Code], Code]
+) -> Code:
+    """Signature and code of the inner products of pairs of arrays, which are equally long."""
+    first = arrays[0]
+    if not all(_is_row(array) and array.dtype == first.dtype for array in arrays):
+        return None
+    element = sum_type(first.dtype)
+    answer = element if len(pairs) == 1 else types.UniTuple(element, len(pairs))
+
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
+        rows = [
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(signature.args, args, strict=True)
+        ]
+        length = cgutils.unpack_tuple(builder, rows[0].shape)[0]
+        sums = _Sums(builder, [row.data for row in rows], pairs, context.get_value_type(element))
+        found = sums.over(length)
+        return found[0] if len(pairs) == 1 else context.make_tuple(builder, answer, found)
+
+    return answer(*arrays), generate
+
+
+def _is_row(kind: Code) -> bool:
+    """Whether numba's type is of one contiguous row of floating-point numbers."""
+    return (
+        isinstance(kind, types.Array)
+        and (kind.ndim, kind.layout) == (1, "C")
+        and isinstance(kind.dtype, types.Float)
+    )
+
+
+class _Sums:
+    """The LLVM code of inner products of rows that are read once for all pairs."""
+
+    def __init__(self, builder: Code, rows: Sequence[Code], pairs: Code, element: Code) -> None:
+        self._builder, self._rows, self._pairs, self._element = builder, rows, pairs, element
+
+    def over(self, length: Code) -> list[Code]:
+        """The products' values."""
+        builder, lanes = self._builder, length.type(LANES)
+        whole = builder.sub(length, builder.urem(length, lanes))
+        partial = self._accumulate(length.type(0), whole, LANES, None)
+        return self._accumulate(whole, length, 1, [self._folded(sums) for sums in partial])
+
+    def _accumulate(
+        self, start: Code, stop: Code, step: int, sums: list[Code] | None
+    ) -> list[Code]:
+        builder = self._builder
+        kind = self._element if step == 1 else ir.VectorType(self._element, step)
+        values = sums or [ir.Constant(kind, None)] * len(self._pairs)
+        slots = [cgutils.alloca_once_value(builder, value) for value in values]
+        with cgutils.for_range_slice(builder, start, stop, start.type(step)) as (place, _count):
+            loaded = [self._load(row, place, kind) for row in self._rows]
+            for slot, (one, other) in zip(slots, self._pairs, strict=True):
+                builder.store(_fma(builder, loaded[one], loaded[other], builder.load(slot)), slot)
+        return [builder.load(slot) for slot in slots]
+
+    def _load(self, row: Code, place: Code, kind: Code) -> Code:
+        """Elements from `place` on, in the sums' type."""
+        builder, stored = self._builder, row.type.pointee
+        source = ir.VectorType(stored, LANES) if isinstance(kind, ir.VectorType) else stored
+        pointer = builder.bitcast(builder.gep(row, [place]), source.as_pointer())
+        value = builder.load(pointer, align=8 if stored == ir.DoubleType() else 4)
+        return value if source == kind else builder.fpext(value, kind)
+
+    def _folded(self, lanes: Code) -> Code:
+        """The sum of a vector's elements, the upper half added to the lower until one is left."""
+        builder, width = self._builder, LANES
+        while width > 1:
+            width //= 2
+            lower, upper = (
+                builder.shuffle_vector(
+                    lanes,
+                    lanes,
+                    ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(at, at + width))),
+                )
+                for at in (0, width)
+            )
+            lanes = builder.fadd(lower, upper)
+        return builder.extract_element(lanes, ir.IntType(32)(0))
+
+
+def _fma(builder: Code, a: Code, b: Code, c: Code) -> Code:
+    """A call of LLVM's fused multiply-add for numbers or vectors."""
+    kind, many = a.type, ""
+    if isinstance(kind, ir.VectorType):
+        kind, many = kind.element, f"v{kind.count}"
+    bits = 64 if kind == ir.DoubleType() else 32
+    signature = ir.FunctionType(a.type, [a.type] * 3)
+    name = f"llvm.fma.{many}f{bits}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [a, b, c])

@@ -1,0 +1,151 @@
+"""The n largest of each row, exact, ties to the lower column; values compared by their bits.
+
+As signed integers, the bits of floating-point numbers from +0 on are ordered as the numbers are,
+and stand above those of all negative ones; NaN with a positive sign is the largest. A row is read
+once: its columns fall into groups, and the n-th largest of the groups' maxima is a level that at
+least n entries reach; only the groups that reach it are read again. Groups are strided, so that
+neighbours, which may be active together, fall into different ones, and so that maxima are taken
+in vectors. Shape suffixes: R rows, F columns, C chosen, G groups.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saeserve.core.kernels.compiled import Array, helper, kernel, prange
+
+_SHARES = 16
+_MEMBERS = 16
+"""Columns of a group in wide rows; fewer where n is large, for there are 4 n groups or more."""
+
+
+@helper
+def level_of(keys_M: Array, n: int) -> np.int64:
+    """The n-th largest of at least n integers, by bisection."""
+    low, high = keys_M[0], keys_M[0]
+    for m in range(1, keys_M.shape[0]):
+        low, high = min(low, keys_M[m]), max(high, keys_M[m])
+    below, above = np.int64(low), np.int64(high)
+    while below < above:
+        # Their mean, rounded up, without overflow; in the keys' type, to compare in vectors.
+        middle = (below | above) - ((below ^ above) >> 1)
+        level = keys_M.dtype.type(middle)
+        found = 0
+        for m in range(keys_M.shape[0]):
+            found += keys_M[m] >= level
+        if found >= n:
+            below = middle
+        else:
+            above = middle - 1
+    return below
+
+
+@helper
+def raise_to(maxima_G: Array, keys_G: Array) -> None:
+    """maxima = max(maxima, keys)."""
+    for g in range(maxima_G.shape[0]):
+        maxima_G[g] = max(maxima_G[g], keys_G[g])
+
+
+@helper
+def group_maxima(keys_F: Array, maxima_G: Array) -> None:
+    """The largest key of each group: group g has the columns g, g + G, g + 2 G, ..."""
+    groups, width = maxima_G.shape[0], keys_F.shape[0]
+    maxima_G[:] = keys_F[:groups]
+    for first in range(groups, width, groups):
+        raise_to(maxima_G[: min(groups, width - first)], keys_F[first:])
+
+
+@helper
+def collect(
+    keys_F: Array, maxima_G: Array, level: np.int64, columns_F: Array, found_F: Array
+) -> int:
+    """Columns and keys of the entries that reach `level`; returns their number."""
+    count, bound = 0, keys_F.dtype.type(level)
+    for group in range(maxima_G.shape[0]):
+        if maxima_G[group] >= bound:
+            for column in range(group, keys_F.shape[0], maxima_G.shape[0]):
+                key = keys_F[column]
+                columns_F[count] = column
+                found_F[count] = key
+                count += key >= bound
+    return count
+
+
+@helper
+def ordered(bits: np.int64, sign: int) -> np.int64:
+    """An integer that is ordered as the number of these bits, below zero as well; `sign` is the
+    place of the sign."""
+    return bits ^ ((bits >> sign) & ((np.int64(1) << sign) - 1))
+
+
+@helper
+def everything(keys_F: Array, columns_F: Array, found_F: Array) -> int:
+    """All columns, with keys that are ordered below zero as well."""
+    sign = keys_F.itemsize * 8 - 1
+    for column in range(keys_F.shape[0]):
+        columns_F[column] = column
+        found_F[column] = ordered(np.int64(keys_F[column]), sign)
+    return keys_F.shape[0]
+
+
+@helper
+def keep(columns_M: Array, keys_M: Array, places_C: Array) -> None:
+    """Places of the C largest of at least C keys; of those that equal the last, the first columns
+    are taken."""
+    n = places_C.shape[0]
+    level = level_of(keys_M, n)
+    kept = 0
+    for m in range(keys_M.shape[0]):
+        if keys_M[m] > level:
+            places_C[kept] = m
+            kept += 1
+    last = np.int64(-1)
+    while kept < n:
+        first = np.int64(-1)
+        for m in range(keys_M.shape[0]):
+            tied = keys_M[m] == level and columns_M[m] > last
+            if tied and (first < 0 or columns_M[m] < columns_M[first]):
+                first = m
+        places_C[kept] = first
+        last = columns_M[first]
+        kept += 1
+
+
+@helper
+def groups_of(width: int, n: int) -> int:
+    """Into how many groups a row falls whose n largest are wanted."""
+    return min(width, max(4 * n, width // _MEMBERS))
+
+
+@helper
+def top_of_row(
+    keys_F: Array,
+    maxima_G: Array,
+    columns_F: Array,
+    found_F: Array,
+    places_C: Array,
+    chosen_C: Array,
+) -> None:
+    """Columns of a row's C largest; the other arrays are for the work, `maxima_G` holds the
+    groups' largest keys then."""
+    group_maxima(keys_F, maxima_G)
+    level = level_of(maxima_G, places_C.shape[0])
+    if level >= 0:
+        count = collect(keys_F, maxima_G, level, columns_F, found_F)
+    else:
+        count = everything(keys_F, columns_F, found_F)
+    keep(columns_F[:count], found_F[:count], places_C)
+    for c in range(places_C.shape[0]):
+        chosen_C[c] = columns_F[places_C[c]]
+
+
+@kernel
+def top_columns(keys_RF: Array, chosen_RC: Array) -> None:
+    """Columns of each row's C largest, in no order; `keys` are the bits of its numbers."""
+    rows, width, n = keys_RF.shape[0], keys_RF.shape[1], chosen_RC.shape[1]
+    for share in prange(_SHARES):
+        maxima_G, places_C = np.empty(groups_of(width, n), keys_RF.dtype), np.empty(n, np.int64)
+        columns_F, found_F = np.empty(width, np.int64), np.empty(width, keys_RF.dtype)
+        for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
+            top_of_row(keys_RF[row], maxima_G, columns_F, found_F, places_C, chosen_RC[row])

@@ -1,0 +1,107 @@
+"""How far a product of rounded factors can lie from the exact one.
+
+Factors are rounded to bfloat16, their products summed in float32, and the sum is rounded once more.
+With w = w' + dw and x = x' + dx, where w' and x' are the rounded ones, <w, x> - <w', x'> =
+<dw, x'> + <w, dx>, at most |dw| |x'| + |w| |dx| by Cauchy and Schwarz. All four norms are computed
+from the factors at hand, so the bound is proven for any rows, and twice as tight as the one from
+the unit of rounding alone. Shape suffixes: B rows, D width, F latents, X rows of either factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saeserve.core.kernels.compiled import Array, array, kernel, prange, usable
+from saeserve.core.kernels.lanes import square
+
+UNIT = 1.01 * 2**-8
+"""What rounding a number to bfloat16 changes at most, as a share of the rounded one."""
+SAFETY = 1.001
+"""On norms, which are rounded themselves."""
+SUM_UNIT = 2**-24
+"""What each addition in float32 changes at most, as a share of its result."""
+_BITS = {torch.float32: 24, torch.float64: 53}
+_LOW_BITS = 8
+_SHARES = 64
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Before its result is rounded, entry (b, i) errs by at most
+    lost[i] norm[b] + norm[i] lost[b] + bias[i]."""
+
+    norm_B: Tensor
+    lost_B: Tensor
+    norm_F: Tensor
+    lost_F: Tensor
+    bias_F: Tensor
+
+    @classmethod
+    def of(cls, x_BD: Tensor, W_FD: Tensor, b_F: Tensor, b_low_F: Tensor) -> Errors:
+        """Of x W^T + b, computed from x and W in bfloat16 and the bias `b_low_F`.
+
+        Float32 sums of the product and of what it is compared with are counted too.
+        """
+        (norm_B, lost_B), (norm_F, lost_F) = _norms(x_BD), _norms(W_FD)
+        additions = (1.125 * x_BD.shape[1] + 8) * SUM_UNIT
+        lost_F = (1 + UNIT) * lost_F + additions * norm_F
+        bias_F = (b_F - b_low_F.to(b_F)).abs() + 4 * SUM_UNIT * b_F.abs()
+        return cls(norm_B, lost_B, norm_F, lost_F, bias_F)
+
+    def largest(self) -> Tensor:
+        """A bound for all entries of each row: [B]."""
+        lost, norm, bias = self.lost_F.amax(), self.norm_F.amax(), self.bias_F.amax()
+        return lost * self.norm_B + norm * self.lost_B + bias
+
+
+def highest(rounded: Tensor, errors: Tensor) -> Tensor:
+    """What an exact value is at most that became `rounded`."""
+    return rounded + UNIT * rounded.abs() + errors
+
+
+def lowest_rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
+    """What numbers from `exact` on are at least when they are rounded to `dtype`."""
+    if dtype != torch.bfloat16:
+        return exact
+    return torch.where(exact > 0, exact / (1 + UNIT), exact / (1 - UNIT))
+
+
+def _norms(rows_XD: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row, and of what rounding it to bfloat16 takes away: [X] each."""
+    if usable(rows_XD):
+        squares_2X = torch.empty(2, rows_XD.shape[0], dtype=torch.float64)
+        divider = 2.0 ** (_BITS[rows_XD.dtype] - _LOW_BITS) + 1
+        _sum_squares(array(rows_XD), array(rows_XD.new_tensor([divider])), array(squares_2X))
+        norms_2X = squares_2X.sqrt().to(rows_XD)
+    else:
+        lost_XD = rows_XD - rows_XD.to(torch.bfloat16).to(rows_XD.dtype)
+        norms_2X = torch.stack([_norm(rows_XD), _norm(lost_XD)])
+    norm_X, lost_X = (SAFETY * norms_2X).unbind()
+    return norm_X, lost_X
+
+
+def _norm(rows_XD: Tensor) -> Tensor:
+    """Scaled by the largest, so that squares of small numbers do not vanish."""
+    largest_X1 = rows_XD.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(rows_XD.dtype).tiny)
+    scaled_XD = rows_XD / largest_X1
+    return scaled_XD.square().sum(dim=1).sqrt() * largest_X1.squeeze(1)
+
+
+@kernel
+def _sum_squares(rows_XD: Array, divider_1: Array, squares_2X: Array) -> None:
+    """<row, row>, and the same of what the rows' rounding takes away, in float64, where squares of
+    small numbers do not vanish; a row is split by Veltkamp's multiplication with 2^s + 1, which
+    rounds to the nearest number with s bits fewer."""
+    rows, width = rows_XD.shape
+    for share in prange(_SHARES):
+        lost_D, by = np.empty(width, rows_XD.dtype), divider_1[0]
+        for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
+            row_D = rows_XD[row]
+            for d in range(width):
+                large = by * row_D[d]
+                lost_D[d] = row_D[d] - (large - (large - row_D[d]))
+            squares_2X[0, row], squares_2X[1, row] = square(row_D), square(lost_D)

@@ -1,0 +1,125 @@
+"""Lists hold what is outside, whatever the type of the encoder's product."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from saeserve.core.kernels.jumprelu import choose_pass
+from saeserve.core.kernels.jumprelu.dense_pass import Dense
+from saeserve.core.kernels.jumprelu.encoding import Encoder
+from saeserve.core.kernels.jumprelu.entry_lists import ByRow, Interval, list_outside, sort_by_latent
+from saeserve.core.kernels.jumprelu.sparse_pass import Listed, ListedWithBand
+
+D = 24
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def encoder_of(rows: int, latents: int, dtype: torch.dtype, seed: int = 0) -> Encoder:
+    x_BD, W_FD = normal(rows, D, seed=seed), 0.2 * normal(latents, D, seed=seed + 1)
+    return Encoder(x_BD, W_FD, 0.3 * normal(latents, seed=seed + 2), dtype)
+
+
+def exact(encoder: Encoder) -> Tensor:
+    return torch.addmm(encoder.b_F, encoder.x_BD, encoder.W_FD.T)
+
+
+def levels(encoder: Encoder, low: float, high: float) -> Interval:
+    ones_F = torch.ones_like(encoder.b_F)
+    return Interval(low * ones_F, high * ones_F, 1.0)
+
+
+def rows_of(listed: ByRow) -> Tensor:
+    return torch.arange(listed.offsets_B1.numel() - 1).repeat_interleave(listed.offsets_B1.diff())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(1, 300),
+    latents=st.integers(1, 300),
+    low=st.floats(-2.0, 0.5, width=32),
+    width=st.floats(0.0, 3.0, width=32),
+    seed=st.integers(0, 100),
+)
+def test_an_exact_encoder_lists_what_is_outside_and_nothing_else(
+    rows: int, latents: int, low: float, width: float, seed: int
+) -> None:
+    encoder = encoder_of(rows, latents, torch.float32, seed)
+    interval = levels(encoder, low, low + width)
+    listed = list_outside(encoder, interval, most=2.0)
+    assert listed is not None
+    h_BF = torch.cat([block.h_RF.clone() for block in encoder.blocks()])
+    outside_BF = ~((h_BF > interval.low_F) & (h_BF < interval.high_F))
+    assert torch.equal(
+        torch.stack([rows_of(listed), listed.latents_N.long()], dim=1), outside_BF.nonzero()
+    )
+    assert torch.equal(listed.h_N, h_BF[outside_BF])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bfloat16_encoder_misses_nothing_and_lists_little_more(seed: int) -> None:
+    encoder = encoder_of(600, 500, torch.bfloat16, seed)
+    interval = levels(encoder, -1.5, 1.2)
+    listed = list_outside(encoder, interval, most=2.0)
+    assert listed is not None
+    h_BF = exact(encoder)
+    outside_BF = ~((h_BF > interval.low_F) & (h_BF < interval.high_F))
+    listed_BF = torch.zeros_like(outside_BF)
+    listed_BF[rows_of(listed), listed.latents_N.long()] = True
+    assert not bool((outside_BF & ~listed_BF).any())
+    assert int(listed_BF.sum()) < 1.2 * int(outside_BF.sum())
+    torch.testing.assert_close(listed.h_N, h_BF[listed_BF], rtol=1e-5, atol=1e-6)
+    # The product alone would have been wrong about some.
+    low_BF = encoder.keep().float() + encoder.b_F
+    assert bool((((low_BF > 1.2) != (h_BF > 1.2)) & outside_BF).any())
+
+
+def test_a_list_that_grows_too_long_is_given_up() -> None:
+    encoder = encoder_of(300, 50, torch.float32)
+    assert list_outside(encoder, levels(encoder, 0.0, 0.0), most=0.5) is None
+    assert list_outside(encoder, levels(encoder, -99.0, 99.0), most=0.5) is not None
+
+
+def test_nan_is_outside() -> None:
+    encoder = encoder_of(10, 7, torch.bfloat16)
+    encoder.x_BD[3, 0] = torch.nan
+    listed = list_outside(encoder, levels(encoder, -99.0, 99.0), most=2.0)
+    assert listed is not None
+    assert torch.equal(rows_of(listed), torch.tensor([3] * 7))
+    assert bool(listed.h_N.isnan().all())
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 100])
+def test_entries_by_latent_are_those_by_row(rows: int) -> None:
+    encoder = encoder_of(rows, 40, torch.float32)
+    listed = list_outside(encoder, levels(encoder, -1.0, 0.5), most=2.0)
+    assert listed is not None
+    by_latent = sort_by_latent(listed)
+    order_N = listed.latents_N.argsort(stable=True)
+    assert torch.equal(by_latent.rows_N.long(), rows_of(listed)[order_N])
+    assert torch.equal(by_latent.h_N, listed.h_N[order_N])
+    counts_F = torch.bincount(listed.latents_N, minlength=40)
+    assert torch.equal(by_latent.starts_F1.diff(), counts_F)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_way_follows_what_is_rare(dtype: torch.dtype) -> None:
+    """h has deviation of about one around zero; the choice sees where threshold and band lie."""
+    encoder = encoder_of(256, 2000, dtype)
+
+    def chosen(threshold: float, half_width: float, *, to_input: bool = False) -> object:
+        threshold_F = torch.full_like(encoder.b_F, threshold)
+        way = choose_pass.choose(encoder, threshold_F, half_width, band_to_input=to_input)
+        return type(way), way.usual_band
+
+    assert chosen(3.5, 20.0) == (Listed, 1.0)
+    assert chosen(3.5, 0.1) == (Listed, 0.0)
+    assert chosen(3.5, 3.5) == (ListedWithBand, 0.0)
+    assert chosen(3.5, 3.5, to_input=True) == (Dense, 0.0)
+    assert chosen(0.1, 3.0) == (Dense, 0.0)
