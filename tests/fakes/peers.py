@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from saeserve.core.export.peers.files import ForeignFiles
-from saeserve.core.export.peers.foreign import Imported
-from saeserve.core.export.peers.registry import import_model
+from saeserve.core.peers.files import ForeignFiles
+from saeserve.core.peers.foreign import Imported
+from saeserve.core.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportFormat
 
 D, D_SAE, K = 8, 24, 3

@@ -14,8 +14,8 @@ from tests.interop.libraries import LOADERS
 from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers.registry import EXPORTERS, export_model
 from saeserve.core.formats.model import Lineage, RowNorm, TopKActivation
+from saeserve.core.peers.registry import EXPORTERS, export_model
 
 D, D_SAE, K, D_OUT = 24, 96, 6, 20
 

@@ -18,8 +18,8 @@ from tests.interop.compare import Functions, Outcome, compare, rows
 from tests.interop.libraries import of_dictionary, of_saelens, of_sparse_coder
 from torch import Tensor
 
-from saeserve.core.export.peers.files import ForeignFiles
-from saeserve.core.export.peers.registry import import_model
+from saeserve.core.peers.files import ForeignFiles
+from saeserve.core.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportFormat
 
 D, D_SAE, K, D_OUT = 24, 96, 6, 20

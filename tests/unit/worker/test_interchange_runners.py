@@ -78,7 +78,7 @@ def test_a_file_that_unfolds_beyond_the_memory_is_not_unfolded(
     def unfold(*_: object) -> None:
         raise AssertionError("the file was unfolded")
 
-    monkeypatch.setattr("saeserve.core.export.peers.arrays._read", unfold)
+    monkeypatch.setattr("saeserve.core.peers.arrays._read", unfold)
     shop.submit("i-1", "import_model", job(path="r:bomb", format="gemma_scope"))
     failure = shop.failure("i-1")
     assert (failure.code, failure.retryable) == ("INSUFFICIENT_MEMORY", retryable)

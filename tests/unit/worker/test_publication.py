@@ -17,7 +17,7 @@ from tests.fakes.workshop import Workshop
 
 from saeserve.core.data.disk import sha256_of
 from saeserve.core.export.format import load_model
-from saeserve.core.export.peers.registry import export_model
+from saeserve.core.peers.registry import export_model
 from saeserve.jobs.errors import JobFinished
 from saeserve.jobs.record import Result
 from saeserve.jobs.states import JobState

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saeserve.core.export.format import load_model
-from saeserve.core.export.peers.registry import export_model
+from saeserve.core.peers.registry import export_model
 from saeserve.core.specs.interchange import ExportModelSpec
 from saeserve.jobs.record import Output
 from saeserve.registry.publication import staged_export

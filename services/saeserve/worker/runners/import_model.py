@@ -10,11 +10,11 @@ from torch import Tensor
 
 from saeserve.core.export.format import save_model
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers.arrays import read_npy
-from saeserve.core.export.peers.files import ForeignFiles
-from saeserve.core.export.peers.foreign import Imported
-from saeserve.core.export.peers.reference import Reference, check
-from saeserve.core.export.peers.registry import import_model
+from saeserve.core.peers.arrays import read_npy
+from saeserve.core.peers.files import ForeignFiles
+from saeserve.core.peers.foreign import Imported
+from saeserve.core.peers.reference import Reference, check
+from saeserve.core.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportModelSpec, ReferenceSpec
 from saeserve.jobs.record import JobWarning, Output
 from saeserve.platform.errors import InvalidInput, NotFound

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from saeserve.core.export.peers import hooks
-from saeserve.core.export.peers.files import JsonObject
-from saeserve.core.export.peers.foreign import UNNAMED
+from saeserve.core.peers import hooks
+from saeserve.core.peers.files import JsonObject
+from saeserve.core.peers.foreign import UNNAMED
 
 FIRST_WITH_METADATA = 6
 _RENAMED = {

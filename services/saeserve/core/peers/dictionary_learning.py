@@ -8,15 +8,15 @@ from torch import Tensor
 from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import DEAD_NORM
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers import dictionary_places, payload
-from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
-from saeserve.core.export.peers.foreign import ForeignModel
-from saeserve.core.export.peers.gated import as_threshold
-from saeserve.core.export.peers.hooks import layer_of
-from saeserve.core.export.peers.payload import Payload, cannot
-from saeserve.core.export.peers.tables import Layout, TensorTable
-from saeserve.core.export.peers.torch_file import read_torch
 from saeserve.core.formats.model import ReluActivation, ThresholdActivation, TopKActivation
+from saeserve.core.peers import dictionary_places, payload
+from saeserve.core.peers.files import ForeignFiles, JsonObject, read_json
+from saeserve.core.peers.foreign import ForeignModel
+from saeserve.core.peers.gated import as_threshold
+from saeserve.core.peers.hooks import layer_of
+from saeserve.core.peers.payload import Payload, cannot
+from saeserve.core.peers.tables import Layout, TensorTable
+from saeserve.core.peers.torch_file import read_torch
 
 FORMAT = "dictionary_learning"
 CONFIG, STATE = "config.json", "ae.pt"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.errors import FormatError
-from saeserve.core.export.peers.tables import Header, TensorTable
+from saeserve.core.peers.tables import Header, TensorTable
 from saeserve.core.specs.unfolding import check_directory
 
 MAX_PICKLE_BYTES = 4 * 2**20

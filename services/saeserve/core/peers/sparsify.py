@@ -11,14 +11,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers import payload, sparsify_places
-from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
-from saeserve.core.export.peers.foreign import ForeignModel
-from saeserve.core.export.peers.payload import Payload, cannot
-from saeserve.core.export.peers.readings import Readings
-from saeserve.core.export.peers.safetensors_file import open_safetensors
-from saeserve.core.export.peers.tables import Layout
 from saeserve.core.formats.model import TopKActivation
+from saeserve.core.peers import payload, sparsify_places
+from saeserve.core.peers.files import ForeignFiles, JsonObject, read_json
+from saeserve.core.peers.foreign import ForeignModel
+from saeserve.core.peers.payload import Payload, cannot
+from saeserve.core.peers.readings import Readings
+from saeserve.core.peers.safetensors_file import open_safetensors
+from saeserve.core.peers.tables import Layout
 
 FORMAT = "sparsify"
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from saeserve.core.export.peers import hooks
-from saeserve.core.export.peers.files import JsonObject
-from saeserve.core.export.peers.foreign import UNNAMED
+from saeserve.core.peers import hooks
+from saeserve.core.peers.files import JsonObject
+from saeserve.core.peers.foreign import UNNAMED
 
 _BOTH_ENDS = ("in_and_out", "in_to_out")
 _NAMED = re.compile(

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
-from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
-from saeserve.core.export.peers.hooks import source_of
-from saeserve.core.export.peers.readings import Readings
-from saeserve.core.export.peers.safetensors_file import open_safetensors
-from saeserve.core.export.peers.tables import Layout
 from saeserve.core.formats.model import ThresholdActivation
+from saeserve.core.peers.files import ForeignFiles, JsonObject, read_json
+from saeserve.core.peers.foreign import UNNAMED, ForeignModel
+from saeserve.core.peers.hooks import source_of
+from saeserve.core.peers.readings import Readings
+from saeserve.core.peers.safetensors_file import open_safetensors
+from saeserve.core.peers.tables import Layout
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 _BIAS = "decoder.bias"

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from saeserve.core.errors import FormatError
-from saeserve.core.export.peers import hooks, releases
-from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
-from saeserve.core.export.peers.foreign import UNNAMED
-from saeserve.core.export.peers.readings import Unstated
+from saeserve.core.peers import hooks, releases
+from saeserve.core.peers.files import ForeignFiles, JsonObject, read_json
+from saeserve.core.peers.foreign import UNNAMED
+from saeserve.core.peers.readings import Unstated
 
 RUN_CONFIG = "config.json"
 _SEED = re.compile(r"seed\d+")

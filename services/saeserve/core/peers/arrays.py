@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from saeserve.core.errors import FormatError
-from saeserve.core.export.peers.tables import Header, TensorTable
+from saeserve.core.peers.tables import Header, TensorTable
 from saeserve.core.specs.unfolding import check_directory
 
 MAX_HEADER_BYTES = 10_000

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from saeserve.core.errors import FormatError
-from saeserve.core.export.peers import releases
-from saeserve.core.export.peers.arrays import open_npz
-from saeserve.core.export.peers.files import ForeignFiles
-from saeserve.core.export.peers.foreign import UNNAMED, ForeignModel
-from saeserve.core.export.peers.readings import Unstated
-from saeserve.core.export.peers.releases import GemmaScope
-from saeserve.core.export.peers.tables import Layout, TensorTable
 from saeserve.core.formats.model import ThresholdActivation
+from saeserve.core.peers import releases
+from saeserve.core.peers.arrays import open_npz
+from saeserve.core.peers.files import ForeignFiles
+from saeserve.core.peers.foreign import UNNAMED, ForeignModel
+from saeserve.core.peers.readings import Unstated
+from saeserve.core.peers.releases import GemmaScope
+from saeserve.core.peers.tables import Layout, TensorTable
 
 PARAMS = "params.npz"
 _FACTOR = "scaling_factor"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from saeserve.core.errors import FormatError
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers import (
+from saeserve.core.peers import (
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -18,8 +18,8 @@ from saeserve.core.export.peers import (
     saelens,
     sparsify,
 )
-from saeserve.core.export.peers.files import ForeignFiles
-from saeserve.core.export.peers.foreign import ForeignModel, Imported, canonical
+from saeserve.core.peers.files import ForeignFiles
+from saeserve.core.peers.foreign import ForeignModel, Imported, canonical
 from saeserve.core.specs.interchange import ExportFormat, ImportFormat
 
 IMPORTERS: Mapping[ImportFormat, Callable[[ForeignFiles], ForeignModel]] = {

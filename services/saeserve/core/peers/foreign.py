@@ -14,7 +14,6 @@ from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import DEAD_NORM, FoldedTensors, fold_tensors
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers.readings import Readings, Unstated
 from saeserve.core.formats.model import (
     Lineage,
     ModelConfig,
@@ -24,6 +23,7 @@ from saeserve.core.formats.model import (
     ThresholdActivation,
     TopKActivation,
 )
+from saeserve.core.peers.readings import Readings, Unstated
 from saeserve.core.specs.run_warning import RunWarning
 
 EQUAL_NORMS = 1e-5

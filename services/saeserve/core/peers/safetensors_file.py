@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from saeserve.core.data.tensor_file import open_tensors
 from saeserve.core.errors import DataError, FormatError
-from saeserve.core.export.peers.tables import Header, TensorTable
+from saeserve.core.peers.tables import Header, TensorTable
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

@@ -11,8 +11,8 @@ from tests.fakes import peers
 from tests.fakes.peers import D_SAE, D, read, rows, weights
 
 from saeserve.core.errors import DataMismatchError
-from saeserve.core.export.peers.foreign import Imported
-from saeserve.core.export.peers.reference import Reference, check
+from saeserve.core.peers.foreign import Imported
+from saeserve.core.peers.reference import Reference, check
 
 
 @pytest.fixture

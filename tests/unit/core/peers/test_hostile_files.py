@@ -19,8 +19,8 @@ from tests.fakes.peers import D_SAE, D, read, weights
 from torch import Tensor
 
 from saeserve.core.errors import FormatError
-from saeserve.core.export.peers.arrays import read_npy
-from saeserve.core.export.peers.torch_file import read_torch
+from saeserve.core.peers.arrays import read_npy
+from saeserve.core.peers.torch_file import read_torch
 
 
 class Harm:

@@ -17,9 +17,9 @@ from tests.fakes import peers, published
 from tests.fakes.published import Row
 
 from saeserve.core.errors import FormatError
-from saeserve.core.export.peers.files import ForeignFiles
-from saeserve.core.export.peers.foreign import Imported
-from saeserve.core.export.peers.registry import import_model
+from saeserve.core.peers.files import ForeignFiles
+from saeserve.core.peers.foreign import Imported
+from saeserve.core.peers.registry import import_model
 
 TABLES = Path(__file__).parent / "published"
 ROWS: list[Row] = [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.errors import DataMismatchError
-from saeserve.core.export.peers.foreign import Imported
+from saeserve.core.peers.foreign import Imported
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from tests.fakes.peers import D_SAE, D, K, assert_same, read, rows, weights
 from torch import Tensor
 
 from saeserve.core.errors import FormatError
-from saeserve.core.export.peers.files import ForeignFiles
-from saeserve.core.export.peers.registry import import_model
+from saeserve.core.peers.files import ForeignFiles
+from saeserve.core.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportFormat
 
 

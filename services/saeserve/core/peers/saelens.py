@@ -4,19 +4,19 @@ and read as any release wrote them."""
 from __future__ import annotations
 
 from saeserve.core.export.inference_model import InferenceModel
-from saeserve.core.export.peers import payload, saelens_config, saelens_tensors
-from saeserve.core.export.peers.files import ForeignFiles, JsonObject, read_json
-from saeserve.core.export.peers.foreign import ForeignModel
-from saeserve.core.export.peers.hooks import hook_of
-from saeserve.core.export.peers.payload import Payload, cannot
-from saeserve.core.export.peers.readings import Readings
-from saeserve.core.export.peers.safetensors_file import open_safetensors
 from saeserve.core.formats.model import (
     ReluActivation,
     RowNorm,
     ThresholdActivation,
     TopKActivation,
 )
+from saeserve.core.peers import payload, saelens_config, saelens_tensors
+from saeserve.core.peers.files import ForeignFiles, JsonObject, read_json
+from saeserve.core.peers.foreign import ForeignModel
+from saeserve.core.peers.hooks import hook_of
+from saeserve.core.peers.payload import Payload, cannot
+from saeserve.core.peers.readings import Readings
+from saeserve.core.peers.safetensors_file import open_safetensors
 
 FORMAT = "saelens"
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
