@@ -18,6 +18,7 @@ from tests.fakes.valkey import Valkey, ask
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import Beat, JobFilter
 from saeserve.jobs.redis_index import RedisIndex
+from saeserve.jobs.redis_scripts import Reach
 from saeserve.jobs.states import JobState
 
 
@@ -115,6 +116,51 @@ def test_an_unreachable_server_is_index_unavailable(call: str, tmp_path: Path) -
     server = Valkey(tmp_path)
     with server.client() as nowhere, pytest.raises(IndexUnavailable, match="out of reach"):
         CALLS[call](RedisIndex(nowhere))
+
+
+@pytest.mark.parametrize("call", sorted(CALLS))
+def test_a_server_that_hangs_is_waited_for_once(call: str, valkey: Valkey) -> None:
+    """After a command without an answer the others fail unsent, until the pause is over."""
+    now = [100.0]
+    with valkey.client(timeout_s=0.5) as client:
+        index = RedisIndex(client, reach=Reach(pause_s=2.0, clock=lambda: now[0]))
+        valkey.hang()
+        try:
+            with pytest.raises(IndexUnavailable, match="out of reach: Timeout"):
+                index.get("j-1")
+        finally:
+            valkey.resume()
+        now[0] = 101.9
+        with pytest.raises(IndexUnavailable, match="did not answer a moment ago"):
+            CALLS[call](index)
+        now[0] = 102.1
+        CALLS[call](index)
+        CALLS[call](index)
+
+
+def test_without_a_pause_each_command_is_sent(valkey: Valkey) -> None:
+    """A worker's next beat after one that got no answer must not be left out."""
+    with valkey.client(timeout_s=0.5) as client:
+        index = RedisIndex(client)
+        valkey.hang()
+        try:
+            with pytest.raises(IndexUnavailable):
+                index.ids()
+        finally:
+            valkey.resume()
+        assert index.ids() == []
+
+
+def test_a_refusal_makes_no_pause(valkey: Valkey) -> None:
+    with valkey.client() as client:
+        index = RedisIndex(client, reach=Reach(pause_s=600.0))
+        valkey.configure("maxmemory", "1")
+        try:
+            with pytest.raises(IndexUnavailable, match="refuses commands"):
+                index.put(record("j-2"))
+        finally:
+            valkey.configure("maxmemory", "0")
+        assert index.put(record("j-2"))
 
 
 def test_a_server_that_refuses_writes_is_index_unavailable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -59,13 +60,20 @@ class Valkey:
             self._process = None
         self.socket.unlink(missing_ok=True)
 
-    def client(self, *, decode: bool = True) -> redis.Redis:
+    def hang(self) -> None:
+        """Take connections and commands, and answer none, until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def client(self, *, decode: bool = True, timeout_s: float = 5.0) -> redis.Redis:
         # redis-py leaves its keyword arguments untyped.
         make = cast("Callable[..., redis.Redis]", redis.Redis)
         return make(
             unix_socket_path=str(self.socket),
             decode_responses=decode,
-            socket_timeout=5.0,
+            socket_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -77,6 +85,10 @@ class Valkey:
 
     def forget_scripts(self) -> None:
         self._tell("SCRIPT", "FLUSH")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process:
+            self._process.send_signal(number)
 
     def _tell(self, *command: str) -> None:
         with self.client() as client:

@@ -28,6 +28,7 @@ from saeserve.control.telemetry import Telemetry, TelemetryMetrics, redis_figure
 from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
 from saeserve.jobs.reconciler import Pace, Reconciler
 from saeserve.jobs.redis_index import RedisIndex
+from saeserve.jobs.redis_scripts import Reach
 from saeserve.jobs.store_gate import StoreGate
 from saeserve.platform.errors import Unavailable
 from saeserve.platform.grpc_server import GrpcServer, Service
@@ -40,7 +41,9 @@ from saeserve.platform.store import ArtifactStore
 
 _THREADS = 32
 """For handlers that need the store alone; `Pools` has the others."""
-
+_PAUSE_S = 2.0
+"""After a command that the broker did not answer in time: more than a call needs for its other
+commands, so that a call waits once for a broker that hangs, and not four times."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ async def running(settings: ControlSettings) -> AsyncGenerator[Running]:
         parts = make_parts(
             settings,
             store,
-            RedisIndex(client, events_s=settings.event_seconds),
+            RedisIndex(client, events_s=settings.event_seconds, reach=Reach(_PAUSE_S)),
             CeleryDoorbell(celery_app(settings.broker_url), client),
         )
         store.guard(parts.gate)

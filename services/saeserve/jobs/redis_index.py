@@ -36,7 +36,7 @@ from saeserve.jobs.redis_fields import (
     queue_of,
     to_fields,
 )
-from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
+from saeserve.jobs.redis_scripts import PREFIX, Reach, table, text
 from saeserve.jobs.redis_streams import RedisStreams
 from saeserve.jobs.states import JobState
 
@@ -62,10 +62,12 @@ class RedisIndex(RedisStreams):
         *,
         stream_length: int = 10_000,
         events_s: float = KEPT_EVENTS_S,
+        reach: Reach | None = None,
     ) -> None:
         """`stream_length`: events kept for each job, roughly; `events_s`: how long they are kept
-        once it has ended. The store keeps all."""
-        super().__init__(client, Scripts(client))
+        once it has ended. The store keeps all. `reach`: what follows a command that got no answer;
+        by default nothing, each command is sent and waits for itself."""
+        super().__init__(client, reach or Reach())
         self._stream_length = stream_length
         self._kept_ms = max(1, _ms(events_s))
 
@@ -91,7 +93,7 @@ class RedisIndex(RedisStreams):
 
     def ids(self) -> list[str]:
         """Ids of all jobs, newest first."""
-        with reaching("index"):
+        with self._reach():
             found = self._client.zrevrangebylex(f"{PREFIX}ids", "+", "-")
         return [text(job) for job in found]
 
@@ -151,7 +153,7 @@ class RedisIndex(RedisStreams):
 
     def counts(self) -> dict[JobState, int]:
         """Jobs in each state that has any."""
-        with reaching("index"):
+        with self._reach():
             sizes = {
                 state: self._client.scard(f"{PREFIX}state:{state.value}") for state in JobState
             }
@@ -212,7 +214,7 @@ class RedisIndex(RedisStreams):
         return self._record(flat) if flat else None
 
     def _members(self, name: str) -> list[str]:
-        with reaching("index"):
+        with self._reach():
             found = self._client.smembers(f"{PREFIX}{name}")
         return sorted(text(job) for job in found)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from importlib.resources import files
 from typing import cast
 
 import redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError, TimeoutError
 
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.platform.redis import unreachable
@@ -44,16 +45,44 @@ _NAMES = (
 )
 
 
+class Reach:
+    """Whether the server answers, as far as the latest commands have shown.
+
+    A server that hangs lets each command wait for the client's whole time-out. What needs several
+    commands would wait once for each, so after one that got no answer the others fail at once.
+    """
+
+    def __init__(self, pause_s: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """`pause_s`: for how long they fail without being sent; 0: each is sent."""
+        self._pause_s = pause_s
+        self._clock = clock
+        self._silent_until = float("-inf")
+
+    @contextlib.contextmanager
+    def __call__(self) -> Generator[None]:
+        """Around commands. Raises IndexUnavailable in place of the faults of a server that is
+        away, refuses writes or lately did not answer."""
+        if self._clock() < self._silent_until:
+            raise IndexUnavailable("the index is out of reach: it did not answer a moment ago")
+        with reaching("index"):
+            try:
+                yield
+            except TimeoutError:
+                self._silent_until = self._clock() + self._pause_s
+                raise
+
+
 class Scripts:
     """Runs the scripts by name; each is loaded again when the server forgot it."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, reach: Reach) -> None:
         folder = files("saeserve.jobs") / "lua"
         common = (folder / "common.lua").read_text()
         self._scripts = {
             name: client.register_script(common + (folder / f"{name}.lua").read_text())
             for name in _NAMES
         }
+        self._reach = reach
 
     def flag(self, name: str, *arguments: str | int) -> bool:
         """Run a script that answers 0 or 1. Raises IndexUnavailable, as all of these do."""
@@ -77,7 +106,7 @@ class Scripts:
         return [[text(part) for part in flat] for flat in answer]
 
     def _run(self, name: str, arguments: tuple[str | int, ...]) -> object:
-        with reaching("index"):
+        with self._reach():
             return self._scripts[name](args=arguments)
 
 

@@ -10,7 +10,7 @@ import redis
 from saeserve.jobs.errors import EventsMissing
 from saeserve.jobs.record import Event, NumberedEvent
 from saeserve.jobs.redis_fields import event_json, numbered
-from saeserve.jobs.redis_scripts import PREFIX, Scripts, reaching, table, text
+from saeserve.jobs.redis_scripts import PREFIX, Reach, Scripts, table, text
 
 _BEHIND = "behind"
 _AT_ONCE = 1000
@@ -19,9 +19,10 @@ _AT_ONCE = 1000
 class RedisStreams:
     """The part of `RedisIndex` that keeps events."""
 
-    def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
+    def __init__(self, client: redis.Redis, reach: Reach) -> None:
         self._client = client
-        self._scripts = scripts
+        self._reach = reach
+        self._scripts = Scripts(client, reach)
 
     def append(self, job: str, event: Event, after: int = -1) -> bool:
         """Number an event into the job's stream; see `JobIndex.append`."""
@@ -37,7 +38,7 @@ class RedisStreams:
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         """Events with a sequence above `after`, oldest first."""
-        with reaching("index"):
+        with self._reach():
             entries = self._client.xrange(
                 f"{PREFIX}events:{job}", min=f"{after + 1}-0", count=limit
             )
@@ -45,7 +46,7 @@ class RedisStreams:
 
     def last_sequence(self, job: str) -> int:
         """The highest sequence that was given; see `JobIndex.last_sequence`."""
-        with reaching("index"):
+        with self._reach():
             given = self._client.hget(f"{PREFIX}job:{job}", "seq")
         return 0 if given is None else int(text(cast("Any", given)))
 
@@ -56,18 +57,18 @@ class RedisStreams:
 
     def store(self) -> str | None:
         """Id of the artifact store that the jobs here belong to."""
-        with reaching("index"):
+        with self._reach():
             found = self._client.get(f"{PREFIX}store")
         return None if found is None else text(found)
 
     def set_store(self, id: str) -> None:
         """Set the id of the store."""
-        with reaching("index"):
+        with self._reach():
             self._client.set(f"{PREFIX}store", id)
 
     def generation(self) -> str | None:
         """The mark that dies with the data; another one after a restart, see `JobIndex`."""
-        with reaching("index"):
+        with self._reach():
             values = cast("list[Any]", self._client.mget(f"{PREFIX}generation", f"{PREFIX}server"))
             now = self._run_id()
         mark, server = ("" if value is None else text(value) for value in values)
@@ -77,7 +78,7 @@ class RedisStreams:
 
     def set_generation(self, mark: str) -> None:
         """Set the mark, after a rebuild."""
-        with reaching("index"):
+        with self._reach():
             values = {f"{PREFIX}generation": mark, f"{PREFIX}server": self._run_id()}
             self._client.mset(cast("Any", values))
 
