@@ -147,7 +147,8 @@ def test_the_evaluation_form_is_the_training_form(prepared: Prepared) -> None:
 
 @EVERY
 def test_the_export_computes_on_raw_rows_what_the_evaluation_form_does(prepared: Prepared) -> None:
-    """Features times their decoder rows' norms, reconstructions as they are (DESIGN section 3)."""
+    """Features times their decoder rows' norms, reconstructions as they are
+    (docs/DESIGN.md, "Three forms")."""
     setup = tiny_setup(tiny_spec(prepared.spec.name))
     state = prepared.step().state
     form = prepared.architecture.evaluation_form(prepared.spec, prepared.params, state)

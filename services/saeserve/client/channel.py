@@ -11,7 +11,7 @@ from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.tokens import TokenInterceptor, TokenSource
 
 MESSAGE_LIMIT = 64 * 2**20
-"""What servers accept (DESIGN section 3, Tensors)."""
+"""What servers accept (docs/DESIGN.md, "Tensors")."""
 
 _Options = tuple[tuple[str, int | str], ...]
 

@@ -36,7 +36,7 @@ ResponseT = TypeVar("ResponseT")
 ValueT = TypeVar("ValueT")
 
 SPLIT_BYTES = 2**20
-"""Requests above this are split: about 1 MiB moves fastest (DESIGN section 3, Tensors)."""
+"""Requests above this are split: about 1 MiB moves fastest (docs/DESIGN.md, "Tensors")."""
 FIRST_DECODED_ROWS = 256
 """Rows that are decoded first, whose answer says how wide the others' will be."""
 _ENTRIES = SPLIT_BYTES // 8

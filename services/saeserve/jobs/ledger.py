@@ -1,6 +1,6 @@
 """The ledger: what the store says about jobs. The store arbitrates; the index is derived.
 
-Every commit is one put-if-absent object, written after the files it names (DESIGN section 3).
+Every commit is one put-if-absent object, written after the files it names (docs/DESIGN.md, "Jobs").
 Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown job.
 """
 

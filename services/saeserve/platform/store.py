@@ -1,6 +1,7 @@
 """The artifact store: a directory whose commits are put-if-absent objects.
 
-The store arbitrates; Redis indexes (DESIGN section 1). Object stores follow behind the same calls.
+The store arbitrates; Redis indexes
+(docs/DESIGN.md, "Processes"). Object stores follow behind the same calls.
 """
 
 from __future__ import annotations

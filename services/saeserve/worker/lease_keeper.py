@@ -44,7 +44,8 @@ class LeaseKeeper:
     """Two threads beside the supervisor: one beats, one passes events on.
 
     Beats wait for the index alone: a slow store or a long queue of events delays no beat. Without
-    the index the attempt goes on by the store (DESIGN 3, Jobs). `lost` and `cancelled` are set
+    the index the attempt goes on by the store
+    (docs/DESIGN.md, "Jobs"). `lost` and `cancelled` are set
     once and never cleared.
     """
 

@@ -1,4 +1,5 @@
-"""The architecture contract: a spec plus pure functions over named tensors (DESIGN section 3).
+"""The architecture contract: a spec plus pure functions over named tensors
+(docs/DESIGN.md, "Architectures").
 
 Shape suffixes: B rows of a (micro-)batch, D d_in, O d_out, F d_sae. In training form W_enc is
 [F, D] and W_dec is [F, O], so that a latent is a contiguous row in both; exports transpose W_enc.

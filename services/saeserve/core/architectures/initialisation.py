@@ -37,7 +37,8 @@ def unit_dictionaries(
 
 def with_encoder_norm(units: Tensors, norm: float) -> Tensors:
     """Unit dictionaries with rows of W_enc of that norm: the shorter, the further a step turns
-    them, and the first reconstructions do not overshoot (DECISIONS has figures)."""
+    them, and the first reconstructions do not overshoot
+    (DECISIONS.md, "TopK and BatchTopK start with a short encoder")."""
     return {**units, "W_enc": units["W_enc"] * norm}
 
 

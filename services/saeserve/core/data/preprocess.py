@@ -1,4 +1,5 @@
-"""Centring and scaling of activations (DESIGN section 4: centring precedes scaling)."""
+"""Centring and scaling of activations
+(docs/DESIGN.md, "Massive activations": centring precedes scaling)."""
 
 from __future__ import annotations
 

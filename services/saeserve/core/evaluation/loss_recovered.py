@@ -77,7 +77,8 @@ def loss_recovered(
 
     `batches` are tokens [S, T]; `mean_D` is the raw mean of what is written, which mean ablation
     puts everywhere. Rows where the norm of a source exceeds `massive_above` (one for each source of
-    the columns, or one for all; inf: none) stay as they are in every arm (DESIGN section 4).
+    the columns, or one for all; inf: none) stay as they are in every arm
+    (docs/DESIGN.md, "Massive activations").
     Raises SpecError for a bound that is not positive, DataMismatchError when the mean does not fit
     the model, DataError without a predicted position.
     """

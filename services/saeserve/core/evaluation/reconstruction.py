@@ -1,4 +1,5 @@
-"""Reconstruction and sparsity on raw rows: the numbers of DESIGN section 4, in one pass.
+"""Reconstruction and sparsity on raw rows: the numbers of
+docs/DESIGN.md, "Definitions", in one pass.
 
 Shape suffixes: B rows, C their columns, D d_in, O d_out, F d_sae.
 """

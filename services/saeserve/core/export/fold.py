@@ -1,6 +1,6 @@
 """From the evaluation form to the exported model: centring, scaling and decoder norms are folded.
 
-With x' = s (x − μ), y' = s_y (y − μ_y) and n_i = ‖W_d,i / s_y‖ (DESIGN section 3):
+With x' = s (x − μ), y' = s_y (y − μ_y) and n_i = ‖W_d,i / s_y‖ (docs/DESIGN.md, "Three forms"):
 W_enc = s n_i W_e; b_enc = n_i (b_e − s W_e μ); θ_i ← n_i θ_i; W_dec row = W_d,i / (s_y n_i);
 W_skip = s W_skip' / s_y; b_dec = b_d / s_y + μ_y − W_skip μ. Features become n_i f_i;
 reconstructions are equal. s and s_y are one constant a source, so for a crosscoder they differ

@@ -1,6 +1,6 @@
 """The canonical exported model: raw activations in, sparse features out, and back.
 
-Formulas: DESIGN section 3 ("Three forms"), repeated in `fold`. Shape suffixes: B rows, D d_in,
+Formulas: docs/DESIGN.md, "Three forms", repeated in `fold`. Shape suffixes: B rows, D d_in,
 F d_sae, O d_out.
 """
 

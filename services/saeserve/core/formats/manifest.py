@@ -16,7 +16,8 @@ MANIFEST_FORMAT = 3
 READ_MANIFESTS = (1, 2, 3)
 """1 does not say in which type the language model computed; in 1 and 2 every token is a row."""
 MASSIVE_NORM = 5.0
-"""Rows whose norm exceeds this many medians are counted as massive (DESIGN section 4)."""
+"""Rows whose norm exceeds this many medians are counted as massive
+(docs/DESIGN.md, "Massive activations")."""
 
 
 class SourceEntry(Spec):

@@ -88,7 +88,7 @@ class Lineage(Spec):
 
 
 class ModelConfig(Spec):
-    """Shapes, activation and lineage of an InferenceModel (DESIGN section 3)."""
+    """Shapes, activation and lineage of an InferenceModel (docs/DESIGN.md, "Three forms")."""
 
     format_version: int = MODEL_FORMAT
     architecture: str

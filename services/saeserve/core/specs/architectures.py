@@ -74,7 +74,8 @@ class TopKSpec(AuxKSpec):
     """TopK with AuxK (Gao et al. 2024, arXiv 2406.04093, sections 2.3 and A.2).
 
     `encoder_norm` is the norm of W_enc's rows at the start; the paper's is 1, that of W_dec's rows.
-    Shorter rows turn further in a step and train better in the same steps (DECISIONS).
+    Shorter rows turn further in a step and train better in the same steps
+    (DECISIONS.md, "TopK and BatchTopK start with a short encoder").
     """
 
     name: ClassVar[str] = "topk"
@@ -184,7 +185,7 @@ def prefix_widths(d_sae: int) -> tuple[int, ...]:
     """The prefixes of a Matryoshka spec that names none: d_sae/128, /32, /8, /4, /2, /1.
 
     At d_sae = 4096 these are the six widths [32, 128, 512, 1024, 2048, 4096] that scored best on
-    SynthSAEBench (RECIPES).
+    SynthSAEBench (docs/RECIPES.md, "What raised ground-truth scores").
     """
     return tuple(sorted({max(1, d_sae // share) for share in (128, 32, 8, 4, 2, 1)}))
 

@@ -98,7 +98,7 @@ PRESETS: dict[str, Preset] = {
         "pre-act loss, Adam (0, 0.999), eps 1e-8, rate 7e-5 after 1,000 warm-up steps (linear; "
         "theirs a cosine from a tenth), no decay, no clipping, batch 4,096. Different here: they "
         "sweep lambda for each site and publish the L0 that came out, here target_l0 = 100 (near "
-        "their canonical models) is asked for, by the quadratic penalty of DECISIONS; rows are "
+        "their canonical models) is asked for, by the quadratic penalty; rows are "
         "centred, so b_dec is not subtracted from the input; b_enc starts where d_in latents fire "
         "a row, theirs at 0, where half of all do. Thresholds grow by about half the rate a "
         "step in log, and from 0.001 it takes the 4 billion tokens that they have: in shorter runs "

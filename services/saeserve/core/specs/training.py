@@ -48,7 +48,7 @@ class OptimizerSpec(Spec):
 
 
 class PreprocessSpec(Spec):
-    """What happens to rows before the SAE sees them (DESIGN: centring precedes scaling).
+    """What happens to rows before the SAE sees them (docs/DESIGN.md, "Massive activations").
 
     `mean_norm` is E|x| after scaling, sqrt(d) where it is unset; papers with other units set it.
     """
@@ -230,7 +230,7 @@ class TrainSpec(Spec):
 
 
 def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
-    """Fill every field that depends on others. Sources: RECIPES in DECISIONS.md.
+    """Fill every field that depends on others. Sources: docs/RECIPES.md, "Defaults".
 
     `d_in` is the width of `source`, the data set's source that is trained on; of a crosscoder,
     whose `source` is None, that of all its sources together. Of a sweep only what its members

@@ -7,8 +7,8 @@ until L0 is met on held-out rows: one number for all latents, in units of what a
 reconstruction (pre-activation times the norm of its decoder row). ReLU has no thresholds, so that
 its biases are shifted; one factor for all latents then restores the sum of what they add. Only a
 small correction is one of the rows; a larger one would hide an SAE that was not trained to its L0,
-and is left undone (RECIPES). The shift is fitted on the first half of each block of held-out rows,
-and the closing figures come from the second.
+and is left undone (docs/RECIPES.md, "Sparsity is asked for, not tuned"). The shift is fitted on the
+first half of each block of held-out rows, and the closing figures come from the second.
 """
 
 from __future__ import annotations

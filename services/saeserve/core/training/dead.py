@@ -1,4 +1,4 @@
-"""Dead latents, always counted in tokens (DESIGN section 4).
+"""Dead latents, always counted in tokens (docs/DESIGN.md, "Definitions").
 
 A latent is dead that fired on none of the last tokens; the window is in the figure's name: `dead`
 counts over dead_window_tokens, `dead_fraction` over the last min(10 M, half the run). Only firing

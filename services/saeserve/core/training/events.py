@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MetricsReported:
-    """Averages over the steps since the last report (DESIGN section 4 defines each).
+    """Averages over the steps since the last report (docs/DESIGN.md, "Definitions" defines each).
 
     `values`: loss, loss_<term>, fvu, l0, grad_norm (before clipping), tokens_per_second,
     data_wait_fraction (of the time), and as they stand now: dead (latents), lr, and each of the

@@ -2,7 +2,8 @@
 
 Where the evaluation form has a calibrated threshold, in place of a batch's own choice (BatchTopK)
 or for rows that were not trained on (`calibrating`), that shall have moved L0 by at most 15 % and
-raised the FVU by at most 2 %: else the L0 is had by the threshold alone (RECIPES). What else a
+raised the FVU by at most 2 %: else the L0 is had by the threshold alone
+(docs/RECIPES.md, "Sparsity is asked for, not tuned"). What else a
 reader must be warned of: `specs.closing`.
 """
 

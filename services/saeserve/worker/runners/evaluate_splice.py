@@ -21,7 +21,8 @@ from saeserve.worker.runners.evaluate_subject import Subject, mean_of
 
 
 def recovered(context: RunContext, subject: Subject) -> dict[str, float]:
-    """Figures of `loss_recovered`; rows of massive norm stay as they are (DESIGN section 4)."""
+    """Figures of `loss_recovered`; rows of massive norm stay as they are
+    (docs/DESIGN.md, "Massive activations")."""
     wanted = subject.spec.loss_recovered or LossRecoveredSpec()
     manifest = subject.dataset.manifest
     model = _language_model(context, manifest, subject)

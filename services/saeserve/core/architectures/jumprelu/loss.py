@@ -96,7 +96,8 @@ class JumpRelu:
         """Mean over rows of |y - y^|^2 + lambda_P sum ReLU(theta - h) n, and the penalty of the
         module's text; n the norms of W_dec's rows, for a crosscoder their sums by source.
 
-        f >= 0, so |f| = f with derivative 1 at 0: silent latents in the band move t (RECIPES).
+        f >= 0, so |f| = f with derivative 1 at 0: silent latents in the band move t
+        (docs/RECIPES.md, "JumpReLU").
         """
         W_dec, t = params["W_dec"], params["t"]
         h_BF = linear(batch.x_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)

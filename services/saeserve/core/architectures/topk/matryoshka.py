@@ -4,7 +4,7 @@ Loss: see `nested`, with the spec's widths. Parameters and evaluation form are B
 BatchTopK's, and with `sort_by_frequency` also `frequency` [F], each latent's share of rows in which
 it fired, averaged over the last 100 steps. Every `sort_every_steps` steps the trainer puts the
 latents in descending order of it, so that the narrow prefixes hold the latents that fire most.
-What the options are worth: RECIPES, "What raised ground-truth scores".
+What the options are worth: docs/RECIPES.md, "What raised ground-truth scores".
 """
 
 from __future__ import annotations
