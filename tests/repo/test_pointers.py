@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from tests.repo.test_layout import GENERATED, ROOT, tracked
 
 PAGES = ("DESIGN", "RECIPES", "KERNELS", "DECISIONS")
