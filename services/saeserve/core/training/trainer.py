@@ -172,8 +172,7 @@ class Trainer:
         )
 
     def dead_fraction(self) -> float:
-        """Latents that fired on none of the last min(10 M, half the run) tokens
-        (docs/DESIGN.md, "Definitions")."""
+        """`dead_fraction` of docs/DESIGN.md, "Definitions"."""
         return dead.final_fraction(self._state.tokens_since_fired_F, self._state.tokens)
 
     def calibrated(self, heldout: Iterable[Tensor]) -> EvaluationForm | None:
