@@ -28,7 +28,7 @@ from saeserve.core.errors import DivergedError
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
 from saeserve.core.export.fold import fold
 from saeserve.core.formats.model import Lineage
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.closing import closing_warnings
 from saeserve.core.specs.presets import PRESETS
 from saeserve.core.specs.training import PreprocessSpec, TrainSpec

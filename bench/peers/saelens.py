@@ -28,7 +28,7 @@ from sae_lens.config import (  # pyright: ignore[reportMissingModuleSource]
 from torch import Tensor
 
 from saeserve.core.evaluation.ground_truth import Dictionary
-from saeserve.core.specs.architectures import JumpReluSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 DEAD_STEPS = 1000
 """SAELens's default."""

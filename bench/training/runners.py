@@ -22,7 +22,7 @@ from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.evaluation.ground_truth import Dictionary
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
 from saeserve.core.training.events import MetricsReported
 from saeserve.core.training.sweep import OfMember, Sweep

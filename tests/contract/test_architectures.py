@@ -38,7 +38,8 @@ from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.errors import SpecError
 from saeserve.core.export.fold import fold_tensors
 from saeserve.core.ops.rows import dense
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, ArchitectureSpec
+from saeserve.core.specs.architectures.base import ArchitectureSpec
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.trainer import Trainer
 

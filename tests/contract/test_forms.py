@@ -26,7 +26,7 @@ from saeserve.core.architectures.registry import ARCHITECTURES, architecture_of
 from saeserve.core.export.fold import Side, fold_between, fold_tensors
 from saeserve.core.export.format import load_model, save_model
 from saeserve.core.formats.model import Lineage
-from saeserve.core.specs.architectures import ArchitectureSpec
+from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.training.trainer import Trainer
 
 EVERY = pytest.mark.parametrize("name", sorted(ARCHITECTURES))

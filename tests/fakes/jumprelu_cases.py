@@ -18,7 +18,7 @@ from saeserve.core.kernels.jumprelu.encoding import Encoder
 from saeserve.core.kernels.jumprelu.entry_lists import ByRow, Interval, list_outside
 from saeserve.core.kernels.jumprelu.passes import Pass
 from saeserve.core.kernels.jumprelu.sparse_pass import Listed, ListedWithBand
-from saeserve.core.specs.architectures import JumpReluSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 Way = Callable[..., Pass]
 

@@ -25,6 +25,7 @@ from saeserve.client.errors import (
 )
 from saeserve.core.export.format import load_model
 from saeserve.core.specs import fitted
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 D, FEATURES = 32, 64
 
@@ -202,7 +203,7 @@ def test_plan_records_nothing(journey: Journey, tmp_path: Path) -> None:
     planned = journey.json("plan", str(file))
     assert planned["plan"]["steps"] == 400
     assert planned["plan"]["parameters"] == 256 * (2 * D + 2) + D
-    rate = fitted.rate_of("jumprelu", D, 256, 400)
+    rate = fitted.rate_of(JumpReluSpec.learning_rate, D, 256, 400)
     assert planned["resolved_spec"]["train"]["optimizer"]["lr"] == pytest.approx(rate)
     assert len(journey.json("jobs", "ls")) == before
 

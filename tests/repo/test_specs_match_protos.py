@@ -11,10 +11,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from saeserve.core.planning.plan import MemoryPeak, MemoryPlan, Plan
 from saeserve.core.planning.refusal import Refusal
 from saeserve.core.specs import interchange, jobs, training
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.sweep import SweepSpec
 from saeserve.v1 import job_pb2, spec_pb2
+
+MESSAGES = spec_pb2.DESCRIPTOR.message_types_by_name
 
 PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (jobs.JobSpec, spec_pb2.JobSpec.DESCRIPTOR),
@@ -23,12 +25,7 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (training.PreprocessSpec, spec_pb2.PreprocessSpec.DESCRIPTOR),
     (training.ResampleSpec, spec_pb2.ResampleSpec.DESCRIPTOR),
     (SweepSpec, spec_pb2.SweepSpec.DESCRIPTOR),
-    (ARCHITECTURE_SPECS["topk"], spec_pb2.TopKSpec.DESCRIPTOR),
-    (ARCHITECTURE_SPECS["jumprelu"], spec_pb2.JumpReluSpec.DESCRIPTOR),
-    (ARCHITECTURE_SPECS["relu"], spec_pb2.ReluSpec.DESCRIPTOR),
-    (ARCHITECTURE_SPECS["gated"], spec_pb2.GatedSpec.DESCRIPTOR),
-    (ARCHITECTURE_SPECS["batchtopk"], spec_pb2.BatchTopKSpec.DESCRIPTOR),
-    (ARCHITECTURE_SPECS["matryoshka"], spec_pb2.MatryoshkaSpec.DESCRIPTOR),
+    *((spec, MESSAGES[spec.__name__]) for spec in ARCHITECTURE_SPECS.values()),
     (jobs.HarvestSpec, spec_pb2.HarvestSpec.DESCRIPTOR),
     (jobs.LanguageModelSpec, spec_pb2.LanguageModelSpec.DESCRIPTOR),
     (jobs.TextSpec, spec_pb2.TextSpec.DESCRIPTOR),
@@ -97,8 +94,7 @@ def test_every_scalar_of_a_spec_knows_unset_from_zero(
 
 
 def test_every_spec_message_has_its_spec() -> None:
-    messages = set(spec_pb2.DESCRIPTOR.message_types_by_name)
-    assert messages == {message.name for _, message in PAIRS}
+    assert set(MESSAGES) == {message.name for _, message in PAIRS}
 
 
 def test_architectures_are_the_oneof() -> None:

@@ -13,7 +13,7 @@ from bench.results import Run
 
 from saeserve.core.data.finishing import write_manifest
 from saeserve.core.data.synthetic import write_synthetic
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.presets import PRESETS
 from saeserve.core.specs.training import TrainSpec
 

@@ -15,7 +15,7 @@ from bench.results import Results, Run
 from bench.tasks import Task, run_all
 
 from saeserve.core.data.ground_truth import BLOCK_ROWS, GroundTruthSpec
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.presets import PRESETS
 
 SMALL = GroundTruthSpec(d=16, features=32, roots=2, branching=2, correlation_rank=2)

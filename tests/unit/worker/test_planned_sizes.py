@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from saeserve.core.architectures.jumprelu import loss as jumprelu
-from saeserve.core.architectures.topk import loss as topk
 from saeserve.core.export import fold
 from saeserve.core.ops import sparse
 from saeserve.core.planning import tensors
@@ -12,8 +10,6 @@ from saeserve.worker.runners import datasets
 
 
 def test_planned_sizes_are_those_of_the_code() -> None:
-    assert tensors.SAMPLE_ROWS == topk.SAMPLE_ROWS
-    assert tensors.QUANTILE_BLOCK == jumprelu.QUANTILE_BLOCK
     assert tensors.L0_ROWS == starting.L0_ROWS
     assert vars(fold)["_BLOCK_ELEMENTS"] == tensors.FOLD_ELEMENTS
     assert tensors.EVALUATION_BYTES == sparse.BLOCK_BYTES

@@ -13,7 +13,7 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Tensors
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.latents import decode
-from saeserve.core.specs.architectures import AuxKSpec
+from saeserve.core.specs.architectures.base import AuxKSpec
 
 
 def width(spec: AuxKSpec, dead_F: Tensor) -> int:

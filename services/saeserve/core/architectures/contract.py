@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saeserve.core.ops.rows import RowGradient as RowGradient
 from saeserve.core.ops.rows import Tensors as Tensors
-from saeserve.core.specs.architectures import ArchitectureSpec
+from saeserve.core.specs.architectures.base import ArchitectureSpec
 
 SpecT_contra = TypeVar("SpecT_contra", bound=ArchitectureSpec, contravariant=True)
 

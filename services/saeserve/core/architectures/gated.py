@@ -32,7 +32,7 @@ from saeserve.core.architectures.initialisation import (
 )
 from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import linear
-from saeserve.core.specs.architectures import GatedSpec
+from saeserve.core.specs.architectures.gated import GatedSpec
 
 
 class Gated:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Context
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.architectures import PenaltySpec
+from saeserve.core.specs.architectures.base import PenaltySpec
 
 WEIGHT = "sparsity_coefficient"
 """Name of the weight among the architecture's schedules."""

@@ -25,7 +25,7 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.initialisation import unit_dictionaries
 from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import linear
-from saeserve.core.specs.architectures import ReluSpec
+from saeserve.core.specs.architectures.relu import ReluSpec
 
 
 class Relu:

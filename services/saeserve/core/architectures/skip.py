@@ -26,7 +26,7 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
-from saeserve.core.specs.architectures import ArchitectureSpec
+from saeserve.core.specs.architectures.base import ArchitectureSpec
 
 W_SKIP = "W_skip"
 

@@ -5,17 +5,9 @@ from __future__ import annotations
 from saeserve.core.errors import SpecError
 from saeserve.core.formats.model import ModelConfig
 from saeserve.core.formats.train_sources import Layout
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec
 
-ACTIVATIONS = {
-    "topk": "topk",
-    "batchtopk": "threshold",
-    "matryoshka": "threshold",
-    "jumprelu": "threshold",
-    "gated": "threshold",
-    "relu": "relu",
-}
-"""The activation of what each architecture exports, which is what it can take up again."""
 _FIELD = "train.init_from"
 
 
@@ -46,18 +38,23 @@ def _check_latents(spec: TrainSpec, config: ModelConfig) -> None:
 
 def _check_activation(spec: TrainSpec, config: ModelConfig) -> None:
     name, activation = spec.architecture.name, config.activation
-    if ACTIVATIONS[name] != activation.kind:
-        fitting = ", ".join(n for n, kind in ACTIVATIONS.items() if kind == activation.kind)
+    exported = spec.architecture.exported_activation
+    if exported != activation.kind:
+        fitting = ", ".join(
+            each.name
+            for each in ARCHITECTURE_SPECS.values()
+            if each.exported_activation == activation.kind
+        )
         raise SpecError(
             _FIELD,
             f"the model ({config.architecture}) has the activation {activation.kind}, and "
-            f"{name} trains {ACTIVATIONS[name]}",
+            f"{name} trains {exported}",
             remedy=f"continue it as one of: {fitting}",
         )
     if activation.kind == "topk" and activation.post != "relu":
         raise SpecError(
             _FIELD,
-            f"the model keeps negative features (post: {activation.post}), which topk does not",
+            f"the model keeps negative features (post: {activation.post}), which {name} does not",
             remedy="train anew",
         )
     if config.row_norm.kind != "none":

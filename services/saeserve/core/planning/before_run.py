@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from saeserve.core.planning.sizes import TrainingData
-from saeserve.core.specs.architectures import AuxKSpec, JumpReluSpec, PenaltySpec
+from saeserve.core.specs.architectures.base import AuxKSpec, PenaltySpec
 from saeserve.core.specs.run_warning import JobWarning, RunWarning
 from saeserve.core.specs.training import TrainSpec
 
@@ -20,10 +20,6 @@ LITTLE_TRAVEL = 0.1
 MANY_EPOCHS = 4
 LONG_WARMUP = 0.5
 """Share of the steps."""
-STRONG_COUNT_PENALTY = 1 / 16
-"""Of a row's mean squared norm: the price of one active latent that leaves hardly any active."""
-STRONG_L1_PENALTY = 1 / 3
-"""Of a row's mean norm: L1 shrinks an activation by half of its weight."""
 
 
 def warnings_before(spec: TrainSpec, data: TrainingData | None) -> tuple[RunWarning, ...]:
@@ -129,8 +125,7 @@ def _of_penalty(spec: TrainSpec, data: TrainingData) -> Iterator[tuple[str, str]
     chosen, norm = spec.architecture, _mean_norm(spec, data.d)
     if not isinstance(chosen, PenaltySpec) or spec.target_l0 is not None or norm is None:
         return
-    counts = isinstance(chosen, JumpReluSpec)
-    most = STRONG_COUNT_PENALTY * norm**2 if counts else STRONG_L1_PENALTY * norm
+    most = chosen.strongest(norm)
     if chosen.sparsity_coefficient > most:
         yield (
             "PENALTY_TOO_STRONG",

@@ -8,11 +8,9 @@ from pydantic import Field
 
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.formats.train_sources import Layout
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
-
-_WITHOUT_INPUT_BIAS = ("jumprelu", "relu")
-_VECTORS = {"jumprelu": ("b_enc", "t"), "gated": ("b_gate", "b_mag", "r_mag")}
 
 VALUE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 """Of the types that data sets are stored in."""
@@ -59,16 +57,16 @@ def training_data(layout: Layout, manifest: DatasetManifest) -> TrainingData:
 def parameter_shapes(
     architecture: str, d_in: int, d_sae: int, d_target: int = 0, *, skip: bool = False
 ) -> Shapes:
-    """The parameters by name: W_enc, W_dec, b_dec, and vectors over latents: b_enc, one threshold
-    for JumpReLU, two biases and a scale for gated.
+    """The parameters by name: W_enc, W_dec, b_dec, and the vectors over latents that the
+    architecture's spec names.
 
     With a `d_target` those of a transcoder: a bias for the input where the architecture subtracts
     one, and W_skip for a skip connection.
     """
-    d_out = d_target or d_in
+    facts, d_out = ARCHITECTURE_SPECS[architecture], d_target or d_in
     shapes: Shapes = {"W_enc": (d_sae, d_in), "W_dec": (d_sae, d_out), "b_dec": (d_out,)}
-    shapes |= {name: (d_sae,) for name in _VECTORS.get(architecture, ("b_enc",))}
-    if d_target and architecture not in _WITHOUT_INPUT_BIAS:
+    shapes |= {name: (d_sae,) for name in facts.latent_vectors}
+    if d_target and facts.has_input_bias:
         shapes["b_pre"] = (d_in,)
     if skip:
         shapes["W_skip"] = (d_out, d_in)

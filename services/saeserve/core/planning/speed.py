@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from saeserve.core.planning.machine import Machine, SpeedRecord, StepShape
 from saeserve.core.planning.sizes import TrainingData, micro_batch_of, parameters_of
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS, BatchTopKSpec, TopKSpec
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec
 
 ACCUMULATION = 0.3
@@ -23,32 +23,6 @@ ACCUMULATION = 0.3
 (12 bytes a parameter) where the optimiser moves 28 and its guards 16."""
 NEAREST = 5
 """Jobs of the nearest cost that a prediction is the median of: each ran beside other things."""
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """What a step of an architecture does to a row, in units of its widths."""
-
-    encoder_products: int
-    """Dense products in the encoder's type, 2 d_in d_sae FLOP a row each."""
-    other_products: int
-    """Dense products in float32, 2 d_out d_sae FLOP a row each."""
-    gathers: float
-    """What a number of an active latent's rows costs, where one of [rows, d_sae] costs 1."""
-
-
-_PATTERNS = {
-    "topk": _Pattern(1, 0, 0.2),
-    "batchtopk": _Pattern(1, 0, 0.2),
-    "matryoshka": _Pattern(1, 0, 0.2),
-    "jumprelu": _Pattern(2, 3, 0.0),
-    "relu": _Pattern(2, 3, 0.0),
-    "gated": _Pattern(3, 5, 0.0),
-}
-"""From the losses: a TopK model has one dense product and works on entries otherwise (choosing
-takes about 8 ns a latent on one Zen 4 core, the entries' products 1.8 ns a number). The dense ones
-differentiate W_enc x and f W_dec: five products, and gated, with a second reconstruction and a
-bias in its input, eight."""
 
 
 @dataclass(frozen=True)
@@ -133,17 +107,12 @@ def training_seconds(
 
 def active_of(spec: TrainSpec, otherwise: float) -> float:
     """Latents a row that the spec asks for, else `otherwise`."""
-    chosen = spec.architecture
-    if isinstance(chosen, TopKSpec):
-        return chosen.k * (4 if chosen.multi_topk_coefficient else 1)
-    if isinstance(chosen, BatchTopKSpec):
-        return chosen.k
-    return spec.target_l0 or otherwise
+    return spec.architecture.active_latents or spec.target_l0 or otherwise
 
 
 def _products(shape: StepShape, rates: Rates) -> float:
     """Seconds a row of all dense products."""
-    pattern = _PATTERNS[shape.architecture]
+    pattern = ARCHITECTURE_SPECS[shape.architecture].cost
     rate = encoder_flops(shape.architecture, shape.encoder_dtype, rates)
     encoder = pattern.encoder_products * 2 * shape.d_in * shape.d_sae / rate
     return encoder + pattern.other_products * 2 * shape.d_out * shape.d_sae / rates.float32_flops
@@ -151,7 +120,8 @@ def _products(shape: StepShape, rates: Rates) -> float:
 
 def _numbers(shape: StepShape) -> float:
     """Numbers of a row that the rest of a step works on, weighed."""
-    gathered = _PATTERNS[shape.architecture].gathers * shape.active * (shape.d_in + shape.d_out) / 2
+    gathers = ARCHITECTURE_SPECS[shape.architecture].cost.gathers
+    gathered = gathers * shape.active * (shape.d_in + shape.d_out) / 2
     return shape.d_sae + gathered
 
 

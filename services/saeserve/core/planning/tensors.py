@@ -19,7 +19,7 @@ from saeserve.core.planning.footprint import (
     Part,
 )
 from saeserve.core.planning.sizes import Shapes, TrainingData, micro_batch_of, parameter_shapes
-from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, JumpReluSpec, TopKSpec
+from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.core.specs.closing import is_judged
 from saeserve.core.specs.training import TrainSpec
 
@@ -33,14 +33,12 @@ measured; a run that has to compile the kernels first takes about as much again.
 CONTEXT_BYTES = 512 * 2**20
 """An accelerator's context and libraries: the customary size, not measured here."""
 
-SAMPLE_ROWS = 32_768
-QUANTILE_BLOCK = 1_024
 L0_ROWS = 2_048
 FOLD_ELEMENTS = 2**23
 EVALUATION_BYTES = 64 * 2**20
 EVALUATION_ROWS = 2_048
-"""As `architectures.topk.loss`, `architectures.jumprelu.loss`, `training.starting`, `export.fold`,
-`ops.sparse` and the runner have them; a test holds them equal."""
+"""As `training.starting`, `export.fold`, `ops.sparse` and the runner have them; a test holds them
+equal."""
 
 _BLOCK_ROWS = 256
 """Rows of pre-activations that compiled steps have at a time (`core.kernels`)."""
@@ -48,15 +46,6 @@ _DEAD_BLOCK_BYTES = 64 * 2**20
 """Of a block of dead latents' pre-activations."""
 _SPARE = 16
 """Candidates a row beyond those that are kept."""
-
-_AUTOGRAD = {"topk": 2, "batchtopk": 2, "matryoshka": 2, "jumprelu": 7, "relu": 4, "gated": 7}
-"""[rows, d_sae] float32 tensors alive at the peak of a step whose loss autograd differentiates. The
-TopK family: pre-activations, and a copy for dead latents. JumpReLU: h, f, c f n, its tanh,
-ReLU(theta - h), and the gradients of f and h. ReLU: h, f and their gradients. Gated: w x, both
-pre-activations, f, ReLU(pi) and two gradients. Measured with d_in 576, d_sae 20480, 2048 rows, less
-gradients and slack: 2.1, 6.7, 3.8 and 7.0."""
-_COMPILED = ("topk", "batchtopk", "matryoshka", "jumprelu")
-"""Those whose steps are compiled loops on the CPU."""
 
 
 def footprint_of(
@@ -104,37 +93,23 @@ def _state(spec: TrainSpec, data: TrainingData) -> list[Held]:
 
 def _initialisation(spec: TrainSpec, data: TrainingData) -> list[Held]:
     now = frozenset({Moment.INITIALISATION})
-    rows = min(_sample_rows(spec), data.train_rows)
+    rows = min(spec.architecture.sample_rows(spec.d_sae), data.train_rows)
     sample = (rows, data.width)
     held = [Held("sample", sample, "float32", now | {Moment.START})]
-    if _weiszfeld(spec):
+    if spec.architecture.starts_at_median:  # `ops.location` computes in float64
         held.append(Held("sample, distances and their squares", (3, *sample), "float64", now))
     else:
         held.append(Held("centring and scaling of the sample", (3, *sample), "float32", now))
         held.append(
             Held("squares of a dictionary's rows", (spec.d_sae, data.d_out), "float32", now)
         )
-    if isinstance(spec.architecture, JumpReluSpec):
-        held.append(Held("quantiles", (2, rows, QUANTILE_BLOCK), "float32", now))
+    if quantiles := spec.architecture.quantile_latents:
+        held.append(Held("quantiles", (2, rows, quantiles), "float32", now))
     if spec.target_l0 is not None:
         measured = (3, min(spec.batch_size, L0_ROWS), spec.d_sae)
         held.append(Held("features", measured, "float32", frozenset({Moment.START})))
         held += _each("form.", _shapes(spec, data), frozenset({Moment.START}))
     return held
-
-
-def _weiszfeld(spec: TrainSpec) -> bool:
-    """Whether biases start at geometric medians (`ops.location`)."""
-    chosen = spec.architecture
-    family = isinstance(chosen, TopKSpec | BatchTopKSpec)
-    return family and chosen.b_dec_init == "geometric_median"
-
-
-def _sample_rows(spec: TrainSpec) -> int:
-    if isinstance(spec.architecture, JumpReluSpec):
-        wanted = 10 * spec.d_sae / (spec.architecture.initial_l0 or 1)
-        return max(4_096, math.ceil(wanted))
-    return SAMPLE_ROWS if isinstance(spec.architecture, TopKSpec | BatchTopKSpec) else 1
 
 
 def _step(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
@@ -145,16 +120,14 @@ def _step(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
     ]
     if rows < spec.batch_size:
         held += _each("sum.", shapes, STEP, Part.GRADIENTS)
-    if accelerator or spec.architecture.name not in _COMPILED:
-        return held + _autograd_step(spec, data, rows)
-    if isinstance(spec.architecture, JumpReluSpec):
-        return held + _band_step(spec, data, rows)
-    return held + _entries_step(spec, data, rows)
+    compiled = "none" if accelerator else spec.architecture.cost.compiled
+    of_kind = {"none": _autograd_step, "dense": _band_step, "entries": _entries_step}
+    return held + of_kind[compiled](spec, data, rows)
 
 
 def _autograd_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
     """Every intermediate value of every latent; those of AuxK where it is not counted already."""
-    copies, whole = _AUTOGRAD[spec.architecture.name], (rows, spec.d_sae)
+    copies, whole = spec.architecture.cost.autograd_tensors, (rows, spec.d_sae)
     on = STEP - {Moment.UPDATE}
     backward = frozenset({Moment.BACKWARD})
     dense = copies > 2
@@ -169,17 +142,21 @@ def _autograd_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]
 
 
 def _entries_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
-    """The TopK family compiled: one dense product block by block, and the entries chosen from it.
+    """Compiled loops over entries: one dense product block by block, and what is chosen from it.
     Twice as many candidates are collected as entries are kept."""
     forward, backward = frozenset({Moment.FORWARD}), frozenset({Moment.BACKWARD})
     entries = math.ceil((_entries(spec) - _auxk(spec) + _SPARE) * rows)
-    groups = len(getattr(spec.architecture, "widths", ())) or 1
     return [
         *_encoder(spec, data, forward),
         Held("values of candidates", (2, entries), "float32", forward | backward),
         Held("latents of candidates", (2, entries), "int64", forward | backward),
         Held("entries by latent", (4, entries), "float32", backward),
-        Held("gradients of prefixes", (groups, rows, data.d_out), "float32", backward),
+        Held(
+            "gradients of prefixes",
+            (spec.architecture.reconstructions, rows, data.d_out),
+            "float32",
+            backward,
+        ),
         *_dead_latents(spec, data, rows),
     ]
 
@@ -199,8 +176,8 @@ def _dead_latents(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
 
 
 def _band_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
-    """JumpReLU compiled, on its dense way: a batch's distances from the threshold and its features.
-    The lists of the sparse ways are shorter, else the dense one is taken."""
+    """Compiled loops over a batch on their dense way: its distances from the threshold and its
+    features. The lists of the sparse ways are shorter, else the dense one is taken."""
     both = STEP - {Moment.UPDATE}
     return [
         *_encoder(spec, data, both),
@@ -223,18 +200,13 @@ def _encoder(spec: TrainSpec, data: TrainingData, moments: frozenset[Moment]) ->
 
 def _low(spec: TrainSpec) -> str:
     """The type of the encoder's product. Left to the hardware it is bfloat16, as wherever training
-    is worth planning; elsewhere the plan is low by JumpReLU's distances and features."""
+    is worth planning; elsewhere the plan is low by a compiled step's dense features."""
     return "float32" if spec.encoder_dtype == "float32" else "bfloat16"
 
 
 def _entries(spec: TrainSpec) -> float:
-    """Entries of a row: active latents, four times as many for Multi-TopK, and AuxK's."""
-    chosen, active = spec.architecture, 0.0
-    if isinstance(chosen, TopKSpec):
-        active = chosen.k * (4 if chosen.multi_topk_coefficient else 1)
-    if isinstance(chosen, BatchTopKSpec):
-        active = max(chosen.k, chosen.k_initial or 0)
-    return active + _auxk(spec)
+    """Entries of a row: active latents where they are gathered, and AuxK's."""
+    return spec.architecture.most_active_latents + _auxk(spec)
 
 
 def _auxk(spec: TrainSpec) -> int:

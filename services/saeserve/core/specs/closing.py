@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from saeserve.core.specs.architectures import BatchTopKSpec
 from saeserve.core.specs.run_warning import RunWarning
 from saeserve.core.specs.training import TrainSpec
 
@@ -18,7 +17,7 @@ DENSE_SHARE = 1 / 8
 def is_judged(spec: TrainSpec, heldout_rows: int) -> bool:
     """Whether the trained state is judged beside its evaluation form: where L0 is controlled or a
     threshold is calibrated, and where no held-out rows evaluate the exported model."""
-    calibrated = isinstance(spec.architecture, BatchTopKSpec)
+    calibrated = spec.architecture.calibrates_threshold
     return spec.target_l0 is not None or calibrated or not (spec.eval_rows and heldout_rows)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from saeserve.core.specs import fitted
-from saeserve.core.specs.architectures import AuxKSpec
 from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS, WIDTH_OF_INITIAL
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
 
@@ -16,13 +15,8 @@ Reason = Callable[[TrainSpec], str]
 
 def awaited(spec: TrainSpec) -> list[str]:
     """Paths that are resolved once the width of the data is known, in a spec that is not yet."""
-    chosen, name = spec.architecture, spec.architecture.name
-    own = {
-        "k_aux": isinstance(chosen, AuxKSpec),
-        "initial_l0": name == "jumprelu",
-        "widths": name == "matryoshka",
-    }
-    unset = [f"{name}.{field}" for field, there in own.items() if there]
+    chosen = spec.architecture
+    unset = [f"{chosen.name}.{field}" for field in chosen.resolved_by(spec.d_sae)]
     source = [] if spec.sources else ["source"]
     adam = [f"optimizer.{field}" for field in ("lr", "warmup_steps", "eps")]
     return [*source, "micro_batch_size", *adam, *unset]
@@ -69,14 +63,17 @@ FITTED: Mapping[str, Reason] = {
     "dead_window_tokens": _dead_window,
     "target_l0": lambda spec: f"no weight of {spec.architecture.name}'s penalty is set",
     "k": _k,
-    "k_aux": lambda _: "a power of two near half the width of the data, at most d_sae",
-    "initial_l0": lambda _: (
-        "min(10,000, width of the data), twice target_l0 if more, d_sae / 2 at most"
-    ),
-    "widths": lambda spec: f"d_sae = {spec.d_sae:,} over 128, 32, 8, 4, 2 and 1",
     "data_seed": _data_seed,
     "source": lambda _: "the only source of the data set",
 }
+
+
+def fitted_reason(spec: TrainSpec, path: str) -> str:
+    """Why resolving gave the field at `path` its value; empty where it has its constant."""
+    field = path.rpartition(".")[2]
+    of_architecture = spec.architecture.resolved_by(spec.d_sae).get(field, "")
+    return FITTED[field](spec) if field in FITTED else of_architecture
+
 
 BESIDE_PRESET: Mapping[str, Reason] = {
     "tokens": lambda _: f"presets train on {PRESET_TOKENS:,} tokens",

@@ -110,8 +110,7 @@ def _of_field(member: _Member, path: str, value: object) -> FieldSource | None:
         return FieldSource(field=path, origin=origin, reason="once the data set is READY")
     if path in member.published:
         return _of_preset(member, path, value)
-    reason = beside or reasons.FITTED.get(path.rpartition(".")[2])
-    why = reason(member.spec) if reason else ""
+    why = beside(member.spec) if beside else reasons.fitted_reason(member.spec, path)
     origin = "preset" if beside else "fitted" if why else "default"
     return FieldSource(field=path, value=_text(value), origin=origin, reason=why)
 

@@ -13,21 +13,11 @@ from typing import Any, cast
 SMALLEST_LOG_BATCH, LARGEST_LOG_BATCH = 0, 12
 WARMUP_SHARE = 0.05
 USUAL_L0 = 32.0
-"""As k of the TopK family."""
+"""The default k of the specs that have one."""
 LARGEST_SHARE = 1 / 16
 """Of d_sae, of an L0 that nobody asked for."""
 PRESET_STEPS = 500
 """Steps that a preset's batch leaves at least."""
-RATES = {
-    "topk": 0.06,
-    "batchtopk": 0.06,
-    "matryoshka": 0.06,
-    "jumprelu": 0.05,
-    "gated": 0.09,
-    "relu": 0.26,
-}
-"""Times sqrt(1 / d_in), at 1,024 latents and 1,000 steps. Under L1 biases move as far as rows are
-long, where the TopK family only compares latents of one row: hence the higher rates."""
 
 
 def batch_of(tokens: int) -> int:
@@ -60,10 +50,11 @@ def warmup_of(steps: int) -> int:
     return int(WARMUP_SHARE * steps)
 
 
-def rate_of(architecture: str, d_in: int, d_sae: int, steps: int) -> float:
-    """The peak rate: falls as sqrt(1 / d_in), d_sae^(-1/4) and steps^(-1/3)."""
+def rate_of(learning_rate: float, d_in: int, d_sae: int, steps: int) -> float:
+    """The peak rate, from an architecture's `learning_rate`: falls as sqrt(1 / d_in), d_sae^(-1/4)
+    and steps^(-1/3)."""
     shape = math.sqrt(1 / d_in) * (1024 / d_sae) ** 0.25
-    return RATES[architecture] * shape * (1000 / max(steps, 100)) ** (1 / 3)
+    return learning_rate * shape * (1000 / max(steps, 100)) ** (1 / 3)
 
 
 def l0_of(d_sae: int) -> float:

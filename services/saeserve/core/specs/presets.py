@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.fitted import batch_of_preset
 
 Fields = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 from pydantic import model_validator
 
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.presets import Fields, overlaid
 

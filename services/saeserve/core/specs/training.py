@@ -10,19 +10,14 @@ from pydantic import AfterValidator, Field, model_validator
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs import fitted
-from saeserve.core.specs.architectures import (
-    ARCHITECTURE_SPECS,
-    ArchitectureSpec,
-    AuxKSpec,
-    BatchTopKSpec,
-    GatedSpec,
-    JumpReluSpec,
-    MatryoshkaSpec,
-    PenaltySpec,
-    ReluSpec,
-    TopKSpec,
-    prefix_widths,
-)
+from saeserve.core.specs.architectures.base import ArchitectureSpec, PenaltySpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.gated import GatedSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
+from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.relu import ReluSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.forms import check_form
 from saeserve.core.specs.names import check_name
@@ -167,8 +162,7 @@ class TrainSpec(Spec):
         """The mean L0 that was asked for, as target_l0 or k; None where a weight decides."""
         if self.target_l0 is not None:
             return self.target_l0
-        chosen = self.architecture
-        return float(chosen.k) if isinstance(chosen, TopKSpec | BatchTopKSpec) else None
+        return self.architecture.asked_l0
 
     @property
     def steps(self) -> int:
@@ -259,36 +253,20 @@ def settled(spec: TrainSpec) -> TrainSpec:
 
 
 def _resolve_own(spec: TrainSpec, d_in: int) -> TrainSpec:
-    architecture = _resolve_architecture(spec.architecture, d_in, spec.d_sae, spec.target_l0)
+    architecture = spec.architecture.resolved(d_in, spec.d_sae, spec.target_l0)
     optimizer = spec.optimizer.model_copy(update=_adam_defaults(spec, d_in))
     return spec.model_copy(update={architecture.name: architecture, "optimizer": optimizer})
-
-
-def _resolve_architecture(
-    spec: ArchitectureSpec, d_in: int, d_sae: int, target_l0: float | None
-) -> ArchitectureSpec:
-    changes: dict[str, object] = {}
-    if isinstance(spec, AuxKSpec) and spec.k_aux is None:
-        near_half = 2 ** round(math.log2(max(d_in / 2, 1)))
-        changes["k_aux"] = min(near_half, d_sae)
-    if isinstance(spec, JumpReluSpec):
-        # A path may rise too, but a penalty only lowers: it starts above the target.
-        wanted = spec.initial_l0 or max(min(10_000, d_in), 2 * (target_l0 or 0))
-        changes["initial_l0"] = min(float(wanted), d_sae / 2)
-    if isinstance(spec, MatryoshkaSpec):
-        changes["widths"] = spec.widths or prefix_widths(d_sae)
-    return spec.model_copy(update=changes)
 
 
 def _adam_defaults(spec: TrainSpec, d_in: int) -> dict[str, object]:
     """lr, warm-up and eps where they are unset; those of presets are published: Gao et al. 2024."""
     chosen, adam = spec.architecture, spec.optimizer
-    rate = fitted.rate_of(chosen.name, d_in, spec.d_sae, spec.steps)
+    rate = fitted.rate_of(chosen.learning_rate, d_in, spec.d_sae, spec.steps)
     warmup = fitted.warmup_of(spec.steps)
     if spec.preset is not None:
         rate, warmup = 2e-4 / math.sqrt(spec.d_sae / 2**14), 0
     return {
         "lr": adam.lr or rate,
         "warmup_steps": warmup if adam.warmup_steps is None else adam.warmup_steps,
-        "eps": adam.eps or (6.25e-10 if isinstance(chosen, TopKSpec | BatchTopKSpec) else 1e-8),
+        "eps": adam.eps or chosen.adam_eps,
     }

@@ -26,7 +26,7 @@ from saeserve.core.architectures.contract import (
     Tensors,
 )
 from saeserve.core.architectures.evaluation_form import features_of, reconstruction_of
-from saeserve.core.specs.architectures import ArchitectureSpec
+from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.run_warning import RunWarning
 from saeserve.core.training.calibrating import LARGEST_MOVE
 from saeserve.core.training.meter import spread, variation

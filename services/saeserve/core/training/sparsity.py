@@ -23,7 +23,7 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Control, EvaluationForm, Tensors
 from saeserve.core.architectures.evaluation_form import features_of
 from saeserve.core.architectures.penalty import WEIGHT
-from saeserve.core.specs.architectures import PenaltySpec
+from saeserve.core.specs.architectures.base import PenaltySpec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.schedules import learning_rate
 

@@ -24,7 +24,7 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.ops.rows import accumulate
 from saeserve.core.ops.update import Optimizer, update_
-from saeserve.core.specs.architectures import ArchitectureSpec
+from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.training import dead
 from saeserve.core.training.meter import spread, variation
 from saeserve.core.training.state import TrainerState

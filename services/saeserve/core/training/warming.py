@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.preprocess import Preprocessing
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer

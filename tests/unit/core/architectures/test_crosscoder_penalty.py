@@ -18,7 +18,9 @@ from saeserve.core.architectures.gated import Gated
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.architectures.relu import Relu
 from saeserve.core.ops.norms import row_norms, source_norms
-from saeserve.core.specs.architectures import GatedSpec, JumpReluSpec, ReluSpec
+from saeserve.core.specs.architectures.gated import GatedSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
+from saeserve.core.specs.architectures.relu import ReluSpec
 
 WIDTHS, F, ROWS = (5, 3, 2), 12, 9
 D = sum(WIDTHS)

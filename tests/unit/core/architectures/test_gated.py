@@ -15,7 +15,7 @@ from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.export.fold import fold
 from saeserve.core.formats.model import Lineage
 from saeserve.core.ops.norms import row_norms
-from saeserve.core.specs.architectures import GatedSpec
+from saeserve.core.specs.architectures.gated import GatedSpec
 
 D, F = 5, 12
 LAMBDA = 0.7

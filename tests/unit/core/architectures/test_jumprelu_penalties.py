@@ -15,7 +15,7 @@ from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.errors import SpecError
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.ops.straight_through import jump_relu, step
-from saeserve.core.specs.architectures import JumpReluSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 D, F = 5, 12
 DIMS = Dimensions(D, D, F)

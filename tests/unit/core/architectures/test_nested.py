@@ -15,7 +15,8 @@ from saeserve.core.architectures.topk.batchtopk import BatchTopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.errors import DataError, SpecError
 from saeserve.core.ops.rows import dense
-from saeserve.core.specs.architectures import BatchTopKSpec, MatryoshkaSpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
 
 D, F, ROWS = 6, 20, 9
 DEAD = [1, 4, 5, 13, 17, 19]

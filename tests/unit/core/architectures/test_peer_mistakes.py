@@ -25,7 +25,8 @@ from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import dense
-from saeserve.core.specs.architectures import MatryoshkaSpec, TopKSpec
+from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.training import dead
 from saeserve.core.training.trainer import Trainer
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Control, Dimensions, StepOutput, Tensors
 from saeserve.core.architectures.relu import Relu
 from saeserve.core.ops.norms import row_norms
-from saeserve.core.specs.architectures import ReluSpec
+from saeserve.core.specs.architectures.relu import ReluSpec
 
 D, F = 5, 12
 DIMS = Dimensions(D, D, F)

@@ -14,7 +14,7 @@ from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, 
 from saeserve.core.architectures.topk.loss import SAMPLE_ROWS, TopK
 from saeserve.core.errors import DataError, SpecError
 from saeserve.core.ops.rows import dense
-from saeserve.core.specs.architectures import TopKSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 
 D, F, ROWS = 6, 20, 9
 DEAD = [1, 4, 5, 13, 17, 19]

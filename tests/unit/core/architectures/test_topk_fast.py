@@ -21,12 +21,10 @@ from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.ops import entries
 from saeserve.core.ops.rows import dense
-from saeserve.core.specs.architectures import (
-    ArchitectureSpec,
-    BatchTopKSpec,
-    MatryoshkaSpec,
-    TopKSpec,
-)
+from saeserve.core.specs.architectures.base import ArchitectureSpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 
 D, F = 7, 60
 DEAD = list(range(3, F, 4))

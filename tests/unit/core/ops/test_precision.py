@@ -8,7 +8,7 @@ from tests.fakes.training import tiny_spec
 
 from saeserve.core.ops import precision
 from saeserve.core.ops.precision import chosen_dtype, encoder_dtype
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

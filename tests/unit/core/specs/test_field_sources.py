@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.field_sources import FieldSource, flat, sources_of, sources_of_training
 from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS
 from saeserve.core.specs.training import TrainSpec, resolve

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from saeserve.core.planning.before_run import warnings_before
 from saeserve.core.planning.sizes import TrainingData
 from saeserve.core.specs import fitted
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec, resolve
 
 EVERY = pytest.mark.parametrize("name", sorted(ARCHITECTURE_SPECS))
@@ -46,11 +46,12 @@ def test_every_number_of_tokens_can_take_a_step(name: str, tokens: int) -> None:
 
 @EVERY
 def test_rates_fall_with_width_and_length(name: str) -> None:
-    rate = fitted.rate_of(name, 256, 1024, 1000)
-    assert rate == pytest.approx(fitted.RATES[name] / 16)
-    assert fitted.rate_of(name, 1024, 1024, 1000) == pytest.approx(rate / 2)
-    assert fitted.rate_of(name, 256, 16_384, 1000) == pytest.approx(rate / 2)
-    assert fitted.rate_of(name, 256, 1024, 8000) == pytest.approx(rate / 2)
+    peak = ARCHITECTURE_SPECS[name].learning_rate
+    rate = fitted.rate_of(peak, 256, 1024, 1000)
+    assert rate == pytest.approx(peak / 16)
+    assert fitted.rate_of(peak, 1024, 1024, 1000) == pytest.approx(rate / 2)
+    assert fitted.rate_of(peak, 256, 16_384, 1000) == pytest.approx(rate / 2)
+    assert fitted.rate_of(peak, 256, 1024, 8000) == pytest.approx(rate / 2)
 
 
 @pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])

@@ -6,6 +6,8 @@ import pytest
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs import fitted
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.training import TrainSpec, resolve
@@ -87,7 +89,7 @@ def test_resolve_fills_every_open_field() -> None:
     assert spec.source == "resid_post.3"
     assert spec.micro_batch_size == spec.batch_size
     assert (spec.batch_size, spec.steps, spec.optimizer.warmup_steps) == (128, 781, 39)
-    assert spec.optimizer.lr == fitted.rate_of("topk", 64, 512, 781)
+    assert spec.optimizer.lr == fitted.rate_of(TopKSpec.learning_rate, 64, 512, 781)
     assert spec.optimizer.eps == 6.25e-10
     assert spec.dead_window_tokens == 10_000
 
@@ -107,7 +109,7 @@ def test_resolve_keeps_what_is_set() -> None:
         ({"widths": [8, 4, 512]}, "widths", "4 follows 8"),
         ({"widths": [4, 513]}, "widths", "exceed d_sae = 512"),
         ({"widths": [4, 8]}, "widths", "end before d_sae = 512"),
-        ({"widths": [0, 512]}, "widths", "is no width"),
+        ({"widths": [0, 512]}, "widths", "is not a width"),
         ({"k": 513}, "k", "exceeds d_sae = 512"),
         ({"k": 8, "k_initial": 600}, "k_initial", "exceeds d_sae = 512"),
     ],
@@ -125,7 +127,7 @@ def test_resolve_gives_matryoshka_its_widths_and_the_rate_of_its_family() -> Non
     spec = resolve(TrainSpec.parse(asked, "train"), 64, "x")
     assert spec.matryoshka is not None
     assert spec.matryoshka.widths == (4, 16, 64, 128, 256, 512)
-    assert spec.optimizer.lr == fitted.rate_of("topk", 64, 512, spec.steps)
+    assert spec.optimizer.lr == fitted.rate_of(TopKSpec.learning_rate, 64, 512, spec.steps)
     tiny = resolve(TrainSpec.parse(asked | {"d_sae": 40}, "train"), 64, "x")
     assert tiny.matryoshka is not None
     assert tiny.matryoshka.widths == (1, 5, 10, 20, 40)
@@ -142,7 +144,7 @@ def test_resolve_jumprelu_never_starts_above_half_of_the_latents() -> None:
     assert wide.jumprelu is not None
     assert narrow.jumprelu is not None
     assert (wide.jumprelu.initial_l0, narrow.jumprelu.initial_l0) == (64.0, 50.0)
-    assert wide.optimizer.lr == fitted.rate_of("jumprelu", 64, 512, wide.steps)
+    assert wide.optimizer.lr == fitted.rate_of(JumpReluSpec.learning_rate, 64, 512, wide.steps)
 
 
 @pytest.mark.parametrize("name", ["a", "a-1", "a.b_c", "0" * 64])

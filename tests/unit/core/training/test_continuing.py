@@ -28,10 +28,11 @@ from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.export.fold import Side, fold, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.unfold import unfold
-from saeserve.core.formats.continuation import ACTIVATIONS, check_continuation
+from saeserve.core.formats.continuation import check_continuation
 from saeserve.core.formats.manifest import SourceEntry
 from saeserve.core.formats.model import Lineage
 from saeserve.core.formats.train_sources import Layout
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
 
@@ -152,11 +153,12 @@ def test_the_activation_of_each_export_is_the_one_that_it_continues(
     name: str, tmp_path: Path
 ) -> None:
     model, setup, _ = trained(name, tmp_path)
-    assert model.config.activation.kind == ACTIVATIONS[name]
+    exported = {name: each.exported_activation for name, each in ARCHITECTURE_SPECS.items()}
+    assert model.config.activation.kind == exported[name]
     entry = SourceEntry(name="x", d=D, median_norm=1.0, massive_rows=0)
     check_continuation(setup.spec, model.config, Layout((entry,), (entry,)))
-    for other, kind in ACTIVATIONS.items():
-        if kind != ACTIVATIONS[name]:
+    for other, kind in exported.items():
+        if kind != exported[name]:
             with pytest.raises(SpecError, match=rf"{other} trains {kind}") as caught:
                 check_continuation(tiny_spec(other), model.config, None)
             assert caught.value.field == "train.init_from"

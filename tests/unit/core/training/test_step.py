@@ -10,7 +10,7 @@ from saeserve.core.architectures.contract import Batch, Context, StepOutput, Ten
 from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.ops.adam import AdamSettings
 from saeserve.core.ops.update import Optimizer
-from saeserve.core.specs.architectures import TopKSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import take_step
 from saeserve.core.training.trainer import Trainer

@@ -17,7 +17,7 @@ from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spe
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.errors import CheckpointError, DivergedError
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.events import (
     CheckpointCommitted,

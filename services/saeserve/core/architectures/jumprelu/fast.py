@@ -32,7 +32,7 @@ from saeserve.core.kernels.jumprelu.entry_gradient import (
 from saeserve.core.kernels.jumprelu.passes import Firing, Pass, Pricing
 from saeserve.core.ops.norm_gradients import times_norm_gradient
 from saeserve.core.ops.norms import source_norms
-from saeserve.core.specs.architectures import JumpReluSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 
 def possible(params: Tensors, batch: Batch) -> bool:

@@ -41,16 +41,12 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.initialisation import is_autoencoder, unit_dictionaries
 from saeserve.core.architectures.jumprelu import fast
 from saeserve.core.architectures.jumprelu.penalty import sparsity
-from saeserve.core.errors import SpecError
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import jump_relu, linear, step
-from saeserve.core.specs.architectures import JumpReluSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
-LEAST_SAMPLE_ROWS = 4_096
-ROWS_PER_FIRING = 10
-"""Sample rows in which each latent shall fire at the start, so that quantiles mean something."""
-QUANTILE_BLOCK = 1_024
+QUANTILE_BLOCK = JumpReluSpec.quantile_latents
 """Latents whose quantiles are taken at a time: bounds the [rows, block] temporary."""
 
 
@@ -63,7 +59,7 @@ class JumpRelu:
 
     def sample_rows(self, spec: JumpReluSpec, dims: Dimensions) -> int:
         """max(4096, 10 d_sae / initial_l0) rows, for the quantiles of b_enc."""
-        return max(LEAST_SAMPLE_ROWS, math.ceil(ROWS_PER_FIRING * dims.d_sae / _initial_l0(spec)))
+        return spec.sample_rows(dims.d_sae)
 
     def scheduled(self, spec: JumpReluSpec, step: int, steps: int) -> dict[str, float]:
         """lambda_S, from 0 at the first step linearly to its full value at the last; that of
@@ -84,7 +80,7 @@ class JumpRelu:
         t = sample_ND.new_full((dims.d_sae,), spec.initial_log_threshold)
         params = {
             **rows,
-            "b_enc": t.exp() - _firing_levels(sample_ND, rows["W_enc"], _initial_l0(spec)),
+            "b_enc": t.exp() - _firing_levels(sample_ND, rows["W_enc"], spec.resolved_initial_l0),
             "t": t,
             "b_dec": sample_ND.new_zeros(dims.d_out),
         }
@@ -142,12 +138,6 @@ class JumpRelu:
             b_dec_O=params["b_dec"].clone(),
             threshold_F=params["t"].exp(),
         )
-
-
-def _initial_l0(spec: JumpReluSpec) -> float:
-    if spec.initial_l0 is None:
-        raise SpecError("train.jumprelu.initial_l0", "is not resolved", remedy="resolve the spec")
-    return spec.initial_l0
 
 
 def _firing(spec: JumpReluSpec, f_BF: Tensor, norms_F: Tensor, h_BF: Tensor, t_F: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from saeserve.core.architectures import penalty
 from saeserve.core.architectures.contract import Context
 from saeserve.core.ops.norms import SMALLEST_NORM
-from saeserve.core.specs.architectures import JumpReluSpec
+from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 
 def sparsity(spec: JumpReluSpec, ctx: Context, p_F: Tensor) -> Tensor:

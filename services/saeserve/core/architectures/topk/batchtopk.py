@@ -43,7 +43,7 @@ from saeserve.core.architectures.topk.loss import (
     sample_variance,
 )
 from saeserve.core.architectures.topk.nested import Prefixes, nested_loss
-from saeserve.core.specs.architectures import BatchTopKSpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 
 WINDOW_SHARE = 0.05
 LONGEST_WINDOW = 1_000

@@ -27,7 +27,9 @@ from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.topk import auxk as auxk_kernels
 from saeserve.core.kernels.topk import batch_selection, reconstruction, row_selection, weights
 from saeserve.core.kernels.topk.entries import Entries
-from saeserve.core.specs.architectures import AuxKSpec, BatchTopKSpec, TopKSpec
+from saeserve.core.specs.architectures.base import AuxKSpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 
 
 def possible(params: Tensors, batch: Batch) -> bool:

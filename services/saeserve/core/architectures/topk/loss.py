@@ -34,7 +34,7 @@ from saeserve.core.architectures.topk import fast
 from saeserve.core.errors import DataError
 from saeserve.core.ops.latents import active_values, decode
 from saeserve.core.ops.preactivations import PreActivations
-from saeserve.core.specs.architectures import TopKSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 
 SAMPLE_ROWS = 32_768
 

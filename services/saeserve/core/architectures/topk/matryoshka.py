@@ -23,7 +23,9 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.topk.batchtopk import BatchTopK, calibrated
 from saeserve.core.architectures.topk.nested import Prefixes
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.architectures import ArchitectureSpec, BatchTopKSpec, MatryoshkaSpec
+from saeserve.core.specs.architectures.base import ArchitectureSpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
 
 FREQUENCY_WINDOW = 100
 """Steps that the firing frequencies are averaged over."""

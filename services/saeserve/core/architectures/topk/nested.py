@@ -23,7 +23,7 @@ from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.ops import entries
 from saeserve.core.ops.latents import decode, rows_of
 from saeserve.core.ops.preactivations import PreActivations
-from saeserve.core.specs.architectures import BatchTopKSpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What every architecture's spec says: hyper-parameters and torch-free facts."""
