@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import ours, smollm2
+from bench.planted.recovery import Dictionary
 from bench.results import FOLDER, Results, Run, aligned
 from bench.tasks import Task, run_all
 from torch import Tensor
 
 from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.specs.closing import LARGEST_MISS
 from saeserve.core.training.calibrating import LARGEST_MOVE
 from saeserve.core.training.judging import LARGEST_RISE

@@ -7,10 +7,10 @@ over the last fifth. Shape suffixes: B rows, D dimensions, F latents.
 from __future__ import annotations
 
 import torch
+from bench.planted.recovery import Dictionary
 from torch import Tensor
 
 from saeserve.core.data.source import ActivationSource
-from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.norms import renormalise_rows_

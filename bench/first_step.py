@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.planted.synthetic import write_synthetic
 from bench.training.processes import JOB, Account
 from bench.training.stack import running
 
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.jobs.ledger import Ledger
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry

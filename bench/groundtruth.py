@@ -10,12 +10,12 @@ from typing import Any
 
 from bench import ours
 from bench.baseline import random_decoder
-from bench.planted import SPEC, K, Planted, fingerprint
+from bench.planted.recovery import Dictionary
+from bench.planted.setting import SPEC, K, Planted, fingerprint
+from bench.planted.truth import BLOCK_ROWS, GroundTruthSource
 from bench.results import FOLDER, Results, table
 from bench.tasks import Task, one_thread, run_all
 
-from saeserve.core.data.ground_truth import BLOCK_ROWS, GroundTruthSource
-from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.specs.presets import PRESETS
 
 OURS = "saeserve"

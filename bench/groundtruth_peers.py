@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.groundtruth import BASELINE, FIGURES, OPTIMIZER, OURS, draw, fingerprints
 from bench.peers.registry import PEERS
 from bench.peers.setting import Architecture, PeerSetting, Schedule
-from bench.planted import K, Planted
+from bench.planted.setting import K, Planted
 from bench.results import FOLDER, Results, Run, table
 from bench.tasks import Task, run_all
 from bench.verdicts import best_margin, judge

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench.planted.synthetic import write_synthetic
 
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.core.formats.train_sources import layout_of
 from saeserve.core.planning.machine import Fleet, Machine
 from saeserve.core.planning.plan import Plan, plan_training

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import ours, smollm2
-from bench.planted import Planted
+from bench.planted.setting import Planted
+from bench.planted.truth import BLOCK_ROWS
 from bench.results import FOLDER, environment
 
-from saeserve.core.data.ground_truth import BLOCK_ROWS
 from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.errors import DivergedError

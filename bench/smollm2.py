@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from bench.planted.recovery import Dictionary
 from torch import Tensor
 
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.source import ShardSource
-from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.evaluation.reconstruction import Variation
 from saeserve.core.specs.training import PreprocessSpec
 

@@ -17,6 +17,7 @@ from typing import Any
 from bench import ours, smollm2
 from bench.peers.registry import PEERS
 from bench.peers.setting import Architecture, PeerSetting, Schedule
+from bench.planted.recovery import Dictionary
 from bench.results import FOLDER, Results, table
 from bench.smollm2 import heldout_figures
 from bench.tasks import Task, run_all
@@ -26,7 +27,6 @@ from torch import Tensor
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ShardSource
-from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.specs.training import PreprocessSpec
 
 OURS = "saeserve"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from bench.peers.setting import PeerSetting, Start
+from bench.planted.recovery import Dictionary
 
 # The peers are installed in .venv-peers alone; their stubs are in typings/.
 from dictionary_learning.trainers import (  # pyright: ignore[reportMissingModuleSource]
@@ -18,8 +19,6 @@ from dictionary_learning.trainers.matryoshka_batch_top_k import (  # pyright: ig
     MatryoshkaBatchTopKTrainer,
 )
 from torch import Tensor
-
-from saeserve.core.evaluation.ground_truth import Dictionary
 
 if TYPE_CHECKING:
     # Of the stubs alone.

@@ -7,6 +7,7 @@ import tempfile
 
 import torch
 from bench.peers.setting import LEARNED_WIDTHS, PeerSetting, Start
+from bench.planted.recovery import Dictionary
 
 # The peers are installed in .venv-peers alone; their stubs are in typings/.
 from sae_lens import (  # pyright: ignore[reportMissingModuleSource]
@@ -27,7 +28,6 @@ from sae_lens.config import (  # pyright: ignore[reportMissingModuleSource]
 )
 from torch import Tensor
 
-from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 DEAD_STEPS = 1000

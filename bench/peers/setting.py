@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
+from bench.planted.recovery import Dictionary
 from torch import Tensor
-
-from saeserve.core.evaluation.ground_truth import Dictionary
 
 Architecture = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated"]
 """ReLU and gated have no peer here."""

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import torch
 from bench.peers.setting import PeerSetting
+from bench.planted.recovery import Dictionary
 from schedulefree import ScheduleFreeWrapper  # pyright: ignore[reportMissingModuleSource]
 
 # The peers are installed in .venv-peers alone; their stubs are in typings/.
 from sparsify import SparseCoder, SparseCoderConfig  # pyright: ignore[reportMissingModuleSource]
 from sparsify.sign_sgd import SignSGD  # pyright: ignore[reportMissingModuleSource]
 from torch import Tensor
-
-from saeserve.core.evaluation.ground_truth import Dictionary
 
 MOMENTUM = 0.95
 

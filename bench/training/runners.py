@@ -12,6 +12,7 @@ import torch
 from bench import ours
 from bench.peers.registry import TOPK_PEERS
 from bench.peers.setting import LEARNED_WIDTHS, PeerSetting, Schedule, Start
+from bench.planted.recovery import Dictionary
 from bench.smollm2 import heldout_figures
 from bench.training.contestant import LIMIT, NAMES, OURS, Contestant, decay_steps, warmup_steps
 from bench.training.limits import Limits
@@ -21,7 +22,6 @@ from bench.training.rows import Rows
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import Preprocessing
-from saeserve.core.evaluation.ground_truth import Dictionary
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
 from saeserve.core.training.events import MetricsReported

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.synthetic import write_synthetic
+
 from saeserve.client.client import Client
 from saeserve.client.values import Job
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.jobs.ledger import Ledger
 from saeserve.platform.broker import Broker
 from saeserve.platform.store import ArtifactStore

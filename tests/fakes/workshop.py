@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.synthetic import write_synthetic
 from tests.fakes.worker_bench import Bench
 
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.jobs.events import tail
 from saeserve.jobs.record import Event, Failure, Output
 from saeserve.registry.models import ModelRegistry

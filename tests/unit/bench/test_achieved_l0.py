@@ -9,10 +9,10 @@ import pytest
 import torch
 from bench import smollm2
 from bench.achieved_l0 import MODELS, Setting, table, tasks, train, verdict
+from bench.planted.synthetic import write_synthetic
 from bench.results import Run
 
 from saeserve.core.data.finishing import write_manifest
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.presets import PRESETS
 from saeserve.core.specs.training import TrainSpec

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench import planted
 from bench.baseline import random_decoder
 from bench.groundtruth import MODELS, fingerprints, preset_fields, tasks, train_ours
-from bench.planted import HELDOUT_BLOCKS, K, Planted, fingerprint
+from bench.planted import setting as planted
+from bench.planted.setting import HELDOUT_BLOCKS, K, Planted, fingerprint
+from bench.planted.truth import BLOCK_ROWS, GroundTruthSpec
 from bench.results import Results, Run
 from bench.tasks import Task, run_all
 
-from saeserve.core.data.ground_truth import BLOCK_ROWS, GroundTruthSpec
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.presets import PRESETS
 

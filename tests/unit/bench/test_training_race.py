@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from bench.peers.setting import Start
+from bench.planted.synthetic import write_synthetic
 from bench.training.contestant import LIMIT, OURS, Dtype, decay_steps, warmup_steps
 from bench.training.precision import overlap
 from bench.training.race import Track, race
@@ -23,7 +24,6 @@ from bench.training.runners import (
 from tests.fakes.races import contestant
 from torch import Tensor
 
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS
 
 TINY: dict[str, Any] = {"d_sae": 32, "k": 4, "batch": 16, "steps": 4, "turn_steps": 2}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from tests.fakes.control import Bench, make_bench
+from tests.fakes.synthetic import write_synthetic
 
 from saeserve.control.converters.jobs import etag, job_message, listed_message
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.jobs.record import FieldSource, JobFilter, JobRecord
 from saeserve.jobs.states import JobState
 from saeserve.worker import job_process

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from tests.fakes.datasets import SOURCE, norms, write_dataset
+from tests.fakes.synthetic import write_synthetic
 
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.finishing import write_manifest
 from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ShardSource
-from saeserve.core.data.synthetic import write_synthetic
 from saeserve.core.errors import DataError
 from saeserve.core.specs.training import PreprocessSpec
 

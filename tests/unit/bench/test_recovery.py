@@ -7,18 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor
-
-from saeserve.core.data.ground_truth import GroundTruth, GroundTruthSpec, TrueRows
-from saeserve.core.errors import DataError, DataMismatchError
-from saeserve.core.evaluation.ground_truth import (
+from bench.planted.recovery import (
     Counts,
     Dictionary,
     absolute_cosines,
     mean_correlation,
     recovery,
 )
+from bench.planted.truth import GroundTruth, GroundTruthSpec, TrueRows
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.ops import sparse
 
 TRUE_BG = torch.tensor(

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from bench.planted.truth import TrueRows
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saeserve.core.data.ground_truth import TrueRows
 from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.evaluation.reconstruction import Variation
 from saeserve.core.export.inference_model import InferenceModel

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
+from bench.planted.forest import Forest, grow
 from torch import Tensor
 
-from saeserve.core.data.ground_truth_forest import Forest, grow
 from saeserve.core.errors import SpecError
 from saeserve.core.ops import sparse
 from saeserve.core.ops.draws import generator

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.fakes.datasets import norms
-
-from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.data.finishing import write_manifest
-from saeserve.core.data.shards import open_shard
-from saeserve.core.data.synthetic import (
+from bench.planted.synthetic import (
     BLOCK_ROWS,
     MASSIVE_FACTOR,
     PlantedFeatures,
     planted_directions,
     write_synthetic,
 )
+from tests.fakes.datasets import norms
+
+from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.data.finishing import write_manifest
+from saeserve.core.data.shards import open_shard
 from saeserve.core.data.writer import DatasetWriter
 from saeserve.core.errors import SpecError
 from saeserve.core.formats.manifest import DatasetManifest

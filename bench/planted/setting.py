@@ -16,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-
-from saeserve.core.data.ground_truth import (
+from bench.planted.recovery import Dictionary, Recovery, recovery
+from bench.planted.truth import (
     BLOCK_ROWS,
     GroundTruth,
     GroundTruthSource,
     GroundTruthSpec,
     TrueRows,
 )
-from saeserve.core.evaluation.ground_truth import Dictionary, Recovery, recovery
+from scipy.optimize import linear_sum_assignment
 
 SPEC = GroundTruthSpec(d=256, features=2048)
 K = 9

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
-from saeserve.core.data.ground_truth import (
+from bench.planted.truth import (
     BLOCK_ROWS,
     LEAST_MAGNITUDE,
     GroundTruth,
     GroundTruthSource,
     GroundTruthSpec,
 )
+from torch import Tensor
+
 from saeserve.core.errors import SpecError
 from saeserve.core.ops import sparse
 

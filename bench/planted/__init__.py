@@ -1,0 +1,1 @@
+"""Planted data: rows whose true features are known, and how much of them a dictionary recovers."""
