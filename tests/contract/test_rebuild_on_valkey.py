@@ -11,6 +11,7 @@ from tests.fakes.valkey import Valkey
 
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.payloads import MetricsReported
 from saeserve.jobs.ports import IndexUnavailable
 from saeserve.jobs.reconciler import Reconciler
 from saeserve.jobs.record import Beat, JobFilter, JobRecord, Lease, Output, Result
@@ -51,7 +52,7 @@ def populate(ledger: Ledger, index: RedisIndex) -> Lease:
     index.release(drained, "drain")
     with EventLog(ledger.store.path("jobs/j-3/attempts/1/events.jsonl"), 1) as log:
         for step in range(5):
-            index.append("j-3", log.append("metrics", step=step, data={"loss": 1.0}))
+            index.append("j-3", log.append(MetricsReported(metrics={"loss": 1.0}), step=step))
     return running
 
 

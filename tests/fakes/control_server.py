@@ -19,6 +19,7 @@ from tests.fakes.valkey import Valkey
 from saeserve.control.server import running
 from saeserve.control.settings import ControlSettings
 from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.payloads import AttemptStarted, MetricsReported
 from saeserve.jobs.record import Event, Lease, Output, Result
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.jobs.states import JobState
@@ -149,9 +150,8 @@ def run_to_the_end(control: Control, job: str) -> None:
     assert taken is not None
     claim = control.ledger.claim(job, "worker", time.time())
     assert index.start(Lease(job=job, epoch=claim.epoch, owner="worker"), charged=True)
-    for op, kind in enumerate(("attempt_started", "metrics")):
-        data = {"resume_step": 0} if op == 0 else {"metrics": {"fvu": 0.5}}
-        index.append(job, Event(epoch=1, op=op, time=time.time(), step=op, type=kind, data=data))
+    for op, payload in enumerate((AttemptStarted(), MetricsReported(metrics={"fvu": 0.5}))):
+        index.append(job, Event(epoch=1, op=op, time=time.time(), step=op, payload=payload))
     outputs = (Output(model="models/sae/versions/1", metrics={"fvu": 0.5}),)
     control.ledger.finish(
         Result(job=job, epoch=1, state=JobState.SUCCEEDED, outputs=outputs, time=time.time())

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from saeserve.jobs.errors import IndexUnavailable
+from saeserve.jobs.payloads import MetricsReported
 from saeserve.jobs.ports import JobIndex
 from saeserve.jobs.record import Event, JobRecord, Lease, Submission
 from saeserve.jobs.states import JobState
@@ -28,7 +29,8 @@ def record(job: str = "j-1", state: JobState = JobState.QUEUED, **changes: Any) 
 
 
 def event(op: int, epoch: int = 1, step: int = 0) -> Event:
-    return Event(epoch=epoch, op=op, time=1.5, step=step, type="metrics", data={"loss": [0.5, []]})
+    payload = MetricsReported.model_validate({"loss": [0.5, []]})
+    return Event(epoch=epoch, op=op, time=1.5, step=step, payload=payload)
 
 
 TTL = 30.0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from saeserve.jobs.errors import EventsMissing
+from saeserve.jobs.payloads import StateChanged
 from saeserve.jobs.record import Event, JobRecord, Lease, NumberedEvent
 from saeserve.jobs.states import LEASED, TERMINAL, JobState
 
@@ -144,8 +145,7 @@ class JobTable:
             op=-1,
             time=self._clock(),
             step=record.progress.step,
-            type="state_changed",
-            data={"state": record.state.value, "reason": record.reason},
+            payload=StateChanged(state=record.state, reason=record.reason),
         )
         self.number(entry, event)
 

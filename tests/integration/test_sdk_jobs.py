@@ -12,8 +12,9 @@ from tests.fakes.transferring import client_of
 
 from saeserve.client import Client
 from saeserve.client.errors import DeadlineError, OverloadedError, UnavailableError
+from saeserve.client.events import JobEvent
 from saeserve.client.job_wait import Waiter
-from saeserve.client.values import Job, JobEvent
+from saeserve.client.values import Job
 
 YAML = "train: {dataset: acts, model: sae, d_sae: 8, tokens: 4096, topk: {k: 2}}\n"
 

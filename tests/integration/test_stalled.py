@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.fakes.real_stack import RealStack, alive, until
 
-from saeserve.client.values import Job, JobEvent
+from saeserve.client.events import JobEvent
+from saeserve.client.values import Job
 
 MINIMUM_S = 10.0
 SETTINGS = {"stall_minimum_seconds": str(MINIMUM_S), "stop_grace_seconds": "1"}

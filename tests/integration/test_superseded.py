@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.fakes.real_stack import RealStack, Service, alive, until
 
-from saeserve.client.values import JobEvent
+from saeserve.client.events import JobEvent
 
 ROWS, D_IN, FILES = 40_000, 64, 4
 

@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.real_stack import RealStack
 
 from saeserve.cli.stack import child_environment
-from saeserve.client.values import JobEvent
+from saeserve.client.events import JobEvent
 
 STEPS, BATCH, EVERY = 200, 64, 25
 PATIENCE_S = 240.0

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tests.fakes.real_stack import RealStack, until
 
-from saeserve.client.values import Job, JobEvent
+from saeserve.client.events import JobEvent
+from saeserve.client.values import Job
 from saeserve.core.export.format import load_model
 from saeserve.jobs.states import JobState
 

@@ -14,7 +14,8 @@ from typing_extensions import override
 from saeserve.cli.figures import duration, metrics_text
 from saeserve.cli.output import errors
 from saeserve.cli.watched import Screen, shown
-from saeserve.client.values import Job, JobEvent
+from saeserve.client.events import JobEvent
+from saeserve.client.values import Job
 
 _FIXED = 20
 """Columns of percent, time left and the gaps between."""

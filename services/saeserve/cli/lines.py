@@ -10,7 +10,7 @@ from typing_extensions import override
 from saeserve.cli.figures import duration, metrics_text
 from saeserve.cli.output import errors
 from saeserve.cli.watched import Screen, shown
-from saeserve.client.values import JobEvent
+from saeserve.client.events import JobEvent
 
 EVERY = timedelta(seconds=10)
 """Between two lines of progress, by the times that the reports bear."""

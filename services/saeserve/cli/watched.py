@@ -9,7 +9,15 @@ from datetime import datetime
 from rich.text import Text
 
 from saeserve.cli.output import styled
-from saeserve.client.values import Job, JobEvent
+from saeserve.client.events import (
+    AttemptStarted,
+    JobEvent,
+    LogWritten,
+    MetricsReported,
+    StateChanged,
+    WarningRaised,
+)
+from saeserve.client.values import Job
 
 SHOWN = ("loss", "fvu", "l0", "dead", "tokens_per_second")
 """Figures in the order of their weight: the last ones give way on narrow screens."""
@@ -54,20 +62,19 @@ class Screen(ABC):
 
     def show(self, event: JobEvent) -> None:
         """One event."""
-        data = event.data
-        if event.type == "metrics_reported":
-            if not event.member:
-                self.pace.report(event.time, event.step)
-            self.metrics(event)
-        elif event.type == "state_changed":
-            reason = data.get("reason", "")
-            self.say(f"{data['state']}: {reason}" if reason else data["state"])
-        elif event.type == "attempt_started":
-            self.say(f"attempt {event.attempt} from step {event.step:,}")
-        elif event.type == "warning_raised":
-            self._warning(event)
-        elif event.type == "log_written":
-            self.say(data.get("message", ""))
+        match event.payload:
+            case MetricsReported():
+                self._report(event)
+            case StateChanged(state=state, reason=reason):
+                self.say(f"{state}: {reason}" if reason else state)
+            case AttemptStarted():
+                self.say(f"attempt {event.attempt} from step {event.step:,}")
+            case WarningRaised() as warning:
+                self._warning(event.member, warning)
+            case LogWritten(message=message):
+                self.say(message)
+            case _:
+                pass
 
     @abstractmethod
     def say(self, text: str | Text) -> None:
@@ -81,17 +88,21 @@ class Screen(ABC):
     def drop(self, member: str) -> None:
         """Show a member no more: it diverged."""
 
-    def _warning(self, event: JobEvent) -> None:
-        code, message = event.data.get("code", ""), event.data.get("message", "")
-        of = f"{event.member}: " if event.member else ""
-        self.say(styled("yellow", code, f" {of}{message}"))
-        if code == "MEMBER_DIVERGED":
-            self.drop(event.member)
+    def _report(self, event: JobEvent) -> None:
+        if not event.member:
+            self.pace.report(event.time, event.step)
+        self.metrics(event)
+
+    def _warning(self, member: str, warning: WarningRaised) -> None:
+        of = f"{member}: " if member else ""
+        self.say(styled("yellow", warning.code, f" {of}{warning.message}"))
+        if warning.code == "MEMBER_DIVERGED":
+            self.drop(member)
 
 
 def shown(event: JobEvent) -> dict[str, float]:
     """The figures of a report that are shown, in the order of their weight."""
-    metrics = event.data.get("metrics", {})
+    metrics = event.payload.metrics if isinstance(event.payload, MetricsReported) else {}
     return {name: metrics[name] for name in SHOWN if name in metrics}
 
 

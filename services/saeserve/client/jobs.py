@@ -17,13 +17,14 @@ from saeserve.client.errors import (
     UnavailableError,
     translated,
 )
+from saeserve.client.events import JobEvent, event_value
 from saeserve.client.job_filters import job_filter
 from saeserve.client.job_wait import Waiter
 from saeserve.client.plans import Plan, plan_value
 from saeserve.client.retries import Limit
 from saeserve.client.spec_fields import fitted
 from saeserve.client.spec_files import SpecInput, spec_data
-from saeserve.client.values import Job, JobEvent, event_value, job_value
+from saeserve.client.values import Job, job_value
 from saeserve.v1 import job_service_pb2, job_service_pb2_grpc, spec_pb2
 
 RECONNECT_SECONDS = 1.0

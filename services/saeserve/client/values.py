@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.message import Message
-
 from saeserve.client.evaluations import evaluation_value
 from saeserve.client.field_sources import FieldSource, field_sources
 from saeserve.client.waiting import Waiting, waiting_value
@@ -111,20 +109,6 @@ class Job:
         return self.state in TERMINAL
 
 
-@dataclass(frozen=True)
-class JobEvent:
-    """One thing that happened to a job; `type` names the payload, `data` holds it."""
-
-    type: str
-    time: datetime | None
-    attempt: int
-    step: int
-    data: Mapping[str, Any]
-    token: str
-    member: str = ""
-    """Of a sweep: the name of the member's model that the event is about."""
-
-
 def job_value(job: job_pb2.Job) -> Job:
     """A Job off the wire."""
     return Job(
@@ -185,14 +169,3 @@ def _output(output: job_pb2.JobOutput) -> JobOutput:
         output.exported,
         dict(output.metrics),
     )
-
-
-def event_value(event: job_pb2.JobEvent) -> JobEvent:
-    """A JobEvent off the wire."""
-    kind = event.WhichOneof("payload") or ""
-    payload: Message | None = getattr(event, kind) if kind else None
-    data = plain(payload) if payload is not None else {}
-    if isinstance(payload, job_pb2.StateChanged):
-        data["state"] = job_pb2.JobState.Name(payload.state).removeprefix("JOB_STATE_")
-    time = instant(event.time)
-    return JobEvent(kind, time, event.attempt, event.step, data, event.token, event.member)

@@ -21,7 +21,8 @@ from rich.progress import (
 from saeserve.cli.figures import metrics_text
 from saeserve.cli.output import console
 from saeserve.client import Client
-from saeserve.client.values import Job, JobEvent
+from saeserve.client.events import JobEvent, MetricsReported
+from saeserve.client.values import Job
 from saeserve.demo.presets import Spec
 
 POLL_SECONDS = 0.4
@@ -101,8 +102,8 @@ def curves(client: Client, job: Job) -> dict[str, Curve]:
     """Every metric that a finished job reported, off its events."""
     points: dict[str, dict[int, float]] = {}
     for update in client.jobs.watch(job.id):
-        if isinstance(update, JobEvent) and update.type == "metrics_reported":
-            for name, value in update.data.get("metrics", {}).items():
+        if isinstance(update, JobEvent) and isinstance(update.payload, MetricsReported):
+            for name, value in update.payload.metrics.items():
                 points.setdefault(name, {})[update.step] = float(value)
     return {
         name: Curve(tuple(sorted(values)), tuple(values[step] for step in sorted(values)))

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pydantic import ValidationError
 
 from saeserve.core.durable import make_folders
+from saeserve.jobs.payloads import EventPayload
 from saeserve.jobs.record import Event
 
 _log = logging.getLogger("saeserve.jobs.events")
@@ -49,18 +50,13 @@ class EventLog:
         self._file = FileIO(path, "ab")
         self._end = self._file.seek(0, os.SEEK_END)
 
-    def append(self, type: str, *, step: int = 0, data: dict[str, Any] | None = None) -> Event:
+    def append(self, payload: EventPayload, *, step: int = 0) -> Event:
         """Write one event and hand it to the operating system, so that it outlives the process.
 
         Of a line that does not fit, nothing stays.
         """
         event = Event(
-            epoch=self._epoch,
-            op=self._next_op,
-            time=self._clock(),
-            step=step,
-            type=type,
-            data=data or {},
+            epoch=self._epoch, op=self._next_op, time=self._clock(), step=step, payload=payload
         )
         self._write(event.model_dump_json().encode() + b"\n")
         self._next_op += self._direction

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
 
+from saeserve.jobs.payloads import MetricsReported, WarningRaised
 from saeserve.jobs.record import Event, JobRecord, Progress, Result
 
-MEMBER_DIVERGED = "MEMBER_DIVERGED"
-"""Code of the warning that a member of a sweep trains no more."""
 _SUMMED = ("tokens", "tokens_per_second")
 """Metrics of a sweep's members whose sum is one of the job."""
 
 
-def progress_at(event: Event, latest: Mapping[str, Mapping[str, float]]) -> Progress:
-    """The progress that a metrics event reports. `latest` has the metrics of each member by name;
+def progress_at(
+    step: int, report: MetricsReported, latest: Mapping[str, Mapping[str, float]]
+) -> Progress:
+    """The progress that a report at `step` means. `latest` has the metrics of each member by name;
     those of a job without a sweep by ""."""
-    data: Mapping[str, Any] = event.data
     members = {name: dict(values) for name, values in latest.items() if name}
     sums = {key: sum(each.get(key, 0.0) for each in members.values()) for key in _SUMMED}
     return Progress(
-        step=event.step,
-        total_steps=int(data.get("total_steps", 0)),
-        unit=str(data.get("unit", "steps")),
-        units_per_second=float(data.get("units_per_second", 0.0)),
-        metrics=sums if members else data["metrics"],
+        step=step,
+        total_steps=report.total_steps,
+        unit=report.unit,
+        units_per_second=report.units_per_second,
+        metrics=sums if members else report.metrics,
         members=members,
     )
 
@@ -57,19 +56,19 @@ def ended(record: JobRecord, result: Result, newest_first: Iterable[Event]) -> J
 def _last_report(newest_first: Iterable[Event]) -> Progress | None:
     """The latest metrics, of a sweep those of every member that reported at the same step and has
     not diverged since."""
-    last: Event | None = None
+    last: tuple[int, MetricsReported] | None = None
     latest: dict[str, Mapping[str, float]] = {}
     lost: set[str] = set()
     for event in newest_first:
-        member: str = event.data.get("member", "")
-        if event.type == "warning" and event.data.get("code") == MEMBER_DIVERGED:
-            lost.add(member)
-        if event.type != "metrics" or member in lost:
+        payload = event.payload
+        if isinstance(payload, WarningRaised) and payload.ends_member:
+            lost.add(payload.member)
+        if not isinstance(payload, MetricsReported) or payload.member in lost:
             continue
-        if last is not None and event.step != last.step:
+        if last is not None and event.step != last[0]:
             break
-        last = last or event
-        latest.setdefault(member, cast("Mapping[str, float]", event.data["metrics"]))
-        if not member:
+        last = last or (event.step, payload)
+        latest.setdefault(payload.member, payload.metrics)
+        if not payload.member:
             break
-    return None if last is None else progress_at(last, latest)
+    return None if last is None else progress_at(*last, latest)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
+from saeserve.jobs.payloads import EventPayload, UnknownPayload
 from saeserve.jobs.states import LEASED, JobState
 
 JOB_FORMAT = 1
@@ -251,9 +252,35 @@ class Event(Value):
     op: int
     time: float
     step: int = 0
-    type: str
-    """state_changed, attempt_started, metrics, checkpoint, warning or log."""
-    data: dict[str, Any] = Field(default_factory=dict)
+    payload: Annotated[EventPayload | UnknownPayload, Field(union_mode="left_to_right")]
+    """In JSON: `type`, and its other fields in `data`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_json(cls, values: object) -> object:
+        if not isinstance(values, dict) or "type" not in values:
+            return cast("object", values)
+        fields = cast("dict[str, Any]", values)
+        data, type = fields.get("data", {}), fields["type"]
+        if not isinstance(data, dict):
+            return fields
+        others = {name: fields[name] for name in fields if name not in ("type", "data")}
+        return others | {"payload": {**cast("dict[str, Any]", data), "type": type}}
+
+    @model_serializer
+    def _to_json(self) -> dict[str, Any]:
+        fields = {"epoch": self.epoch, "op": self.op, "time": self.time, "step": self.step}
+        return fields | {"type": self.type, "data": self.data}
+
+    @property
+    def type(self) -> str:
+        """state_changed, attempt_started, metrics, checkpoint, warning or log."""
+        return self.payload.type
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The payload's fields that were given."""
+        return self.payload.model_dump(exclude={"type"}, exclude_unset=True)
 
     @property
     def by_worker(self) -> bool:

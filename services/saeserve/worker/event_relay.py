@@ -7,12 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import cast
 
 from saeserve.jobs.errors import EventsMissing
 from saeserve.jobs.events import WORKER_EVENTS, EventTail
+from saeserve.jobs.payloads import CheckpointCommitted, MetricsReported, WarningRaised
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
-from saeserve.jobs.progress import MEMBER_DIVERGED, progress_at
+from saeserve.jobs.progress import progress_at
 from saeserve.jobs.record import Event, Progress, Submission
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.pace import Pace
@@ -128,21 +128,28 @@ class EventRelay:
         self._handed[event.epoch] = event.op
 
     def _observe(self, event: Event) -> None:
-        member: str = event.data.get("member", "")
-        if event.type == "warning":
-            self._metrics.warned(event)
-            if event.data.get("code") == MEMBER_DIVERGED:
-                self._values.pop(member, None)
-                self._metrics.lost_member(event)
-        if event.type == "checkpoint":
-            self._metrics.committed(self._kind, event)
-        if event.type != "metrics":
-            return
+        match event.payload:
+            case WarningRaised() as warning:
+                self._warned(warning)
+            case CheckpointCommitted():
+                self._metrics.committed(self._kind, event)
+            case MetricsReported() as report:
+                self._reported(event, report)
+            case _:
+                pass
+
+    def _warned(self, warning: WarningRaised) -> None:
+        self._metrics.warned(warning)
+        if warning.ends_member:
+            self._values.pop(warning.member, None)
+            self._metrics.lost_member(warning)
+
+    def _reported(self, event: Event, report: MetricsReported) -> None:
         self.pace.reported(event)
         if not self._began:
             self._began = True
             self._metrics.attempt_began(self._kind)
-        before = self._values.get(member)
-        self._metrics.observe(self._kind, event, before, self._resume_step)
-        self._values[member] = cast("Mapping[str, float]", event.data["metrics"])
-        self._progress = progress_at(event, self._values)
+        before = self._values.get(report.member)
+        self._metrics.observe(self._kind, event.step, report, before, self._resume_step)
+        self._values[report.member] = report.metrics
+        self._progress = progress_at(event.step, report, self._values)

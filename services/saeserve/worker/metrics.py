@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Mapping
-from typing import cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from saeserve.jobs.payloads import MetricsReported, WarningRaised
 from saeserve.jobs.record import Claim, Event, Failure, Submission
 from saeserve.worker.attempt_metrics import AttemptMetrics
 from saeserve.worker.settlement import Ending
@@ -133,33 +133,37 @@ class WorkerMetrics:
         self._terms.clear()
 
     def observe(
-        self, kind: str, event: Event, before: Mapping[str, float] | None, resume_step: int
+        self,
+        kind: str,
+        step: int,
+        report: MetricsReported,
+        before: Mapping[str, float] | None,
+        resume_step: int,
     ) -> None:
-        """Take in a metrics event of a job of `kind`; `before` has the last values of the same
+        """Take in a report at `step` of a job of `kind`; `before` has the last values of the same
         member, None at first."""
         self._progress.labels(kind).set(time.time())
-        values = cast("dict[str, float]", event.data.get("metrics", {}))
+        values = report.metrics
         if kind == "train":
-            self._training(_number(event), values)
-            before = _at_start(event.step, values, resume_step) if before is None else before
+            self._training(str(report.member_number), values)
+            before = _at_start(step, values, resume_step) if before is None else before
             self._tokens.inc(_advance("tokens", values, before))
         elif kind == "harvest":
             self._harvested.inc(_advance("rows", values, before or {}))
 
-    def warned(self, event: Event) -> None:
-        """Count a warning event."""
-        code = str(event.data.get("code", ""))
-        self._warnings.labels(code).inc()
-        self._running.lost(code)
+    def warned(self, warning: WarningRaised) -> None:
+        """Count a warning."""
+        self._warnings.labels(warning.code).inc()
+        self._running.lost(warning.code)
 
     def still(self, seconds: float) -> None:
         """Say how long nothing has moved."""
         self._still.set(seconds)
 
-    def lost_member(self, event: Event) -> None:
+    def lost_member(self, warning: WarningRaised) -> None:
         """A member diverged: its figures stand for nothing that trains."""
         self._diverged.inc()
-        number = _number(event)
+        number = str(warning.member_number)
         with contextlib.suppress(KeyError):  # it may have told nothing yet
             for gauge in self._train.values():
                 gauge.remove(number)
@@ -175,10 +179,6 @@ class WorkerMetrics:
                 term = "total" if key == "loss" else key[5:]
                 self._terms.add(term)
                 self._loss.labels(number, term).set(value)
-
-
-def _number(event: Event) -> str:
-    return str(event.data.get("member_number", 0))
 
 
 def _at_start(step: int, values: Mapping[str, float], resume_step: int) -> Mapping[str, float]:

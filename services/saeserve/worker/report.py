@@ -7,10 +7,18 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypedDict
 
 from saeserve.jobs.events import EVENTS, EventLog
 from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.payloads import (
+    AttemptStarted,
+    CheckpointCommitted,
+    EventPayload,
+    LogWritten,
+    MetricsReported,
+    WarningRaised,
+)
 from saeserve.jobs.record import Claim
 from saeserve.platform.store import ArtifactStore
 
@@ -61,35 +69,35 @@ class Report:
 
     def attempt_started(self, resume_step: int) -> None:
         """Later steps of older attempts are superseded from here on."""
-        self._write("attempt_started", resume_step, {"resume_step": resume_step})
+        self._write(resume_step, AttemptStarted(resume_step=resume_step))
         self._last = (time.monotonic(), resume_step)
 
     def metrics(
         self, step: int, values: Mapping[str, float], scale: Scale, member: MemberOf | None = None
     ) -> None:
         """Figures at `step`, of a sweep's one member; what is not finite is left out."""
-        data = {
-            "metrics": finite(values),
-            "unit": scale.unit,
-            "total_steps": scale.total,
-            "units_per_second": self._speed(step),
+        report = MetricsReported(
+            metrics=finite(values),
+            unit=scale.unit,
+            total_steps=scale.total,
+            units_per_second=self._speed(step),
             **_named(member),
-        }
-        self._write("metrics", step, data)
+        )
+        self._write(step, report)
 
     def checkpoint(self, step: int, size_bytes: int) -> None:
         """A checkpoint is committed."""
-        self._write("checkpoint", step, {"bytes": size_bytes})
+        self._write(step, CheckpointCommitted(bytes=size_bytes))
 
     def warning(self, step: int, code: str, message: str, member: MemberOf | None = None) -> None:
         """Something worth knowing that does not end the job."""
         _log.warning("step %d: %s: %s", step, code, message)
-        self._write("warning", step, {"code": code, "message": message, **_named(member)})
+        self._write(step, WarningRaised(code=code, message=message, **_named(member)))
 
     def log(self, message: str) -> None:
         """A sentence for the person who watches."""
         _log.info("step %d: %s", self.step, message)
-        self._write("log", self.step, {"message": message})
+        self._write(self.step, LogWritten(message=message))
 
     def moved(self) -> None:
         """Some part of the work is done: say so, at most once a second, to the worker."""
@@ -102,9 +110,9 @@ class Report:
             # What is written next will fail too, and say so; this alone loses nothing.
             _log.warning("no sign of life could be given: %s", error)
 
-    def _write(self, kind: str, step: int, data: Mapping[str, object]) -> None:
+    def _write(self, step: int, payload: EventPayload) -> None:
         self.step = step
-        self._log.append(kind, step=step, data=dict(data))
+        self._log.append(payload, step=step)
 
     def _speed(self, step: int) -> float:
         """Steps a second since another step was told; members tell of the same ones."""
@@ -115,7 +123,12 @@ class Report:
         return self._rate
 
 
-def _named(member: MemberOf | None) -> dict[str, object]:
+class _Member(TypedDict, total=False):
+    member: str
+    member_number: int
+
+
+def _named(member: MemberOf | None) -> _Member:
     return {} if member is None else {"member": member.name, "member_number": member.number}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from saeserve.jobs.events import EVENTS, WORKER_EVENTS, EventLog
+from saeserve.jobs.payloads import WarningRaised
 from saeserve.jobs.record import STALLING
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.metrics import WorkerMetrics
@@ -118,7 +119,7 @@ class StallWatch:
         progress = self._relay.progress
         with EventLog(self._folder / WORKER_EVENTS, self._epoch, by_worker=True) as log:
             step = progress.step if progress else 0
-            log.append("warning", step=step, data={"code": STALLING, "message": message})
+            log.append(WarningRaised(code=STALLING, message=message), step=step)
 
     def _mark_now(self) -> int:
         try:

@@ -13,8 +13,9 @@ from rich.text import Text
 from saeserve.cli import showing, specs
 from saeserve.cli.bars import Bars
 from saeserve.client.errors import InvalidArgumentError
+from saeserve.client.events import JobEvent, event_value
 from saeserve.client.jobs import parse_spec
-from saeserve.client.values import Job, JobEvent, JobFailure, JobOutput, event_value, job_value
+from saeserve.client.values import Job, JobFailure, JobOutput, job_value
 from saeserve.v1 import job_pb2
 
 

@@ -14,7 +14,8 @@ from saeserve.cli import lines
 from saeserve.cli.bars import Bars
 from saeserve.cli.lines import Lines
 from saeserve.cli.watched import Screen
-from saeserve.client.values import Job, JobEvent, event_value, job_value
+from saeserve.client.events import JobEvent, event_value
+from saeserve.client.values import Job, job_value
 from saeserve.v1 import job_pb2
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from saeserve.cli.output import print_json
+from saeserve.client.events import event_value
 from saeserve.client.jobs import parse_spec
-from saeserve.client.values import event_value, job_value
+from saeserve.client.values import job_value
 from saeserve.v1 import job_pb2
 
 WHOLE = st.integers(1, 2**63 - 1)

@@ -207,7 +207,8 @@ def test_an_etag_ignores_progress_and_lease() -> None:
     ],
 )
 def test_every_event_has_its_payload(kind: str, data: dict[str, Any], payload: str) -> None:
-    event = Event(epoch=2, op=0, time=1.0, step=3, type=kind, data=data)
+    line = {"epoch": 2, "op": 0, "time": 1.0, "step": 3, "type": kind, "data": data}
+    event = Event.model_validate(line)
     message = event_message(JOB, Cursor("g", 4), event)
     assert message is not None
     assert message.WhichOneof("payload") == payload
@@ -216,7 +217,8 @@ def test_every_event_has_its_payload(kind: str, data: dict[str, Any], payload: s
 
 
 def test_an_event_of_a_newer_release_is_left_out() -> None:
-    assert event_message(JOB, Cursor(), Event(epoch=1, op=0, time=1.0, type="dream")) is None
+    line = {"epoch": 1, "op": 0, "time": 1.0, "type": "dream", "data": {"of": "sheep"}}
+    assert event_message(JOB, Cursor(), Event.model_validate(line)) is None
 
 
 def test_a_gap_continues_where_the_watch_stood() -> None:

@@ -10,6 +10,7 @@ from saeserve.control.converters.tokens import Cursor
 from saeserve.control.handlers.catalog import LIVE
 from saeserve.control.handlers.usage import LiveUse
 from saeserve.jobs.errors import IndexUnavailable
+from saeserve.jobs.payloads import MetricsReported
 from saeserve.jobs.record import Event, JobFilter, Progress
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
@@ -19,7 +20,7 @@ ABSENT = "j-00000000000000000000"
 
 
 def event(op: int, epoch: int = 1) -> Event:
-    return Event(epoch=epoch, op=op, time=1.0, step=op, type="metrics", data={"metrics": {}})
+    return Event(epoch=epoch, op=op, time=1.0, step=op, payload=MetricsReported())
 
 
 def test_a_job_is_found_with_and_without_the_index(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from saeserve.control.converters.events import event_message
 from saeserve.control.converters.jobs import job_message, plan_message
 from saeserve.control.converters.tokens import Cursor
 from saeserve.core.planning.sizes import parameter_count
+from saeserve.jobs.payloads import MetricsReported
 from saeserve.jobs.record import Event, Failure, JobRecord, Output, Progress
 from saeserve.jobs.states import JobState
 from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
@@ -129,8 +130,8 @@ def test_progress_and_events_name_members() -> None:
     record = JobRecord(submission=submission(), state=JobState.RUNNING, progress=progress)
     [told] = job_message(record).progress.members
     assert (told.member, dict(told.metrics)) == ("a", {"fvu": 0.5})
-    data = {"metrics": {"fvu": 0.5}, "member": "a", "member_number": 0}
-    event = Event(epoch=1, op=0, time=1.0, step=3, type="metrics", data=data)
+    payload = MetricsReported(metrics={"fvu": 0.5}, member="a", member_number=0)
+    event = Event(epoch=1, op=0, time=1.0, step=3, payload=payload)
     message = event_message("j", Cursor(), event)
     assert message is not None
     assert message.member == "a"

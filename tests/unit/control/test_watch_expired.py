@@ -8,6 +8,7 @@ from tests.fakes.control import Bench
 from saeserve.control.converters.tokens import Cursor, resume_cursor, resume_token
 from saeserve.control.handlers.watch import News
 from saeserve.jobs.events import EventLog
+from saeserve.jobs.payloads import LogWritten, WarningRaised
 from saeserve.jobs.states import JobState
 
 EVENTS = 450
@@ -22,7 +23,7 @@ def ended(bench: Bench) -> str:
     path = bench.store.path(f"{bench.ledger.attempt_key(job, 1)}/events.jsonl")
     with EventLog(path, 1) as log:
         for step in range(EVENTS):
-            bench.index.append(job, log.append("log", step=step))
+            bench.index.append(job, log.append(LogWritten(), step=step))
     bench.end(job, JobState.SUCCEEDED)
     bench.index.set_generation("g")
     return job
@@ -62,7 +63,7 @@ def test_it_goes_on_after_any_event(bench: Bench, ended: str) -> None:
 def test_what_the_worker_wrote_is_among_what_the_store_has(bench: Bench, ended: str) -> None:
     folder = bench.store.path(bench.ledger.attempt_key(ended, 1))
     with EventLog(folder / "worker.jsonl", 1, by_worker=True) as log:
-        log.append("warning", data={"code": "STALLING", "message": "nothing moves"})
+        log.append(WarningRaised(code="STALLING", message="nothing moves"))
     bench.index.drop_events(ended)
     seen = [each.event for look in follow(bench, ended) for each in look.events]
     assert len(seen) == EVENTS + 1

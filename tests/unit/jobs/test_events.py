@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from saeserve.jobs.events import EventLog, EventTail, merged, tail
+from saeserve.jobs.payloads import LogWritten, MetricsReported, WarningRaised
 
 
 def write(path: Path, *steps: int) -> None:
     with EventLog(path, 2, clock=lambda: 7.5) as log:
         for step in steps:
-            log.append("metrics", step=step, data={"loss": float("nan")})
+            log.append(MetricsReported(metrics={"loss": float("nan")}), step=step)
 
 
 def test_of_an_event_that_finds_no_room_nothing_stays(
@@ -30,12 +32,12 @@ def test_of_an_event_that_finds_no_room_nothing_stays(
         return file.write(data[: len(data) // 2])
 
     with EventLog(path, 1) as log:
-        log.append("log", data={"message": "first"})
+        log.append(LogWritten(message="first"))
         with monkeypatch.context() as patch:
             patch.setattr("saeserve.jobs.events.write_some", half)
             with pytest.raises(OSError, match="No space"):
-                log.append("log", data={"message": "second"})
-        log.append("log", data={"message": "third"})
+                log.append(LogWritten(message="second"))
+        log.append(LogWritten(message="third"))
     assert [(e.op, e.data["message"]) for e in tail(path)] == [(0, "first"), (1, "third")]
 
 
@@ -44,16 +46,18 @@ def test_events_are_read_as_written(tmp_path: Path) -> None:
     write(path, 10, 20)
     first, second = tail(path)
     assert (first.epoch, first.op, first.time, first.step, first.type) == (2, 0, 7.5, 10, "metrics")
-    assert first.data == {"loss": "NaN"}
+    assert isinstance(first.payload, MetricsReported)
+    assert math.isnan(first.payload.metrics["loss"])
     assert (second.op, second.step) == (1, 20)
-    assert tail(path, from_op=1) == [second]
+    [rest] = tail(path, from_op=1)
+    assert rest.model_dump_json() == second.model_dump_json()  # NaN equals nothing
     assert tail(tmp_path / "none.jsonl") == []
 
 
 def test_every_event_is_there_before_append_returns(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventLog(path, 1) as log:
-        told = log.append("log", data={"message": "hello"})
+        told = log.append(LogWritten(message="hello"))
         assert tail(path) == [told]
 
 
@@ -105,8 +109,8 @@ def test_a_workers_events_are_numbered_downwards_over_restarts(tmp_path: Path) -
     path = tmp_path / "worker.jsonl"
     for _ in range(2):
         with EventLog(path, 3, by_worker=True) as log:
-            log.append("warning")
-            log.append("warning")
+            log.append(WarningRaised())
+            log.append(WarningRaised())
     read = EventTail(path).read()
     assert [event.op for event in read] == [-2, -3, -4, -5]
     assert all(event.by_worker for event in read)
@@ -116,8 +120,8 @@ def test_an_attempts_events_come_in_the_order_of_time(tmp_path: Path) -> None:
     times = iter([1.0, 4.0, 9.0, 2.0, 5.0])
     with EventLog(tmp_path / "events.jsonl", 1, clock=lambda: next(times)) as log:
         for _ in range(3):
-            log.append("metrics")
+            log.append(MetricsReported())
     with EventLog(tmp_path / "worker.jsonl", 1, by_worker=True, clock=lambda: next(times)) as log:
         for _ in range(2):
-            log.append("warning")
+            log.append(WarningRaised())
     assert [event.op for event in merged(tmp_path)] == [0, -2, 1, -3, 2]

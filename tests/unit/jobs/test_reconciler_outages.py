@@ -13,6 +13,7 @@ from tests.fakes.jobs import (
 from tests.fakes.reconciled import SCAN, STRIDE, World
 
 from saeserve.jobs.events import EventLog
+from saeserve.jobs.payloads import LogWritten
 from saeserve.jobs.ports import IndexUnavailable
 from saeserve.jobs.record import Beat, Failure
 from saeserve.jobs.states import JobState
@@ -66,7 +67,7 @@ def test_a_lost_index_is_rebuilt(world: World) -> None:
     running = world.begin()
     folder = world.ledger.store.path(world.ledger.attempt_key("j-run", 1))
     with EventLog(folder / "events.jsonl", 1) as log:
-        first, second = log.append("log"), log.append("log")
+        first, second = log.append(LogWritten()), log.append(LogWritten())
     world.submit("j-queue")
     world.submit("j-wait", "j-run")
     world.submit("j-done")

@@ -10,6 +10,7 @@ from tests.fakes.reconciled import World
 
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.ledger import Ledger
+from saeserve.jobs.payloads import LogWritten, MetricsReported, WarningRaised
 from saeserve.jobs.record import Beat, Event, JobRecord, Lease, Progress, Result
 from saeserve.jobs.states import JobState
 from saeserve.jobs.telling import add_missing, tell_end
@@ -24,7 +25,7 @@ def write(world: World, lease: Lease, count: int) -> list[Event]:
     """The job process writes events; nobody passes them on."""
     path = world.ledger.store.path(f"jobs/{lease.job}/attempts/{lease.epoch}/events.jsonl")
     with EventLog(path, lease.epoch, clock=Clock()) as log:
-        return [log.append("log", data={"message": f"{lease.epoch}.{n}"}) for n in range(count)]
+        return [log.append(LogWritten(message=f"{lease.epoch}.{n}")) for n in range(count)]
 
 
 def heard(world: World, job: str = "j-1") -> list[str]:
@@ -80,7 +81,7 @@ def test_what_a_worker_wrote_of_the_attempt_is_among_them_and_in_a_rebuilt_index
     write(world, lease, 2)
     folder = world.ledger.store.path(world.ledger.attempt_key("j-1", lease.epoch))
     with EventLog(folder / "worker.jsonl", 1, by_worker=True, clock=Clock()) as log:
-        log.append("log", data={"message": "worker"})
+        log.append(LogWritten(message="worker"))
     world.index.forget()
     world.scan()
     assert sorted(word for word in heard(world) if word != "RUNNING") == ["1.0", "1.1", "worker"]
@@ -131,10 +132,11 @@ def reports(world: World, lease: Lease, *steps: int, member: str = "", lost: str
     with EventLog(path, lease.epoch, clock=Clock()) as log:
         for step in steps:
             data = {"metrics": {"tokens": 256.0 * step}, "unit": "steps", "total_steps": 781}
-            log.append("metrics", step=step, data=data | ({"member": member} if member else {}))
+            data |= {"member": member} if member else {}
+            log.append(MetricsReported.model_validate(data), step=step)
         if lost:
-            log.append("warning", data={"code": "MEMBER_DIVERGED", "member": lost})
-        log.append("log", data={"message": "the end"})
+            log.append(WarningRaised(code="MEMBER_DIVERGED", member=lost))
+        log.append(LogWritten(message="the end"))
 
 
 def rebuilt(world: World) -> JobRecord:

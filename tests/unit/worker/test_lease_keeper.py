@@ -9,6 +9,7 @@ from tests.fakes.jobs import submission
 from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.events import EventLog, EventTail
+from saeserve.jobs.payloads import LogWritten, MetricsReported
 from saeserve.jobs.record import Claim, Event, Lease
 from saeserve.jobs.states import JobState
 from saeserve.worker.event_relay import EventRelay
@@ -68,12 +69,12 @@ def test_an_index_that_forgot_the_job_is_told_all_events_again(
     bench: Bench, keeper: LeaseKeeper
 ) -> None:
     log = EventLog(bench.folder("j-1", 1) / "events.jsonl", 1)
-    log.append("log", data={"message": "one"})
+    log.append(LogWritten(message="one"))
     told(keeper)
     bench.index.forget()
     assert told(keeper) == (False, False)
     bench.index.put(bench.ledger.record("j-1"))
-    log.append("log", data={"message": "two"})
+    log.append(LogWritten(message="two"))
     assert told(keeper) == (False, False)
     assert messages(bench) == ["one", "two"]
     log.close()
@@ -85,10 +86,10 @@ def test_events_that_a_restarted_index_lost_are_handed_over_again(
     told(keeper)
     with EventLog(bench.folder("j-1", 1) / "events.jsonl", 1) as log:
         for word in ("one", "two", "three"):
-            log.append("log", data={"message": word})
+            log.append(LogWritten(message=word))
         told(keeper)
         bench.index.lose_events("j-1", 2)
-        log.append("log", data={"message": "four"})
+        log.append(LogWritten(message="four"))
         told(keeper)
         told(keeper)
     assert messages(bench) == ["one", "two", "three", "four"]
@@ -109,7 +110,7 @@ def test_events_of_an_outage_arrive_in_order_once(bench: Bench, keeper: LeaseKee
     bench.index.down = True
     with EventLog(bench.folder("j-1", 1) / "events.jsonl", 1) as log:
         for word in ("one", "two"):
-            log.append("log", data={"message": word})
+            log.append(LogWritten(message=word))
             told(keeper)
     bench.index.down = False
     told(keeper)
@@ -134,9 +135,9 @@ def test_the_thread_beats_and_forwards_the_last_events(bench: Bench) -> None:
         LeaseKeeper(claim, bench.ledger, bench.index, relay, 0.3) as keeper,
         EventLog(bench.folder("j-1", 1) / "events.jsonl", 1) as log,
     ):
-        log.append("metrics", step=4, data={"metrics": {"loss": 2.0}, "total_steps": 9})
+        log.append(MetricsReported(metrics={"loss": 2.0}, total_steps=9), step=4)
         until(lambda: progress_step(bench) == 4)
-        log.append("log", data={"message": "last"})
+        log.append(LogWritten(message="last"))
     assert messages(bench) == ["last"]
     assert not keeper.lost.is_set()
 

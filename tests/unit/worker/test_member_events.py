@@ -11,7 +11,7 @@ from tests.fakes.worker_bench import Bench
 
 from saeserve.core.specs.sweep import MOST_MEMBERS
 from saeserve.jobs.events import EventLog, tail
-from saeserve.jobs.progress import MEMBER_DIVERGED
+from saeserve.jobs.payloads import MEMBER_DIVERGED
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.report import MemberOf, Report, Scale
 

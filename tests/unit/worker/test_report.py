@@ -10,6 +10,7 @@ from tests.fakes.jobs import submission
 from tests.fakes.worker_bench import Bench
 
 from saeserve.jobs.events import EventLog, tail
+from saeserve.jobs.payloads import MetricsReported
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.report import Report, Scale
@@ -74,8 +75,8 @@ def test_harvested_rows_are_counted_from_the_second_report_on(tmp_path: Path) ->
     with Report(EventLog(path, 1)) as report:
         for rows in (1000, 1600):
             report.metrics(rows, {"rows": rows}, Scale("rows", 2000))
-    first, second = tail(path)
-    metrics.observe("harvest", first, {}, 0)
-    metrics.observe("harvest", second, first.data["metrics"], 0)
+    first, second = (MetricsReported.model_validate(event.data) for event in tail(path))
+    metrics.observe("harvest", 1000, first, {}, 0)
+    metrics.observe("harvest", 1600, second, first.metrics, 0)
     assert registry.get_sample_value("saeserve_harvest_tokens_total") == 600
     assert registry.get_sample_value("saeserve_train_tokens_total") == 0

@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.fakes.jobs import submission
 from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.events import EVENTS, EventLog
+from saeserve.jobs.payloads import MetricsReported
 from saeserve.jobs.record import Event, JobRecord, JobWarning, Progress
 from saeserve.jobs.states import JobState
 from saeserve.worker.event_relay import EventRelay
@@ -27,7 +27,7 @@ SHORT = {"stall_minimum_seconds": 0.3, "stall_factor": 0.5, "stop_grace_seconds"
 
 def reported(pace: Pace, *moments: tuple[int, float]) -> float:
     for step, moment in moments:
-        pace.reported(Event(epoch=1, op=0, time=moment, step=step, type="metrics"))
+        pace.reported(Event(epoch=1, op=0, time=moment, step=step, payload=MetricsReported()))
     return pace.median_s
 
 
@@ -145,10 +145,10 @@ def test_signs_of_life_are_enough(world: World) -> None:
 
 def test_a_job_that_reports_rarely_has_ten_times_its_interval(world: World) -> None:
     for step in range(3):
-        event: dict[str, Any] = {"metrics": {}, "unit": "steps", "total_steps": 9}
-        world.log.append("metrics", step=step, data=event)
+        payload = MetricsReported(total_steps=9)
+        world.log.append(payload, step=step)
         world.relay.pace.reported(
-            Event(epoch=1, op=0, time=step * 60.0, step=step, type="metrics", data=event)
+            Event(epoch=1, op=0, time=step * 60.0, step=step, payload=payload)
         )
     world.watch.look()
     world.wait(600)

@@ -16,7 +16,7 @@ from saeserve.core.training.events import (
     TrainingEvent,
     Warned,
 )
-from saeserve.jobs.progress import MEMBER_DIVERGED
+from saeserve.jobs.payloads import MEMBER_DIVERGED
 from saeserve.worker.report import MemberOf, Report, Scale
 from saeserve.worker.runners.base import RunContext
 
