@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from saeserve.core.data.finishing import DocumentOrigin, SourceOrigin, finish_manifest
 from saeserve.core.data.writer import DatasetWriter, RowBlock
-from saeserve.core.specs.jobs import StorageType
 from saeserve.core.formats.manifest import DatasetManifest
+from saeserve.core.specs.jobs import StorageType
 
 BLOCK_ROWS = 1024
 DOCUMENT_ROWS = 64
