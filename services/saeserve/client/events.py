@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from saeserve.client.wire import instant
+from google.protobuf.message import Message
+
+from saeserve.client.wire import instant, plain
 from saeserve.v1 import job_pb2
 
 
@@ -15,7 +17,7 @@ from saeserve.v1 import job_pb2
 class StateChanged:
     """The job moved to another state."""
 
-    type: ClassVar = "state_changed"
+    type: ClassVar[str] = "state_changed"
     state: str
     reason: str = ""
 
@@ -24,7 +26,7 @@ class StateChanged:
 class AttemptStarted:
     """An attempt begins; later steps of older attempts are superseded."""
 
-    type: ClassVar = "attempt_started"
+    type: ClassVar[str] = "attempt_started"
     resume_step: int = 0
 
 
@@ -32,7 +34,7 @@ class AttemptStarted:
 class MetricsReported:
     """Figures by name, of the job or of the event's member."""
 
-    type: ClassVar = "metrics_reported"
+    type: ClassVar[str] = "metrics_reported"
     metrics: dict[str, float] = field(default_factory=dict[str, float])
 
 
@@ -40,7 +42,7 @@ class MetricsReported:
 class CheckpointCommitted:
     """A checkpoint of so many bytes is in the store."""
 
-    type: ClassVar = "checkpoint_committed"
+    type: ClassVar[str] = "checkpoint_committed"
     bytes: int = 0
 
 
@@ -48,7 +50,7 @@ class CheckpointCommitted:
 class WarningRaised:
     """Something worth knowing that does not end the job; `code` is stable."""
 
-    type: ClassVar = "warning_raised"
+    type: ClassVar[str] = "warning_raised"
     code: str = ""
     message: str = ""
 
@@ -57,7 +59,7 @@ class WarningRaised:
 class LogWritten:
     """A sentence of the job for the person who watches it."""
 
-    type: ClassVar = "log_written"
+    type: ClassVar[str] = "log_written"
     message: str = ""
 
 
@@ -65,7 +67,7 @@ class LogWritten:
 class Gap:
     """So many events are lost to this watch; 0 when their number is not known."""
 
-    type: ClassVar = "gap"
+    type: ClassVar[str] = "gap"
     events: int = 0
 
 
@@ -78,56 +80,38 @@ EventPayload = (
     | LogWritten
     | Gap
 )
+_PAYLOADS: dict[str, type[EventPayload]] = {made.type: made for made in get_args(EventPayload)}
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One thing that happened to a job: `match event.payload` tells what.
+    """One thing that happened to a job: `match event.payload` says what.
 
-    `payload` is None for what only a newer release knows.
+    `type` names the payload as the API does, `data` holds its fields that are not empty.
     """
 
-    payload: EventPayload | None
+    type: str
     time: datetime | None
     attempt: int
     step: int
+    data: Mapping[str, Any]
     token: str
     member: str = ""
     """Of a sweep: the name of the member's model that the event is about."""
 
     @property
-    def type(self) -> str:
-        """Name of the payload as in `JobEvent` of the API, e.g. "metrics_reported"."""
-        return self.payload.type if self.payload else ""
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The payload's fields by name."""
-        return dataclasses.asdict(self.payload) if self.payload else {}
+    def payload(self) -> EventPayload | None:
+        """The typed payload; None for a type that only a newer release knows."""
+        made = _PAYLOADS.get(self.type)
+        return made(**self.data) if made else None
 
 
 def event_value(event: job_pb2.JobEvent) -> JobEvent:
     """A JobEvent off the wire."""
+    kind = event.WhichOneof("payload") or ""
+    payload: Message | None = getattr(event, kind) if kind else None
+    data = plain(payload) if payload is not None else {}
+    if isinstance(payload, job_pb2.StateChanged):
+        data["state"] = job_pb2.JobState.Name(payload.state).removeprefix("JOB_STATE_")
     time = instant(event.time)
-    return JobEvent(_payload(event), time, event.attempt, event.step, event.token, event.member)
-
-
-def _payload(event: job_pb2.JobEvent) -> EventPayload | None:
-    match event.WhichOneof("payload"):
-        case "state_changed":
-            state = job_pb2.JobState.Name(event.state_changed.state).removeprefix("JOB_STATE_")
-            return StateChanged(state, event.state_changed.reason)
-        case "attempt_started":
-            return AttemptStarted(event.attempt_started.resume_step)
-        case "metrics_reported":
-            return MetricsReported(dict(event.metrics_reported.metrics))
-        case "checkpoint_committed":
-            return CheckpointCommitted(event.checkpoint_committed.bytes)
-        case "warning_raised":
-            return WarningRaised(event.warning_raised.code, event.warning_raised.message)
-        case "log_written":
-            return LogWritten(event.log_written.message)
-        case "gap":
-            return Gap(event.gap.events)
-        case None:
-            return None
+    return JobEvent(kind, time, event.attempt, event.step, data, event.token, event.member)
