@@ -79,6 +79,23 @@ def test_paths_are_taken_as_text_and_together(
     assert stored(control, "acts", "a.npy").read_bytes() == (tmp_path / "a.npy").read_bytes()
 
 
+def test_progress_is_told_of_all_files_together(client: Client, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for path in paths:
+        np.save(path, X)
+    heard: list[tuple[str, int, int]] = []
+    client.datasets.upload(
+        "acts", paths, progress=lambda name, done, total: heard.append((name, done, total))
+    )
+    one = paths[0].stat().st_size
+    assert {total for _, _, total in heard} == {2 * one}
+    done = [each for _, each, _ in heard]
+    assert done == sorted(done)
+    assert heard[0] == ("a.npy", 0, 2 * one)
+    assert ("b.npy", one, 2 * one) in heard
+    assert heard[-1] == ("b.npy", 2 * one, 2 * one)
+
+
 @pytest.mark.parametrize("sent", [0, 1, 2**20 + 7])
 def test_an_upload_of_arrays_goes_on_where_it_broke_off(
     control: Control, client: Client, sent: int

@@ -21,30 +21,45 @@ _FIXED = 20
 """Columns of percent, time left and the gaps between."""
 
 
+def bars_on(console: Console) -> Progress:
+    """Bars with a name, percent, the field `left` and the field `figures`, for any width."""
+    name, bar = _widths(console)
+    return Progress(
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=name),
+        ),
+        BarColumn(bar_width=bar),
+        TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+        TextColumn(
+            "{task.fields[left]}",
+            markup=False,
+            table_column=Column(no_wrap=True, min_width=7, justify="right"),
+        ),
+        TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True)),
+        console=console,
+    )
+
+
+def room_for_figures(bars: Progress) -> int:
+    """Columns that names, bars, percent and time left do not take."""
+    name, bar = _widths(bars.console)
+    longest = max((len(task.description) for task in bars.tasks), default=0)
+    return max(0, bars.console.width - min(longest, name) - bar - _FIXED)
+
+
+def _widths(console: Console) -> tuple[int, int]:
+    """Columns of a name at most, and of a bar."""
+    return max(8, min(30, console.width // 4)), max(6, min(40, console.width // 5))
+
+
 class Bars(Screen):
     """Name, bar, percent and time left are always whole; figures take the room that is left."""
 
     def __init__(self, console: Console = errors) -> None:
         super().__init__()
-        width = console.width
-        self._name = max(8, min(30, width // 4))
-        self._bar = max(6, min(40, width // 5))
-        self._bars = Progress(
-            TextColumn(
-                "{task.description}",
-                markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis", max_width=self._name),
-            ),
-            BarColumn(bar_width=self._bar),
-            TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
-            TextColumn(
-                "{task.fields[left]}",
-                markup=False,
-                table_column=Column(no_wrap=True, min_width=7, justify="right"),
-            ),
-            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True)),
-            console=console,
-        )
+        self._bars = bars_on(console)
         self._job = self._bars.add_task("", total=None, figures="", left="")
         self._members: dict[str, TaskID] = {}
 
@@ -91,9 +106,7 @@ class Bars(Screen):
     @property
     def _room(self) -> int:
         """Columns for figures, whatever the names are."""
-        longest = max((len(task.description) for task in self._bars.tasks), default=0)
-        taken = min(longest, self._name) + self._bar + _FIXED
-        return max(0, self._bars.console.width - taken)
+        return room_for_figures(self._bars)
 
     def _update(self, task: TaskID, event: JobEvent, figures: str) -> None:
         left = self.pace.remaining_seconds(self.total)

@@ -11,6 +11,7 @@ from saeserve.cli.figures import ago, size
 from saeserve.cli.local_paths import local_file
 from saeserve.cli.output import Json, connect, errors, print_json, told
 from saeserve.cli.tables import print_fields, print_table
+from saeserve.cli.transferring import shown
 from saeserve.cli.watching import follow
 from saeserve.client.upload_checks import check_matrices
 
@@ -103,7 +104,8 @@ def import_(
     with connect() as client:
         for file in local:
             errors.print(f"uploading {file} ({size(file.stat().st_size)})", highlight=False)
-            client.datasets.upload(name, file)
+            with shown() as progress:
+                client.datasets.upload(name, file, progress=progress)
         if remote:
             client.datasets.register(name, remote)
         job = client.jobs.submit({"ingest": {"dataset": name}})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 from saeserve.client.field_sources import FieldSource
 from saeserve.client.values import Job
@@ -11,10 +12,27 @@ _TOGETHER = {"preset": "as its preset has it", "default": "by default"}
 """Origins that say enough: fields of one of them stand in one line."""
 
 
-def field_sources_text(sources: Sequence[FieldSource], preset: str = "") -> str:
-    """A line for each field whose value was computed or changed, and one for each other origin."""
-    alone = (_line(each, preset) for each in sources if each.origin not in _TOGETHER)
-    return "\n".join([*alone, *_lines_together(sources)])
+def field_sources_text(
+    sources: Sequence[FieldSource], preset: str = "", every_field: str = ""
+) -> str:
+    """A line for each field whose value was computed or changed, and one for each other origin.
+
+    Fields that have their default are counted, and named only where there is no command
+    `every_field` that names them.
+    """
+    defaults = [each for each in sources if each.origin == "default"] if every_field else []
+    told = [each for each in sources if each not in defaults]
+    lines = [_line(each, preset) for each in told if each.origin not in _TOGETHER]
+    lines += _lines_together(told)
+    if defaults:
+        lines.append(f"{len(defaults)} by default: {every_field}")
+    return "\n".join(lines)
+
+
+def given_text(job: Job) -> str:
+    """The fields that the submitter gave, in one line; empty where the server does not say."""
+    given = job.spec.get(job.kind, {})
+    return ", ".join(f"{name} = {_figure(value)}" for name, value in _leaves(given, ""))
 
 
 def preset_of(job: Job) -> str:
@@ -43,7 +61,23 @@ def _named(each: FieldSource) -> str:
     return f"{member}{each.field} = {_figure(each.value)}"
 
 
+def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """Each value in `value`, by its dotted path; items of a list by their number."""
+    if isinstance(value, Mapping) and value:
+        for name, each in cast("Mapping[object, object]", value).items():
+            yield from _leaves(each, f"{path}.{name}" if path else str(name))
+        return
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    if any(isinstance(each, Mapping) for each in items):
+        for number, each in enumerate(items):
+            yield from _leaves(each, f"{path}[{number}]")
+    elif path:
+        yield path, value
+
+
 def _figure(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_figure, cast('list[object]', value)))}]"
     if value is None:
         return "?"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

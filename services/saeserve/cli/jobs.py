@@ -56,10 +56,16 @@ def ls(
 
 
 @app.command()
-def show(job: JobId, as_json: Json = False) -> None:
-    """Show one job."""
+def show(
+    job: JobId,
+    every_field: Annotated[
+        bool, typer.Option("--all", help="Name the fields too that have their default.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one job: the fields that were given, fitted or changed, and what became of it."""
     with connect() as client:
-        show_job(client.jobs.get(job), as_json)
+        show_job(client.jobs.get(job), as_json, every_field=every_field)
 
 
 @app.command()

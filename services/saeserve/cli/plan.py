@@ -95,7 +95,7 @@ def _print(planned: Plan, preset: str) -> None:
             ("speed", _speed(planned)),
             ("time", _time(planned)),
             ("models", "\n".join(planned.models)),
-            ("not given", field_sources_text(planned.field_sources, preset)),
+            ("not given", _not_given(planned, preset)),
             ("notes", "\n".join(planned.notes)),
             ("warnings", warnings_text(planned.warnings)),
         ]
@@ -103,6 +103,10 @@ def _print(planned: Plan, preset: str) -> None:
     if planned.memory:
         print_table(("memory", "held by"), _parts(planned))
         print_table(("at most", "during"), ((size(n), what) for what, n in planned.peaks.items()))
+
+
+def _not_given(planned: Plan, preset: str) -> str:
+    return field_sources_text(planned.field_sources, preset, "see the spec below")
 
 
 def _memory(planned: Plan) -> str:

@@ -35,7 +35,18 @@ def presets(
 
 def _row(preset: Preset) -> tuple[str, str, str]:
     architectures = (each for each in ARCHITECTURES if each in preset.spec)
-    return preset.name, listed(architectures), preset.source.partition(":")[0]
+    return preset.name, listed(architectures), origin(preset.source)
+
+
+def origin(source: str) -> str:
+    """Where a preset is from: its text up to the colon before what it consists of. A colon in
+    parentheses belongs to what they hold."""
+    depth = 0
+    for at, character in enumerate(source):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == ":" and not depth:
+            return source[:at]
+    return source
 
 
 def _named(name: str, found: tuple[Preset, ...]) -> Preset:

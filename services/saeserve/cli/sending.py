@@ -11,6 +11,7 @@ from rich.text import Text
 from saeserve.cli.field_sources import field_sources_text, preset_of
 from saeserve.cli.output import Json, connect, errors, print_json, say, warnings_text
 from saeserve.cli.refusals import refused
+from saeserve.cli.showing import show_all
 from saeserve.cli.specs import Tree
 from saeserve.cli.watching import follow
 
@@ -59,7 +60,7 @@ def send(
             errors.print(Text(warnings_text([warning]), style="yellow"), soft_wrap=True)
         if job.field_sources and not as_json:
             errors.print(
-                field_sources_text(job.field_sources, preset_of(job)),
+                field_sources_text(job.field_sources, preset_of(job), show_all(job.id)),
                 highlight=False,
                 soft_wrap=not errors.is_terminal,
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from saeserve.cli.describing import described, made, step_text
-from saeserve.cli.field_sources import field_sources_text, preset_of
+from saeserve.cli.field_sources import field_sources_text, given_text, preset_of
 from saeserve.cli.figures import ago, duration, figure, listed, metrics_text
 from saeserve.cli.output import errors, print_json, say, styled, warnings_text
 from saeserve.cli.tables import print_fields, print_table
@@ -18,8 +18,11 @@ COMPARED = ("fvu", "l0", "l0_miss", "dead_fraction", "silent_on_heldout")
 """What tells the members of a sweep apart; the rest is in the JSON."""
 
 
-def show_job(job: Job, as_json: bool, shown: Sequence[FieldSource] = ()) -> None:
-    """One job in full; of its field sources, as text, those that were not `shown` before."""
+def show_job(
+    job: Job, as_json: bool, shown: Sequence[FieldSource] = (), every_field: bool = False
+) -> None:
+    """One job in full; of its field sources, as text, those that were not `shown` before, and
+    those that have their default only for `every_field`."""
     if as_json:
         print_json(job)
         return
@@ -40,9 +43,15 @@ def show_job(job: Job, as_json: bool, shown: Sequence[FieldSource] = ()) -> None
             ("created", ago(job.created)),
             ("took", _took(job)),
             ("waits for", listed(job.waits_for)),
-            ("last report", metrics_text(job.progress.metrics)),
+            ("last report", _last_report(job)),
             ("made", made(job)),
-            ("not given", field_sources_text(not_given, preset_of(job))),
+            ("given", "" if shown else given_text(job)),
+            (
+                "not given",
+                field_sources_text(
+                    not_given, preset_of(job), "" if every_field else show_all(job.id)
+                ),
+            ),
             ("warnings", warnings_text(job.warnings)),
         ]
     )
@@ -51,10 +60,22 @@ def show_job(job: Job, as_json: bool, shown: Sequence[FieldSource] = ()) -> None
         _show_error(job.error.code, job.error)
 
 
+def show_all(job: str) -> str:
+    """The command that names every field of a job."""
+    return f"saeserve jobs show {job} --all"
+
+
 def state_text(job: Job) -> Text:
     """The state, in the colour of what it means."""
     colours = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "RUNNING": "cyan"}
     return styled(colours.get(job.state, "none"), job.state)
+
+
+def _last_report(job: Job) -> str:
+    """The latest figures, unless they are those of what was made, which stand below."""
+    if any(output.metrics == job.progress.metrics for output in job.outputs):
+        return ""
+    return metrics_text(job.progress.metrics)
 
 
 def _took(job: Job) -> str:

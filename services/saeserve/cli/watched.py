@@ -38,15 +38,20 @@ class Pace:
             self._reports.clear()
         self._reports.append((time, step))
 
-    def remaining_seconds(self, total: int | None) -> float | None:
-        """Until step `total`; None while that is not known."""
-        if total is None or len(self._reports) < 2:
+    def per_second(self) -> float | None:
+        """Steps a second; None while that is not known."""
+        if len(self._reports) < 2:
             return None
         (began, first), (ended, last) = self._reports[0], self._reports[-1]
         seconds, steps = (ended - began).total_seconds(), last - first
-        if seconds <= 0 or steps <= 0:
+        return steps / seconds if seconds > 0 and steps > 0 else None
+
+    def remaining_seconds(self, total: int | None) -> float | None:
+        """Until step `total`; None while that is not known."""
+        rate = self.per_second()
+        if total is None or rate is None:
             return None
-        return max(total - last, 0) * seconds / steps
+        return max(total - self._reports[-1][1], 0) / rate
 
 
 class Screen(ABC):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 
 from saeserve.client.dataset_values import Dataset, dataset_value
 from saeserve.client.errors import ClientError, NotFoundError, translated
 from saeserve.client.payloads import DataInput, Payload, payloads
+from saeserve.client.progress import Progress, shifted, silent
 from saeserve.client.retries import Limit, Patience
 from saeserve.v1 import dataset_service_pb2, dataset_service_pb2_grpc
 
@@ -29,6 +30,7 @@ class Datasets:
         *,
         name: str = "",
         tensors: Sequence[str] = (),
+        progress: Progress = silent,
         timeout: float | None = None,
     ) -> Dataset:
         """Upload activations; the data set is PENDING until an ingest job has verified it.
@@ -37,6 +39,7 @@ class Datasets:
         torch tensor [rows, d], or several by the names of their sources, which are sent as the file
         `name` (left out: activations.safetensors). float16, bfloat16, float32 and float64 are
         taken. `tensors` are those of .safetensors files that the ingest will take (left out: all).
+        `progress` is called with the name of the file, bytes sent, and bytes of all files.
 
         Type and shape are checked before anything is sent. A broken upload goes on where it
         stopped, also when called again. Raises DeadlineError after `timeout` seconds.
@@ -45,19 +48,24 @@ class Datasets:
         >>> client.datasets.upload("pairs", {"mlp_in.3": x, "mlp_out.3": y})
         >>> client.jobs.submit({"ingest": {"dataset": "my-acts"}})
         """
-        limit = Limit(timeout)
-        for payload in payloads(data, name, tensors):
-            self._send(dataset, payload, limit)
+        limit, sent = Limit(timeout), payloads(data, name, tensors)
+        before, total = 0, sum(payload.size_bytes for payload in sent)
+        for payload in sent:
+            self._send(dataset, payload, limit, shifted(progress, payload.name, before, total))
+            before += payload.size_bytes
         return self.get(dataset)
 
-    def _send(self, dataset: str, payload: Payload, limit: Limit) -> None:
+    def _send(
+        self, dataset: str, payload: Payload, limit: Limit, tell: Callable[[int], None]
+    ) -> None:
         """Send one file, asking what has arrived after every interruption."""
         patience, sent = Patience(), 0
         while True:
             arrived = sent
             try:
                 arrived = self.received(dataset, payload.name)
-                requests = _requests(dataset, payload, arrived)
+                tell(arrived)
+                requests = _requests(dataset, payload, arrived, tell)
                 with translated(self._address):
                     self._stub.UploadDataset(requests, timeout=limit.stream())
             except ClientError as error:
@@ -122,7 +130,7 @@ class Datasets:
 
 
 def _requests(
-    dataset: str, payload: Payload, offset: int
+    dataset: str, payload: Payload, offset: int, tell: Callable[[int], None]
 ) -> Iterator[dataset_service_pb2.UploadDatasetRequest]:
     """The header, then chunks from `offset` on."""
     header = dataset_service_pb2.UploadHeader(
@@ -136,3 +144,4 @@ def _requests(
         chunk = dataset_service_pb2.UploadChunk(offset=offset, data=data, crc32=zlib.crc32(data))
         yield dataset_service_pb2.UploadDatasetRequest(chunk=chunk)
         offset += len(data)
+        tell(offset)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import grpc
@@ -12,13 +11,11 @@ import grpc
 from saeserve.client.downloading import Downloader
 from saeserve.client.errors import translated
 from saeserve.client.local_files import Listing, LocalFolder, RemoteFile, local_errors
+from saeserve.client.progress import Progress, shifted, silent
 from saeserve.client.retries import Limit
 from saeserve.client.upload_checks import check_references
 from saeserve.client.uploading import Uploader
 from saeserve.v1 import transfer_service_pb2, transfer_service_pb2_grpc
-
-Progress = Callable[[str, int, int], None]
-"""Told the file at work, and the bytes done and to do of all files together."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +25,6 @@ class Downloaded:
     resource: str
     folder: Path
     files: tuple[str, ...]
-
-
-def _silent(_name: str, _done: int, _total: int) -> None:
-    """The progress that nobody watches."""
 
 
 class Transfers:
@@ -63,7 +56,7 @@ class Transfers:
         self,
         resource: str,
         folder: Path | str,
-        progress: Progress = _silent,
+        progress: Progress = silent,
         *,
         timeout: float | None = None,
     ) -> Downloaded:
@@ -85,7 +78,7 @@ class Transfers:
             total = sum(file.size_bytes for file in listing.files)
             done = total - sum(file.size_bytes for file in missing)
             for file in missing:
-                fetcher.fetch(file, local.path(file), partial(_tell, progress, file, done, total))
+                fetcher.fetch(file, local.path(file), shifted(progress, file.name, done, total))
                 done += file.size_bytes
             local.finish()
         return Downloaded(
@@ -105,7 +98,7 @@ class Transfers:
     def upload(
         self,
         items: Mapping[str, Path | str],
-        progress: Progress = _silent,
+        progress: Progress = silent,
         *,
         timeout: float | None = None,
     ) -> str:
@@ -124,7 +117,3 @@ class Transfers:
         with local_errors("the upload cannot be read"):
             uploader = Uploader(self._stub, self._address, self._timeout, paths, limit)
             return uploader.upload(progress)
-
-
-def _tell(progress: Progress, file: RemoteFile, before: int, total: int, at: int) -> None:
-    progress(file.name, before + at, total)

@@ -6,11 +6,11 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from saeserve.client.errors import ClientError, InvalidArgumentError, translated
 from saeserve.client.local_files import blocks, file_sha256
+from saeserve.client.progress import Progress, shifted
 from saeserve.client.retries import Limit, Patience
 from saeserve.v1 import transfer_service_pb2 as pb
 from saeserve.v1 import transfer_service_pb2_grpc
@@ -44,7 +44,7 @@ class Uploader:
         self._timeout = timeout
         self._files = {file.name: file for file in local_files(items)}
 
-    def upload(self, progress: Callable[[str, int, int], None]) -> str:
+    def upload(self, progress: Progress) -> str:
         """Send what has not arrived; the upload's resource."""
         upload = self._announce()
         total = sum(file.size_bytes for file in upload.files)
@@ -52,7 +52,7 @@ class Uploader:
         for waiting in upload.files:
             if not waiting.complete:
                 file = self._files[waiting.name]
-                tell = partial(_tell, progress, file.name, done, total)
+                tell = shifted(progress, file.name, done, total)
                 self._send(upload.resource, file, waiting.received_bytes, tell)
                 done += file.size_bytes
         return upload.resource
@@ -87,12 +87,6 @@ class Uploader:
 
     def _received(self, name: str) -> int:
         return next(file.received_bytes for file in self._announce().files if file.name == name)
-
-
-def _tell(
-    progress: Callable[[str, int, int], None], name: str, before: int, total: int, at: int
-) -> None:
-    progress(name, before + at, total)
 
 
 def local_files(items: Mapping[str, Path]) -> Iterator[LocalFile]:

@@ -102,6 +102,8 @@ class Job:
     """Why it does not run yet, while it is QUEUED or BLOCKED."""
     field_sources: tuple[FieldSource, ...] = ()
     """Of the fields that were not given, or were changed; empty in listings."""
+    spec: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """As it was submitted; `resolved_spec` has every other field too."""
 
     @property
     def done(self) -> bool:
@@ -134,6 +136,7 @@ def job_value(job: job_pb2.Job) -> Job:
         warnings=warning_values(job.warnings),
         waiting=waiting_value(job.waiting) if job.HasField("waiting") else None,
         field_sources=field_sources(job.field_sources),
+        spec=plain(job.spec),
     )
 
 
