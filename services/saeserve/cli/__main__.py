@@ -69,7 +69,7 @@ def main() -> None:
     try:
         app()
     except ClientError as error:
-        print_refusal(error.reason or error.code, str(error))
+        print_refusal(error.reason or error.code, str(error), error.violations)
         sys.exit(1)
     except ServiceError as error:
         print_refusal(error.reason, error.text())

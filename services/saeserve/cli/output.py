@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,10 +76,18 @@ def say(text: str | Text) -> None:
     console.print(text, highlight=False, soft_wrap=not console.is_terminal)
 
 
-def print_refusal(word: str, text: str) -> None:
-    """Why a command ends, on stderr; as a line of JSON where --json was asked for."""
+def print_refusal(word: str, text: str, violations: Sequence[tuple[str, str]] = ()) -> None:
+    """Why a command ends, on stderr; as a line of JSON where --json was asked for. Where several
+    fields are wrong, each has a line of its own."""
     if "--json" in sys.argv[1:]:
-        sys.stderr.write(json.dumps({"error": {"reason": word, "message": text}}) + "\n")
+        error: dict[str, object] = {"reason": word, "message": text}
+        if violations:
+            error["violations"] = [{"field": name, "message": what} for name, what in violations]
+        sys.stderr.write(json.dumps({"error": error}) + "\n")
+    elif violations:
+        errors.print(styled("red", word, f": {text.partition(': ')[0]}:"), soft_wrap=True)
+        for _, what in violations:
+            errors.print(f"  {what}", soft_wrap=True, highlight=False)
     else:
         errors.print(styled("red", word, f": {text}"), soft_wrap=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -15,7 +15,8 @@ class ClientError(Exception):
     """Any refusal of a call, by the server or before anything is sent.
 
     `code` is gRPC's name for the kind of error, `reason` a stable word for this one, `field` names
-    what was wrong, `remedy` says what to do.
+    what was wrong, `remedy` says what to do. Where several fields are wrong, `violations` has each
+    with what is wrong there.
 
     >>> try:
     ...     client.models.get("no-such-model")
@@ -35,6 +36,7 @@ class ClientError(Exception):
         field: str = "",
         remedy: str = "",
         retry_after_s: float = 0.0,
+        violations: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(f"{message} — {remedy}" if remedy and remedy not in message else message)
         self.message = message
@@ -43,6 +45,7 @@ class ClientError(Exception):
         self.field = field
         self.remedy = remedy
         self.retry_after_s = retry_after_s
+        self.violations = tuple(violations)
 
 
 class InvalidArgumentError(ClientError):
@@ -132,7 +135,7 @@ def client_error(error: grpc.RpcError, address: str) -> ClientError:
     call = cast(grpc.Call, error)
     code = call.code().name
     message = call.details() or code
-    reason, field, remedy, retry = _details(call)
+    reason, field, remedy, retry, violations = _details(call)
     if code == "UNAVAILABLE" and not reason:
         message = f"no answer from {address}: {message}"
         remedy = _TLS_REMEDY if _handshake_failed(message) else _NO_ANSWER_REMEDY
@@ -143,24 +146,36 @@ def client_error(error: grpc.RpcError, address: str) -> ClientError:
             "and SAESERVE_INFERENCE_ADDRESS; an older server lacks newer calls"
         )
     kind = _BY_CODE.get(code, ClientError)
-    return kind(message, code=code, reason=reason, field=field, remedy=remedy, retry_after_s=retry)
+    return kind(
+        message,
+        code=code,
+        reason=reason,
+        field=field,
+        remedy=remedy,
+        retry_after_s=retry,
+        violations=violations,
+    )
 
 
 def _handshake_failed(message: str) -> bool:
     return any(word in message.lower() for word in _HANDSHAKE_WORDS)
 
 
-def _details(call: grpc.Call) -> tuple[str, str, str, float]:
-    """(reason, field, remedy, retry seconds) from the status details."""
+def _details(call: grpc.Call) -> tuple[str, str, str, float, list[tuple[str, str]]]:
+    """(reason, field, remedy, retry seconds, violations of several fields) from the status
+    details."""
     reason = field = remedy = ""
     retry = 0.0
+    violations: list[tuple[str, str]] = []
     status = rpc_status.from_call(call)
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
-        delay = error_details_pb2.RetryInfo()
+        delay, bad = error_details_pb2.RetryInfo(), error_details_pb2.BadRequest()
         if detail.Unpack(info):
             reason = info.reason
             field, remedy = info.metadata.get("field", ""), info.metadata.get("remedy", "")
         elif detail.Unpack(delay):
             retry = delay.retry_delay.ToTimedelta().total_seconds()
-    return reason, field, remedy, retry
+        elif detail.Unpack(bad) and len(bad.field_violations) > 1:
+            violations = [(each.field, each.description) for each in bad.field_violations]
+    return reason, field, remedy, retry, violations

@@ -36,6 +36,7 @@ def fitted(value: object, kind: Descriptor, path: str = "") -> dict[str, Any]:
             code="INVALID_ARGUMENT",
             reason="BAD_SPEC",
             field=faults[0][0],
+            violations=faults if len(faults) > 1 else (),
         )
     return result
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SaeError(Exception):
     """Base of every error that the core raises on purpose.
@@ -27,6 +29,26 @@ class SpecError(SaeError):
     def __init__(self, field: str, message: str, *, remedy: str = "") -> None:
         super().__init__(f"{field}: {message}", remedy=remedy)
         self.field = field
+
+    @property
+    def parts(self) -> tuple[SpecError, ...]:
+        """The errors that this one consists of: itself, unless it is of several fields."""
+        return (self,)
+
+
+class SpecErrors(SpecError):
+    """Several errors of one spec. `field` is that of the first, `message` names them all."""
+
+    def __init__(self, errors: Sequence[SpecError]) -> None:
+        self._parts = tuple(part for error in errors for part in error.parts)
+        SaeError.__init__(self, "; ".join(part.message for part in self._parts))
+        self.remedy = "; ".join(dict.fromkeys(part.remedy for part in self._parts if part.remedy))
+        self.field = self._parts[0].field
+
+    @property
+    def parts(self) -> tuple[SpecError, ...]:
+        """The errors, each of one field."""
+        return self._parts
 
 
 class DataError(SaeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -43,9 +44,22 @@ class ServiceError(Exception):
 
 
 class InvalidInput(ServiceError):
-    """The request itself is wrong."""
+    """The request itself is wrong; `violations` are (field, what is wrong there and what to do),
+    where several fields are."""
 
     kind = Kind.INVALID_INPUT
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        field: str = "",
+        remedy: str = "",
+        violations: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(message, reason=reason, field=field, remedy=remedy)
+        self.violations = tuple(violations)
 
 
 class Unauthenticated(ServiceError):

@@ -24,6 +24,8 @@ DOMAIN = "saeserve"
 NO_COVER = PathCover({})
 # Details travel in trailing metadata, which peers limit to 8 KiB.
 MAX_TEXT = 1000
+MAX_TEXT_OF_SEVERAL = 160
+MAX_VIOLATIONS = 16
 
 CODES = {
     Kind.INVALID_INPUT: grpc.StatusCode.INVALID_ARGUMENT,
@@ -47,9 +49,7 @@ def service_error(error: Exception) -> ServiceError | None:
         return overloaded(memory, "this request")
     match error:
         case SpecError():
-            return InvalidInput(
-                error.message, reason=error.code, field=error.field, remedy=error.remedy
-            )
+            return refused_spec(error)
         case DataError():
             return InvalidInput(error.message, reason=error.code, remedy=error.remedy)
         case NoSpaceError():
@@ -60,6 +60,25 @@ def service_error(error: Exception) -> ServiceError | None:
             return unavailable(error)
         case _:
             return None
+
+
+def refused_spec(error: SpecError, below: str = "") -> InvalidInput:
+    """The refusal of a spec that has this error, or these; `below` is the path of the spec in the
+    request, ending in a dot."""
+    if len(error.parts) == 1:
+        field = f"{below}{error.field}"
+        return InvalidInput(error.message, reason=error.code, field=field, remedy=error.remedy)
+    violations = [
+        (f"{below}{part.field}", f"{part.message} — {part.remedy}" if part.remedy else part.message)
+        for part in error.parts
+    ]
+    told = "; ".join(text for _, text in violations)
+    return InvalidInput(
+        f"the spec has {len(violations)} errors: {told}",
+        reason=error.code,
+        field=violations[0][0],
+        violations=violations,
+    )
 
 
 def rpc_status(error: ServiceError, cover: PathCover = NO_COVER) -> status_pb2.Status:
@@ -80,11 +99,8 @@ def _details(error: ServiceError, cover: PathCover) -> list[Message]:
         metadata={key: _clip(value) for key, value in facts.items() if value},
     )
     details: list[Message] = [info]
-    if error.field and error.kind is Kind.INVALID_INPUT:
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=_clip(error.field), description=_clip(cover.covered(error.message))
-        )
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.field and isinstance(error, InvalidInput):
+        details.append(_bad_request(error, cover))
     if isinstance(error, Overloaded):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
@@ -92,5 +108,17 @@ def _details(error: ServiceError, cover: PathCover) -> list[Message]:
     return details
 
 
-def _clip(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+def _bad_request(error: InvalidInput, cover: PathCover) -> error_details_pb2.BadRequest:
+    most = MAX_TEXT if len(error.violations) < 2 else MAX_TEXT_OF_SEVERAL
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_clip(field, most), description=_clip(cover.covered(text), most)
+            )
+            for field, text in error.violations[:MAX_VIOLATIONS] or [(error.field, error.message)]
+        ]
+    )
+
+
+def _clip(text: str, most: int = MAX_TEXT) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

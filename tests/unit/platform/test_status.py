@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.rpc import error_details_pb2
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from saeserve.core.errors import (
@@ -11,9 +12,10 @@ from saeserve.core.errors import (
     FormatError,
     NoSpaceError,
     SpecError,
+    SpecErrors,
 )
 from saeserve.platform.errors import InvalidInput, Kind
-from saeserve.platform.status import CODES, service_error
+from saeserve.platform.status import CODES, rpc_status, service_error
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,17 @@ def test_unforeseen_errors_are_not_for_the_caller() -> None:
 
 def test_every_kind_has_a_code() -> None:
     assert set(CODES) == set(Kind)
+
+
+def test_each_field_of_several_is_a_violation_and_all_fit_into_trailing_metadata() -> None:
+    errors = [
+        SpecError(f"train.f{n}", "is wrong: " + "x" * 900, remedy="é" * 99) for n in range(40)
+    ]
+    mapped = service_error(SpecErrors(errors))
+    assert mapped is not None
+    status = rpc_status(mapped)
+    assert status.message.startswith("the spec has 40 errors: train.f0: is wrong")
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details)
+    assert [each.field for each in bad.field_violations] == [f"train.f{n}" for n in range(16)]
+    assert len(status.SerializeToString()) * 4 / 3 + len(status.message.encode()) < 7_000

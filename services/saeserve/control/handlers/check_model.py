@@ -17,6 +17,7 @@ from saeserve.core.specs.field_sources import sources_of_training
 from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.training import TrainSpec, settled
 from saeserve.platform.errors import FailedPrecondition, InvalidInput
+from saeserve.platform.status import refused_spec
 from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
 
@@ -77,9 +78,7 @@ def _find(manifest: DatasetManifest, name: str | None, field: str) -> SourceEntr
 
 
 def _refused(error: SpecError) -> InvalidInput:
-    return InvalidInput(
-        error.message, reason=error.code, field=f"spec.{error.field}", remedy=error.remedy
-    )
+    return refused_spec(error, "spec.")
 
 
 def check_evaluate(

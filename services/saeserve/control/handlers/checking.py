@@ -15,6 +15,7 @@ from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.field_sources import sources_of
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.platform.errors import InvalidInput
+from saeserve.platform.status import refused_spec
 
 
 def parse_spec(spec: Mapping[str, object]) -> JobSpec:
@@ -22,10 +23,7 @@ def parse_spec(spec: Mapping[str, object]) -> JobSpec:
     try:
         return JobSpec.parse(spec, "")
     except SpecError as error:
-        field = error.field if error.field == "spec" else f"spec.{error.field}"
-        raise InvalidInput(
-            error.message, reason=error.code, field=field, remedy=error.remedy
-        ) from None
+        raise refused_spec(error, "" if error.field == "spec" else "spec.") from None
 
 
 def checked(

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+from typing_extensions import override
 
-from saeserve.core.errors import SpecError
+from saeserve.core.errors import SpecError, SpecErrors
+
+_EVERY_ERROR = object()
+"""Context of a validation that goes on after a SpecError, to find the others."""
+
+
+class _Found(ValueError):
+    """Carries a SpecError past pydantic, which goes on with the fields beside it."""
+
+    def __init__(self, error: SpecError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class Spec(BaseModel):
@@ -22,28 +35,98 @@ class Spec(BaseModel):
     def parse(cls, value: Mapping[str, Any], field: str) -> Self:
         """Build from plain JSON data; `field` names the value in errors.
 
-        Raises SpecError for the first thing that is wrong.
+        Raises SpecError that names every field that is wrong; where all of them are right by
+        themselves, the first thing that does not fit together.
         """
         try:
-            return cls.model_validate(dict(value))
+            return cls.model_validate(dict(value), context=_EVERY_ERROR)
         except ValidationError as error:
             raise spec_error(error, field) from None
+
+    @classmethod
+    def missing(cls, value: Mapping[str, Any]) -> SpecError | None:
+        """What `value` lacks beside its required fields, such as one of several alternatives;
+        asked only where some field is wrong, since the spec's own checks have not run then."""
+        del value
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data that `parse` reads back; unset fields are left out."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    @classmethod
+    @override
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(
+            value: object,
+            inner: core_schema.ValidatorFunctionWrapHandler,
+            info: core_schema.ValidationInfo[object],
+        ) -> object:
+            return _validated(cls, value, inner, every_error=info.context is _EVERY_ERROR)
+
+        return core_schema.with_info_wrap_validator_function(validate, handler(source))
+
+
+def _validated(
+    kind: type[Spec], value: object, inner: Callable[[object], object], *, every_error: bool
+) -> object:
+    try:
+        return inner(value)
+    except SpecError as error:
+        if every_error:
+            raise _Found(error) from None
+        raise
+    except ValidationError as error:
+        lacks = None
+        if every_error and isinstance(value, Mapping):
+            lacks = kind.missing(cast("Mapping[str, Any]", value))
+        if lacks is None:
+            raise
+        raise _joined(error, lacks) from None
+
+
+def _joined(error: ValidationError, lacks: SpecError) -> ValidationError:
+    """`error` with what the value lacks besides, unless it says so already."""
+    found = error.errors(include_url=False)
+    causes = [each.get("ctx", {}).get("error") for each in found]
+    if any(isinstance(cause, _Found) and str(cause) == lacks.message for cause in causes):
+        return error
+    lines = [_line(each) for each in found]
+    lines.append(InitErrorDetails(type="value_error", input=None, ctx={"error": _Found(lacks)}))
+    return ValidationError.from_exception_data(error.title, lines)
+
+
+def _line(found: Any) -> InitErrorDetails:  # noqa: ANN401 - a typed dict of pydantic_core
+    """An error as it was found, to be raised once more."""
+    known = InitErrorDetails(type=found["type"], loc=found["loc"], input=found["input"])
+    if "ctx" in found:
+        known["ctx"] = found["ctx"]
+    return known
+
 
 def spec_error(error: ValidationError, field: str) -> SpecError:
-    """Turn pydantic's first complaint into ours."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(filter(None, [field, *(str(part) for part in first["loc"])]))
-    if first["type"] == "extra_forbidden":
+    """Turn pydantic's complaints into ours."""
+    lines = error.errors(include_url=False)
+    # A list whose items are wrong counts as too short as well.
+    deeper = {line["loc"][:length] for line in lines for length in range(len(line["loc"]))}
+    found = [
+        _one(line, field)
+        for line in lines
+        if line["type"] != "too_short" or line["loc"] not in deeper
+    ]
+    return found[0] if len(found) == 1 else SpecErrors(found)
+
+
+def _one(found: Any, field: str) -> SpecError:  # noqa: ANN401 - a typed dict of pydantic_core
+    path = ".".join(filter(None, [field, *(str(part) for part in found["loc"])]))
+    if found["type"] == "extra_forbidden":
         return SpecError(path, "there is no such field", remedy="remove it or correct its name")
-    if first["type"] == "missing":
+    if found["type"] == "missing":
         return SpecError(path, "is required", remedy="set it")
-    cause = first.get("ctx", {}).get("error")
+    cause = found.get("ctx", {}).get("error")
+    if isinstance(cause, _Found):
+        return cause.error
     if isinstance(cause, SpecError):
         return cause
-    message = str(cause) if cause is not None else first["msg"]
-    return SpecError(path, f"{message}; got {first.get('input')!r}", remedy="correct the value")
+    message = str(cause) if cause is not None else found["msg"]
+    return SpecError(path, f"{message}; got {found.get('input')!r}", remedy="correct the value")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
+from typing_extensions import override
 
 from saeserve.core.errors import SpecError
 from saeserve.core.specs import fitted
@@ -169,17 +170,19 @@ class TrainSpec(Spec):
         """Optimiser steps of the run; the last partial batch is dropped."""
         return self.tokens // self.batch_size
 
+    @classmethod
+    @override
+    def missing(cls, value: Mapping[str, Any]) -> SpecError | None:
+        """The one architecture, which a preset brings too."""
+        if value.get("preset") is not None:
+            return None
+        return _not_one([name for name in ARCHITECTURE_SPECS if value.get(name) is not None])
+
     @model_validator(mode="after")
     def _one_architecture(self) -> Self:
-        chosen = [name for name in ARCHITECTURE_SPECS if getattr(self, name) is not None]
-        if len(chosen) != 1:
-            what = " and ".join(chosen) if chosen else "none"
-            names = ", ".join(ARCHITECTURE_SPECS)
-            raise SpecError(
-                "train",
-                f"exactly one architecture must be set; got {what}",
-                remedy=f"set one of: {names}",
-            )
+        error = _not_one([name for name in ARCHITECTURE_SPECS if getattr(self, name) is not None])
+        if error is not None:
+            raise error
         return self
 
     @model_validator(mode="after")
@@ -221,6 +224,17 @@ class TrainSpec(Spec):
                 remedy="choose a divisor of batch_size",
             )
         return self
+
+
+def _not_one(chosen: Sequence[str]) -> SpecError | None:
+    """The refusal of none or several architectures."""
+    if len(chosen) == 1:
+        return None
+    return SpecError(
+        "train",
+        f"exactly one architecture must be set; got {' and '.join(chosen) or 'none'}",
+        remedy=f"set one of: {', '.join(ARCHITECTURE_SPECS)}",
+    )
 
 
 def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:

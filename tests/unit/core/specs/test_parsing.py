@@ -156,3 +156,43 @@ def test_good_names(name: str) -> None:
 def test_bad_names(name: str) -> None:
     with pytest.raises(ValueError, match="a name is"):
         check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        (
+            {"train": {}},
+            ["train.dataset", "train.model", "train.d_sae", "train.tokens", "train"],
+        ),
+        (
+            {"train": TRAIN | {"d_sae": "many", "topk": {"k": 0, "color": 1}, "lr": 1}},
+            ["train.topk.k", "train.topk.color", "train.d_sae", "train.lr"],
+        ),
+        (
+            {"train": {"preset": "batchtopk", "preprocess": {"mean_norm": 1, "scale": False}}},
+            ["train.dataset", "train.model", "train.preprocess.mean_norm", "train.d_sae"],
+        ),
+        (
+            {"harvest": {"sites": [{"layer": -1}, {"layer": "x"}]}},
+            ["dataset", "language_model", "texts", "sites.0.layer", "sites.1.layer"],
+        ),
+        ({"evaluate": {"max_rows": -1}}, ["model", "dataset", "max_rows"]),
+        ({"export_model": {"format": "gguf"}}, ["model", "format"]),
+    ],
+)
+def test_every_field_that_is_wrong_is_named_at_once(
+    spec: dict[str, Any], fields: list[str]
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        JobSpec.parse(spec, "")
+    kind = next(iter(spec))
+    named = [field if field.startswith("train") else f"{kind}.{field}" for field in fields]
+    assert set(named) <= {part.field for part in caught.value.parts}
+    assert len({part.field for part in caught.value.parts}) == len(caught.value.parts)
+    assert all(part.message in caught.value.message for part in caught.value.parts)
+
+
+def test_an_error_of_a_part_is_raised_as_it_is_where_a_spec_is_made_by_code() -> None:
+    with pytest.raises(SpecError, match="one architecture"):
+        TrainSpec(dataset="acts", model="sae", d_sae=8, tokens=8_000)
