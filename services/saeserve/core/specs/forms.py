@@ -1,10 +1,12 @@
-"""The forms of an SAE: autoencoder, transcoder (target ≠ input), crosscoder (several sources)."""
+"""The forms of an SAE: autoencoder, transcoder (target ≠ input), crosscoder (several sources); and
+its one architecture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from saeserve.core.errors import SpecError
+from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
 
 
 def check_form(
@@ -47,3 +49,14 @@ def _check_crosscoder(
         raise SpecError(
             "train.sources", f"a source stands twice: {list(sources)}", remedy="name each once"
         )
+
+
+def not_one(chosen: Sequence[str]) -> SpecError | None:
+    """The refusal of none or several architectures."""
+    if len(chosen) == 1:
+        return None
+    return SpecError(
+        "train",
+        f"exactly one architecture must be set; got {' and '.join(chosen) or 'none'}",
+        remedy=f"set one of: {', '.join(ARCHITECTURE_SPECS)}",
+    )

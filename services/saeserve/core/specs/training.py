@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
@@ -20,7 +20,7 @@ from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.architectures.relu import ReluSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.specs.base import Spec
-from saeserve.core.specs.forms import check_form
+from saeserve.core.specs.forms import check_form, not_one
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.presets import overlaid
 from saeserve.core.specs.sweep import Grid, SweepSpec, checked_grid
@@ -176,11 +176,11 @@ class TrainSpec(Spec):
         """The one architecture, which a preset brings too."""
         if value.get("preset") is not None:
             return None
-        return _not_one([name for name in ARCHITECTURE_SPECS if value.get(name) is not None])
+        return not_one([name for name in ARCHITECTURE_SPECS if value.get(name) is not None])
 
     @model_validator(mode="after")
     def _one_architecture(self) -> Self:
-        error = _not_one([name for name in ARCHITECTURE_SPECS if getattr(self, name) is not None])
+        error = not_one([name for name in ARCHITECTURE_SPECS if getattr(self, name) is not None])
         if error is not None:
             raise error
         return self
@@ -224,17 +224,6 @@ class TrainSpec(Spec):
                 remedy="choose a divisor of batch_size",
             )
         return self
-
-
-def _not_one(chosen: Sequence[str]) -> SpecError | None:
-    """The refusal of none or several architectures."""
-    if len(chosen) == 1:
-        return None
-    return SpecError(
-        "train",
-        f"exactly one architecture must be set; got {' and '.join(chosen) or 'none'}",
-        remedy=f"set one of: {', '.join(ARCHITECTURE_SPECS)}",
-    )
 
 
 def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:
