@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saeserve.core.errors import SpecError
-from saeserve.core.specs.architectures import ARCHITECTURE_SPECS
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 
 
 def check_form(
