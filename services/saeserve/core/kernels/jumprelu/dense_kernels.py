@@ -27,12 +27,19 @@ LATENTS = 64
 
 @helper
 def _part(
-    over: Array, bias: Array, threshold: Array, slack: Array, scale: Number, unit: Number, f: Array
+    over: Array,
+    bias: Array,
+    threshold: Array,
+    slack: Array,
+    fixed: Array,
+    scale: Number,
+    unit: Number,
+    f: Array,
 ) -> None:
     """Turn h into h - threshold, and mark in f what is not surely below."""
     zero, one = f.dtype.type(0), f.dtype.type(1)
     for i in range(over.size):
-        margin = slack[i] * scale + unit * abs(over[i])
+        margin = slack[i] * scale + unit * abs(over[i]) + fixed[i]
         above = over[i] + bias[i] - threshold[i]
         over[i] = above
         f[i] = zero if above + margin < zero else one
@@ -62,6 +69,7 @@ def fire(
     W_FD: Array,
     b_F: Array,
     slack_F: Array,
+    fixed_F: Array,
     scale_R: Array,
     unit: Number,
     counts_F: Array,
@@ -69,22 +77,25 @@ def fire(
 ) -> None:
     """`over` comes as h without `bias` and is left as h - threshold; f is h where that is positive.
 
-    An h that may be on the other side of its threshold is computed again.
+    An h that may be on the other side of its threshold is computed again: one that lies nearer to
+    it than slack · scale, `unit` of the product and `fixed` together.
     """
     rows, latents = over_RF.shape
     zero = f_RF.dtype.type(0)
     for tile in prange((latents + LATENTS - 1) // LATENTS):
         first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
-        bias, threshold, slack = bias_F[first:last], threshold_F[first:last], slack_F[first:last]
+        bias, threshold = bias_F[first:last], threshold_F[first:last]
+        slack, fixed = slack_F[first:last], fixed_F[first:last]
         for r in range(rows):
             over, f = over_RF[r, first:last], f_RF[r, first:last]
-            _part(over, bias, threshold, slack, scale_R[r], unit, f)
+            _part(over, bias, threshold, slack, fixed, scale_R[r], unit, f)
             for j in range(last - first):
                 if f[j] == zero:
                     continue
                 i = first + j
                 h = over[j] + threshold[j]
-                if abs(over[j]) < slack[j] * scale_R[r] + unit * abs(h - bias[j]):
+                margin = slack[j] * scale_R[r] + unit * abs(h - bias[j]) + fixed[j]
+                if abs(over[j]) < margin:
                     h = dot(x_RD[r], W_FD[i]) + b_F[i]
                     over[j] = h - threshold[j]
                 counts_F[i] += 1 if over[j] > zero else 0

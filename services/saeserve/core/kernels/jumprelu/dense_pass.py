@@ -31,7 +31,8 @@ class Dense:
         encoder, found = self._encoder, Firing.nothing(threshold_F)
         number, scale_B = array(threshold_F).dtype.type, encoder.scale()
         bias_F = torch.zeros_like(encoder.b_F) if encoder.exact else encoder.b_F
-        layer = (array(encoder.W_FD), array(encoder.b_F), array(encoder.slack_F))
+        layer = (array(encoder.W_FD), array(encoder.b_F))
+        layer += (array(encoder.slack_F), array(encoder.bias_error_F))
         for rows in self._blocks():
             over_RF = self._over_BF[rows].to(y_BO.dtype)
             f_RF = torch.empty_like(over_RF)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from saeserve.core.ops.rounding import UNIT, Errors
+
 ROWS = 256
 """Rows of a block: enough for the GEMM to run at full speed."""
 SAFETY = 1.1
-"""On the bound of rounding a result, for what float32 itself rounds."""
-DEVIATIONS = 6.0
-"""Of the error that rounded inputs make: beyond them lies one entry in a billion."""
+"""On what rounding a result changes, for levels that are rounded themselves."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Pre-activations of rows first .. last: [R, F], each within slack[i] scale[r] of the exact
-    one. From a low-precision GEMM they come without bias."""
+    """Pre-activations of rows first .. last: [R, F]. From a low-precision GEMM they come without
+    bias, and each lies within slack[i] scale[r] of the exact one before it is rounded itself."""
 
     first: int
     last: int
@@ -29,7 +28,13 @@ class Block:
 
 
 class Encoder:
-    """h = x W^T + b, its GEMM in `dtype` (float32 stands for the parameters' own type)."""
+    """h = x W^T + b, its GEMM in `dtype` (float32 stands for the parameters' own type).
+
+    What a GEMM in bfloat16 errs by is proven by `rounding`'s bound, whatever the rows: at most
+    lost[i] norm[b] + norm[i] lost[b], which is at most norm[i] (lost[b] + norm[b] max lost / norm)
+    with the maximum over latents. So it is a product of two numbers, which is what kernels are
+    given. Rounding takes nearly the same share of every row of weights: little is lost by it.
+    """
 
     def __init__(self, x_BD: Tensor, W_FD: Tensor, b_F: Tensor, dtype: torch.dtype) -> None:
         self.x_BD, self.W_FD, self.b_F = x_BD, W_FD, b_F
@@ -37,14 +42,21 @@ class Encoder:
         """Whether h is computed in the parameters' type, bias included."""
         self._dtype = W_FD.dtype if self.exact else dtype
         self._low_FD = W_FD.to(self._dtype)
-        # Half a unit in the last place: what rounding to the nearest changes at most.
-        self.unit = 0.0 if self.exact else SAFETY * torch.finfo(dtype).eps / 2
-        self.slack_F = torch.zeros_like(b_F)
+        # What rounding a result changes at most, as a share of it.
+        self.unit = 0.0 if self.exact else SAFETY * UNIT
+        self.slack_F, self.bias_error_F = torch.zeros_like(b_F), torch.zeros_like(b_F)
+        self._scale_B = x_BD.new_ones(x_BD.shape[0])
         if not self.exact:
-            # A rounded factor errs uniformly, by u at most: u / sqrt(3) on the mean square, and
-            # two factors sqrt(2) times as much.
-            self.slack_F = DEVIATIONS * math.sqrt(2 / 3) * self.unit * _fourth_norms(W_FD)
+            self._bound(Errors.of(x_BD, W_FD, b_F, b_F))
         self._kept_BF: Tensor | None = None
+
+    def _bound(self, errors: Errors) -> None:
+        # Rounding scales the error of a sum that nearly cancels with it by (1 + unit).
+        self.slack_F = (1 + self.unit) * errors.norm_F
+        self.bias_error_F = errors.bias_F
+        # A row without weights errs by nothing; one that holds NaN has a slack that is NaN.
+        share = (errors.lost_F / errors.norm_F).nan_to_num(0.0, 0.0).amax()
+        self._scale_B = errors.lost_B + share * errors.norm_B
 
     def levels(self, low_F: Tensor, high_F: Tensor) -> tuple[Tensor, Tensor]:
         """Levels for the pre-activations of blocks: an h that is between them by more than its
@@ -53,7 +65,8 @@ class Encoder:
             return low_F, high_F
         low_F, high_F = low_F - self.b_F, high_F - self.b_F
         # The GEMM rounds its result as well, in proportion to it.
-        return low_F + self.unit * low_F.abs(), high_F - self.unit * high_F.abs()
+        low_F = low_F + self.unit * low_F.abs() + self.bias_error_F
+        return low_F, high_F - self.unit * high_F.abs() - self.bias_error_F
 
     def low(self, tensor: Tensor) -> Tensor:
         """`tensor` in the type of the GEMM."""
@@ -92,13 +105,5 @@ class Encoder:
             torch.mm(x_RD.to(self._dtype), self._low_FD.T, out=out_RF)
 
     def scale(self) -> Tensor:
-        """By how much each row's slack is larger: errors of products add up as
-        sqrt(sum w² x²), at most |w|_4 |x|_4 by Cauchy and Schwarz."""
-        if self.exact:
-            return self.x_BD.new_ones(self.x_BD.shape[0])
-        return _fourth_norms(self.x_BD)
-
-
-def _fourth_norms(rows_XD: Tensor) -> Tensor:
-    """(sum of fourth powers)^(1/4) of each row."""
-    return rows_XD.pow(4).sum(dim=1).sqrt().sqrt()
+        """By how much each row's slack is larger: [B]."""
+        return self._scale_B

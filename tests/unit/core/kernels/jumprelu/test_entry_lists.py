@@ -80,6 +80,53 @@ def test_a_bfloat16_encoder_misses_nothing_and_lists_little_more(seed: int) -> N
     assert bool((((low_BF > 1.2) != (h_BF > 1.2)) & outside_BF).any())
 
 
+def aligned(part: float, rows: int = 3) -> Encoder:
+    """Errors of rounding that all have one sign: half of x is moved to a neighbour in bfloat16,
+    `part` of a step away; the other half cancels the product but for 512 such steps."""
+    x_BD = torch.ones(rows, 1024)
+    x_BD[:, :512] += part * 2**-7
+    W_FD = torch.ones(20, 1024)
+    W_FD[:, 512:] = -1
+    return Encoder(x_BD, W_FD, torch.zeros(20), torch.bfloat16)
+
+
+@pytest.mark.parametrize("part", [0.49, 0.51])
+def test_errors_of_rounding_that_add_up_misplace_nothing(part: float) -> None:
+    """All of h lie on the other side of the threshold than the product says."""
+    encoder = aligned(part)
+    h_BF = exact(encoder)
+    threshold = 512 * 2**-7 * (0.25 if part < 0.5 else 0.75)
+    high = bool((encoder.keep().float() > threshold).all())
+    assert high == bool((h_BF < threshold).all())
+    interval = levels(encoder, -99.0, threshold)
+    listed = list_outside(encoder, interval, most=2.0)
+    assert listed is not None
+    assert listed.h_N.numel() == h_BF.numel()
+    torch.testing.assert_close(listed.h_N, h_BF.flatten())
+    y_BO, found = torch.zeros(3, 5), torch.zeros_like(interval.high_F)
+    way = Dense(aligned(part))
+    counts_F = way.forward(y_BO, normal(20, 5, seed=0), interval.high_F, found).counts_F
+    assert torch.equal(counts_F, (h_BF > threshold).sum(0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    d=st.sampled_from([3, 24, 300]),
+    spread=st.sampled_from([0.0, 1.0, 4.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_the_bound_holds_for_every_entry(d: int, spread: float, seed: int) -> None:
+    """Also for dimensions, rows and latents of very different size."""
+    sizes_D = torch.exp(spread * normal(d, seed=seed))
+    x_BD = normal(40, d, seed=seed + 1) * sizes_D * torch.exp(normal(40, 1, seed=seed + 2))
+    W_FD = normal(50, d, seed=seed + 3) * torch.exp(spread * normal(50, 1, seed=seed + 4))
+    encoder = Encoder(x_BD, W_FD, normal(50, seed=seed + 5), torch.bfloat16)
+    product_BF = encoder.keep().double()
+    away_BF = (x_BD.double() @ W_FD.double().T - product_BF).abs()
+    margin_BF = encoder.slack_F.double() * encoder.scale()[:, None].double()
+    assert bool((away_BF <= margin_BF + encoder.unit * product_BF.abs()).all())
+
+
 def test_a_list_that_grows_too_long_is_given_up() -> None:
     encoder = encoder_of(300, 50, torch.float32)
     assert list_outside(encoder, levels(encoder, 0.0, 0.0), most=0.5) is None
