@@ -12,9 +12,9 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Context, Control, StepOutput, Tensors
 from saeserve.core.architectures.gradients import by_autograd
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
+from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu import choose_pass
 from saeserve.core.kernels.jumprelu.dense_pass import Dense
-from saeserve.core.kernels.jumprelu.encoding import Encoder
 from saeserve.core.kernels.jumprelu.entry_lists import ByRow, Interval, list_outside
 from saeserve.core.kernels.jumprelu.passes import Pass
 from saeserve.core.kernels.jumprelu.sparse_pass import Listed, ListedWithBand

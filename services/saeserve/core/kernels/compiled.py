@@ -35,10 +35,20 @@ R = TypeVar("R")
 
 Array = NDArray[Any]
 
-_SOURCES = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
-).hexdigest()
-"""Of all files that machine code is made from."""
+
+def digest_of(folder: Path) -> str:
+    """Of the names and contents of all modules in a folder and in those below it."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+_SOURCES = digest_of(Path(__file__).parent)
+"""Of all files that machine code is made from: kernels are written in this room alone."""
+
+SHARES = 64
+"""Parts of equal work that threads take, where a loop has no parts of its own."""
 
 prange = range if numba is None else numba.prange
 

@@ -6,7 +6,7 @@ Shape suffixes: B rows, R rows of a block, D d_in, F d_sae.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -19,52 +19,67 @@ ROWS = 256
 d_in = 576, d_sae = 9216: 256 rows whose weights are packed once take 0.95 of the whole's time)."""
 
 
-@dataclass(frozen=True)
 class Encoder:
-    """Pre-activations of centred rows; the GEMM's type is `low`, the bias is added in its own."""
+    """Pre-activations of rows, which are centred already, for rounding comes after centring.
 
-    x_BD: Tensor
-    W_FD: Tensor
-    b_F: Tensor
-    low: torch.dtype
+    The GEMM is in `low`, the bias is added before its result is rounded; float32 stands for the
+    parameters' own type.
+    """
 
-    @classmethod
-    def of(cls, x_BD: Tensor, W_FD: Tensor, b_F: Tensor, dtype: torch.dtype) -> Encoder:
-        """`x_BD` is centred already, for rounding comes after centring; float32 stands for the
-        parameters' own type."""
-        return cls(x_BD, W_FD, b_F, W_FD.dtype if dtype == torch.float32 else dtype)
+    def __init__(self, x_BD: Tensor, W_FD: Tensor, b_F: Tensor, dtype: torch.dtype) -> None:
+        self.x_BD, self.W_FD, self.b_F = x_BD, W_FD, b_F
+        self.low = W_FD.dtype if dtype == torch.float32 else dtype
+        self._kept_BF: Tensor | None = None
 
     @property
     def exact(self) -> bool:
         """Whether h is in the parameters' own type."""
         return self.low == self.W_FD.dtype
 
+    @cached_property
     def errors(self) -> Errors:
-        """Of h after a product in bfloat16."""
+        """Bounds on the error of h after a product in bfloat16."""
         b_low_F = self.b_F if _packs() else self.b_F.to(self.low)
         return Errors.of(self.x_BD, self.W_FD, self.b_F, b_low_F)
 
-    def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """The first row of each block and its h [R, F], which the next block may overwrite."""
-        product = _product(self.x_BD, self.W_FD, self.b_F, self.low)
-        for start in range(0, self.x_BD.shape[0], ROWS):
-            yield start, product(start, min(start + ROWS, self.x_BD.shape[0]))
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The rows of each block and its h [R, F], which the next block may overwrite."""
+        rows = self.x_BD.shape[0]
+        for start in range(0, rows, ROWS):
+            block = slice(start, min(start + ROWS, rows))
+            kept_BF = self._kept_BF
+            yield block, self._product(block) if kept_BF is None else kept_BF[block]
 
+    def wide_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The same with h in the parameters' type, for kernels that compute with it."""
+        wide_RF = self.x_BD.new_empty(min(ROWS, self.x_BD.shape[0]), self.W_FD.shape[0])
+        for block, h_RF in self.blocks():
+            yield block, h_RF if self.exact else wide_RF[: h_RF.shape[0]].copy_(h_RF)
 
-_Product = Callable[[int, int], Tensor]
+    def keep(self) -> Tensor:
+        """All pre-activations [B, F], which blocks then come from."""
+        if self._kept_BF is None:
+            shape = self.x_BD.shape[0], self.W_FD.shape[0]
+            kept_BF = torch.empty(shape, dtype=self.low, device=self.x_BD.device)
+            for block, h_RF in self.blocks():
+                kept_BF[block] = h_RF
+            self._kept_BF = kept_BF
+        return self._kept_BF
 
+    @cached_property
+    def _product(self) -> Callable[[slice], Tensor]:
+        """The GEMM of some rows; weights are cast, and packed, once."""
+        x_low, W_low = self.x_BD.to(self.low), self.W_FD.to(self.low)
+        if self.low == torch.bfloat16 and _packs():
+            return _packed(x_low, W_low, self.b_F)
+        b_low, size = self.b_F.to(self.low), min(ROWS, x_low.shape[0])
+        out_RF = x_low.new_empty(size, W_low.shape[0])
 
-def _product(x_BD: Tensor, W_FD: Tensor, b_F: Tensor, low: torch.dtype) -> _Product:
-    x_low, W_low = x_BD.to(low), W_FD.to(low)
-    if low == torch.bfloat16 and _packs():
-        return _packed(x_low, W_low, b_F)
-    b_low, out_RF = b_F.to(low), x_low.new_empty(min(ROWS, x_BD.shape[0]), W_FD.shape[0])
+        def product(block: slice) -> Tensor:
+            h_RF = out_RF[: block.stop - block.start]
+            return torch.addmm(b_low, x_low[block], W_low.T, out=h_RF)
 
-    def product(start: int, stop: int) -> Tensor:
-        h_RF = out_RF[: stop - start]
-        return torch.addmm(b_low, x_low[start:stop], W_low.T, out=h_RF)
-
-    return product
+        return product
 
 
 def _packs() -> bool:
@@ -72,15 +87,13 @@ def _packs() -> bool:
     return torch.backends.mkldnn.is_available() and bool(onednn._is_mkldnn_bf16_supported())
 
 
-def _packed(x_BD: Tensor, W_FD: Tensor, b_F: Tensor) -> _Product:
+def _packed(x_BD: Tensor, W_FD: Tensor, b_F: Tensor) -> Callable[[slice], Tensor]:
     """oneDNN's product with weights brought into its layout once a step instead of once a block."""
     onednn = cast(Any, torch.ops.mkldnn)
-    packed = onednn._reorder_linear_weight(W_FD, ROWS)
+    packed, b_float_F = onednn._reorder_linear_weight(W_FD, ROWS), b_F.float()
 
-    def product(start: int, stop: int) -> Tensor:
-        h_RF: Tensor = onednn._linear_pointwise(
-            x_BD[start:stop], packed, b_F.float(), "none", [], ""
-        )
+    def product(block: slice) -> Tensor:
+        h_RF: Tensor = onednn._linear_pointwise(x_BD[block], packed, b_float_F, "none", [], "")
         return h_RF
 
     return product

@@ -7,11 +7,8 @@ fetch. Every sum has one fixed order, whatever the number of threads.
 
 from __future__ import annotations
 
-from saeserve.core.kernels.compiled import Array, helper, kernel, prange
+from saeserve.core.kernels.compiled import SHARES, Array, helper, kernel, prange
 from saeserve.core.kernels.lanes import add, add_four, dot, four_dots, next_four
-
-_SHARES = 64
-"""Parts of equal work that threads take."""
 
 
 @helper
@@ -22,6 +19,7 @@ def first_bag(offsets: Array, share: int, shares: int) -> int:
         return bags
     wanted = offsets[bags] * share // shares
     low, high = 0, bags
+    # Bisection: the bag in which the share's first entry stands.
     while low < high:
         middle = (low + high) // 2
         if offsets[middle] < wanted:
@@ -37,6 +35,7 @@ def add_rows(
 ) -> None:
     """out += the sum of values[n] W[rows[n]] over start <= n < stop."""
     n = start
+    # Four at a time, in the order that `lanes.add_four` states.
     while n + 4 <= stop:
         i, j, k, m = next_four(rows_N, n)
         a, b, c, e = next_four(values_N, n)
@@ -51,6 +50,7 @@ def add_rows(
 def dot_rows(out_N: Array, y_D: Array, rows_N: Array, start: int, stop: int, W_FD: Array) -> None:
     """out[n] = <W[rows[n]], y> for start <= n < stop; equal rows have equal results."""
     n = start
+    # Four at a time, each sum for itself.
     while n + 4 <= stop:
         i, j, k, m = next_four(rows_N, n)
         out_N[n], out_N[n + 1], out_N[n + 2], out_N[n + 3] = four_dots(
@@ -65,10 +65,9 @@ def dot_rows(out_N: Array, y_D: Array, rows_N: Array, start: int, stop: int, W_F
 @kernel
 def sum_rows(values_N: Array, rows_N: Array, offsets: Array, W_FD: Array, out_GD: Array) -> None:
     """out[g] = the sum of values[n] W[rows[n]] over the entries of bag g."""
-    for share in prange(_SHARES):
-        for bag in range(
-            first_bag(offsets, share, _SHARES), first_bag(offsets, share + 1, _SHARES)
-        ):
+    for share in prange(SHARES):
+        # The bags of the share, which have about as many entries as those of any other.
+        for bag in range(first_bag(offsets, share, SHARES), first_bag(offsets, share + 1, SHARES)):
             out_GD[bag, :] = 0
             add_rows(out_GD[bag], values_N, rows_N, offsets[bag], offsets[bag + 1], W_FD)
 
@@ -76,27 +75,7 @@ def sum_rows(values_N: Array, rows_N: Array, offsets: Array, W_FD: Array, out_GD
 @kernel
 def dot_bags(y_GD: Array, rows_N: Array, offsets: Array, W_FD: Array, out_N: Array) -> None:
     """out[n] = <W[rows[n]], y[g]> for the entries n of every bag g."""
-    for share in prange(_SHARES):
-        for bag in range(
-            first_bag(offsets, share, _SHARES), first_bag(offsets, share + 1, _SHARES)
-        ):
+    for share in prange(SHARES):
+        # The bags of the share, which have about as many entries as those of any other.
+        for bag in range(first_bag(offsets, share, SHARES), first_bag(offsets, share + 1, SHARES)):
             dot_rows(out_N, y_GD[bag], rows_N, offsets[bag], offsets[bag + 1], W_FD)
-
-
-@helper
-def sort_by(keys_N: Array, offsets: Array, order_N: Array) -> None:
-    """Counting sort: `order_N` puts entries in ascending order of key, equals as they came;
-    `offsets` (one longer than there are keys) then says where each key's entries stand."""
-    offsets[:] = 0
-    for n in range(keys_N.shape[0]):
-        offsets[keys_N[n] + 1] += 1
-    for key in range(1, offsets.shape[0]):
-        offsets[key] += offsets[key - 1]
-    # Each key's start moves on to its end, which is the next one's start.
-    for n in range(keys_N.shape[0]):
-        key = keys_N[n]
-        order_N[offsets[key]] = n
-        offsets[key] += 1
-    for key in range(offsets.shape[0] - 1, 0, -1):
-        offsets[key] = offsets[key - 1]
-    offsets[0] = 0

@@ -11,12 +11,38 @@ in vectors. Shape suffixes: R rows, F columns, C chosen, G groups.
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from saeserve.core.kernels.compiled import Array, helper, kernel, prange
+from saeserve.core.kernels.compiled import SHARES, Array, array, helper, kernel, prange
 
-_SHARES = 16
+_KEYS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 _MEMBERS = 16
 """Columns of a group in wide rows; fewer where n is large, for there are 4 n groups or more."""
+
+
+def as_bits(numbers: Tensor) -> Tensor:
+    """The memory of floating-point numbers as integers of their bits."""
+    return numbers.view(_KEYS.get(numbers.dtype, torch.int64))
+
+
+def bits(numbers: Tensor) -> Array:
+    """The same as an array."""
+    return array(as_bits(numbers))
+
+
+def keys_from(lowest_R: Tensor, dtype: torch.dtype) -> Tensor:
+    """For each row the key that numbers of `dtype` from `lowest_R` on reach, ordered below zero as
+    well (see `ordered`); of the smallest positive number where that is 0, and one that none
+    reaches where it is NaN."""
+    if dtype == torch.bfloat16:
+        bits_R = as_bits(lowest_R.float()).long()
+        # Shifted to the upper half, which rounds down, whatever the sign.
+        keys_R = torch.where(bits_R < 0, bits_R ^ 0x7FFFFFFF, bits_R) >> 16
+    else:
+        keys_R = as_bits(lowest_R.to(dtype)).long()
+    keys_R = torch.where(lowest_R == 0, 1, keys_R)
+    return torch.where(lowest_R.isnan(), torch.iinfo(as_bits(lowest_R).dtype).max, keys_R)
 
 
 @helper
@@ -26,6 +52,7 @@ def level_of(keys_M: Array, n: int) -> np.int64:
     for m in range(1, keys_M.shape[0]):
         low, high = min(low, keys_M[m]), max(high, keys_M[m])
     below, above = np.int64(low), np.int64(high)
+    # `below` is always reached by n keys, `above` + 1 never.
     while below < above:
         # Their mean, rounded up, without overflow; in the keys' type, to compare in vectors.
         middle = (below | above) - ((below ^ above) >> 1)
@@ -62,6 +89,7 @@ def collect(
 ) -> int:
     """Columns and keys of the entries that reach `level`; returns their number."""
     count, bound = 0, keys_F.dtype.type(level)
+    # Every column of a group is written, and only those that reach the level advance.
     for group in range(maxima_G.shape[0]):
         if maxima_G[group] >= bound:
             for column in range(group, keys_F.shape[0], maxima_G.shape[0]):
@@ -101,6 +129,7 @@ def keep(columns_M: Array, keys_M: Array, places_C: Array) -> None:
             places_C[kept] = m
             kept += 1
     last = np.int64(-1)
+    # Equals of the last one, in ascending order of their column.
     while kept < n:
         first = np.int64(-1)
         for m in range(keys_M.shape[0]):
@@ -142,10 +171,11 @@ def top_of_row(
 
 @kernel
 def top_columns(keys_RF: Array, chosen_RC: Array) -> None:
-    """Columns of each row's C largest, in no order; `keys` are the bits of its numbers."""
+    """chosen[r] = the columns of each row's C largest, in no order; keys are its numbers' bits."""
     rows, width, n = keys_RF.shape[0], keys_RF.shape[1], chosen_RC.shape[1]
-    for share in prange(_SHARES):
+    for share in prange(SHARES):
         maxima_G, places_C = np.empty(groups_of(width, n), keys_RF.dtype), np.empty(n, np.int64)
         columns_F, found_F = np.empty(width, np.int64), np.empty(width, keys_RF.dtype)
-        for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
+        # The memory above is used again for every row of the share.
+        for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
             top_of_row(keys_RF[row], maxima_G, columns_F, found_F, places_C, chosen_RC[row])

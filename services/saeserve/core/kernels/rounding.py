@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import Array, array, kernel, prange, usable
+from saeserve.core.kernels.compiled import SHARES, Array, array, kernel, prange, usable
 from saeserve.core.kernels.lanes import square
 
 UNIT = 1.01 * 2**-8
@@ -26,7 +26,6 @@ SUM_UNIT = 2**-24
 """What each addition in float32 changes at most, as a share of its result."""
 _BITS = {torch.float32: 24, torch.float64: 53}
 _LOW_BITS = 8
-_SHARES = 64
 
 
 @dataclass(frozen=True)
@@ -93,14 +92,15 @@ def _norm(rows_XD: Tensor) -> Tensor:
 
 @kernel
 def _sum_squares(rows_XD: Array, divider_1: Array, squares_2X: Array) -> None:
-    """<row, row>, and the same of what the rows' rounding takes away, in float64, where squares of
-    small numbers do not vanish; a row is split by Veltkamp's multiplication with 2^s + 1, which
-    rounds to the nearest number with s bits fewer."""
+    """squares = <w, w> and <w - w', w - w'> of each row w and its rounded w', in float64, where
+    squares of small numbers do not vanish; with c = (2^s + 1) w, Veltkamp's w' = c - (c - w) is the
+    nearest number with s bits fewer."""
     rows, width = rows_XD.shape
-    for share in prange(_SHARES):
+    for share in prange(SHARES):
         lost_D, by = np.empty(width, rows_XD.dtype), divider_1[0]
-        for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
+        for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
             row_D = rows_XD[row]
+            # In this order of operations, which nothing may rearrange.
             for d in range(width):
                 large = by * row_D[d]
                 lost_D[d] = row_D[d] - (large - (large - row_D[d]))

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from saeserve.core.kernels import gathers
 from saeserve.core.kernels.compiled import array, usable
+from saeserve.core.kernels.csr import Csr, by_latent
 from saeserve.core.ops.autograd import Saved, apply
 
 DENSE_ABOVE = 1 / 16
@@ -71,9 +72,10 @@ def sum_by_latent(
         dense_BF.view(-1).index_add_(0, places_N, values_N)
         return dense_BF.T @ y_BD
     if compiled:
-        order_N, offsets = torch.empty_like(latents_N), latents_N.new_empty(latents + 1)
-        gathers.sort_by(array(latents_N.contiguous()), array(offsets), array(order_N))
-        return _summed(values_N[order_N], bags_N[order_N], offsets, y_BD)
+        # Each entry is a row of its own, for bags may come in any order.
+        numbers = torch.arange(values_N.numel() + 1)
+        found = by_latent(Csr(numbers, latents_N.contiguous(), values_N), latents)
+        return _summed(found.values, bags_N[found.rows], found.starts, y_BD)
     order_N = latents_N.argsort(stable=True)
     return combine(values_N[order_N], latents_N[order_N], bags_N[order_N], y_BD, latents)
 

@@ -3,6 +3,7 @@ as new as their sources."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import util
@@ -31,6 +32,35 @@ def test_the_first_kernel_of_a_process_does_not_change_the_number_of_threads() -
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
     )
     assert (done.stdout.split(), done.stderr) == (["1", "1"], "")
+
+
+def test_the_key_of_kept_machine_code_covers_the_whole_room(tmp_path: Path) -> None:
+    folder = tmp_path / "room"
+    (folder / "family").mkdir(parents=True)
+    (folder / "shared.py").write_text("A = 1\n")
+    (folder / "family" / "kernel.py").write_text("B = 1\n")
+    seen = {compiled.digest_of(folder)}
+    (folder / "family" / "kernel.py").write_text("B = 2\n")
+    seen.add(compiled.digest_of(folder))
+    (folder / "shared.py").write_text("A = 2\n")
+    seen.add(compiled.digest_of(folder))
+    (folder / "shared.py").rename(folder / "renamed.py")
+    seen.add(compiled.digest_of(folder))
+    assert len(seen) == 4
+    room = Path(compiled.__file__).parent
+    assert vars(compiled)["_SOURCES"] == compiled.digest_of(room)
+
+
+def test_kernels_are_written_in_their_room_alone() -> None:
+    """Others would be kept by a key that knows nothing of their own room's helpers."""
+    core = Path(compiled.__file__).parents[1]
+    makers = re.compile(r"^@(kernel|helper|intrinsic)\b", re.MULTILINE)
+    outside = [
+        str(path.relative_to(core))
+        for path in core.rglob("*.py")
+        if path.parts[len(core.parts)] != "kernels" and makers.search(path.read_text())
+    ]
+    assert outside == []
 
 
 def test_machine_code_is_made_anew_when_any_source_has_changed(

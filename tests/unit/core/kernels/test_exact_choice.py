@@ -46,7 +46,7 @@ Choice = Callable[[Layer, int], Tensor]
 
 
 def by_kernels(layer: Layer, k: int) -> Tensor:
-    encoder = Encoder.of(layer.x, layer.W, layer.b, torch.bfloat16)
+    encoder = Encoder(layer.x, layer.W, layer.b, torch.bfloat16)
     return as_mask(row_selection.top(encoder, (k,)), layer)
 
 
@@ -56,7 +56,7 @@ def by_torch(layer: Layer, k: int) -> Tensor:
 
 
 def of_batch_by_kernels(layer: Layer, n: int) -> tuple[Tensor, Tensor]:
-    encoder = Encoder.of(layer.x, layer.W, layer.b, torch.bfloat16)
+    encoder = Encoder(layer.x, layer.W, layer.b, torch.bfloat16)
     found = batch_selection.top_of_batch(encoder, n, (layer.W.shape[0],))
     return as_mask(found.entries, layer), found.level
 
@@ -70,9 +70,7 @@ def of_batch_by_torch(layer: Layer, n: int) -> tuple[Tensor, Tensor]:
 
 def as_mask(entries: row_selection.Entries, layer: Layer) -> Tensor:
     chosen = torch.zeros(layer.h.shape, dtype=torch.bool)
-    for row in range(entries.edges_BE.shape[0]):
-        first, last = int(entries.edges_BE[row, 0]), int(entries.edges_BE[row, -1])
-        chosen[row, entries.latents_N[first:last]] = True
+    chosen[entries.row_of_entry, entries.latents] = True
     return chosen
 
 

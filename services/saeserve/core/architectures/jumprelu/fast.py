@@ -18,9 +18,9 @@ from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.jumprelu import penalty
 from saeserve.core.kernels.compiled import usable
+from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu.choose_pass import choose
-from saeserve.core.kernels.jumprelu.encoding import Encoder
-from saeserve.core.kernels.jumprelu.entry_gradient import (
+from saeserve.core.kernels.jumprelu.passes import (
     ABOVE,
     BAND,
     FIRING,
@@ -28,8 +28,10 @@ from saeserve.core.kernels.jumprelu.entry_gradient import (
     NOT_BELOW,
     SHIFT,
     SLOPES,
+    Firing,
+    Pass,
+    Pricing,
 )
-from saeserve.core.kernels.jumprelu.passes import Firing, Pass, Pricing
 from saeserve.core.ops.norm_gradients import times_norm_gradient
 from saeserve.core.ops.norms import source_norms
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec

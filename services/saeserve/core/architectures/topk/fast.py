@@ -63,7 +63,7 @@ class _Step:
         cls, spec: AuxKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> _Step:
         centred_BD = batch.x_BD - input_bias(params)
-        encoder = Encoder.of(centred_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
+        encoder = Encoder(centred_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
         return cls(spec, params, state, batch, ctx, encoder)
 
     def auxiliary_width(self) -> int:

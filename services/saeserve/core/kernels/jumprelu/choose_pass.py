@@ -1,12 +1,12 @@
-"""The way through a micro-batch that needs the least."""
+"""Which pass takes the least time for a micro-batch: by lists of entries, or dense."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu.dense_pass import Dense
-from saeserve.core.kernels.jumprelu.encoding import Encoder
 from saeserve.core.kernels.jumprelu.entry_lists import Interval, list_outside, shares_outside
 from saeserve.core.kernels.jumprelu.passes import Pass
 from saeserve.core.kernels.jumprelu.sparse_pass import Listed, ListedWithBand
@@ -18,17 +18,17 @@ DENSE_PRODUCTS = 5
 
 
 def in_band(threshold_F: Tensor, half_width: float) -> Interval:
-    """Usual is to be silent, and in the band."""
+    """Entries that are not listed are silent, and in the band."""
     return Interval(threshold_F - half_width, threshold_F, 1.0)
 
 
 def below_band(threshold_F: Tensor, half_width: float) -> Interval:
-    """Usual is to be below the band."""
+    """Entries that are not listed lie below the band."""
     return Interval(_lowest(threshold_F), threshold_F - half_width, 0.0)
 
 
 def silent(threshold_F: Tensor) -> Interval:
-    """Usual is to be silent; which of those are in the band is left to `ListedWithBand`."""
+    """Entries that are not listed are silent; `ListedWithBand` finds those in the band."""
     return Interval(_lowest(threshold_F), threshold_F, 0.0)
 
 

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import array
-from saeserve.core.kernels.jumprelu import dense_kernels
-from saeserve.core.kernels.jumprelu.encoding import ROWS, Encoder
-from saeserve.core.kernels.jumprelu.entry_gradient import SUMS
-from saeserve.core.kernels.jumprelu.passes import Firing, Pricing
+from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.encoder import ROWS, Encoder
+from saeserve.core.kernels.jumprelu.margins import Margins
+from saeserve.core.kernels.jumprelu.passes import (
+    ABOVE,
+    BAND,
+    FIRING,
+    IN_BAND,
+    NOT_BELOW,
+    SHIFT,
+    SLOPES,
+    SUMS,
+    Firing,
+    Prices,
+    Pricing,
+    of_tile,
+    weigh,
+)
+from saeserve.core.kernels.lanes import Number, dot
+
+LATENTS = 64
+"""Latents of a tile, whose sums stay in the first cache."""
 
 
 class Dense:
@@ -29,30 +49,22 @@ class Dense:
     ) -> Firing:
         """See `Pass`."""
         encoder, found = self._encoder, Firing.nothing(threshold_F)
-        number, scale_B = array(threshold_F).dtype.type, encoder.scale()
-        bias_F = torch.zeros_like(encoder.b_F) if encoder.exact else encoder.b_F
+        number, margins = array(threshold_F).dtype.type, Margins.of(encoder)
         layer = (array(encoder.W_FD), array(encoder.b_F))
-        layer += (array(encoder.slack_F), array(encoder.bias_error_F))
         for rows in self._blocks():
             over_RF = self._over_BF[rows].to(y_BO.dtype)
             f_RF = torch.empty_like(over_RF)
-            dense_kernels.fire(
-                array(over_RF),
-                array(f_RF),
-                array(threshold_F),
-                array(tanh_scale_F),
-                array(bias_F),
-                array(encoder.x_BD[rows]),
-                *layer,
-                array(scale_B[rows]),
-                number(encoder.unit),
-                array(found.counts_F),
-                array(found.sums_FS),
+            _fire(
+                *(array(over_RF), array(f_RF), array(threshold_F), array(tanh_scale_F)),
+                *(array(encoder.x_BD[rows]), *layer),
+                *(array(margins.slack_F), array(margins.fixed_F), array(margins.scale_B[rows])),
+                number(margins.unit),
+                *(array(found.counts_F), array(found.sums_FS)),
             )
             # Rounding keeps the sign of h - threshold, which says what is active.
             self._over_BF[rows].copy_(over_RF)
             self._f_BF[rows].copy_(f_RF)
-        y_BO += self._f_BF @ encoder.low(W_dec_FO)
+        y_BO += self._f_BF @ W_dec_FO.to(encoder.low)
         return found
 
     def backward(
@@ -66,18 +78,186 @@ class Dense:
         """See `Pass`."""
         encoder, prices = self._encoder, pricing.arrays(self.usual_band)
         sums_SF = W_dec_FO.new_zeros(SUMS, W_dec_FO.shape[0])
-        low_error_BO, low_W_OF = encoder.low(error_BO), encoder.low(W_dec_FO).T
+        low_error_BO, low_W_OF = error_BO.to(encoder.low), W_dec_FO.to(encoder.low).T
         for rows in self._blocks():
             over_RF = self._over_BF[rows].to(error_BO.dtype)
             along_RF = (low_error_BO[rows] @ low_W_OF).to(error_BO.dtype)
             f_RF = self._f_BF[rows].to(error_BO.dtype)
             entries = (array(over_RF), array(f_RF), array(along_RF))
-            dense_kernels.weigh_all(prices, *entries, array(sums_SF))
+            _weigh(prices, *entries, array(sums_SF))
             self._over_BF[rows].copy_(along_RF)
         to_W_dec_FO.add_(self._f_BF.T @ low_error_BO, alpha=pricing.per_error)
-        to_W_enc_FD += self._over_BF.T @ encoder.low(encoder.x_BD)
+        to_W_enc_FD += self._over_BF.T @ encoder.x_BD.to(encoder.low)
         return sums_SF.T
 
     def _blocks(self) -> list[slice]:
         rows = self._over_BF.shape[0]
         return [slice(first, min(first + ROWS, rows)) for first in range(0, rows, ROWS)]
+
+
+@helper
+def _part(
+    over: Array,
+    threshold: Array,
+    slack: Array,
+    fixed: Array,
+    scale: Number,
+    unit: Number,
+    f: Array,
+) -> None:
+    """Turn h into h - threshold, and mark in f what is not surely below."""
+    zero, one = f.dtype.type(0), f.dtype.type(1)
+    # Without a branch, for nearly all entries are below.
+    for i in range(over.size):
+        margin = slack[i] * scale + unit * abs(over[i]) + fixed[i]
+        above = over[i] - threshold[i]
+        over[i] = above
+        f[i] = zero if above + margin < zero else one
+
+
+@helper
+def _add_fired(over: Number, h: Number, scale: Number, sums: Array) -> None:
+    """Add one entry to a latent's sums."""
+    one = sums.dtype.type(1)
+    if over > 0:
+        tanh = math.tanh(scale * h)
+        sums[FIRING] += tanh
+        sums[SLOPES] += (one - tanh * tanh) * h
+    if not over < 0:
+        sums[NOT_BELOW] += one
+        sums[ABOVE] += h
+
+
+@kernel
+def _fire(
+    over_RF: Array,
+    f_RF: Array,
+    threshold_F: Array,
+    scale_F: Array,
+    x_RD: Array,
+    W_FD: Array,
+    b_F: Array,
+    slack_F: Array,
+    fixed_F: Array,
+    scale_R: Array,
+    unit: Number,
+    counts_F: Array,
+    sums_FS: Array,
+) -> None:
+    """over = h - threshold in place of h; f = h where that is positive, else 0; `counts` and `sums`
+    as `entries.firing` has them.
+
+    An h that may be on the other side of its threshold is computed again as <W, x> + b: one that
+    lies nearer to it than slack · scale + unit |h| + fixed.
+    """
+    rows, latents = over_RF.shape
+    zero = f_RF.dtype.type(0)
+    for tile in prange((latents + LATENTS - 1) // LATENTS):
+        first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
+        threshold = threshold_F[first:last]
+        slack, fixed = slack_F[first:last], fixed_F[first:last]
+        # A latent's sums have the order of the rows, whatever the number of threads.
+        for r in range(rows):
+            over, f = over_RF[r, first:last], f_RF[r, first:last]
+            _part(over, threshold, slack, fixed, scale_R[r], unit, f)
+            # The few entries that are marked, one by one.
+            for j in range(last - first):
+                if f[j] == zero:
+                    continue
+                i = first + j
+                h = over[j] + threshold[j]
+                margin = slack[j] * scale_R[r] + unit * abs(h) + fixed[j]
+                if abs(over[j]) < margin:
+                    h = dot(x_RD[r], W_FD[i]) + b_F[i]
+                    over[j] = h - threshold[j]
+                counts_F[i] += 1 if over[j] > zero else 0
+                f[j] = h if over[j] > zero else zero
+                _add_fired(over[j], h, scale_F[i], sums_FS[i])
+
+
+@helper
+def _weigh_row(
+    prices: Prices, over: Array, tanh: Array, along: Array, shift: Array, band: Array, count: Array
+) -> None:
+    """Add a row's entries to the sums of their latents, in vectors."""
+    for i in range(over.size):
+        _by_f, by_x, in_band_to_f, in_band = weigh(prices, i, over[i], tanh[i], along[i])
+        along[i] = by_x
+        shift[i] += by_x
+        band[i] += in_band_to_f
+        count[i] += in_band
+
+
+@kernel
+def _weigh(prices: Prices, over_RF: Array, f_RF: Array, along_RF: Array, sums_SF: Array) -> None:
+    """along = d loss / d h of each entry in place of <W_dec, error>, by `passes.weigh`; `sums` get
+    that, [in band] d loss / d f and [in band] of each latent."""
+    rows, latents = over_RF.shape
+    zero = along_RF.dtype.type(0)
+    for tile in prange((latents + LATENTS - 1) // LATENTS):
+        first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
+        here = of_tile(prices, first, last)
+        tanh = np.zeros(last - first, along_RF.dtype)
+        # tanh is taken of active entries alone: it would be half of the kernel's time.
+        for r in range(rows):
+            f = f_RF[r, first:last]
+            for j in range(last - first):
+                tanh[j] = zero if f[j] == zero else math.tanh(here.tanh_scale[j] * f[j])
+            _weigh_row(
+                here,
+                over_RF[r, first:last],
+                tanh,
+                along_RF[r, first:last],
+                sums_SF[SHIFT, first:last],
+                sums_SF[BAND, first:last],
+                sums_SF[IN_BAND, first:last],
+            )
+
+
+@helper
+def _sum_within(
+    h: Array,
+    low: Array,
+    high: Array,
+    slack: Array,
+    scale: Number,
+    along: Array,
+    sums: Array,
+    counts: Array,
+) -> None:
+    """Add a row's entries within the levels to the sums of their latents, in vectors."""
+    zero, one = sums.dtype.type(0), sums.dtype.type(1)
+    for i in range(h.size):
+        within = (h[i] > low[i]) & (h[i] + slack[i] * scale < high[i])
+        sums[i] += along[i] if within else zero
+        counts[i] += one if within else zero
+
+
+@kernel
+def sum_band(
+    h_RF: Array,
+    low_F: Array,
+    high_F: Array,
+    slack_F: Array,
+    scale_R: Array,
+    along_RF: Array,
+    sums_F: Array,
+    counts_F: Array,
+) -> None:
+    """sums[i] += `along`, and counts[i] += 1, over entries above low, and below high by more than
+    slack · scale."""
+    rows, latents = h_RF.shape
+    for tile in prange((latents + LATENTS - 1) // LATENTS):
+        first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
+        # A latent's sums have the order of the rows, whatever the number of threads.
+        for r in range(rows):
+            _sum_within(
+                h_RF[r, first:last],
+                low_F[first:last],
+                high_F[first:last],
+                slack_F[first:last],
+                scale_R[r],
+                along_RF[r, first:last],
+                sums_F[first:last],
+                counts_F[first:last],
+            )

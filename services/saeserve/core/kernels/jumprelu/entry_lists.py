@@ -1,9 +1,11 @@
-"""The entries of [B, F] that are unlike the rest: by row, and by latent.
+"""The entries of [B, F] that are unlike the rest.
 
 Nearly all entries of a JumpReLU batch are silent, and on the same side of the band's lower edge. An
 interval says where those usual ones are; what is outside is listed with its exact pre-activation.
 After a low-precision GEMM everything that is not surely inside is listed, and computed again: so
 the lists, and all that follows from them, are those of exact pre-activations.
+Inner loops of kernels run over slices: with a computed index numba would allow for negative ones,
+and LLVM not vectorise.
 """
 
 from __future__ import annotations
@@ -11,19 +13,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import Array, array
-from saeserve.core.kernels.jumprelu import by_latent, by_row, scanning
-from saeserve.core.kernels.jumprelu.encoding import Block, Encoder
+from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.csr import Csr, offsets_of
+from saeserve.core.kernels.encoder import Encoder
+from saeserve.core.kernels.jumprelu import entries
+from saeserve.core.kernels.jumprelu.margins import Margins
+from saeserve.core.kernels.lanes import Number
 
 BLOCKED_ABOVE = 1 / 64
 """Share of listed entries above which weights are worth keeping in the cache."""
 BLOCK = 256
 """Latents whose weights are kept."""
-CHUNKS = 16
-"""Parts of the rows that are sorted side by side."""
+TILE = 256
+"""Latents whose flags are computed at a time, so that they stay in the first cache."""
+WORD = 8
+"""Flags that are looked at together: most words have none set."""
 
 
 @dataclass(frozen=True)
@@ -37,54 +45,38 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class ByRow:
-    """Entries outside an interval, in ascending order of row and latent; h is exact."""
+class ByRow(Csr):
+    """Entries outside an interval, in ascending order of row and latent; values are exact h."""
 
     interval: Interval
-    offsets_B1: Tensor
-    latents_N: Tensor
-    h_N: Tensor
-    latents: int
-
-    @property
-    def blocked(self) -> bool:
-        """Whether there are enough of them to go through weights block by block."""
-        rows = self.offsets_B1.numel() - 1
-        return self.h_N.numel() > BLOCKED_ABOVE * rows * self.latents
+    width: int
+    """Number of latents."""
 
     def decode_onto(self, y_BO: Tensor, W_FO: Tensor, threshold_F: Tensor) -> None:
         """y += f W, where f is h above the threshold, else 0."""
-        by_row.decode_onto(
+        entries.decode_onto(
             array(y_BO), array(W_FO), array(threshold_F), *self._arrays(), self._block()
         )
 
     def make_exact(self, encoder: Encoder) -> None:
         """Compute h again, in the parameters' type."""
         layer = (array(encoder.x_BD), array(encoder.W_FD), array(encoder.b_F))
-        by_row.exact_values(*layer, *self._arrays(), self._block())
+        entries.exact_values(*layer, *self._arrays(), self._block())
 
     def _arrays(self) -> tuple[Array, Array, Array]:
-        return array(self.offsets_B1), array(self.latents_N), array(self.h_N)
+        return array(self.offsets), array(self.latents), array(self.values)
 
     def _block(self) -> int:
-        return BLOCK if self.blocked else self.latents
-
-
-@dataclass(frozen=True)
-class ByLatent:
-    """The same entries in ascending order of latent and row; those of latent i stand at
-    starts[i] .. starts[i + 1]."""
-
-    starts_F1: Tensor
-    rows_N: Tensor
-    h_N: Tensor
+        """Latents to take at a time: few where enough is listed to pass weights block by block."""
+        blocked = self.values.numel() > BLOCKED_ABOVE * self.rows * self.width
+        return BLOCK if blocked else self.width
 
 
 def shares_outside(encoder: Encoder, intervals: Sequence[Interval]) -> list[float]:
     """The share of entries outside each interval, judged by the first block of rows."""
-    block = next(encoder.blocks())
+    block, h_RF = next(encoder.wide_blocks())
     return [
-        float(_Lister(encoder, interval).counts(block).sum()) / block.h_RF.numel()
+        float(_Lister(encoder, interval).counts(block, h_RF).sum()) / h_RF.numel()
         for interval in intervals
     ]
 
@@ -92,31 +84,14 @@ def shares_outside(encoder: Encoder, intervals: Sequence[Interval]) -> list[floa
 def list_outside(encoder: Encoder, interval: Interval, most: float) -> ByRow | None:
     """The entries outside the interval; None where they are more than the share `most` of all."""
     latents, lister = encoder.W_FD.shape[0], _Lister(encoder, interval)
-    for block in encoder.blocks():
-        lister.add(block)
-        if lister.listed > most * latents * block.last:
+    for block, h_RF in encoder.wide_blocks():
+        lister.add(block, h_RF)
+        if lister.listed > most * latents * block.stop:
             return None
     found = lister.result(latents)
     if not encoder.exact:
         found.make_exact(encoder)
     return found
-
-
-def sort_by_latent(found: ByRow) -> ByLatent:
-    """A counting sort, by chunks of rows."""
-    chunk = -(-(found.offsets_B1.numel() - 1) // CHUNKS)
-    places = (array(found.offsets_B1), array(found.latents_N))
-    counts_FC = torch.zeros(found.latents, CHUNKS, dtype=torch.int64)
-    by_latent.count_by_latent(*places, array(counts_FC), chunk)
-    starts_P1 = counts_FC.new_zeros(counts_FC.numel() + 1)
-    torch.cumsum(counts_FC.view(-1), 0, out=starts_P1[1:])
-    starts_F1 = starts_P1[::CHUNKS].contiguous()
-    places_FC = starts_P1[:-1].view_as(counts_FC)
-    rows_N, h_N = torch.empty_like(found.latents_N), torch.empty_like(found.h_N)
-    by_latent.sort_by_latent(
-        *places, array(found.h_N), array(places_FC), chunk, array(rows_N), array(h_N)
-    )
-    return ByLatent(starts_F1, rows_N, h_N)
 
 
 class _Lister:
@@ -125,36 +100,101 @@ class _Lister:
     def __init__(self, encoder: Encoder, interval: Interval) -> None:
         self.interval = interval
         self.listed = 0
-        self._levels = (*encoder.levels(interval.low_F, interval.high_F), encoder.slack_F)
+        margins = Margins.of(encoder)
+        self._levels = (*margins.levels(interval.low_F, interval.high_F), margins.slack_F)
+        self._scale_B = margins.scale_B
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def counts(self, block: Block) -> Tensor:
+    def counts(self, block: slice, h_RF: Tensor) -> Tensor:
         """Entries outside, for each row of the block."""
-        counts_R = torch.empty(block.h_RF.shape[0], dtype=torch.int64)
-        scanning.count_outside(*self._arguments(block), array(counts_R))
+        counts_R = torch.empty(h_RF.shape[0], dtype=torch.int64)
+        _count_outside(*self._arguments(block, h_RF), array(counts_R))
         return counts_R
 
-    def add(self, block: Block) -> None:
+    def add(self, block: slice, h_RF: Tensor) -> None:
         """List the block's entries."""
-        counts_R = self.counts(block)
-        offsets_R1 = torch.zeros(counts_R.numel() + 1, dtype=torch.int64)
-        torch.cumsum(counts_R, 0, out=offsets_R1[1:])
+        counts_R = self.counts(block, h_RF)
+        offsets_R1 = offsets_of(counts_R)
         found = int(offsets_R1[-1])
-        latents_N, h_N = torch.empty(found, dtype=torch.int32), block.h_RF.new_empty(found)
-        scanning.list_outside(
-            *self._arguments(block), array(offsets_R1), array(latents_N), array(h_N)
-        )
+        latents_N, h_N = torch.empty(found, dtype=torch.int32), h_RF.new_empty(found)
+        arguments = self._arguments(block, h_RF)
+        _list_outside(*arguments, array(offsets_R1), array(latents_N), array(h_N))
         self._parts.append((counts_R, latents_N, h_N))
         self.listed += found
 
     def result(self, latents: int) -> ByRow:
         """Everything that was added."""
         counts_B, latents_N, h_N = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        offsets_B1 = counts_B.new_zeros(counts_B.numel() + 1)
-        torch.cumsum(counts_B, 0, out=offsets_B1[1:])
-        return ByRow(self.interval, offsets_B1, latents_N, h_N, latents)
+        return ByRow(offsets_of(counts_B), latents_N, h_N, self.interval, latents)
 
-    def _arguments(self, block: Block) -> tuple[Array, Array, Array, Array, Array]:
+    def _arguments(self, block: slice, h_RF: Tensor) -> tuple[Array, Array, Array, Array, Array]:
         low_F, high_F, slack_F = self._levels
-        h_RF, scale_R = block.h_RF, block.scale_R
+        scale_R = self._scale_B[block]
         return array(h_RF), array(low_F), array(high_F), array(slack_F), array(scale_R)
+
+
+@helper
+def _flag(row: Array, low: Array, high: Array, slack: Array, scale: Number, flags: Array) -> None:
+    """1 where an entry is not surely inside; NaN never is."""
+    for i in range(row.size):
+        margin = slack[i] * scale
+        flags[i] = 1 - ((row[i] - margin > low[i]) & (row[i] + margin < high[i]))
+
+
+@helper
+def _places(words: Array, flags: Array, found: Array) -> Number:
+    """Write the places of set flags; returns their number."""
+    count = np.uint64(0)
+    for w in range(words.size):
+        if words[w] != 0:
+            # Every place is written, and only set flags advance: no branch for each.
+            for j in range(WORD):
+                place = np.uint64(WORD * w + j)
+                found[count] = place
+                count += np.uint64(flags[place])
+    return np.int64(count)
+
+
+@kernel
+def _count_outside(
+    h_RF: Array, low_F: Array, high_F: Array, slack_F: Array, scale_R: Array, counts_R: Array
+) -> None:
+    """counts[r] = the entries of a row that are not between low and high by more than
+    slack · scale."""
+    rows, latents = h_RF.shape
+    for r in prange(rows):
+        row, scale, inside = h_RF[r], scale_R[r], 0
+        # What is inside is counted, for NaN is outside.
+        for i in range(latents):
+            margin = slack_F[i] * scale
+            inside += (row[i] - margin > low_F[i]) & (row[i] + margin < high_F[i])
+        counts_R[r] = latents - inside
+
+
+@kernel
+def _list_outside(
+    h_RF: Array,
+    low_F: Array,
+    high_F: Array,
+    slack_F: Array,
+    scale_R: Array,
+    offsets_R1: Array,
+    latents_N: Array,
+    values_N: Array,
+) -> None:
+    """Those entries, by row and ascending: their latents and values. Space is as was counted."""
+    rows, latents = h_RF.shape
+    for r in prange(rows):
+        row, place = h_RF[r], offsets_R1[r]
+        flags, found = np.zeros(TILE, np.uint8), np.empty(TILE + 1, np.int32)
+        words = flags.view(np.uint64)
+        # A tile's flags are written in vectors, then read a word at a time.
+        for start in range(0, latents, TILE):
+            end = min(start + TILE, latents)
+            tile, flags[:] = row[start:end], 0
+            _flag(tile, low_F[start:end], high_F[start:end], slack_F[start:end], scale_R[r], flags)
+            count = _places(words, flags, found)
+            for n in range(count):
+                latents_N[place + n] = start + found[n]
+                values_N[place + n] = tile[found[n]]
+            place += count

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saeserve.core.kernels import ranks
 from saeserve.core.kernels.compiled import array
-from saeserve.core.kernels.topk.entries import bits
+from saeserve.core.kernels.ranks import bits
 
 _BLOCK_BYTES = 64 * 2**20
 """Bound of a dense [R, A] temporary."""

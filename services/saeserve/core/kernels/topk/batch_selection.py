@@ -11,7 +11,6 @@ again too. Shape suffixes: B rows, R rows of a block, C collected, N chosen, F d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +19,11 @@ from torch import Tensor
 
 from saeserve.core.kernels import gathers, ranks
 from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.csr import Csr, join, offsets_of
 from saeserve.core.kernels.encoder import ROWS, Encoder
+from saeserve.core.kernels.ranks import as_bits, bits, keys_from
 from saeserve.core.kernels.rounding import UNIT, Errors, lowest_rounded
-from saeserve.core.kernels.topk.entries import Entries, as_bits, bits, keys_from
+from saeserve.core.kernels.topk.entries import Entries
 
 _SLACKS = (1.2, 2.0, 8.0)
 """How many times the wanted entries the guessed levels aim at, one after the other; after the last
@@ -38,20 +39,6 @@ class BatchEntries(NamedTuple):
     level: Tensor
 
 
-@dataclass(frozen=True)
-class _Collected:
-    """Entries in ascending order of row and latent; those of row b from offsets[b] on."""
-
-    offsets: Tensor
-    latents_C: Tensor
-    values_C: Tensor
-
-    def at(self, places_N: Tensor) -> _Collected:
-        """Only the entries at these places, which ascend."""
-        offsets = torch.searchsorted(places_N, self.offsets)
-        return _Collected(offsets, self.latents_C[places_N], self.values_C[places_N])
-
-
 def top_of_batch(encoder: Encoder, n: int, widths: tuple[int, ...]) -> BatchEntries:
     """The n largest positive entries, fewer where there are fewer; among equals the first win.
 
@@ -61,33 +48,34 @@ def top_of_batch(encoder: Encoder, n: int, widths: tuple[int, ...]) -> BatchEntr
     n = min(n, rows * latents)
     # The largest that is left is looked for too: it tells the level.
     found = _collect(encoder, n + 1) if encoder.exact else _collect_exactly(encoder, n + 1)
-    cut = _cut(found.values_C, n)
+    cut = _cut(found.values, n)
     kept = found.at(cut.places_N)
     edges_BE = torch.empty(rows, len(widths) + 1, dtype=torch.int64)
     bounds = torch.tensor(widths, dtype=torch.int64)
-    _edges(array(kept.offsets), array(kept.latents_C), array(bounds), array(edges_BE))
-    return BatchEntries(Entries(kept.values_C, kept.latents_C, edges_BE), cut.level)
+    _edges(array(kept.offsets), array(kept.latents), array(bounds), array(edges_BE))
+    entries = Entries(kept.offsets, kept.latents, kept.values, edges_BE)
+    return BatchEntries(entries, cut.level)
 
 
-def _collect(encoder: Encoder, wanted: int) -> _Collected:
+def _collect(encoder: Encoder, wanted: int) -> Csr:
     """At least `wanted` of the largest, if there are so many."""
     none_B = encoder.x_BD.new_zeros(encoder.x_BD.shape[0])
     for slack in _SLACKS:
         found, level = _collect_above(encoder, wanted, slack, none_B)
-        if level == 0 or found.values_C.numel() >= wanted:
+        if level == 0 or found.values.numel() >= wanted:
             return found
     return _collect_above(encoder, wanted, None, none_B)[0]
 
 
-def _collect_exactly(encoder: Encoder, wanted: int) -> _Collected:
+def _collect_exactly(encoder: Encoder, wanted: int) -> Csr:
     """All that may be among the `wanted` largest, computed again in the parameters' type."""
-    errors = encoder.errors()
+    errors = encoder.errors
     found, largest_N, exact_N, level = _rounded(encoder, wanted, errors)
-    wanted_C = torch.zeros(found.values_C.shape, dtype=torch.bool)
+    wanted_C = torch.zeros(found.values.shape, dtype=torch.bool)
     wanted_C[largest_N] = True
     near_C = torch.empty_like(wanted_C)
     _mark_near(
-        *(array(found.offsets), array(found.latents_C), bits(found.values_C), array(wanted_C)),
+        *(array(found.offsets), array(found.latents), bits(found.values), array(wanted_C)),
         *(array(errors.norm_B), array(errors.lost_B), array(errors.norm_F), array(errors.lost_F)),
         *(array(errors.bias_F), array(level[None]), array(near_C)),
     )
@@ -96,18 +84,16 @@ def _collect_exactly(encoder: Encoder, wanted: int) -> _Collected:
     exact_C[largest_N], exact_C[near_N] = exact_N, _recomputed(encoder, found.at(near_N))
     kept_N = (wanted_C | near_C).nonzero().squeeze(1)
     kept = found.at(kept_N)
-    return _Collected(kept.offsets, kept.latents_C, exact_C[kept_N])
+    return Csr(kept.offsets, kept.latents, exact_C[kept_N])
 
 
-def _rounded(
-    encoder: Encoder, wanted: int, errors: Errors
-) -> tuple[_Collected, Tensor, Tensor, Tensor]:
+def _rounded(encoder: Encoder, wanted: int, errors: Errors) -> tuple[Csr, Tensor, Tensor, Tensor]:
     """All entries that may reach a level, which the `wanted` largest do; the places and the exact
     values of the largest rounded ones; and the level, the least of those values."""
     largest_B = errors.largest().nan_to_num(0.0, torch.inf)
     for slack in (*_SLACKS, None):
         found, guess = _collect_above(encoder, wanted, slack, largest_B)
-        places_N = _cut(found.values_C, wanted).places_N
+        places_N = _cut(found.values, wanted).places_N
         exact_N = _recomputed(encoder, found.at(places_N))
         enough = exact_N.numel() == wanted
         level = exact_N.amin().clamp_min(0) if enough else exact_N.new_zeros(())
@@ -118,21 +104,18 @@ def _rounded(
 
 def _collect_above(
     encoder: Encoder, wanted: int, slack: float | None, errors_B: Tensor
-) -> tuple[_Collected, float]:
+) -> tuple[Csr, float]:
     """The entries that may reach a level, each row's erring by `errors_B` at most; and the level,
     which is 0 where all positive entries are wanted."""
     rows, level = encoder.x_BD.shape[0], 0.0
-    parts: list[_Collected] = []
+    parts: list[Csr] = []
     columns_RF = torch.empty(min(ROWS, rows), encoder.W_FD.shape[0], dtype=torch.int32)
-    for start, h_RF in encoder.blocks():
-        if start == 0 and slack is not None:
+    for block, h_RF in encoder.blocks():
+        if block.start == 0 and slack is not None:
             level = _guess(h_RF, wanted * h_RF.shape[0] / rows * slack)
-        lowest_R = lowest_rounded(level - errors_B[start : start + h_RF.shape[0]], h_RF.dtype)
+        lowest_R = lowest_rounded(level - errors_B[block], h_RF.dtype)
         parts.append(_reaching(h_RF, lowest_R, columns_RF))
-    counts = torch.cat([part.offsets.diff() for part in parts])
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    latents_C = torch.cat([part.latents_C for part in parts])
-    return _Collected(offsets, latents_C, torch.cat([part.values_C for part in parts])), level
+    return join(parts), level
 
 
 def _guess(h_RF: Tensor, count: float) -> float:
@@ -144,23 +127,23 @@ def _guess(h_RF: Tensor, count: float) -> float:
     return max(0.0, float(sample.topk(few, sorted=False).values.amin().nan_to_num(0.0)))
 
 
-def _reaching(h_RF: Tensor, lowest_R: Tensor, columns_RF: Tensor) -> _Collected:
+def _reaching(h_RF: Tensor, lowest_R: Tensor, columns_RF: Tensor) -> Csr:
     counts_R = torch.empty(h_RF.shape[0], dtype=torch.int64)
     _find(bits(h_RF), array(keys_from(lowest_R, h_RF.dtype)), array(columns_RF), array(counts_R))
-    offsets = torch.cat([counts_R.new_zeros(1), counts_R.cumsum(0)])
+    offsets = offsets_of(counts_R)
     latents_C = offsets.new_empty(int(offsets[-1]))
     values_C = h_RF.new_empty(latents_C.shape)
     _pack(bits(h_RF), array(columns_RF), array(offsets), array(latents_C), bits(values_C))
-    return _Collected(offsets, latents_C, values_C)
+    return Csr(offsets, latents_C, values_C)
 
 
-def _recomputed(encoder: Encoder, found: _Collected) -> Tensor:
-    values_C = encoder.x_BD.new_empty(found.latents_C.shape)
+def _recomputed(encoder: Encoder, found: Csr) -> Tensor:
+    values_C = encoder.x_BD.new_empty(found.latents.shape)
     gathers.dot_bags(
-        *(array(encoder.x_BD), array(found.latents_C), array(found.offsets)),
+        *(array(encoder.x_BD), array(found.latents), array(found.offsets)),
         *(array(encoder.W_FD), array(values_C)),
     )
-    return values_C.add_(encoder.b_F[found.latents_C])
+    return values_C.add_(encoder.b_F[found.latents])
 
 
 class _Cut(NamedTuple):
@@ -201,6 +184,8 @@ def _find_below_zero(keys_F: Array, bound: int, columns_F: Array) -> int:
 
 @kernel
 def _find(keys_RF: Array, bounds_R: Array, columns_RF: Array, counts_R: Array) -> None:
+    """columns[r] = those of the counts[r] entries with keys[r, f] >= bounds[r], ascending."""
+    # Rows fall to threads in turn, for their counts differ.
     for row in prange(keys_RF.shape[0]):
         if bounds_R[row] > 0:
             counts_R[row] = _find_in(keys_RF[row], bounds_R[row], columns_RF[row])
@@ -222,10 +207,12 @@ def _mark_near(
     level_1: Array,
     near_C: Array,
 ) -> None:
-    """Which bfloat16, other than the taken ones, may stand for numbers of the level or more."""
+    """near[c] = h' + UNIT |h'| + error >= level, of the bfloat16 h' that are not taken, where
+    error = lost[i] norm[b] + norm[i] lost[b] + bias[i]."""
     for row in prange(offsets.shape[0] - 1):
         number_1 = np.empty(1, np.float32)
         bits_1 = number_1.view(np.int32)
+        # A bfloat16 is the upper half of a float32.
         for c in range(offsets[row], offsets[row + 1]):
             i = latents_C[c]
             bits_1[0] = np.int32(keys_C[c]) << 16
@@ -238,8 +225,9 @@ def _mark_near(
 def _pack(
     keys_RF: Array, columns_RF: Array, offsets: Array, latents_C: Array, keys_C: Array
 ) -> None:
-    """What was found in the rows, one row after the other."""
+    """latents, keys = what was found in the rows, one row after the other."""
     for row in prange(keys_RF.shape[0]):
+        # Row r has its place from offsets[r] on.
         for c in range(offsets[row + 1] - offsets[row]):
             column = columns_RF[row, c]
             latents_C[offsets[row] + c] = column
@@ -253,6 +241,7 @@ def _place_largest(keys_C: Array, n: int, places_N: Array, edge: Array) -> int:
     if keys_C.shape[0] >= n:
         level = max(level, ranks.level_of(keys_C, n))
     above = 0
+    # Of those that equal the level, the first are kept, as many as there is place for.
     for c in range(keys_C.shape[0]):
         above += keys_C[c] > level
     kept, equal, left = 0, n - above, np.int64(0)
@@ -270,10 +259,11 @@ def _place_largest(keys_C: Array, n: int, places_N: Array, edge: Array) -> int:
 
 @kernel
 def _edges(offsets: Array, latents_N: Array, widths_G: Array, edges_BE: Array) -> None:
-    """Where each row's groups begin and end; latents ascend in a row."""
+    """edges[b, g + 1] = the first place in row b whose latent is not below widths[g]."""
     for row in prange(edges_BE.shape[0]):
         place = offsets[row]
         edges_BE[row, 0] = place
+        # Latents ascend in a row, and widths do.
         for g in range(widths_G.shape[0]):
             while place < offsets[row + 1] and latents_N[place] < widths_G[g]:
                 place += 1

@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 
 from saeserve.core.kernels import gathers
-from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.compiled import SHARES, Array, array, helper, kernel, prange
 from saeserve.core.kernels.lanes import dot
 from saeserve.core.kernels.topk.entries import Entries
-
-_SHARES = 64
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,13 @@ def reconstruct(
     rows, groups = target_BO.shape[0], entries.groups
     found = Reconstructed(
         gradients_NO=W_FO.new_empty(rows * groups, W_FO.shape[1]),
-        deltas_N=torch.empty_like(entries.values_N),
+        deltas_N=torch.empty_like(entries.values),
         squares_G=torch.empty(rows, groups, dtype=torch.float64),
         residual_BO=target_BO.new_empty(0 if residual_of is None else rows, W_FO.shape[1]),
     )
     scales_G = W_FO.new_tensor([-2 * weight for weight in weights])
     _pass(
-        *(array(entries.values_N), array(entries.latents_N), array(entries.edges_BE)),
+        *(array(entries.values), array(entries.latents), array(entries.edges_BE)),
         *(array(target_BO), array(b_O), array(W_FO), array(scales_G), detach_inner),
         *(array(found.gradients_NO), array(found.deltas_N), array(found.squares_G)),
         *(array(found.residual_BO), -1 if residual_of is None else residual_of),
@@ -74,6 +72,7 @@ def reconstruct(
 @helper
 def _residual(target_O: Array, y_O: Array, out_O: Array, scale: float) -> float:
     """out = scale (target - y); returns |target - y|^2."""
+    # Scaled after its square was taken, so that scales do not round it.
     for o in range(out_O.shape[0]):
         out_O[o] = target_O[o] - y_O[o]
     square = dot(out_O, out_O)
@@ -86,6 +85,7 @@ def _residual(target_O: Array, y_O: Array, out_O: Array, scale: float) -> float:
 def _gather_up(gradients_NO: Array, first: int, groups: int, detach: bool) -> None:
     """From each prefix's own share to what its group's values see."""
     last = first + groups - 1
+    # From the last group down, so that g + 1 holds its sum already.
     for g in range(last - 1, first - 1, -1):
         source = last if detach else g + 1
         for o in range(gradients_NO.shape[1]):
@@ -108,10 +108,12 @@ def _pass(
     residual_BO: Array,
     residual_of: int,
 ) -> None:
+    """squares[b, g] = |y - y_g|^2, gradients = r_g, deltas[n] = <W[latent], r_g>: see above."""
     rows, groups = squares_BG.shape
-    for share in prange(_SHARES):
+    for share in prange(SHARES):
         y_O = np.empty(W_FO.shape[1], W_FO.dtype)
-        for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
+        # Each row's reconstruction grows group by group; then its values see what is left of it.
+        for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
             y_O[:] = b_O
             first = row * groups
             for g in range(groups):

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from saeserve.core.kernels import gathers, ranks
-from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.compiled import SHARES, Array, array, helper, kernel, prange
+from saeserve.core.kernels.csr import offsets_of
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.lanes import Number
+from saeserve.core.kernels.ranks import bits
 from saeserve.core.kernels.rounding import UNIT
-from saeserve.core.kernels.topk.entries import Entries, bits, part_row, part_rows
-
-_SHARES = 16
-
+from saeserve.core.kernels.topk.entries import Entries
 
 _Out = tuple[Tensor, Tensor, Tensor]
 """Values [B, K], latents [B, K], and edges from each row's own beginning [B, E]."""
@@ -37,29 +36,32 @@ def top(encoder: Encoder, sizes: tuple[int, ...]) -> Entries:
     edges_BE = latents_BK.new_empty(rows, len(sizes) + 1)
     choose = _from_exact if encoder.exact else _from_rounded
     choose(encoder, min(sizes[0], n), (values_BK, latents_BK, edges_BE))
-    edges_BE += torch.arange(0, rows * n, n)[:, None]
-    return Entries(values_BK.view(-1), latents_BK.view(-1), edges_BE)
+    offsets = offsets_of(edges_BE[:, -1])
+    found = values_BK.view(-1), latents_BK.view(-1)
+    if int(offsets[-1]) < rows * n:
+        # Some rows have fewer than n above zero.
+        kept_BK = torch.arange(n) < edges_BE[:, -1:]
+        found = values_BK[kept_BK], latents_BK[kept_BK]
+    return Entries(offsets, found[1], found[0], edges_BE + offsets[:-1, None])
 
 
 def _from_exact(encoder: Encoder, first: int, out: _Out) -> None:
     columns_BK, values_BK = torch.empty_like(out[1]), torch.empty_like(out[0])
-    for start, h_RF in encoder.blocks():
-        columns_RK = columns_BK[start : start + h_RF.shape[0]]
-        ranks.top_columns(bits(h_RF), array(columns_RK))
-        torch.gather(h_RF, 1, columns_RK, out=values_BK[start : start + h_RF.shape[0]])
-    part_rows(
+    for block, h_RF in encoder.blocks():
+        ranks.top_columns(bits(h_RF), array(columns_BK[block]))
+        torch.gather(h_RF, 1, columns_BK[block], out=values_BK[block])
+    _part_rows(
         *(array(values_BK), bits(values_BK), array(columns_BK), first),
         *(array(out[0]), array(out[1]), array(out[2])),
     )
 
 
 def _from_rounded(encoder: Encoder, first: int, out: _Out) -> None:
-    errors = encoder.errors()
+    errors = encoder.errors
     largest_B = errors.largest()
     # Candidates' values of each share; most of it is never touched.
-    work_SF = encoder.x_BD.new_empty(_SHARES, encoder.W_FD.shape[0])
-    for start, h_RF in encoder.blocks():
-        block = slice(start, start + h_RF.shape[0])
+    work_SF = encoder.x_BD.new_empty(SHARES, encoder.W_FD.shape[0])
+    for block, h_RF in encoder.blocks():
         _choose(
             *(bits(h_RF), array(encoder.x_BD[block]), array(encoder.W_FD), array(encoder.b_F)),
             *(array(largest_B[block]), array(errors.norm_B[block]), array(errors.lost_B[block])),
@@ -88,6 +90,52 @@ def _key_from(lowest: Number, number_1: Array, bits_1: Array) -> np.int64:
     return ranks.ordered(np.int64(bits_1[0]), 31) >> 16
 
 
+@helper
+def _order_row(values_C: Array, bits_C: Array, keys_C: Array) -> None:
+    """Keys that are ordered as the values; NaN of either sign is the largest."""
+    sign = bits_C.itemsize * 8 - 1
+    for c in range(values_C.shape[0]):
+        keys_C[c] = ranks.ordered(np.int64(bits_C[c]), sign)
+        if values_C[c] != values_C[c]:
+            keys_C[c] = np.iinfo(np.int64).max
+
+
+@helper
+def _bring_forward(columns_C: Array, keys_C: Array, places_K: Array, first: int) -> None:
+    """Reorder the places, so that the largest `first` stand first."""
+    inner, front = np.empty(first, np.int64), np.zeros(places_K.shape[0], np.bool_)
+    ranks.keep(columns_C[places_K], keys_C[places_K], inner)
+    front[inner] = True
+    places_K[:] = np.concatenate((places_K[front], places_K[~front]))
+
+
+@helper
+def _part_row(
+    values_C: Array,
+    bits_C: Array,
+    columns_C: Array,
+    first: int,
+    work: tuple[Array, Array],
+    values_K: Array,
+    latents_K: Array,
+    edges_E: Array,
+) -> None:
+    """A row's K largest above zero: the largest `first` of them, then the rest. `edges_E` count
+    them from 0; `work` is memory for C keys or more, and K places."""
+    keys_C, places_K = work[0][: values_C.shape[0]], work[1]
+    _order_row(values_C, bits_C, keys_C)
+    ranks.keep(columns_C, keys_C, places_K)
+    if first < places_K.shape[0]:
+        _bring_forward(columns_C, keys_C, places_K, first)
+    edges_E[:] = 0
+    for k in range(places_K.shape[0]):
+        value, last = values_C[places_K[k]], edges_E[-1]
+        if not value <= 0:
+            values_K[last], latents_K[last] = value, columns_C[places_K[k]]
+            edges_E[-1] += 1
+            edges_E[1] += k < first and edges_E.shape[0] > 2
+
+
 @kernel
 def _choose(
     keys_RF: Array,
@@ -107,16 +155,19 @@ def _choose(
     latents_RK: Array,
     edges_RE: Array,
 ) -> None:
-    """Each row's K largest of h, whose bfloat16 have the bits `keys_RF`; see the module's text."""
+    """values, latents = each row's K largest of h = <W, x> + b, whose bfloat16 have the bits
+    `keys_RF`. Computed in full are the K largest after rounding, the least of them being l, and
+    every other i whose rounded h' has h' + UNIT |h'| + error >= l; see the module's text."""
     rows, width, n = keys_RF.shape[0], keys_RF.shape[1], values_RK.shape[1]
-    for share in prange(_SHARES):
+    for share in prange(SHARES):
         maxima_G = np.empty(ranks.groups_of(width, n), keys_RF.dtype)
         columns_F, found_F = np.empty(width, np.int64), np.empty(width, keys_RF.dtype)
         chosen_F, taken_F = np.empty(width, np.int64), np.zeros(width, np.bool_)
         places_K, keys_F = np.empty(n, np.int64), np.empty(width, np.int64)
         number_1, values_F = np.empty(1, np.float32), values_SF[share]
         bits_1 = number_1.view(np.int32)
-        for row in range(rows * share // _SHARES, rows * (share + 1) // _SHARES):
+        # The memory above is used again for every row of the share.
+        for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
             ranks.top_of_row(keys_RF[row], maxima_G, columns_F, found_F, places_K, chosen_F)
             count, computed, level = n, 0, values_F[0]
             # Twice: the largest after rounding, then what may be larger than one of those.
@@ -136,6 +187,7 @@ def _choose(
                 else:
                     ranks.everything(keys_RF[row], columns_F, found_F)
                 taken_F[chosen_F[:n]] = True
+                # Candidates that were not computed yet and may reach the level.
                 for c in range(reaching):
                     i = columns_F[c]
                     bits_1[0] = np.int32(keys_RF[row, i]) << 16
@@ -145,7 +197,7 @@ def _choose(
                         chosen_F[count] = i
                         count += 1
                 taken_F[chosen_F[:n]] = False
-            part_row(
+            _part_row(
                 values_F[:count],
                 bits_SF[share, :count],
                 chosen_F[:count],
@@ -154,4 +206,32 @@ def _choose(
                 values_RK[row],
                 latents_RK[row],
                 edges_RE[row],
+            )
+
+
+@kernel
+def _part_rows(
+    values_BC: Array,
+    bits_BC: Array,
+    columns_BC: Array,
+    first: int,
+    values_BK: Array,
+    latents_BK: Array,
+    edges_BE: Array,
+) -> None:
+    """values, latents, edges = each row's K largest above zero: see `_part_row`."""
+    rows, n = values_BK.shape
+    for share in prange(SHARES):
+        work = np.empty(values_BC.shape[1], np.int64), np.empty(n, np.int64)
+        # The memory above is used again for every row of the share.
+        for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
+            _part_row(
+                values_BC[row],
+                bits_BC[row],
+                columns_BC[row],
+                first,
+                work,
+                values_BK[row],
+                latents_BK[row],
+                edges_BE[row],
             )

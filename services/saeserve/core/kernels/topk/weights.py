@@ -5,17 +5,16 @@ Shape suffixes: B rows, G groups, N entries (sorted), F d_sae, D d_in, O d_out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from saeserve.core.kernels import buffers, gathers
-from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.compiled import SHARES, Array, array, kernel, prange
+from saeserve.core.kernels.csr import by_latent
 from saeserve.core.kernels.topk.entries import Entries
 from saeserve.core.kernels.topk.reconstruction import Reconstructed
-
-_SHARES = 64
 
 
 @dataclass(frozen=True)
@@ -41,100 +40,56 @@ def gradients(
     groups count as fired. `dictionaries` are W_enc and W_dec."""
     W_enc, W_dec = dictionaries
     latents = W_enc.shape[0]
-    stored = entries.edges_BE[:, -1].sub(entries.edges_BE[:, 0]).sum()
-    floats, places = entries.values_N, torch.empty(2, int(stored), dtype=torch.int64)
-    offsets, fired_F = places.new_empty(latents + 1), places.new_zeros(latents)
-    scalars = floats.new_empty(2, places.shape[1])
-    _sort(
-        *(array(entries.edges_BE), array(entries.latents_N), array(entries.values_N)),
-        *(array(found.deltas_N), fired_groups, array(fired_F)),
-        *(array(offsets), array(places), array(scalars)),
-    )
+    order = torch.arange(entries.values.numel())
+    found_N = by_latent(replace(entries.by_group, values=order), latents)
+    values_N, deltas_N = entries.values[found_N.values], found.deltas_N[found_N.values]
+    bags_N, groups = found_N.rows, entries.groups
+    rows_N = bags_N if groups == 1 else bags_N // groups
     out = DictionaryGradients(
         W_enc=buffers.gradient_of(W_enc),
         b_enc=x_BD.new_empty(latents),
         W_dec=buffers.gradient_of(W_dec),
-        fired_F=fired_F,
+        fired_F=order.new_empty(latents),
     )
     _sum(
-        *(array(offsets), array(places), array(scalars), array(found.gradients_NO), array(x_BD)),
-        *(array(out.W_enc), array(out.b_enc), array(out.W_dec)),
+        *(array(found_N.starts), array(rows_N), array(bags_N), array(values_N), array(deltas_N)),
+        *(array(found.gradients_NO), array(x_BD), groups, fired_groups),
+        *(array(out.W_enc), array(out.b_enc), array(out.W_dec), array(out.fired_F)),
     )
     return out
 
 
-@helper
-def _count(
-    edges_BE: Array,
-    latents_N: Array,
-    values_N: Array,
-    fired_groups: int,
-    fired_F: Array,
-    offsets: Array,
-) -> None:
-    """Entries before each latent's own; and how often each fired."""
-    offsets[:] = 0
-    for row in range(edges_BE.shape[0]):
-        for n in range(edges_BE[row, 0], edges_BE[row, edges_BE.shape[1] - 1]):
-            offsets[latents_N[n] + 1] += 1
-        for n in range(edges_BE[row, 0], edges_BE[row, fired_groups]):
-            fired_F[latents_N[n]] += values_N[n] > 0
-    for latent in range(1, offsets.shape[0]):
-        offsets[latent] += offsets[latent - 1]
-
-
-@helper
-def _sort(
-    edges_BE: Array,
-    latents_N: Array,
-    values_N: Array,
-    deltas_N: Array,
-    fired_groups: int,
-    fired_F: Array,
-    offsets: Array,
-    places_2N: Array,
-    scalars_2N: Array,
-) -> None:
-    """Counting sort by latent: row and bag (row and group) of each entry, value and gradient."""
-    groups = edges_BE.shape[1] - 1
-    _count(edges_BE, latents_N, values_N, fired_groups, fired_F, offsets)
-    for row in range(edges_BE.shape[0]):
-        for group in range(groups):
-            for n in range(edges_BE[row, group], edges_BE[row, group + 1]):
-                place = offsets[latents_N[n]]
-                places_2N[0, place], places_2N[1, place] = row, row * groups + group
-                scalars_2N[0, place], scalars_2N[1, place] = values_N[n], deltas_N[n]
-                offsets[latents_N[n]] = place + 1
-    # Each latent's start has moved on to its end, which is the next one's start.
-    for latent in range(offsets.shape[0] - 1, 0, -1):
-        offsets[latent] = offsets[latent - 1]
-    offsets[0] = 0
-
-
 @kernel
 def _sum(
-    offsets: Array,
-    places_2N: Array,
-    scalars_2N: Array,
+    starts_F1: Array,
+    rows_N: Array,
+    bags_N: Array,
+    values_N: Array,
+    deltas_N: Array,
     gradients_NO: Array,
     x_BD: Array,
+    groups: int,
+    fired_groups: int,
     W_enc_FD: Array,
     b_enc_F: Array,
     W_dec_FO: Array,
+    fired_F: Array,
 ) -> None:
-    rows_N, bags_N = places_2N[0], places_2N[1]
-    values_N, deltas_N = scalars_2N[0], scalars_2N[1]
-    for share in prange(_SHARES):
+    """W_enc[i] = sum of delta x[row], b_enc[i] = sum of delta, W_dec[i] = sum of value r[bag] over
+    the entries of latent i; fired[i] = those of the first groups with value > 0."""
+    for share in prange(SHARES):
         for latent in range(
-            gathers.first_bag(offsets, share, _SHARES),
-            gathers.first_bag(offsets, share + 1, _SHARES),
+            gathers.first_bag(starts_F1, share, SHARES),
+            gathers.first_bag(starts_F1, share + 1, SHARES),
         ):
-            start, stop = offsets[latent], offsets[latent + 1]
+            start, stop = starts_F1[latent], starts_F1[latent + 1]
             W_enc_FD[latent, :] = 0
             W_dec_FO[latent, :] = 0
             gathers.add_rows(W_enc_FD[latent], deltas_N, rows_N, start, stop, x_BD)
             gathers.add_rows(W_dec_FO[latent], values_N, bags_N, start, stop, gradients_NO)
-            total = b_enc_F.dtype.type(0)
+            total, fired = b_enc_F.dtype.type(0), 0
+            # Entries are in the order of their rows, so the sum has one order.
             for n in range(start, stop):
                 total += deltas_N[n]
-            b_enc_F[latent] = total
+                fired += values_N[n] > 0 and bags_N[n] % groups < fired_groups
+            b_enc_F[latent], fired_F[latent] = total, fired

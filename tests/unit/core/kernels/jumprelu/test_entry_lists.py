@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saeserve.core.kernels.csr import by_latent
+from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu import choose_pass
 from saeserve.core.kernels.jumprelu.dense_pass import Dense
-from saeserve.core.kernels.jumprelu.encoding import Encoder
-from saeserve.core.kernels.jumprelu.entry_lists import ByRow, Interval, list_outside, sort_by_latent
+from saeserve.core.kernels.jumprelu.entry_lists import ByRow, Interval, list_outside
+from saeserve.core.kernels.jumprelu.margins import Margins
 from saeserve.core.kernels.jumprelu.sparse_pass import Listed, ListedWithBand
 
 D = 24
@@ -36,7 +38,7 @@ def levels(encoder: Encoder, low: float, high: float) -> Interval:
 
 
 def rows_of(listed: ByRow) -> Tensor:
-    return torch.arange(listed.offsets_B1.numel() - 1).repeat_interleave(listed.offsets_B1.diff())
+    return listed.row_of_entry
 
 
 @settings(deadline=None, max_examples=40)
@@ -54,12 +56,12 @@ def test_an_exact_encoder_lists_what_is_outside_and_nothing_else(
     interval = levels(encoder, low, low + width)
     listed = list_outside(encoder, interval, most=2.0)
     assert listed is not None
-    h_BF = torch.cat([block.h_RF.clone() for block in encoder.blocks()])
+    h_BF = torch.cat([h_RF.clone() for _, h_RF in encoder.blocks()])
     outside_BF = ~((h_BF > interval.low_F) & (h_BF < interval.high_F))
     assert torch.equal(
-        torch.stack([rows_of(listed), listed.latents_N.long()], dim=1), outside_BF.nonzero()
+        torch.stack([rows_of(listed), listed.latents.long()], dim=1), outside_BF.nonzero()
     )
-    assert torch.equal(listed.h_N, h_BF[outside_BF])
+    assert torch.equal(listed.values, h_BF[outside_BF])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -71,12 +73,12 @@ def test_a_bfloat16_encoder_misses_nothing_and_lists_little_more(seed: int) -> N
     h_BF = exact(encoder)
     outside_BF = ~((h_BF > interval.low_F) & (h_BF < interval.high_F))
     listed_BF = torch.zeros_like(outside_BF)
-    listed_BF[rows_of(listed), listed.latents_N.long()] = True
+    listed_BF[rows_of(listed), listed.latents.long()] = True
     assert not bool((outside_BF & ~listed_BF).any())
     assert int(listed_BF.sum()) < 1.2 * int(outside_BF.sum())
-    torch.testing.assert_close(listed.h_N, h_BF[listed_BF], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(listed.values, h_BF[listed_BF], rtol=1e-5, atol=1e-6)
     # The product alone would have been wrong about some.
-    low_BF = encoder.keep().float() + encoder.b_F
+    low_BF = encoder.keep().float()
     assert bool((((low_BF > 1.2) != (h_BF > 1.2)) & outside_BF).any())
 
 
@@ -101,8 +103,8 @@ def test_errors_of_rounding_that_add_up_misplace_nothing(part: float) -> None:
     interval = levels(encoder, -99.0, threshold)
     listed = list_outside(encoder, interval, most=2.0)
     assert listed is not None
-    assert listed.h_N.numel() == h_BF.numel()
-    torch.testing.assert_close(listed.h_N, h_BF.flatten())
+    assert listed.values.numel() == h_BF.numel()
+    torch.testing.assert_close(listed.values, h_BF.flatten())
     y_BO, found = torch.zeros(3, 5), torch.zeros_like(interval.high_F)
     way = Dense(aligned(part))
     counts_F = way.forward(y_BO, normal(20, 5, seed=0), interval.high_F, found).counts_F
@@ -122,9 +124,10 @@ def test_the_bound_holds_for_every_entry(d: int, spread: float, seed: int) -> No
     W_FD = normal(50, d, seed=seed + 3) * torch.exp(spread * normal(50, 1, seed=seed + 4))
     encoder = Encoder(x_BD, W_FD, normal(50, seed=seed + 5), torch.bfloat16)
     product_BF = encoder.keep().double()
-    away_BF = (x_BD.double() @ W_FD.double().T - product_BF).abs()
-    margin_BF = encoder.slack_F.double() * encoder.scale()[:, None].double()
-    assert bool((away_BF <= margin_BF + encoder.unit * product_BF.abs()).all())
+    exact_BF = torch.addmm(encoder.b_F.double(), x_BD.double(), W_FD.double().T)
+    away_BF, margins = (exact_BF - product_BF).abs(), Margins.of(encoder)
+    margin_BF = margins.slack_F.double() * margins.scale_B[:, None].double() + margins.fixed_F
+    assert bool((away_BF <= margin_BF + margins.unit * product_BF.abs()).all())
 
 
 def test_a_list_that_grows_too_long_is_given_up() -> None:
@@ -139,7 +142,7 @@ def test_nan_is_outside() -> None:
     listed = list_outside(encoder, levels(encoder, -99.0, 99.0), most=2.0)
     assert listed is not None
     assert torch.equal(rows_of(listed), torch.tensor([3] * 7))
-    assert bool(listed.h_N.isnan().all())
+    assert bool(listed.values.isnan().all())
 
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 100])
@@ -147,12 +150,12 @@ def test_entries_by_latent_are_those_by_row(rows: int) -> None:
     encoder = encoder_of(rows, 40, torch.float32)
     listed = list_outside(encoder, levels(encoder, -1.0, 0.5), most=2.0)
     assert listed is not None
-    by_latent = sort_by_latent(listed)
-    order_N = listed.latents_N.argsort(stable=True)
-    assert torch.equal(by_latent.rows_N.long(), rows_of(listed)[order_N])
-    assert torch.equal(by_latent.h_N, listed.h_N[order_N])
-    counts_F = torch.bincount(listed.latents_N, minlength=40)
-    assert torch.equal(by_latent.starts_F1.diff(), counts_F)
+    found = by_latent(listed, listed.width)
+    order_N = listed.latents.argsort(stable=True)
+    assert torch.equal(found.rows.long(), rows_of(listed)[order_N])
+    assert torch.equal(found.values, listed.values[order_N])
+    counts_F = torch.bincount(listed.latents, minlength=40)
+    assert torch.equal(found.starts.diff(), counts_F)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

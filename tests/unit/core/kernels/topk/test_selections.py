@@ -13,7 +13,7 @@ from torch import Tensor
 from saeserve.core.kernels import ranks
 from saeserve.core.kernels.compiled import array
 from saeserve.core.kernels.encoder import ROWS, Encoder
-from saeserve.core.kernels.topk import batch_selection, entries
+from saeserve.core.kernels.topk import batch_selection
 from saeserve.core.ops.batch_selection import top_entries
 
 TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
@@ -41,7 +41,7 @@ def test_the_top_columns_are_those_of_a_stable_sort(
     h = ((drawn(rows, width, seed=seed) * 3).round() / 4 + shift).to(dtype)
     h[h == 0] = 0.0
     found = torch.empty(rows, n, dtype=torch.int64)
-    ranks.top_columns(entries.bits(h), array(found))
+    ranks.top_columns(ranks.bits(h), array(found))
     expected = h.double().sort(dim=1, descending=True, stable=True).indices[:, :n]
     assert torch.equal(found.sort(dim=1).values, expected.sort(dim=1).values)
 
@@ -51,7 +51,7 @@ def test_rows_of_nan_and_infinity_are_cut_within_bounds(dtype: torch.dtype) -> N
     h = drawn(4, 100, seed=1, dtype=dtype)
     h[0], h[1], h[2, 10:90], h[3, 7] = torch.nan, -torch.nan, -torch.inf, torch.nan
     found = torch.full((4, 30), -1)
-    ranks.top_columns(entries.bits(h), array(found))
+    ranks.top_columns(ranks.bits(h), array(found))
     assert bool((found.sort(dim=1).values.diff(dim=1) > 0).all())
     assert int(found.min()) >= 0
     assert int(found.max()) < 100
@@ -61,15 +61,15 @@ def test_rows_of_nan_and_infinity_are_cut_within_bounds(dtype: torch.dtype) -> N
 
 def encoder(rows: int, latents: int, dtype: torch.dtype, shift: float = 0.0) -> Encoder:
     b = drawn(latents, seed=3) / 4 + shift
-    return Encoder.of(drawn(rows, 12, seed=1), drawn(latents, 12, seed=2) / 3, b, dtype)
+    return Encoder(drawn(rows, 12, seed=1), drawn(latents, 12, seed=2) / 3, b, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_pre_activations_of_blocks_are_those_of_the_whole(dtype: torch.dtype) -> None:
     """Two blocks, the second one short; in bfloat16 the bias is not rounded before it is added."""
     known = encoder(ROWS + 9, 50, dtype)
-    blocks = [(start, h.clone()) for start, h in known.blocks()]
-    assert [start for start, _ in blocks] == [0, ROWS]
+    blocks = [(rows, h.clone()) for rows, h in known.blocks()]
+    assert [rows.start for rows, _ in blocks] == [0, ROWS]
     low = known.x_BD.to(dtype).float() @ known.W_FD.to(dtype).float().T + known.b_F
     found = torch.cat([h for _, h in blocks])
     assert found.dtype == dtype
@@ -89,10 +89,10 @@ def test_what_a_batch_keeps_does_not_depend_on_the_guess(
     h = torch.cat([block.clone() for _, block in known.blocks()])
     expected = top_entries(h.flatten(), n)
     top = batch_selection.top_of_batch(known, n, (10, 90))
-    edges, latents = top.entries.edges_BE, top.entries.latents_N
-    rows = torch.arange(edges.shape[0]).repeat_interleave(edges[:, -1] - edges[:, 0])
+    edges, latents = top.entries.edges_BE, top.entries.latents
+    rows = top.entries.row_of_entry
     assert torch.equal(rows * 90 + latents, expected.places_N)
-    assert torch.equal(top.entries.values_N, h.flatten()[expected.places_N])
+    assert torch.equal(top.entries.values, h.flatten()[expected.places_N])
     assert torch.equal(top.level, expected.level)
     narrow = torch.bincount(rows[latents < 10], minlength=edges.shape[0])
     assert torch.equal(edges[:, 1] - edges[:, 0], narrow)
@@ -106,5 +106,5 @@ def test_the_guess_decides_nothing_after_a_low_precision_gemm_either(
     monkeypatch.setattr(batch_selection, "_SLACKS", (0.4, 1.01))
     other = batch_selection.top_of_batch(known, 700, (90,))
     assert torch.equal(usual.level, other.level)
-    for name in ("values_N", "latents_N", "edges_BE"):
+    for name in ("values", "latents", "edges_BE"):
         assert torch.equal(getattr(usual.entries, name), getattr(other.entries, name)), name

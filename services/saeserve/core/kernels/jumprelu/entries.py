@@ -1,11 +1,20 @@
-"""Kernels over listed entries by latent: their order, firing, and the gradients."""
+"""Kernels over listed entries: by row their exact values and reconstruction, by latent the firing
+and the gradients.
+
+By row, rows are taken in tiles and latents in blocks whose weights stay in the second cache while
+the tile passes over them; each row remembers where its next block begins.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
+from saeserve.core.kernels import gathers
 from saeserve.core.kernels.compiled import Array, helper, kernel, prange
-from saeserve.core.kernels.jumprelu.entry_gradient import (
+from saeserve.core.kernels.encoder import ROWS
+from saeserve.core.kernels.jumprelu.passes import (
     ABOVE,
     BAND,
     FIRING,
@@ -19,39 +28,65 @@ from saeserve.core.kernels.jumprelu.entry_gradient import (
 from saeserve.core.kernels.lanes import Number, add, add_four, dot, four_dots, next_four
 
 
-@kernel
-def count_by_latent(
-    offsets_B1: Array, latents_N: Array, counts_FC: Array, rows_per_chunk: int
-) -> None:
-    """Entries of each latent in each chunk of rows; `counts_FC` comes as zeros."""
-    rows = offsets_B1.size - 1
-    for c in prange(counts_FC.shape[1]):
-        first, last = min(c * rows_per_chunk, rows), min((c + 1) * rows_per_chunk, rows)
-        for n in range(offsets_B1[first], offsets_B1[last]):
-            counts_FC[latents_N[n], c] += 1
+@helper
+def _end_of_block(latents_N: Array, place: int, end: int, limit: int) -> int:
+    """The first place from `place` on whose latent is not below `limit`."""
+    while place < end and latents_N[place] < limit:
+        place += 1
+    return place
 
 
 @kernel
-def sort_by_latent(
+def exact_values(
+    x_BD: Array,
+    W_FD: Array,
+    b_F: Array,
     offsets_B1: Array,
     latents_N: Array,
     values_N: Array,
-    places_FC: Array,
-    rows_per_chunk: int,
-    sorted_rows_N: Array,
-    sorted_values_N: Array,
+    block: int,
 ) -> None:
-    """Rows and values in ascending order of latent and row. `places_FC` says where each part
-    begins and is moved to its end."""
-    rows = offsets_B1.size - 1
-    for c in prange(places_FC.shape[1]):
-        for b in range(c * rows_per_chunk, min((c + 1) * rows_per_chunk, rows)):
-            for n in range(offsets_B1[b], offsets_B1[b + 1]):
-                i = latents_N[n]
-                place = places_FC[i, c]
-                sorted_rows_N[place] = b
-                sorted_values_N[place] = values_N[n]
-                places_FC[i, c] = place + 1
+    """values[n] = <W[latent], x[row]> + b[latent], latents taken `block` at a time."""
+    rows, latents = x_BD.shape[0], W_FD.shape[0]
+    for tile in prange((rows + ROWS - 1) // ROWS):
+        first, last = tile * ROWS, min(tile * ROWS + ROWS, rows)
+        places = offsets_B1[first:last].copy()
+        # All rows of the tile pass over one block of weights before the next is read.
+        for start in range(0, latents, block):
+            for b in range(first, last):
+                place = places[b - first]
+                end = _end_of_block(latents_N, place, offsets_B1[b + 1], start + block)
+                gathers.dot_rows(values_N, x_BD[b], latents_N, place, end, W_FD)
+                for n in range(place, end):
+                    values_N[n] += b_F[latents_N[n]]
+                places[b - first] = end
+
+
+@kernel
+def decode_onto(
+    y_BO: Array,
+    W_FO: Array,
+    threshold_F: Array,
+    offsets_B1: Array,
+    latents_N: Array,
+    h_N: Array,
+    block: int,
+) -> None:
+    """y[row] += f W[latent], where f = h above the threshold, else 0; `block` as above."""
+    rows, latents = y_BO.shape[0], W_FO.shape[0]
+    for tile in prange((rows + ROWS - 1) // ROWS):
+        first, last = tile * ROWS, min(tile * ROWS + ROWS, rows)
+        places, f_N = offsets_B1[first:last].copy(), np.empty(latents, h_N.dtype)
+        # All rows of the tile pass over one block of weights before the next is read.
+        for start in range(0, latents, block):
+            for b in range(first, last):
+                place = places[b - first]
+                end = _end_of_block(latents_N, place, offsets_B1[b + 1], start + block)
+                for n in range(place, end):
+                    h = h_N[n]
+                    f_N[n - place] = h if h > threshold_F[latents_N[n]] else h_N.dtype.type(0)
+                gathers.add_rows(y_BO[b], f_N, latents_N[place:end], 0, end - place, W_FO)
+                places[b - first] = end
 
 
 @kernel
@@ -64,11 +99,13 @@ def firing(
     sums_FS: Array,
     tanh_N: Array,
 ) -> None:
-    """tanh(scale · f) of each entry; active entries and the sums FIRING .. ABOVE of each latent."""
+    """tanh[n] = tanh(scale · h) of active entries, else 0; counts[i] = the active entries of a
+    latent; sums[i] = those of tanh, (1 - tanh²) h, [h >= threshold] and [h >= threshold] h."""
     for i in prange(threshold_F.size):
         threshold, count, sums = threshold_F[i], 0, sums_FS[i]
         one = tanh_N.dtype.type(1)
         sums[:] = 0
+        # NaN is not below its threshold, and so is counted and shown.
         for n in range(starts_F1[i], starts_F1[i + 1]):
             h, tanh_N[n] = h_N[n], 0
             if h > threshold:
@@ -110,6 +147,7 @@ def _four_entries(
     to_W_D: Array,
     sums: Array,
 ) -> None:
+    """`gradients` of four entries, whose rows are in the cache between the two products."""
     a, b, c, d = next_four(rows_N, place)
     h_a, h_b, h_c, h_d = next_four(h_N, place)
     tanh_a, tanh_b, tanh_c, tanh_d = next_four(tanh_N, place)
@@ -136,11 +174,12 @@ def gradients(
     to_W_FD: Array,
     sums_FS: Array,
 ) -> None:
-    """Add the listed entries' part to the gradients of decoder and encoder, and to the sums of
-    `entry_gradient`. Rows of error and input are read once for all three products."""
+    """to_W_dec[i] += the sum of c [active] h e[row], to_W_enc[i] += that of d loss / d h x[row],
+    over a latent's entries, weighed as `passes.weigh` says; its three sums are added to `sums`."""
     for i in prange(W_FO.shape[0]):
         W_O, to_W_O, to_W_D, sums = W_FO[i], to_W_FO[i], to_W_FD[i], sums_FS[i]
         place, end = starts_F1[i], starts_F1[i + 1]
+        # Rows of error and input are read once for all three products.
         while place + 4 <= end:
             _four_entries(
                 prices, i, rows_N, h_N, tanh_N, place, x_BD, e_BO, W_O, to_W_O, to_W_D, sums
