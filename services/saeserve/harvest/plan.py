@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saeserve.core.data.finishing import DocumentOrigin, Split, splits_of
+from saeserve.core.data.finishing import DocumentOrigin
+from saeserve.core.data.splitting import Split, splits_of
 from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import HarvestSpec
 from saeserve.harvest.documents import Document, Resolve, read_documents

@@ -99,6 +99,24 @@ def harvested(shop: Workshop, tmp_path: Path) -> Workshop:
     return shop
 
 
+def test_few_documents_that_miss_the_heldout_fraction_are_told(
+    harvested: Workshop, tmp_path: Path
+) -> None:
+    words = " ".join(WORDS[:40])
+    (tmp_path / "root" / "two.txt").write_text(f"{words} {words}\n{words}\n")
+    spec = {
+        "dataset": "two",
+        "language_model": {"path": "r:lm"},
+        "texts": [{"path": "r:two.txt", "format": "lines"}],
+        "sites": [SITE],
+    }
+    assert harvested.output("h-1").warnings == ()
+    assert harvested.submit("h-2", "harvest", spec) is ExitCode.FINISHED
+    (warning,) = harvested.output("h-2").warnings
+    assert warning.code == "HELDOUT_MISSED"
+    assert "33.3% of the rows are held out where heldout_fraction asks for 10.0%" in warning.message
+
+
 def test_harvest_then_train_then_evaluate(harvested: Workshop) -> None:
     assert harvested.output("h-1").dataset == "acts"
     progress = [e.data for e in harvested.events("h-1") if e.type == "metrics"]

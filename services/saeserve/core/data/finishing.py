@@ -11,6 +11,7 @@ import numpy as np
 
 from saeserve.core.data.disk import create
 from saeserve.core.data.shards import FloatArray, IndexArray, open_shard
+from saeserve.core.data.splitting import Split, splits_of
 from saeserve.core.errors import DataError
 from saeserve.core.formats.manifest import (
     MASSIVE_NORM,
@@ -24,7 +25,6 @@ from saeserve.core.formats.manifest import (
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
 
 MANIFEST_FILE = "manifest.json"
-Split = Literal["train", "heldout"]
 
 
 @dataclass(frozen=True)
@@ -44,37 +44,6 @@ class DocumentOrigin:
 
     origin: str
     sha256: str
-
-
-def split_of(document_sha256: str, heldout_fraction: float) -> Split:
-    """The split of a document: a function of its content, so copies never straddle the split."""
-    share = int(document_sha256[:16], 16) / 2**64
-    return "heldout" if share < heldout_fraction else "train"
-
-
-def splits_of(
-    hashes: Sequence[str], rows: Sequence[int], heldout_fraction: float
-) -> tuple[Split, ...]:
-    """The split of each document of a data set, by `split_of`.
-
-    Where that holds out no row of few documents although the fraction is above 0, the document of
-    the smallest hash is held out, and its copies, of those that hold at most half of the rows.
-    Documents that are all copies of one another cannot be parted.
-    """
-    drawn = [split_of(sha256, heldout_fraction) for sha256 in hashes]
-    held = sum(count for split, count in zip(drawn, rows, strict=True) if split == "heldout")
-    chosen = _smallest(hashes, rows) if heldout_fraction > 0 and not held else None
-    return tuple(
-        split_of(sha256, 1.0 if sha256 == chosen else heldout_fraction) for sha256 in hashes
-    )
-
-
-def _smallest(hashes: Sequence[str], rows: Sequence[int]) -> str | None:
-    counts: dict[str, int] = {}
-    for sha256, count in zip(hashes, rows, strict=True):
-        counts[sha256] = counts.get(sha256, 0) + count
-    total = sum(counts.values())
-    return min((sha256 for sha256, count in counts.items() if 0 < 2 * count <= total), default=None)
 
 
 def finish_manifest(

@@ -8,8 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from saeserve.core.data.dataset import HeldoutRows, ShardedDataset, SourceNames
+from saeserve.core.data.splitting import misses
 from saeserve.core.formats.manifest import DatasetManifest
-from saeserve.jobs.record import Output
+from saeserve.core.specs.jobs import JobSpec
+from saeserve.jobs.record import JobWarning, Output
 from saeserve.worker.runners.base import Completed, RunContext
 
 _ROWS_A_BATCH = 2048
@@ -44,11 +46,13 @@ def begin_dataset(context: RunContext, name: str) -> Path | Completed:
     job, epoch = context.submission.id, context.order.claim.epoch
     manifest = context.datasets.get(name).manifest
     if manifest is not None and manifest.job == job:
-        return _completed(manifest)
+        return _completed(context, manifest)
     context.check_fence()
     folder = context.datasets.begin(name, job, epoch)
     offered = context.datasets.making.offered(name, job, epoch)
-    return folder if offered is None else _completed(DatasetManifest.from_bytes(offered))
+    if offered is None:
+        return folder
+    return _completed(context, DatasetManifest.from_bytes(offered))
 
 
 def commit_dataset(context: RunContext, manifest: DatasetManifest) -> Completed:
@@ -64,10 +68,26 @@ def commit_dataset(context: RunContext, manifest: DatasetManifest) -> Completed:
     claim = context.order.claim
     context.datasets.making.offer(complete.name, claim.job, claim.epoch, complete.to_bytes())
     context.report.log(f"data set {complete.name} is complete: {complete.rows} rows")
-    return _completed(complete)
+    return _completed(context, complete)
 
 
-def _completed(manifest: DatasetManifest) -> Completed:
+def _warned(context: RunContext, manifest: DatasetManifest) -> tuple[JobWarning, ...]:
+    """Says where whole documents came nowhere near the fraction that was to be held out."""
+    spec = JobSpec.parse(context.submission.resolved_spec, "")
+    made = spec.harvest or spec.ingest
+    if made is None or not misses(manifest.heldout_rows, manifest.rows, made.heldout_fraction):
+        return ()
+    warning = JobWarning(
+        code="HELDOUT_MISSED",
+        message=f"{manifest.heldout_rows / manifest.rows:.1%} of the rows are held out where "
+        f"heldout_fraction asks for {made.heldout_fraction:.1%}: documents are held out whole, "
+        "and no choice of them comes nearer; give more and shorter documents",
+    )
+    context.report.warning(0, warning.code, warning.message)
+    return (warning,)
+
+
+def _completed(context: RunContext, manifest: DatasetManifest) -> Completed:
     metrics = {
         "rows": float(manifest.rows),
         "heldout_rows": float(manifest.heldout_rows),
@@ -75,5 +95,5 @@ def _completed(manifest: DatasetManifest) -> Completed:
         "bytes": float(sum(file.size_bytes for file in manifest.files)),
         "massive_rows": float(max(source.massive_rows for source in manifest.sources)),
     }
-    output = Output(dataset=manifest.name, metrics=metrics)
+    output = Output(dataset=manifest.name, metrics=metrics, warnings=_warned(context, manifest))
     return Completed(outputs=(output,), steps=manifest.rows)

@@ -19,8 +19,6 @@ from saeserve.core.data.finishing import (
     SourceOrigin,
     exact_median,
     finish_manifest,
-    split_of,
-    splits_of,
     write_manifest,
 )
 from saeserve.core.data.shards import FloatArray
@@ -66,16 +64,6 @@ def test_rows_beyond_five_medians_are_counted_as_massive(tmp_path: Path) -> None
     x_ND[7] *= 5.001
     x_ND[11] *= 400.0
     assert write_dataset(tmp_path, x_ND).source(SOURCE).massive_rows == 2
-
-
-def test_the_split_follows_from_content_and_fraction() -> None:
-    hashes = [hashlib.sha256(bytes([i % 256, i // 256])).hexdigest() for i in range(2000)]
-    held = {f: {h for h in hashes if split_of(h, f) == "heldout"} for f in (0.0, 0.1, 0.3)}
-    assert held[0.0] == set()
-    assert held[0.1] < held[0.3]
-    assert 150 < len(held[0.1]) < 250
-    assert split_of("0" * 64, 0.1) == "heldout"
-    assert split_of("f" * 64, 0.9999) == "train"
 
 
 def test_copies_of_a_document_share_its_split(tmp_path: Path) -> None:
@@ -144,34 +132,3 @@ def test_damaged_and_foreign_manifests_are_format_errors(data: bytes) -> None:
     with pytest.raises(FormatError, match="manifest") as caught:
         DatasetManifest.from_bytes(data)
     assert caught.value.remedy
-
-
-HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=12)
-
-
-@given(shares=HASHES, fraction=st.floats(1e-6, 0.5), data=st.data())
-def test_no_split_is_empty_where_documents_differ(
-    shares: list[int], fraction: float, data: st.DataObject
-) -> None:
-    """Unless all are held out, which finish_manifest refuses."""
-    hashes = [f"{share:016x}" + "0" * 48 for share in shares]
-    counts = st.integers(1, 1000)
-    rows = [data.draw(counts) for _ in hashes]
-    splits = splits_of(hashes, rows, fraction)
-    drawn = [split_of(sha256, fraction) for sha256 in hashes]
-    if "heldout" in drawn:
-        assert list(splits) == drawn
-    elif len(set(hashes)) > 1:
-        assert set(splits) == {"train", "heldout"}
-        held = sum(n for split, n in zip(splits, rows, strict=True) if split == "heldout")
-        assert 0 < 2 * held <= sum(rows)
-    assert len(set(zip(hashes, splits, strict=True))) == len(set(hashes))
-
-
-def test_what_is_held_out_for_want_of_others_follows_from_content() -> None:
-    hashes = [digit * 64 for digit in "9c7e"]
-    assert splits_of(hashes, [5, 5, 5, 5], 0.1) == ("train", "train", "heldout", "train")
-    assert splits_of(hashes[::-1], [5, 5, 5, 5], 0.1) == ("train", "heldout", "train", "train")
-    assert splits_of(hashes, [5, 5, 99, 5], 0.1) == ("heldout", "train", "train", "train")
-    assert splits_of(hashes, [5, 5, 0, 5], 0.1) == ("heldout", "train", "train", "train")
-    assert splits_of(hashes, [5, 5, 5, 5], 0.0) == ("train",) * 4
