@@ -109,6 +109,7 @@ def test_few_documents_that_miss_the_heldout_fraction_are_told(
         "language_model": {"path": "r:lm"},
         "texts": [{"path": "r:two.txt", "format": "lines"}],
         "sites": [SITE],
+        "context_length": 16,
     }
     assert harvested.output("h-1").warnings == ()
     assert harvested.submit("h-2", "harvest", spec) is ExitCode.FINISHED
