@@ -134,7 +134,7 @@ def test_what_is_not_there_is_told_in_a_line(deployment: Deployment) -> None:
         (("models", "download", "nothing"), "nothing"),
         (("jobs", "logs", deployment.job, "--attempt", "9"), "no log.txt of attempt 9"),
         (("jobs", "download", deployment.job, "x", "--step", "7"), "no checkpoint of step 7"),
-        (("jobs", "download", "j-1", "x"), "is no job id"),
+        (("jobs", "download", "j-1", "x"), "is not a job id"),
     ):
         process = deployment.start(*words)
         _, told = process.communicate(timeout=300)

@@ -112,7 +112,7 @@ def _roots(settings: CliSettings) -> Iterator[Finding]:
             yield Finding(f"root {name}", "ok", str(path))
         else:
             yield Finding(
-                f"root {name}", "fail", f"{path} is no directory", "correct it or make it"
+                f"root {name}", "fail", f"{path} is not a directory", "correct it or make it"
             )
 
 

@@ -53,5 +53,7 @@ def worker(address: str) -> Finding:
         remedy = "saeserve up starts one; a worker elsewhere cannot be seen from here"
         return Finding("worker", "warn", f"no answer at {address}", remedy)
     if found is None:
-        return Finding("worker", "warn", f"{address} is no worker", "set the address of one")
+        return Finding(
+            "worker", "warn", f"{address} is not the address of a worker", "set the address of one"
+        )
     return Finding("worker", "ok", f"{address}: classes {found[1]}; GPU {found[2]}")

@@ -78,7 +78,7 @@ def _check_pair(certificate: Path, key: Path) -> None:
         )
     except ssl.SSLError:
         raise _wrong(
-            f"{certificate} and {key} are no certificate and its key in PEM form",
+            f"{certificate} and {key} are not a certificate and its key in PEM form",
             "certificate",
             "take a key without a passphrase, and the certificate that belongs to it",
         ) from None

@@ -66,7 +66,7 @@ def _of_scipy(matrix: Any) -> SparseFeatures:  # noqa: ANN401 - scipy is optiona
 def _of_torch(tensor: Any) -> SparseFeatures:  # noqa: ANN401 - torch is not imported
     """A tensor [rows, d_sae] of layout CSR or COO."""
     if len(tensor.shape) != 2:
-        raise _wrong(f"a sparse tensor of shape {list(tensor.shape)} is no matrix", "BAD_SHAPE")
+        raise _wrong(f"a sparse tensor of shape {list(tensor.shape)} is not a matrix", "BAD_SHAPE")
     given, shape = tensor.detach().cpu(), tuple(int(axis) for axis in tensor.shape)
     if not given.is_sparse:
         return SparseFeatures(shape, given.crow_indices(), given.col_indices(), given.values())

@@ -25,7 +25,7 @@ def spec_data(spec: object) -> SpecInput:
         return _read(path)
     if not isinstance(spec, Mapping | spec_pb2.JobSpec):
         raise InvalidArgumentError(
-            f"a {type(spec).__name__} is no job spec",
+            f"a {type(spec).__name__} is not a job spec",
             reason="BAD_SPEC",
             field="spec",
             remedy='pass {"train": {…}} or another kind of job, or the path of a job file',
@@ -73,7 +73,7 @@ def _yaml(path: Path, text: str) -> object:
         ) from error
 
     class Loader(yaml.SafeLoader):
-        """Refuses a key that stands twice, of which the last would silently win."""
+        """Refuses a key that is listed twice, of which the last would silently win."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             _check_unique([str(key.value) for key, _ in node.value])
@@ -88,7 +88,7 @@ def _yaml(path: Path, text: str) -> object:
 def _check_unique(names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"the key {name} stands twice in one mapping")
+            raise ValueError(f"the key {name} is listed twice in one mapping")
 
 
 def _bad(path: Path, what: str) -> InvalidArgumentError:

@@ -35,7 +35,7 @@ def parse_tcp(address: str) -> TcpAddress:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535 or not host:
         raise StartupError(
-            f"{address!r} is no address",
+            f"{address!r} is not a valid address",
             reason="BAD_ADDRESS",
             remedy="use host:port, [ipv6]:port or unix:/path",
         )

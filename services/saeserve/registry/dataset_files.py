@@ -94,11 +94,11 @@ class DatasetFiles:
             checked_file_name(path.name, field)
             if not path.is_file():
                 raise InvalidInput(
-                    f"{reference!r} is no file", field=field, remedy="name the files in it"
+                    f"{reference!r} is not a file", field=field, remedy="name the files in it"
                 )
             if path.name in seen:
                 raise InvalidInput(
-                    f"a file called {path.name} stands twice", field=field, remedy="name it once"
+                    f"a file called {path.name} is listed twice", field=field, remedy="name it once"
                 )
             seen.add(path.name)
 
@@ -135,7 +135,7 @@ def _check_header(header: UploadHeader) -> None:
         )
     if not _SHA256.fullmatch(header.sha256):
         raise InvalidInput(
-            f"{header.sha256!r} is no sha256",
+            f"{header.sha256!r} is not a sha256 sum",
             field="header.sha256",
             remedy="send 64 lower-case hexadecimal digits",
         )

@@ -16,7 +16,10 @@ def checked_name(name: str, field: str) -> str:
         return check_name(name)
     except ValueError as error:
         raise InvalidInput(
-            f"{name!r} is no name: {error}", reason="BAD_NAME", field=field, remedy="rename it"
+            f"{name!r} is not a valid name: {error}",
+            reason="BAD_NAME",
+            field=field,
+            remedy="rename it",
         ) from None
 
 
@@ -24,8 +27,8 @@ def checked_file_name(name: str, field: str) -> str:
     """`name` when it may name an activation file. Raises InvalidInput."""
     if not _FILE.fullmatch(name):
         raise InvalidInput(
-            f"{name!r} is no file name: letters, digits, '.', '_' and '-', ending in .npy or "
-            ".safetensors",
+            f"{name!r} is not a valid file name: letters, digits, '.', '_' and '-', ending in .npy "
+            "or .safetensors",
             reason="BAD_NAME",
             field=field,
             remedy="rename the file; the path before it is not part of the name",

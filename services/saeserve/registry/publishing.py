@@ -57,6 +57,7 @@ def _check_exported(folder: Path) -> None:
     for name in (CONFIG, TENSORS):
         if not (folder / name).is_file():
             raise FormatError(
-                f"{folder.name} is no exported model: it has no {name}", remedy="export it again"
+                f"{folder.name} is not an exported model: it has no {name}",
+                remedy="export it again",
             )
     read_config((folder / CONFIG).read_bytes(), f"{folder.name}/{CONFIG}")

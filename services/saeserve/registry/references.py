@@ -60,7 +60,7 @@ def _version(digits: str, text: str, field: str) -> int:
 
 def _bad_reference(text: str, field: str) -> InvalidInput:
     return InvalidInput(
-        f"{text!r} is no model reference",
+        f"{text!r} is not a model reference",
         reason="BAD_REFERENCE",
         field=field,
         remedy="write name, name@version, name@alias or models/<name>/versions/<n>",

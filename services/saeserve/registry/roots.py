@@ -111,7 +111,7 @@ def _shown(reference: str) -> str:
 
 def _bad_reference(reference: str, field: str) -> InvalidInput:
     return InvalidInput(
-        f"{_shown(reference)} is no root:relative path",
+        f"{_shown(reference)} is not a path of the form root:relative",
         reason="BAD_PATH",
         field=field,
         remedy="write the root's name, a colon, and a path below it without '..'",

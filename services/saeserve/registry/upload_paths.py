@@ -117,7 +117,7 @@ def checked_files(files: Sequence[Announced]) -> tuple[Announced, ...]:
     folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
     if len(names) < len(files) or names & folders:
         raise InvalidInput(
-            "a name stands twice, or is both a file and a folder",
+            "a name is listed twice, or is both a file and a folder",
             field="files",
             remedy="announce each file once",
         )

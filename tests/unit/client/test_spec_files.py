@@ -45,8 +45,8 @@ def test_without_pyyaml_json_is_read_and_yaml_refused_saying_so(
 WRONG = {
     "binary.yaml": (b"\xff\xfe\x00\x01", "cannot be read"),
     "brackets.yaml": ("train: {a: [1", "cannot be read"),
-    "twice.yaml": ("train:\n  lr: 1\n  lr: 2\n", "the key lr stands twice"),
-    "twice.json": ('{"train": {"lr": 1, "lr": 2}}', "the key lr stands twice"),
+    "twice.yaml": ("train:\n  lr: 1\n  lr: 2\n", "the key lr is listed twice"),
+    "twice.json": ('{"train": {"lr": 1, "lr": 2}}', "the key lr is listed twice"),
     "list.yaml": ("- train\n", "holds no mapping"),
     "empty.yaml": ("", "holds no mapping"),
     "code.yaml": ("train: !!python/object/apply:os.getcwd []\n", "cannot be read"),
@@ -68,5 +68,5 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         spec_data(str(tmp_path / "job.yaml"))
     with pytest.raises(InvalidArgumentError, match="is a folder"):
         spec_data(tmp_path)
-    with pytest.raises(InvalidArgumentError, match="a list is no job spec"):
+    with pytest.raises(InvalidArgumentError, match="a list is not a job spec"):
         spec_data([SPEC])

@@ -46,7 +46,7 @@ def test_an_import_is_planned_by_what_its_files_unfold_to(files: Bench) -> None:
 @pytest.mark.parametrize("name", ["params.npz", "ae.pt"])
 def test_a_broken_archive_is_refused_at_the_submit(files: Bench, name: str) -> None:
     (files.root / "sae" / name).write_bytes(b"no archive")
-    with pytest.raises(InvalidInput, match="is no archive") as caught:
+    with pytest.raises(InvalidInput, match="is not an archive") as caught:
         files.submit(wanted())
     assert caught.value.field == "spec.import_model.path"
 

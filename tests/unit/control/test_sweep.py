@@ -89,7 +89,7 @@ def test_a_sweep_waits_for_its_data_set(bench: Bench) -> None:
     [
         ({"sweep": {"k": [1, 9]}}, "sweep.k", "member k9"),
         ({"sweep": {}}, "sweep", "varies nothing"),
-        ({"sweep": {"k": [1, 2], "seed": [1] * 2}}, "sweep.seed", "stands twice"),
+        ({"sweep": {"k": [1, 2], "seed": [1] * 2}}, "sweep.seed", "is listed twice"),
     ],
 )
 def test_a_member_that_cannot_be_is_named(

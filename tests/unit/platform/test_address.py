@@ -22,7 +22,7 @@ def test_tcp_addresses_round_trip(text: str, host: str, port: int) -> None:
 
 @pytest.mark.parametrize("text", ["7070", "host", ":7070", "host:", "host:x", "host:70000", ""])
 def test_other_texts_are_no_addresses(text: str) -> None:
-    with pytest.raises(StartupError, match="is no address"):
+    with pytest.raises(StartupError, match="is not a valid address"):
         parse_tcp(text)
 
 

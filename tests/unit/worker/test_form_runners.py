@@ -114,7 +114,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(
         ({"dataset": "single", "sources": [IN, OUT]}, "INVALID_SPEC", "has only attn_out.1"),
         ({"dataset": "single", "target_source": IN}, "INVALID_SPEC", "is the source itself"),
         ({"source": IN, "target_source": "mlp_out.0"}, "DATA_MISMATCH", "no source 'mlp_out.0'"),
-        ({"sources": [IN, IN]}, "INVALID_SPEC", "stands twice"),
+        ({"sources": [IN, IN]}, "INVALID_SPEC", "is listed twice"),
     ],
 )
 def test_what_is_no_form_of_the_data_fails_with_a_reason(

@@ -102,7 +102,7 @@ def state_of(value: job_pb2.JobState.ValueType, field: str) -> JobState:
         if state_message(state) == value:
             return state
     raise InvalidInput(
-        f"{value} is no job state", field=field, remedy="use a JobState other than UNSPECIFIED"
+        f"{value} is not a job state", field=field, remedy="use a JobState other than UNSPECIFIED"
     )
 
 

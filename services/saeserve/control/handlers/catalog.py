@@ -94,7 +94,7 @@ def checked_job_id(job: str, field: str) -> str:
     """`job` when it has the form of an id; it becomes part of paths. Raises InvalidInput."""
     if not _ID.fullmatch(job):
         raise InvalidInput(
-            f"{job!r} is no job id",
+            f"{job!r} is not a job id",
             reason="BAD_JOB_ID",
             field=field,
             remedy="use the id that SubmitJob gave",

@@ -69,14 +69,14 @@ def language_model_facts(spec: LanguageModelSpec, roots: Roots) -> ModelFacts:
         _check_gguf(folder, spec.gguf_file)
         return ModelFacts()
     if not any(folder.glob("*.safetensors")):
-        raise _bad_folder(spec.path, "is no folder with safetensors files")
+        raise _bad_folder(spec.path, "is not a folder with safetensors files")
     return _read_config(folder / "config.json", spec.path)
 
 
 def _check_gguf(folder: Path, name: str) -> None:
     if "/" in name or "\\" in name or not name.endswith(".gguf"):
         raise InvalidInput(
-            f"{name!r} is no name of a GGUF file",
+            f"{name!r} is not the name of a GGUF file",
             field=f"{_FIELD}.gguf_file",
             remedy="name a file in the folder that ends in .gguf",
         )

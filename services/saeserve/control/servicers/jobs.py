@@ -169,7 +169,7 @@ def _filter_of(message: pb.JobFilter) -> JobFilter:
     for index, kind in enumerate(message.kinds):
         if kind not in JOB_KINDS:
             raise InvalidInput(
-                f"{kind!r} is no kind of job",
+                f"{kind!r} is not a kind of job",
                 field=f"filter.kinds[{index}]",
                 remedy=f"use {', '.join(JOB_KINDS)}",
             )

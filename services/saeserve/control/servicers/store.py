@@ -62,7 +62,7 @@ def _seconds(request: pb.CollectGarbageRequest) -> float | None:
         return None
     if not request.checkpoint_seconds >= 0:
         raise InvalidInput(
-            f"{request.checkpoint_seconds} is no age in seconds",
+            f"{request.checkpoint_seconds} is not an age in seconds",
             field="checkpoint_seconds",
             remedy="give 0 or more",
         )

@@ -143,7 +143,7 @@ def _open(files: Sequence[Path], spec: IngestSpec) -> _Inputs:
     sources = [entry.source for entry in spec.sources]
     if len(set(sources)) != len(sources):
         raise SpecError(
-            "ingest.sources", f"a source stands twice: {sources}", remedy="name each once"
+            "ingest.sources", f"a source is listed twice: {sources}", remedy="name each once"
         )
     opened = tuple(_open_file(path, spec) for path in files)
     first = opened[0]

@@ -1,7 +1,7 @@
 """Training's products with active latents as one list of entries, rows of any length.
 
 Shape suffixes: N entries, B rows (or other bags of entries), F latents, D width. An entry is
-(bag, latent, value); a pair may stand twice, its values add up. Never an [N, D] temporary.
+(bag, latent, value); a pair may occur twice, its values add up. Never an [N, D] temporary.
 """
 
 from __future__ import annotations

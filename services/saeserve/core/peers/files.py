@@ -90,14 +90,14 @@ class JsonObject:
         """A positive whole number."""
         value = cast("int", self._get(key, int, default))
         if isinstance(value, bool) or value < 1:
-            raise self.wrong(key, "is no positive whole number")
+            raise self.wrong(key, "is not a positive whole number")
         return value
 
     def number(self, key: str) -> float:
         """A finite number."""
         value = cast("float", self._get(key, (int, float), None))
         if isinstance(value, bool) or not abs(value) < 1e30:
-            raise self.wrong(key, "is no finite number")
+            raise self.wrong(key, "is not a finite number")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:

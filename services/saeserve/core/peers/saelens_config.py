@@ -70,7 +70,7 @@ def major(config: JsonObject) -> int:
     """Of the release that wrote the config; 0 where it does not say. Raises FormatError."""
     number = version(config).partition(".")[0] or "0"
     if not number.isdigit():
-        raise config.wrong("sae_lens_version", "is no release")
+        raise config.wrong("sae_lens_version", "is not a release")
     return int(number)
 
 
@@ -107,7 +107,7 @@ def source(config: JsonObject, *, out: bool = False) -> str:
     if head is None:
         return name
     if not isinstance(head, int) or isinstance(head, bool) or head < 0:
-        raise metadata.wrong(f"hook_head_index{suffix}", "is no index of a head")
+        raise metadata.wrong(f"hook_head_index{suffix}", "is not an index of a head")
     return hooks.head_of(name, head)
 
 

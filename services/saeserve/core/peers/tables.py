@@ -64,14 +64,14 @@ class TensorTable:
         """A tensor of one whole number. Raises FormatError for anything else."""
         header = self.headers.get(name)
         if header is None or header.shape not in ((), (1,)) or "int" not in header.dtype:
-            raise self._wrong(name, "is no single whole number")
+            raise self._wrong(name, "is not a single whole number")
         return int(self.read(name).reshape(()))
 
     def scalar(self, name: str) -> float:
         """A tensor of one number that is not NaN. Raises FormatError for anything else."""
         header = self.headers.get(name)
         if header is None or header.shape not in ((), (1,)) or header.dtype not in FLOATS:
-            raise self._wrong(name, "is no single floating-point number")
+            raise self._wrong(name, "is not a single floating-point number")
         value = float(self.read(name).reshape(()))
         if value != value:
             raise self._wrong(name, "is NaN")

@@ -76,7 +76,7 @@ def _check_archive(path: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise FormatError(
-            f"{path.name} is no archive of torch 1.6 or later: {error}",
+            f"{path.name} is not an archive of torch 1.6 or later: {error}",
             remedy="load it where it was made and save its state_dict again",
         ) from error
     for member in members:

@@ -47,7 +47,7 @@ def _check_crosscoder(
         )
     if len(set(sources)) != len(sources):
         raise SpecError(
-            "train.sources", f"a source stands twice: {list(sources)}", remedy="name each once"
+            "train.sources", f"a source is listed twice: {list(sources)}", remedy="name each once"
         )
 
 

@@ -62,7 +62,7 @@ class HarvestSpec(Spec):
         names = [site.source for site in self.sites]
         if len(set(names)) != len(names):
             raise SpecError(
-                "harvest.sites", f"a site stands twice: {names}", remedy="name each once"
+                "harvest.sites", f"a site is listed twice: {names}", remedy="name each once"
             )
         return self
 

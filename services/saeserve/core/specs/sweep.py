@@ -54,7 +54,7 @@ class SweepSpec(Spec):
             again = next((v for n, v in enumerate(values) if v in values[:n]), None)
             if again is not None:
                 raise SpecError(
-                    f"{_FIELD}.{name}", f"{_text(again)} stands twice", remedy="list it once"
+                    f"{_FIELD}.{name}", f"{_text(again)} is listed twice", remedy="list it once"
                 )
         size = math.prod(len(values) for values in self.axes.values())
         if size < 2:

@@ -43,7 +43,7 @@ def declared_values(path: Path) -> int:
 def archive_members(path: Path) -> list[zipfile.ZipInfo]:
     """Members of a zip archive, with the sizes that they unfold to; no member is read.
 
-    Raises FormatError for what is no archive or lists more members than a model has.
+    Raises FormatError for what is not an archive or lists more members than a model has.
     """
     try:
         check_directory(path)
@@ -51,7 +51,7 @@ def archive_members(path: Path) -> list[zipfile.ZipInfo]:
             return archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise FormatError(
-            f"{path.name} is no archive: {error}", remedy="copy the file again"
+            f"{path.name} is not an archive: {error}", remedy="copy the file again"
         ) from error
 
 

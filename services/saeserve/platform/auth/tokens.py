@@ -94,7 +94,7 @@ def new_token(
 
 
 def id_in(text: str) -> str | None:
-    """The id in a token's text; None for a text that is no token."""
+    """The id in a token's text; None for a text that is not a token."""
     match = _TEXT.fullmatch(text)
     return match[1] if match else None
 

@@ -51,7 +51,7 @@ class TokenVerifier:
         """
         token = id_in(text)
         if token is None:
-            raise _refused("the text given is no token", reason="TOKEN_MALFORMED")
+            raise _refused("the text given is not a token", reason="TOKEN_MALFORMED")
         found = await self._find(token)
         if found is None or not found.is_of(text):
             raise _refused("the token is not known", reason="TOKEN_UNKNOWN")

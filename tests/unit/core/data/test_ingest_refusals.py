@@ -248,7 +248,7 @@ def test_sources_must_be_in_the_file_and_stand_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tensor x is asked for twice"):
         run([path], tmp_path / "data", spec(sources=twice))
     twice = [{"tensor": "x", "source": "s"}, {"tensor": "y", "source": "s"}]
-    with pytest.raises(SpecError, match="a source stands twice"):
+    with pytest.raises(SpecError, match="a source is listed twice"):
         run([path], tmp_path / "data", spec(sources=twice))
     with pytest.raises(SpecError, match="a source cannot be called 'document'"):
         run([path], tmp_path / "data", spec(sources=[{"tensor": "x", "source": "document"}]))

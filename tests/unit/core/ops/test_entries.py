@@ -44,7 +44,7 @@ FORMS = pytest.mark.parametrize("name", ["compiled", "torch"])
 def test_products_are_the_dense_ones(
     name: str, bags: int, count: int, latents: int, seed: int
 ) -> None:
-    """Empty bags, pairs that stand twice, no entry at all; 3 latents take the dense path."""
+    """Empty bags, pairs that are listed twice, no entry at all; 3 latents take the dense path."""
     draws = torch.Generator().manual_seed(seed)
     bags_N = torch.randint(0, bags, (count,), generator=draws).sort().values
     latents_N = torch.randint(0, latents, (count,), generator=draws)

@@ -243,7 +243,7 @@ def test_the_source_can_be_named(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"architecture": "temporal"}, "'temporal' is not imported"),
-        ({"architecture": "topk", "k": 0}, "k is no positive whole number"),
+        ({"architecture": "topk", "k": 0}, "k is not a positive whole number"),
         ({"architecture": "topk", "k": 99}, "exceeds d_sae = 24"),
         ({"normalize_activations": "constant_norm_rescale"}, "normalize_activations"),
         ({"metadata": {"sae_lens_version": "six"}}, "sae_lens_version is no release"),

@@ -50,7 +50,7 @@ def finder(made: DatasetManifest) -> Any:  # noqa: ANN401 - a function of two ar
     ("fields", "field", "text"),
     [
         ({"sources": ["a"]}, "train.sources", "two sources or more"),
-        ({"sources": ["a", "b", "a"]}, "train.sources", "stands twice"),
+        ({"sources": ["a", "b", "a"]}, "train.sources", "is listed twice"),
         ({"sources": ["a", "b"], "source": "a"}, "train.source", "stands beside sources"),
         ({"sources": ["a", "b"], "target_source": "a"}, "train.target_source", "beside sources"),
         ({"source": "a", "target_source": "a"}, "train.target_source", "is the source itself"),

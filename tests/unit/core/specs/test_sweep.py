@@ -167,7 +167,7 @@ LONG = list(range(MOST_MEMBERS + 1))
         ({"k": [8]}, {}, "sweep", "has one member"),
         ({"k": [8], "lr": [1e-3]}, {}, "sweep", "has one member"),
         ({"seed": LONG}, {}, "sweep", "has 65 members"),
-        ({"lr": [1e-3, 1e-4, 0.001]}, {}, "sweep.lr", "0.001 stands twice"),
+        ({"lr": [1e-3, 1e-4, 0.001]}, {}, "sweep.lr", "0.001 is listed twice"),
         ({"lr": [1e-3, float("inf")]}, {}, "sweep.lr.1", "finite"),
         ({"colour": [1, 2]}, {}, "sweep.colour", "no such field"),
         (7, {}, "sweep", "valid dictionary"),

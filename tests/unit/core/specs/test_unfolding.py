@@ -59,7 +59,7 @@ def test_other_files_declare_nothing(tmp_path: Path) -> None:
 
 def test_what_is_no_archive_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "params.npz").write_bytes(b"no archive")
-    with pytest.raises(FormatError, match=r"params\.npz is no archive"):
+    with pytest.raises(FormatError, match=r"params\.npz is not an archive"):
         declared_values(tmp_path / "params.npz")
 
 

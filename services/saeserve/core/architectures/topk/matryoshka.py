@@ -75,7 +75,7 @@ class Matryoshka(BatchTopK):
 
 def _matryoshka(spec: ArchitectureSpec) -> MatryoshkaSpec:
     if not isinstance(spec, MatryoshkaSpec):
-        raise SpecError(f"train.{spec.name}", "is no matryoshka spec", remedy="set matryoshka")
+        raise SpecError(f"train.{spec.name}", "is not a matryoshka spec", remedy="set matryoshka")
     return spec
 
 
