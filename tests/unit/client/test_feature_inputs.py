@@ -107,7 +107,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "statistics": (changed(statistics=np.ones((2, 2), np.float32)), "statistics"),
     "dense NaN": (np.array([[0.0], [np.nan]]), "row 1, column 0 is nan"),
     "integers": (DENSE.astype(int), "float32"),
-    "sparse of three axes": (torch.as_tensor(DENSE).reshape(1, 3, 4).to_sparse(), "no matrix"),
+    "sparse of three axes": (torch.as_tensor(DENSE).reshape(1, 3, 4).to_sparse(), "not a matrix"),
 }
 
 
