@@ -124,7 +124,7 @@ class GroundTruth:
         row_N = firing_N // self.spec.features
         features = SparseRows(
             offsets=_offsets(row_N),
-            indices=feature_N,
+            latents=feature_N,
             values=magnitude_N.clamp_min(LEAST_MAGNITUDE),
             d_sae=self.spec.features,
         )

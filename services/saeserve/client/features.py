@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from saeserve import csr
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -76,14 +78,14 @@ class SparseFeatures:
 
         >>> first = features.part(0, 100)
         """
-        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        offsets, kept = csr.cut(self.offsets, start, stop)
         beyond = self.beyond_norm_bound
         return replace(
             self,
             shape=(stop - start, self.d_sae),
-            offsets=self.offsets[start : stop + 1] - low,
-            indices=self.indices[low:high],
-            values=self.values[low:high],
+            offsets=offsets,
+            indices=self.indices[kept],
+            values=self.values[kept],
             statistics=None if self.statistics is None else self.statistics[start:stop],
             beyond_norm_bound=beyond[(beyond >= start) & (beyond < stop)] - start,
         )
@@ -140,9 +142,7 @@ class SparseFeatures:
 
 def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> SparseFeatures:
     """The rows of all parts in order, as one batch with `leading` axes."""
-    counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
+    offsets: IntArray = csr.joined([part.offsets for part in parts], np.concatenate)
     firsts = np.cumsum([0, *(part.rows for part in parts)])
     beyond = [part.beyond_norm_bound + int(n) for part, n in zip(parts, firsts, strict=False)]
     known = [part.statistics for part in parts if part.statistics is not None]
@@ -154,6 +154,6 @@ def concatenate(parts: Sequence[SparseFeatures], leading: tuple[int, ...]) -> Sp
         parts[0].model,
         sum(part.queue_seconds for part in parts),
         sum(part.compute_seconds for part in parts),
-        np.concatenate(known) if known and sum(map(len, known)) == len(counts) else None,
+        np.concatenate(known) if known and sum(map(len, known)) == len(offsets) - 1 else None,
         np.concatenate(beyond),
     )

@@ -60,7 +60,7 @@ def _run(model: InferenceModel, operation: Operation, rows: Rows) -> Rows:
 def _from_features(rows: FeatureRows) -> SparseRows:
     return SparseRows(
         offsets=torch.as_tensor(rows.offsets),
-        indices=torch.as_tensor(rows.indices.astype(np.int64)),
+        latents=torch.as_tensor(rows.indices.astype(np.int64)),
         values=torch.as_tensor(rows.values),
         d_sae=rows.d_sae,
         statistics=_from_statistics(rows.statistics),
@@ -70,7 +70,7 @@ def _from_features(rows: FeatureRows) -> SparseRows:
 def _to_features(features: SparseRows) -> FeatureRows:
     return FeatureRows(
         offsets=features.offsets.cpu().numpy(),
-        indices=features.indices.cpu().numpy().astype(index_type(features.d_sae)),
+        indices=features.latents.cpu().numpy().astype(index_type(features.d_sae)),
         values=_to_numpy(features.values),
         d_sae=features.d_sae,
         statistics=_to_statistics(features.statistics),

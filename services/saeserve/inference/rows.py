@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from saeserve import csr
+
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.uint16 | np.uint32]
 OffsetArray = npt.NDArray[np.int64]
@@ -62,11 +64,11 @@ class FeatureRows:
 
     def part(self, start: int, stop: int) -> FeatureRows:
         """Rows start .. stop; indices and values are views."""
-        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        offsets, kept = csr.cut(self.offsets, start, stop)
         return FeatureRows(
-            self.offsets[start : stop + 1] - first,
-            self.indices[first:last],
-            self.values[first:last],
+            offsets,
+            self.indices[kept],
+            self.values[kept],
             self.d_sae,
             None if self.statistics is None else self.statistics[start:stop],
         )
@@ -90,14 +92,12 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 def join_features(parts: Sequence[FeatureRows]) -> FeatureRows:
     """`join` for features; statistics are joined where all rows have them."""
-    counts = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
+    offsets: OffsetArray = csr.joined([part.offsets for part in parts], np.concatenate)
     known = [part.statistics for part in parts if part.statistics is not None]
     return FeatureRows(
         offsets,
         np.concatenate([part.indices for part in parts]),
         np.concatenate([part.values for part in parts]),
         parts[0].d_sae,
-        np.concatenate(known) if known and sum(map(len, known)) == len(counts) else None,
+        np.concatenate(known) if known and sum(map(len, known)) == len(offsets) - 1 else None,
     )

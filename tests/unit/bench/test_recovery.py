@@ -16,6 +16,7 @@ from bench.planted.recovery import (
 )
 from bench.planted.truth import GroundTruth, GroundTruthSpec, TrueRows
 from scipy.optimize import linear_sum_assignment
+from tests.fakes.sparse_rows import from_dense
 from torch import Tensor
 
 from saeserve.core.errors import DataError, DataMismatchError
@@ -29,7 +30,7 @@ TRUE_BG = torch.tensor(
 
 def truth(magnitudes_BG: Tensor = TRUE_BG) -> list[TrueRows]:
     directions_GD = torch.eye(magnitudes_BG.shape[1])
-    return [TrueRows(magnitudes_BG @ directions_GD, sparse.from_dense(magnitudes_BG))]
+    return [TrueRows(magnitudes_BG @ directions_GD, from_dense(magnitudes_BG))]
 
 
 def oracle(latents: list[int], d: int = 4) -> Dictionary:

@@ -17,6 +17,7 @@ from bench.planted.truth import (
     GroundTruthSource,
     GroundTruthSpec,
 )
+from tests.fakes.sparse_rows import assert_well_formed
 from torch import Tensor
 
 from saeserve.core.errors import SpecError
@@ -131,7 +132,7 @@ def test_rows_are_what_fires_in_them(truth: GroundTruth) -> None:
     block = truth.block(7)
     expected_BD = sparse.to_dense(block.features) @ truth.directions + truth.offset
     torch.testing.assert_close(block.x_BD, expected_BD)
-    sparse.check(block.features)
+    assert_well_formed(block.features)
     length_G = truth.directions.square().sum(1).sqrt()
     torch.testing.assert_close(length_G, torch.ones(60))
     assert float(truth.offset.square().sum().sqrt()) == pytest.approx(0.5)

@@ -99,8 +99,8 @@ class _Collected:
     def add(self, block: HeldoutRows) -> None:
         """Count a block of rows and keep the strongest hits."""
         features = self._model.encode(block.x_BD).to(torch.device("cpu"))
-        self._fired_F += torch.bincount(features.indices, minlength=features.d_sae)
-        self._total_F.index_add_(0, features.indices, features.values.double())
+        self._fired_F += torch.bincount(features.latents, minlength=features.d_sae)
+        self._total_F.index_add_(0, features.latents, features.values.double())
         new = _hits(features, block, self.rows, self._shown_F)
         self._best = _strongest(np.concatenate([self._best, new]), self._per_feature)
         self.rows += features.rows
@@ -160,10 +160,10 @@ def _check(model: InferenceModel, features: Sequence[int] | int, per_feature: in
 
 def _hits(features: SparseRows, block: HeldoutRows, first_row: int, shown_F: Tensor) -> _Hits:
     """The firings of shown latents in one block."""
-    chosen_N = shown_F[features.indices]
+    chosen_N = shown_F[features.latents]
     rows = features.row_of_entry[chosen_N].numpy()
     hits = np.zeros(rows.size, _HIT)
-    hits["feature"] = features.indices[chosen_N].numpy()
+    hits["feature"] = features.latents[chosen_N].numpy()
     hits["activation"] = features.values[chosen_N].numpy()
     hits["document"] = block.document[rows]
     hits["sequence"] = block.sequence[rows]

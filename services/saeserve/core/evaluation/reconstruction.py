@@ -162,5 +162,5 @@ class _Latents:
         self.maximum_F = torch.zeros(d_sae, device=model.device)
 
     def add(self, features: SparseRows) -> None:
-        self.fired_F += torch.bincount(features.indices, minlength=features.d_sae)
-        self.maximum_F.scatter_reduce_(0, features.indices, features.values.abs(), "amax")
+        self.fired_F += torch.bincount(features.latents, minlength=features.d_sae)
+        self.maximum_F.scatter_reduce_(0, features.latents, features.values.abs(), "amax")

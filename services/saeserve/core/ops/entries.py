@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from saeserve.core.kernels import gathers
 from saeserve.core.kernels.compiled import array, usable
-from saeserve.core.kernels.csr import Csr, by_latent
+from saeserve.core.kernels.csr import Csr
+from saeserve.core.kernels.sort import by_latent
 from saeserve.core.ops.autograd import Saved, apply
 
 DENSE_ABOVE = 1 / 16

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 import torch
 from tests.fakes.sae import Kind, generator, random_model
+from tests.fakes.sparse_rows import assert_well_formed
 from torch import Tensor
 
 from saeserve.core.errors import DataMismatchError
@@ -24,7 +25,7 @@ def _pre_activations(model: InferenceModel) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_are_a_well_formed_csr_without_zeros(kind: Kind) -> None:
     features = random_model(kind).encode(ROWS)
-    sparse.check(features)
+    assert_well_formed(features)
     assert features.values.dtype == torch.float32
     assert bool((features.values > 0).all())
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from saeserve.core.kernels.compiled import array
-from saeserve.core.kernels.csr import by_latent
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu import dense_pass, entries
 from saeserve.core.kernels.jumprelu.entry_lists import ByRow
 from saeserve.core.kernels.jumprelu.margins import Margins
 from saeserve.core.kernels.jumprelu.passes import BAND, IN_BAND, SUMS, Firing, Pricing
+from saeserve.core.kernels.sort import by_latent
 
 
 class Listed:

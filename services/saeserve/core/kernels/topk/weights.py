@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saeserve.core.kernels import buffers, gathers
 from saeserve.core.kernels.compiled import SHARES, Array, array, kernel, prange
-from saeserve.core.kernels.csr import by_latent
+from saeserve.core.kernels.sort import by_latent
 from saeserve.core.kernels.topk.entries import Entries
 from saeserve.core.kernels.topk.reconstruction import Reconstructed
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saeserve.core.kernels.csr import by_latent
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu import choose_pass
 from saeserve.core.kernels.jumprelu.dense_pass import Dense
 from saeserve.core.kernels.jumprelu.entry_lists import ByRow, Interval, list_outside
 from saeserve.core.kernels.jumprelu.margins import Margins
 from saeserve.core.kernels.jumprelu.sparse_pass import Listed, ListedWithBand
+from saeserve.core.kernels.sort import by_latent
 
 D = 24
 
