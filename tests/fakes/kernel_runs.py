@@ -16,10 +16,10 @@ from tests.fakes.sources import PlantedSource
 from tests.fakes.training import FolderSink, run_all, tiny_setup, tiny_spec
 from torch import Tensor
 
+from saeserve.core.architectures.active import entries
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.architectures.jumprelu import fast as jumprelu_fast
 from saeserve.core.data.preprocess import Preprocessing
-from saeserve.core.ops import entries
 from saeserve.core.training.trainer import Trainer
 
 D, F, ROWS, STEPS = 83, 256, 256, 12

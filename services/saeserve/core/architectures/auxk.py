@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saeserve.core.architectures.active.latents import decode
 from saeserve.core.architectures.contract import Tensors
 from saeserve.core.errors import SpecError
-from saeserve.core.ops.latents import decode
 from saeserve.core.specs.architectures.base import AuxKSpec
 
 

@@ -31,6 +31,17 @@ def source_norms(rows_FO: Tensor, widths: Sequence[int]) -> Tensor:
     return torch.stack([row_norms(part_FS) for part_FS in parts]).sum(dim=0)
 
 
+def times_norm_gradient(to_norm_F: Tensor, rows_FO: Tensor, widths: Sequence[int]) -> Tensor:
+    """to_norm times the derivative of source_norms(rows, widths) by the rows: [F, O], no graph.
+
+    Zero for a zero row, as autograd has it.
+    """
+    if len(widths) < 2:
+        return rows_FO * _over_norm(to_norm_F, rows_FO)
+    parts = rows_FO.split_with_sizes(list(widths), dim=1)
+    return torch.cat([part_FS * _over_norm(to_norm_F, part_FS) for part_FS in parts], dim=1)
+
+
 def project_rows_(gradient_FO: Tensor, unit_FO: Tensor) -> Tensor:
     """Remove from each row of the gradient its part along the unit row, in place.
 
@@ -62,3 +73,8 @@ def clip_(gradients: Iterable[Tensor], norm: Tensor, limit: float) -> None:
     factor = (limit / norm).clamp_max(1.0)
     for gradient in gradients:
         gradient.mul_(factor)
+
+
+def _over_norm(to_norm_F: Tensor, rows_FS: Tensor) -> Tensor:
+    squares_F = rows_FS.square().sum(dim=1)
+    return torch.where(squares_F > SMALLEST_SQUARE, to_norm_F * squares_F.rsqrt(), 0.0)[:, None]

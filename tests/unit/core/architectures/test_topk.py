@@ -102,7 +102,7 @@ def written(
 def test_loss_and_gradients_are_those_of_the_written_loss(
     case: Case, spec: TopKSpec, dense_above: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saeserve.core.ops.entries.DENSE_ABOVE", dense_above)
+    monkeypatch.setattr("saeserve.core.architectures.active.entries.DENSE_ABOVE", dense_above)
     leaves = {name: value.clone().requires_grad_() for name, value in case.params.items()}
     terms = written(spec, leaves, case.state["variance"], case.batch.x_BD, DEAD)
     loss = torch.stack(list(terms.values())).sum()

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tests.fakes.training import context
 from torch import Tensor
 
+from saeserve.core.architectures.active import entries
 from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
 from saeserve.core.architectures.gradients import by_autograd
 from saeserve.core.architectures.topk import fast as sparse_step
 from saeserve.core.architectures.topk.batchtopk import BatchTopK
 from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
-from saeserve.core.ops import entries
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saeserve.core.architectures.active.preactivations import PreActivations
 from saeserve.core.kernels.compiled import available
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.rounding import Errors, highest
 from saeserve.core.kernels.topk import batch_selection, row_selection
-from saeserve.core.ops.preactivations import PreActivations
 
 WIDE = 32_768
 

@@ -32,8 +32,7 @@ from saeserve.core.kernels.jumprelu.passes import (
     Pass,
     Pricing,
 )
-from saeserve.core.ops.norm_gradients import times_norm_gradient
-from saeserve.core.ops.norms import source_norms
+from saeserve.core.ops.norms import source_norms, times_norm_gradient
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 

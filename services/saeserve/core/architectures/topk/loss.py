@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures import auxk, gradients
+from saeserve.core.architectures.active.latents import active_values, decode
+from saeserve.core.architectures.active.preactivations import PreActivations
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
@@ -32,8 +34,6 @@ from saeserve.core.architectures.initialisation import (
 )
 from saeserve.core.architectures.topk import fast
 from saeserve.core.errors import DataError
-from saeserve.core.ops.latents import active_values, decode
-from saeserve.core.ops.preactivations import PreActivations
 from saeserve.core.specs.architectures.topk import TopKSpec
 
 SAMPLE_ROWS = 32_768

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures import auxk
+from saeserve.core.architectures.active import entries
+from saeserve.core.architectures.active.latents import decode, rows_of
+from saeserve.core.architectures.active.preactivations import PreActivations
 from saeserve.core.architectures.contract import Batch, Context, LossOutput, Stats, Tensors
 from saeserve.core.architectures.initialisation import input_bias
-from saeserve.core.ops import entries
-from saeserve.core.ops.latents import decode, rows_of
-from saeserve.core.ops.preactivations import PreActivations
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from saeserve.core.architectures.active.batch_selection import top_entries
 from saeserve.core.kernels import ranks
 from saeserve.core.kernels.compiled import array
 from saeserve.core.kernels.encoder import ROWS, Encoder
 from saeserve.core.kernels.topk import batch_selection
-from saeserve.core.ops.batch_selection import top_entries
 
 TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
 

@@ -1,7 +1,7 @@
 """Training's products with k active latents a row, and their derivatives: entries in a rectangle.
 
 Shape suffixes: B rows, K active latents of a row, F latents, D width. An index may occur
-twice in a row: its values add up. `ops.entries` has the same for rows of any length.
+twice in a row: its values add up. `active.entries` has the same for rows of any length.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saeserve.core.ops import entries
+from saeserve.core.architectures.active import entries
 from saeserve.core.ops.autograd import Saved, apply
 
 

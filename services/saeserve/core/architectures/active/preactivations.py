@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saeserve.core.architectures.active.batch_selection import top_entries
+from saeserve.core.architectures.active.entries import dots
+from saeserve.core.architectures.active.latents import row_dots
 from saeserve.core.kernels import rounding
 from saeserve.core.kernels.rounding import Errors
-from saeserve.core.ops.batch_selection import top_entries
-from saeserve.core.ops.entries import dots
-from saeserve.core.ops.latents import row_dots
 
 SPARE_CANDIDATES = 16
 """Of each row, beyond twice the wanted: so that few rows have to be computed again as a whole."""

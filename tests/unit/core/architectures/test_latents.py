@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saeserve.core.ops import latents
+from saeserve.core.architectures.active import latents
 
 
 @given(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from saeserve.core.ops.preactivations import PreActivations
+from saeserve.core.architectures.active.preactivations import PreActivations
 
 
 def prepared(dtype: torch.dtype) -> PreActivations:

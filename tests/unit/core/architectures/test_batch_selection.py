@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saeserve.core.ops import batch_selection
-from saeserve.core.ops.batch_selection import top_entries, without_synchronising
-from saeserve.core.ops.preactivations import PreActivations
+from saeserve.core.architectures.active import batch_selection
+from saeserve.core.architectures.active.batch_selection import top_entries, without_synchronising
+from saeserve.core.architectures.active.preactivations import PreActivations
 
 
 def plainly(flat_M: Tensor, n: int) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saeserve.core.ops import entries
+from saeserve.core.architectures.active import entries
 
 
 def drawn(*shape: int, seed: int) -> Tensor:
