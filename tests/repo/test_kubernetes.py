@@ -79,7 +79,7 @@ def test_the_environment_of_a_pod_is_one_that_its_service_reads(
 def test_shared_settings_exist() -> None:
     every = (*(kind for kinds in READ.values() for kind in kinds), CliSettings)
     known = {PREFIX + field.upper() for each in every for field in each.model_fields}
-    known |= {f"{PREFIX}TLS_CA"}
+    known |= {f"{PREFIX}TLS_CA", "GRPC_VERBOSITY"}
     assert "base/kustomization.yaml" in CONFIGS
     for path in CONFIGS:
         assert set(literals(path)) <= known, path
@@ -110,12 +110,16 @@ def test_a_pod_is_closed_and_knows_when_it_is_well(name: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert {"startupProbe", "livenessProbe"} < set(container)
-    assert ("readinessProbe" in container) == (name in ("control", "inference"))
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} < set(container)
     assert {"requests", "limits"} == set(container["resources"])
     ports = {each["containerPort"] for each in container["ports"]}
     bound = {int(v.rsplit(":", 1)[1]) for v in environment(name).values() if "0.0.0.0:" in v}
     assert ports == bound
+
+
+def test_logs_are_json_alone() -> None:
+    [settings] = load("base/kustomization.yaml")["configMapGenerator"]
+    assert {"SAESERVE_LOG_FORMAT=json", "GRPC_VERBOSITY=NONE"} < set(settings["literals"])
 
 
 def test_a_new_store_is_asked_of_many_nodes() -> None:

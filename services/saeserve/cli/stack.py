@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saeserve.platform.errors import StartupError
+from saeserve.platform.logging import ready_facts
 from saeserve.platform.process import bound_command
 
-READY = " ready "
-"""What platform.logging.ready writes once a service answers."""
 START_SECONDS = 90.0
 POLL_SECONDS = 0.05
 LOG_LINES = 12
@@ -147,8 +146,8 @@ class Stack:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             for line in log.read_bytes()[begin:].decode(errors="replace").splitlines():
-                if READY in line:
-                    return line.split(READY, 1)[1]
+                if (facts := ready_facts(line)) is not None:
+                    return facts
             if process.poll() is not None:
                 break
             time.sleep(POLL_SECONDS)

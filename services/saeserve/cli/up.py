@@ -19,9 +19,14 @@ def up() -> None:
     settings = CliSettings.load()
     settings.protect_files()
     services = SERVICES if settings.redis_url else (BROKER, *SERVICES)
-    stack = Stack(services, settings.run / "logs", child_environment({}), _say)
-    stopping = _stop_on_signals()
+    # gRPC's C core writes lines of its own form past the log.
+    quiet = {"GRPC_VERBOSITY": "NONE"} if settings.log_format == "json" else {}
+    environment = {**quiet, **child_environment({})}
+    stack = Stack(services, settings.run / "logs", environment, _say)
+    # Until all answer, a signal ends the start itself; `start` stops what it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     stack.start()
+    stopping = _stop_on_signals()
     console.print(f"logs in {settings.run / 'logs'}; Ctrl-C stops all", style="dim")
     failed = _keep_up(stack, stopping)
     if failed:

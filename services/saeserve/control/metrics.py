@@ -16,7 +16,10 @@ EXPECTED_FAILURES = (
     *("JOB_LOST", "OOM_GPU", "OOM_HOST", "STALLED", "STORE_UNAVAILABLE", "WORKER_LOST"),
 )
 """Codes whose counters stand at 0 before a first failure."""
-_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
+_SECONDS = (
+    *(1, 3, 10, 30, 60, 120, 300, 600, 1200, 1800),
+    *(hours * 3600 for hours in (1, 2, 4, 8, 24, 72)),
+)
 
 
 class ControlMetrics:
@@ -100,6 +103,7 @@ class ControlMetrics:
         for kind in JOB_KINDS:
             for state in TERMINAL:
                 self.finished.labels(kind, state.value)
+                self.duration.labels(kind, state.value)
         for code in EXPECTED_FAILURES:
             self.failures.labels(code)
 

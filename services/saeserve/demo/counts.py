@@ -24,12 +24,16 @@ def scrape(address: str) -> Samples:
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:
-    """The sum of the samples of this name that have these labels."""
-    return sum(
+    """The sum of the samples of this name that have these labels. Raises LookupError when there is
+    none: the services let these begin at 0, so one that is missing has another name by now."""
+    found = [
         sample.value
         for sample in samples
         if sample.name == name and labels.items() <= sample.labels.items()
-    )
+    ]
+    if not found:
+        raise LookupError(f"no service has a metric {name} with {labels}")
+    return sum(found)
 
 
 def compare(

@@ -8,11 +8,12 @@ from saeserve.platform.errors import FailedPrecondition, NotFound, ServiceError,
 class IndexUnavailable(Unavailable):
     """The index (Redis) is out of reach. Callers go on by the store or answer UNAVAILABLE."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(
             message,
             reason="INDEX_UNAVAILABLE",
-            remedy="check that the broker at SAESERVE_REDIS_URL runs, then repeat the call",
+            remedy=remedy
+            or "check that the broker at SAESERVE_REDIS_URL runs, then repeat the call",
         )
 
 

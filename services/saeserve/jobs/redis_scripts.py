@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import RedisError, ResponseError, TimeoutError
 
 from saeserve.jobs.errors import IndexUnavailable
-from saeserve.platform.redis import unreachable
+from saeserve.platform.redis import LOGIN_REMEDY, login_refused, unreachable
 
 Reply = bytes | str | int
 
@@ -118,6 +118,10 @@ def reaching(what: str) -> Generator[None]:
     except (RedisError, OSError) as error:
         if not unreachable(error):
             raise
+        if login_refused(error):
+            raise IndexUnavailable(
+                f"the {what} refuses the user or the password: {error}", LOGIN_REMEDY
+            ) from error
         why = "refuses commands now" if isinstance(error, ResponseError) else "is out of reach"
         raise IndexUnavailable(f"the {what} {why}: {error}") from error
 

@@ -2,7 +2,7 @@
 
 For container health checks, with nothing but what every image holds. ADDRESS is host:port,
 https://host:port (with TLS) or unix:/path of a gRPC server (SERVICE is its full name there; without
-it the server as a whole is meant), or an http:// URL such as a worker's /metrics.
+it the server as a whole is meant), or an http:// URL such as a worker's /metrics or /readyz.
 
 host:port has TLS where the service's own settings say so (SAESERVE_TLS_CERT). Under mutual TLS the
 probe shows the certificate of SAESERVE_CLIENT_CERT and SAESERVE_CLIENT_KEY, or the service's own.
@@ -14,6 +14,7 @@ import ssl
 import sys
 from collections.abc import Sequence
 from http.client import HTTPException
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 import grpc
@@ -25,6 +26,8 @@ from saeserve.platform.settings import ClientSettings
 
 TIMEOUT_S = 5.0
 HEALTHY, UNHEALTHY, MISUSED = 0, 1, 2
+_MOST_WORDS = 500
+"""Bytes of an answer that is shown."""
 # The probe means the process at that very address, whatever proxies the environment names.
 _CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
 
@@ -95,6 +98,8 @@ def _probe_http(url: str, timeout_s: float) -> str:
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=timeout_s) as answer:
             answer.read()
+    except HTTPError as error:
+        return f"{error}: {error.read(_MOST_WORDS).decode(errors='replace').strip()}"
     except (OSError, HTTPException) as error:
         return str(error)
     return ""

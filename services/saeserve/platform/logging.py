@@ -23,6 +23,7 @@ from typing_extensions import override
 FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 LogFormat = Literal["text", "json"]
 _uncaught = logging.getLogger("saeserve")
+_READY = "ready "
 
 _job: dict[str, str | int] = {}
 """Of the process: a worker and its job processes run one job at a time, in several threads."""
@@ -105,6 +106,20 @@ def _log_uncaught_of_thread(caught: threading.ExceptHookArgs) -> None:
 
 
 def ready(service: str, **facts: object) -> None:
-    """Log the one line that says that `service` answers, with `facts` as key=value."""
+    """Log the one line that says that `service` answers, with `facts` as key=value; whatever the
+    level is, for `saeserve up` waits for it."""
     text = " ".join(f"{key}={value}" for key, value in facts.items())
-    logging.getLogger(f"saeserve.{service}").info("ready %s", text)
+    log = logging.getLogger(f"saeserve.{service}")
+    log.handle(log.makeRecord(log.name, logging.INFO, "", 0, _READY + text, (), None))
+
+
+def ready_facts(line: str) -> str | None:
+    """The facts, where `line` of a log in either format is that of `ready`; otherwise None."""
+    if not line.startswith("{"):
+        _, found, facts = line.partition(f": {_READY}")
+        return facts if found else None
+    try:
+        message = str(json.loads(line).get("message", ""))
+    except ValueError:
+        return None
+    return message.removeprefix(_READY) if message.startswith(_READY) else None

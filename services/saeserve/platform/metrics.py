@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Thread
@@ -35,7 +35,6 @@ EXPECTED_CODES = (
     *("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),
 )
 """Status codes whose series stand at 0 before a first call: rates over them miss none."""
-_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
 
 class Metrics:
@@ -92,11 +91,16 @@ class MetricsEndpoint:
 
 
 def serve_metrics(
-    registry: CollectorRegistry, address: str, *, insecure: bool = False
+    registry: CollectorRegistry,
+    address: str,
+    *,
+    insecure: bool = False,
+    missing: Callable[[], str] | None = None,
 ) -> MetricsEndpoint:
     """Serve `registry` under /metrics at host:port (port 0 takes a free one), without TLS or
-    tokens; beyond loopback only when `insecure`. /healthz answers while the process does; other
-    paths are 404. Raises StartupError."""
+    tokens; beyond loopback only when `insecure`. /healthz answers while the process does. /readyz
+    is there with `missing`, which says what the process lacks for its work: 503 with these words,
+    200 when they are "". Other paths are 404. Raises StartupError."""
     wanted = parse_tcp(address)
     if not insecure and not is_local(address):
         raise StartupError(
@@ -115,19 +119,30 @@ def serve_metrics(
         ) from error
     # The library leaves the type of its application open.
     made = cast("WSGIApplication", cast(Any, prometheus_client).make_wsgi_app(registry))
-    server.set_app(_by_path(made))
+    server.set_app(_by_path(made, missing))
     return MetricsEndpoint(TcpAddress(wanted.host, server.server_port), server, thread)
 
 
-def _by_path(metrics: WSGIApplication) -> WSGIApplication:
+def _by_path(metrics: WSGIApplication, missing: Callable[[], str] | None) -> WSGIApplication:
     """The library's own application answers with the metrics whatever the path."""
 
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start)
-        found = path == "/healthz"
-        start("200 OK" if found else "404 Not Found", _TEXT)
-        return [b"ok\n" if found else b"there are /metrics and /healthz\n"]
+        status, text = _short_answer(path, missing)
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])  # which the server adds to
+        return [f"{text}\n".encode()]
 
     return answer
+
+
+def _short_answer(path: str, missing: Callable[[], str] | None) -> tuple[str, str]:
+    """(status, text) of a path other than /metrics."""
+    if path == "/healthz":
+        return "200 OK", "ok"
+    if path == "/readyz" and missing is not None:
+        lacking = missing()
+        return ("503 Service Unavailable", lacking) if lacking else ("200 OK", "ok")
+    more = "" if missing is None else ", /readyz"
+    return "404 Not Found", f"there are /metrics, /healthz{more}"

@@ -10,6 +10,8 @@ from typing import Any, cast
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
     ConnectionError,
     InvalidResponse,
     NoPermissionError,
@@ -23,6 +25,11 @@ from saeserve.platform.errors import StartupError, Unavailable
 
 SOCKET_TIMEOUT_S = 5.0
 """A blocking command (XREAD BLOCK, BRPOP) must wait for less than this."""
+
+LOGIN_REMEDY = (
+    "the operator corrects SAESERVE_REDIS_PASSWORD_FILE, or the user and password in "
+    "SAESERVE_REDIS_URL"
+)
 
 _CODE = re.compile(r"^-?([A-Z]{2,})\b")
 # Older servers put a script's error inside one of their own: "ERR Error running script ... -OOM".
@@ -108,6 +115,11 @@ def unreachable(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | TimeoutError | InvalidResponse | OSError)
 
 
+def login_refused(error: BaseException) -> bool:
+    """Whether the server lets this user with this password do nothing (WRONGPASS, NOAUTH)."""
+    return isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError)
+
+
 def _refused(error: ResponseError) -> bool:
     text = str(error)
     # redis-py cuts the code off the text of those that have a class of their own.
@@ -118,6 +130,12 @@ def _refused(error: ResponseError) -> bool:
 
 def unavailable(error: RedisError) -> Unavailable:
     """What a caller is told when Redis failed."""
+    if login_refused(error):
+        return Unavailable(
+            "the job index (Redis) refuses the user or the password",
+            reason="REDIS_UNAVAILABLE",
+            remedy=LOGIN_REMEDY,
+        )
     return Unavailable(
         f"the job index (Redis) is out of reach: {type(error).__name__}",
         reason="REDIS_UNAVAILABLE",

@@ -72,7 +72,9 @@ class ServiceSettings(BaseSettings):
     """Lowest level that is logged."""
 
     log_format: Literal["text", "json"] = "text"
-    """json logs one object a line, with the ids of job and request and a traceback as one field."""
+    """json logs one object a line, with the ids of job and request and a traceback as one field.
+    Set GRPC_VERBOSITY=NONE with it: gRPC's C core writes lines of its own form to stderr, such as
+    those of failed TLS handshakes, and listens to that variable alone."""
 
     revision: str = ""
     """Name of the source that runs, such as a commit; images set it, and saeserve_build_info has

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from logging import getLogger
 
 from saeserve.platform import logging
 from saeserve.platform.gpu_metrics import watch_gpus
 from saeserve.platform.metrics import Metrics, serve_metrics
+from saeserve.platform.readiness import what_is_missing
+from saeserve.platform.redis import check, connect
 from saeserve.platform.service import run
+from saeserve.platform.store import ArtifactStore
 from saeserve.worker.app import serve
 from saeserve.worker.classes import GPU, machines_of
 from saeserve.worker.metrics import WorkerMetrics
@@ -28,8 +32,12 @@ def main() -> None:
     machines = machines_of(settings)
     metrics = Metrics("worker", settings.revision)
     watch_gpus(metrics.registry)
+    needs = (ArtifactStore(settings.store).check, partial(check, connect(settings.broker_url)))
     endpoint = serve_metrics(
-        metrics.registry, settings.worker_metrics_address, insecure=settings.metrics_reachable
+        metrics.registry,
+        settings.worker_metrics_address,
+        insecure=settings.metrics_reachable,
+        missing=partial(what_is_missing, needs),
     )
 
     figures = WorkerMetrics(metrics.registry)

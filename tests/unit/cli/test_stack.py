@@ -12,7 +12,7 @@ import pytest
 from saeserve.cli.stack import FIRST_PAUSE_S, KEPT_LOGS, RESTARTS, Service, Stack, child_environment
 from saeserve.platform.errors import StartupError
 
-GOOD = "import sys, time; print('x ready port=1', file=sys.stderr, flush=True); time.sleep(60)"
+GOOD = "import sys, time; print('x: ready port=1', file=sys.stderr, flush=True); time.sleep(60)"
 BAD = "import sys; print('no such disk', file=sys.stderr); sys.exit(2)"
 
 
@@ -45,6 +45,28 @@ def test_starts_says_ready_and_stops(tmp_path: Path, modules: dict[str, str]) ->
     assert stack.ended() == ""
     stack.stop()
     assert not _alive(pid)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("level", ["INFO", "ERROR"])
+def test_services_are_seen_to_be_ready_whatever_they_log(
+    tmp_path: Path, form: str, level: str
+) -> None:
+    (tmp_path / "real_service.py").write_text(
+        "import time\nfrom saeserve.platform import logging\n"
+        f"logging.configure({level!r}, {form!r})\n"
+        "logging.ready('real', port=1, address='127.0.0.1:1')\ntime.sleep(60)\n"
+    )
+    said: list[str] = []
+    stack = Stack(
+        [Service("real", "real_service")],
+        tmp_path / "logs",
+        child_environment({"PYTHONPATH": str(tmp_path)}),
+        lambda _name, facts: said.append(facts),
+    )
+    stack.start()
+    stack.stop()
+    assert said == ["port=1 address=127.0.0.1:1"]
 
 
 def test_one_that_fails_stops_the_others_and_shows_its_log(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from saeserve.platform.gpu_metrics import watch_gpus
+
+pynvml = cast(Any, importlib.import_module("pynvml"))  # without types
 
 
 class NVMLError(Exception):
@@ -83,4 +87,57 @@ def test_without_a_driver_or_its_library_there_are_no_series() -> None:
 
     assert not watch_gpus(registry, lambda: driver.library)
     assert not watch_gpus(registry, absent)
+    assert list(registry.collect()) == []
+
+
+class Card:
+    """The real library, its calls to a driver answered in its own types and errors."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        answers: dict[str, Callable[..., object]] = {
+            "nvmlInit": lambda: None,
+            "nvmlDeviceGetCount": lambda: 1,
+            "nvmlDeviceGetHandleByIndex": int,
+            "nvmlDeviceGetMemoryInfo": self._memory,
+            "nvmlDeviceGetUtilizationRates": self._load,
+            "nvmlDeviceGetTemperature": self._temperature,
+        }
+        for name, answer in answers.items():
+            # A name that the library does not have would raise here.
+            monkeypatch.setattr(pynvml, name, answer)
+
+    def _memory(self, _handle: int) -> Any:  # noqa: ANN401 - a ctypes structure
+        return pynvml.c_nvmlMemory_t(total=80 << 30, free=60 << 30, used=20 << 30)
+
+    def _load(self, _handle: int) -> Any:  # noqa: ANN401 - a ctypes structure
+        return pynvml.c_nvmlUtilization_t(gpu=75, memory=10)
+
+    def _temperature(self, _handle: int, sensor: int) -> int:
+        assert sensor == pynvml.NVML_TEMPERATURE_GPU == 0  # of nvml.h
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+
+def test_the_real_librarys_names_types_and_errors_are_those_that_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Card(monkeypatch)
+    registry = CollectorRegistry()
+    assert watch_gpus(registry)
+    found = {
+        sample.name: sample.value for family in registry.collect() for sample in family.samples
+    }
+    assert found == {
+        "saeserve_gpu_memory_used_bytes": 20 << 30,
+        "saeserve_gpu_memory_size_bytes": 80 << 30,
+        "saeserve_gpu_utilisation_ratio": 0.75,
+    }
+
+
+def test_the_real_library_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", absent)
+    registry = CollectorRegistry()
+    assert not watch_gpus(registry)
     assert list(registry.collect()) == []

@@ -80,6 +80,18 @@ def test_metrics_answer_whatever_proxy_is_set(monkeypatch: pytest.MonkeyPatch) -
         endpoint.close()
 
 
+def test_what_is_missing_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    endpoint = serve_metrics(
+        Metrics("test").registry, "127.0.0.1:0", missing=lambda: "no answer from Redis"
+    )
+    try:
+        assert main([f"http://{endpoint.address}/readyz"]) == 1
+        assert main([f"http://{endpoint.address}/healthz"]) == 0
+    finally:
+        endpoint.close()
+    assert "503: Service Unavailable: no answer from Redis" in capfd.readouterr().err
+
+
 def test_an_http_error_is_unhealthy() -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()

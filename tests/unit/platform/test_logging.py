@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.certificates import Authority
 
 from saeserve.platform.logging import JsonFormatter, formatter, of_job, of_request
 
@@ -118,3 +121,36 @@ def test_a_service_that_cannot_start_says_so_in_its_form(
     assert done.returncode == 2
     lines = [json.loads(each) for each in done.stderr.splitlines()]
     assert lines[-1]["level"] == "CRITICAL"
+
+
+NOISE = """
+import socket, sys
+import grpc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+server = grpc.server(ThreadPoolExecutor(1))
+pair = [(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]).read_bytes())]
+port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
+server.start()
+with socket.create_connection(("127.0.0.1", port)) as plain:
+    plain.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    plain.recv(1)
+server.stop(0).wait()
+"""
+
+
+@pytest.mark.parametrize(("verbosity", "silent"), [("NONE", True), ("INFO", False)])
+def test_grpcs_own_lines_are_switched_off_by_its_variable(
+    verbosity: str, silent: bool, tmp_path: Path
+) -> None:
+    certificate = Authority(tmp_path).issue()
+    done = subprocess.run(
+        [sys.executable, "-c", NOISE, str(certificate.key), str(certificate.certificate)],
+        env={**os.environ, "GRPC_VERBOSITY": verbosity},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("Handshake failed" not in done.stderr) == silent

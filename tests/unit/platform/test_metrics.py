@@ -31,9 +31,23 @@ def test_other_paths_are_not_found() -> None:
     try:
         with urlopen(f"http://{endpoint.address}/healthz") as answer:
             assert answer.read() == b"ok\n"
-        for path in ("", "/", "/metric", "/metrics/", "/metrics/more", "/favicon.ico"):
+        for path in ("", "/", "/readyz", "/metric", "/metrics/", "/metrics/more", "/favicon.ico"):
             with pytest.raises(HTTPError, match="404"):
                 urlopen(f"http://{endpoint.address}{path}")
+    finally:
+        endpoint.close()
+
+
+def test_readiness_says_what_is_missing() -> None:
+    lacking = "the store is away"
+    endpoint = serve_metrics(Metrics("a").registry, "127.0.0.1:0", missing=lambda: lacking)
+    try:
+        with pytest.raises(HTTPError, match="503") as refused:
+            urlopen(f"http://{endpoint.address}/readyz")
+        assert refused.value.read() == b"the store is away\n"
+        lacking = ""
+        with urlopen(f"http://{endpoint.address}/readyz") as answer:
+            assert answer.read() == b"ok\n"
     finally:
         endpoint.close()
 

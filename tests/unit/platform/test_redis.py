@@ -11,7 +11,7 @@ from redis import exceptions
 from redis._parsers.base import BaseParser
 
 from saeserve.platform.errors import StartupError
-from saeserve.platform.redis import connect, shown, unreachable
+from saeserve.platform.redis import connect, login_refused, shown, unavailable, unreachable
 
 REFUSALS = [
     "NOREPLICAS Not enough good replicas to write.",
@@ -65,6 +65,25 @@ def test_a_fault_of_ours_is_none(line: str) -> None:
 )
 def test_a_server_that_is_away_is_an_outage(error: Exception) -> None:
     assert unreachable(error)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "NOAUTH Authentication required.",
+    ],
+)
+def test_a_refused_login_has_its_own_words(line: str) -> None:
+    error = answered(line)
+    assert login_refused(error)
+    assert isinstance(error, exceptions.RedisError)
+    assert "SAESERVE_REDIS_PASSWORD_FILE" in unavailable(error).text()
+
+
+def test_a_server_that_is_away_refuses_no_login() -> None:
+    assert not login_refused(exceptions.ConnectionError("x"))
+    assert not login_refused(answered("NOPERM this user has no permissions to run 'keys'"))
 
 
 SECRET = "hunter2"
