@@ -76,7 +76,8 @@ def happened(series: str, by: str, legend: str) -> tuple[tuple[str, str], ...]:
     """How often in the last hour, by a label whose values come with their first event.
 
     `increase` does not see the first value of a series. So of one that is younger than the window
-    the value itself is taken, also while its process is away.
+    its highest value is taken where that is more: it is less once its process began anew.
     """
+    grown = f"increase({series}[{LONG_WINDOW}])"
     young = f"(max_over_time({series}[{LONG_WINDOW}]) unless {series} offset {LONG_WINDOW})"
-    return split(f"{young} or increase({series}[{LONG_WINDOW}])", by, legend)
+    return split(f"({young} > {grown} or {grown} or {young})", by, legend)
