@@ -1,4 +1,4 @@
-"""Arrays in local files: what is read, and what is refused with the file and the cause."""
+"""Features in local files: what is read, and what is refused with the file and the cause."""
 
 from __future__ import annotations
 
@@ -12,44 +12,11 @@ import numpy.typing as npt
 
 from saeserve.cli.refusals import reading, refused
 from saeserve.client import SparseFeatures
-from saeserve.client.array_files import read_rows
-from saeserve.client.arrays import Rows
 from saeserve.client.errors import InvalidArgumentError
 
-_NPY = b"\x93NUMPY"
-_ZIP = b"PK\x03\x04"
-_BFLOAT16 = np.dtype("V2")
-"""What numpy takes bfloat16 for, as the package ml_dtypes writes it."""
 _CSR = ("shape", "offsets", "indices", "values", "model")
 
 Array = npt.NDArray[Any]
-
-
-def read_array(path: Path) -> Rows:
-    """The array of a .npy file, or of a .safetensors file with one tensor, mapped.
-
-    Raises InvalidArgumentError naming file and cause.
-    """
-    if path.suffix == ".safetensors":
-        return read_rows(path)
-    with reading(path, "a .npy file of activations"):
-        with path.open("rb") as file:
-            magic = file.read(len(_NPY))
-        if magic != _NPY:
-            raise _not_npy(path, magic)
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise _broken(path, error) from error
-    if array.dtype == _BFLOAT16:
-        return read_rows(path)
-    if array.dtype.kind != "f":
-        raise refused(
-            f"{path} holds {array.dtype} values, no floating-point ones",
-            field="file",
-            remedy="save it as float32: numpy.save(path, array.astype('float32'))",
-        )
-    return Rows(array)
 
 
 def read_features(path: Path) -> SparseFeatures:
@@ -92,37 +59,6 @@ def _features(arrays: dict[str, Array]) -> SparseFeatures:
         str(arrays["model"]),
         statistics=arrays.get("statistics"),
         beyond_norm_bound=arrays.get("beyond_norm_bound", np.zeros(0, np.int64)),
-    )
-
-
-def _not_npy(path: Path, magic: bytes) -> InvalidArgumentError:
-    if not magic:
-        return refused(f"{path} is empty", field="file", remedy="write the file anew")
-    if magic.startswith(_ZIP):
-        return refused(
-            f"{path} is an archive (.npz, or a pickle of torch), not one .npy array",
-            field="file",
-            remedy="save the one array with numpy.save",
-        )
-    return refused(
-        f"{path} is not a .npy file: its first bytes are {magic!r}",
-        field="file",
-        remedy="save the array with numpy.save",
-    )
-
-
-def _broken(path: Path, error: Exception) -> InvalidArgumentError:
-    """numpy's own texts suggest allow_pickle, which is no remedy here."""
-    if "allow_pickle" in str(error) or "Python objects" in str(error):
-        return refused(
-            f"{path} holds Python objects, which are never loaded",
-            field="file",
-            remedy="save an array of numbers with numpy.save",
-        )
-    return refused(
-        f"{path} is damaged or cut short ({error})".replace("\n", " "),
-        field="file",
-        remedy="write or copy the file anew",
     )
 
 

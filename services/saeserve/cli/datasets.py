@@ -90,7 +90,9 @@ def _remedy(state: str, name: str) -> str:
 @app.command("import")
 def import_(
     name: Name,
-    files: Annotated[list[str], typer.Argument(help="Local files, or root:relative ones.")],
+    files: Annotated[
+        list[str], typer.Argument(help="Local .npy or .safetensors files, or root:relative ones.")
+    ],
     watch: Annotated[bool, typer.Option(help="Wait until it is verified.")] = True,
     as_json: Json = False,
 ) -> None:

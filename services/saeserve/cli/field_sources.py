@@ -32,7 +32,7 @@ def field_sources_text(
 def given_text(job: Job) -> str:
     """The fields that the submitter gave, in one line; empty where the server does not say."""
     given = job.spec.get(job.kind, {})
-    return ", ".join(f"{name} = {_figure(value)}" for name, value in _leaves(given, ""))
+    return ", ".join(f"{name} = {value_text(value)}" for name, value in leaves(given))
 
 
 def preset_of(job: Job) -> str:
@@ -43,9 +43,9 @@ def preset_of(job: Job) -> str:
 def _line(each: FieldSource, preset: str) -> str:
     told = f"{_named(each)}: fitted"
     if each.origin == "preset_changed":
-        told = f"{_named(each)}: changed from {_figure(each.replaced)} of preset {preset}"
+        told = f"{_named(each)}: changed from {value_text(each.replaced)} of preset {preset}"
     elif each.origin == "adjusted":
-        told = f"{_named(each)}: changed from {_figure(each.replaced)}, which was given"
+        told = f"{_named(each)}: changed from {value_text(each.replaced)}, which was given"
     return f"{told} ({each.reason})" if each.reason else told
 
 
@@ -58,26 +58,27 @@ def _lines_together(sources: Iterable[FieldSource]) -> Iterator[str]:
 
 def _named(each: FieldSource) -> str:
     member = f"{each.member}: " if each.member else ""
-    return f"{member}{each.field} = {_figure(each.value)}"
+    return f"{member}{each.field} = {value_text(each.value)}"
 
 
-def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Each value in `value`, by its dotted path; items of a list by their number."""
     if isinstance(value, Mapping) and value:
         for name, each in cast("Mapping[object, object]", value).items():
-            yield from _leaves(each, f"{path}.{name}" if path else str(name))
+            yield from leaves(each, f"{path}.{name}" if path else str(name))
         return
     items = cast("list[object]", value) if isinstance(value, list) else []
     if any(isinstance(each, Mapping) for each in items):
         for number, each in enumerate(items):
-            yield from _leaves(each, f"{path}[{number}]")
+            yield from leaves(each, f"{path}[{number}]")
     elif path:
         yield path, value
 
 
-def _figure(value: object) -> str:
+def value_text(value: object) -> str:
+    """A field's value, as lines for people have it."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_figure, cast('list[object]', value)))}]"
+        return f"[{', '.join(map(value_text, cast('list[object]', value)))}]"
     if value is None:
         return "?"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

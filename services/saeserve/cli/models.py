@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
-from saeserve.cli.figures import ago, metrics_text, size
+from saeserve.cli.field_sources import leaves, value_text
+from saeserve.cli.figures import ago, listed, metrics_text, size
 from saeserve.cli.output import Json, connect, print_json, told, warnings_text
 from saeserve.cli.tables import print_fields, print_table
-from saeserve.client.model_values import ModelSource
+from saeserve.client.model_values import Model, ModelSource
+
+_ASKED = {"k", "target_l0", "tokens", "batch_size", "lr", "seed", "preset", "init_from"}
+"""Fields of a train spec that a reader of a model asks for first."""
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
 
@@ -48,8 +52,14 @@ def ls(
 
 
 @app.command()
-def show(reference: Reference, as_json: Json = False) -> None:
-    """Show one version."""
+def show(
+    reference: Reference,
+    every_field: Annotated[
+        bool, typer.Option("--all", help="The whole spec that it was trained with, too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one version, and where it comes from."""
     with connect() as client:
         model = client.models.get(reference)
     if as_json:
@@ -64,13 +74,37 @@ def show(reference: Reference, as_json: Json = False) -> None:
             ("d_in, d_sae, d_out", f"{model.d_in}, {model.d_sae}, {model.d_out}"),
             ("reads", _axis(model.inputs)),
             ("writes", _axis(model.outputs) + (" with x W_skipᵀ" if model.skip_connection else "")),
-            ("trained on", f"{model.dataset} {model.source}"),
+            ("data set", _data(model)),
             ("job", model.job),
+            ("made by", f"saeserve {model.code_version}" if model.code_version else ""),
+            ("lineage", lineage_text(model.lineage, every_field=every_field)),
             ("metrics", metrics_text(model.metrics)),
             ("warnings", warnings_text(model.warnings)),
             ("content", model.content_sha256),
         ]
     )
+
+
+def _data(model: Model) -> str:
+    """What it was trained on; empty for an import."""
+    content = f", content {model.dataset_sha256[:12]}" if model.dataset_sha256 else ""
+    return f"{model.dataset} {model.source}{content}" if model.dataset else ""
+
+
+def lineage_text(lineage: Mapping[str, Any], *, every_field: bool) -> str:
+    """How the files of an import were read, a line for each fact; of a train spec what is most
+    asked for, or `every_field`."""
+    if not lineage:
+        return ""
+    if "imported_from" not in lineage:
+        told = [(name, value) for name, value in leaves(lineage) if every_field or _asked(name)]
+        more = "" if every_field else "; the whole spec: --all"
+        return listed(f"{name} = {value_text(value)}" for name, value in told) + more
+    return "\n".join(f"{name} = {value_text(value)}" for name, value in leaves(lineage))
+
+
+def _asked(field: str) -> bool:
+    return field.rpartition(".")[2] in _ASKED
 
 
 def _axis(sources: Sequence[ModelSource]) -> str:

@@ -10,18 +10,23 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from saeserve.cli.array_files import Array, feature_arrays, read_array, read_features
+from saeserve.cli.array_files import Array, feature_arrays, read_features
 from saeserve.cli.output import Json, connect, console, print_json, say, told
 from saeserve.cli.refusals import writing
 from saeserve.cli.tables import print_table
 from saeserve.client import SparseFeatures
+from saeserve.client.array_files import read_rows
 from saeserve.client.arrays import ArrayInput
 
 RowNumbers = NDArray[np.int64]
 SHOWN_ROWS = 20
+ROWS = (
+    "Raw activations, [..., d_in]: a .npy file, or a .safetensors file of one tensor; float16, "
+    "bfloat16, float32 or float64, as for datasets import."
+)
 
 Reference = Annotated[str, typer.Argument(help="name, name@3 or name@alias.")]
-Rows = Annotated[Path, typer.Argument(help=".npy or .safetensors of raw activations, [..., d_in].")]
+Rows = Annotated[Path, typer.Argument(help=ROWS)]
 Written = Annotated[Path, typer.Option("--out", "-o", help=".npy file to write, [..., d_out].")]
 
 
@@ -35,7 +40,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode activations from a file into sparse features."""
-    rows = read_array(file)
+    rows = read_rows(file)
     if out is None:
         features = _encoded(reference, rows)
     else:
@@ -66,7 +71,7 @@ def decode(
 
 def reconstruct(reference: Reference, file: Rows, out: Written, as_json: Json = False) -> None:
     """Encode activations from a file and decode them again."""
-    given = read_array(file)
+    given = read_rows(file)
     with writing(out) as part:
         with connect() as client:
             rows = client.reconstruct(reference, given)

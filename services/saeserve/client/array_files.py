@@ -20,6 +20,20 @@ from saeserve.client.local_files import local_errors, path_of
 MAX_NPY_HEADER = 10_000
 MAX_SAFETENSORS_HEADER = 4 * 2**20
 SUFFIXES = (".npy", ".safetensors")
+_NPY_MAGIC = b"\x93NUMPY"
+_ZIP_MAGIC = b"PK\x03\x04"
+_AS_TENSORS = (
+    "it may run code when read: torch.load it where you trust it, and write the tensor with "
+    "safetensors.torch.save_file"
+)
+_REMEDIES = {
+    ".npz": "save the one array with numpy.save, or several with safetensors.numpy.save_file",
+    ".pt": _AS_TENSORS,
+    ".pth": _AS_TENSORS,
+    ".bin": _AS_TENSORS,
+    ".pkl": "it may run code when read: save the array with numpy.save",
+}
+"""For files that other programs write rows to."""
 # What a malformed header raises depends on where the parser gives up on it.
 _MALFORMED = (
     ValueError,
@@ -102,9 +116,10 @@ def stored_arrays(path: Path, suffix: str = "") -> list[StoredArray]:
     _check_file(path)
     suffix = suffix or path.suffix
     if suffix not in SUFFIXES:
-        remedy = "convert it to one of these; other formats may run code when read"
+        remedy = _REMEDIES.get(suffix, "convert it to one of these")
         raise bad_file(path, "is neither .npy nor .safetensors", remedy)
     with local_errors(f"{path} cannot be read"):
+        _check_kind(path, suffix)
         try:
             return _npy(path) if suffix == ".npy" else _safetensors(path)
         except _MALFORMED as error:
@@ -124,6 +139,20 @@ def check_type(array: StoredArray) -> None:
             field="file",
             remedy="convert it to float32",
         )
+
+
+def _check_kind(path: Path, suffix: str) -> None:
+    """Raise InvalidArgumentError for what is certainly no such file, whatever it is called."""
+    with path.open("rb") as file:
+        begin = file.read(len(_NPY_MAGIC))
+    if not begin:
+        raise bad_file(path, "is empty", "write the file anew")
+    if begin.startswith(_ZIP_MAGIC):
+        what = "is an archive (.npz, or a pickle of torch), not one array"
+        raise bad_file(path, what, _REMEDIES[".npz"])
+    if suffix == ".npy" and begin != _NPY_MAGIC:
+        what = f"is not a .npy file: its first bytes are {begin!r}"
+        raise bad_file(path, what, "save the array with numpy.save")
 
 
 def _npy(path: Path) -> list[StoredArray]:

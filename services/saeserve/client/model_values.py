@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from saeserve.client.values import RunWarning
 from saeserve.client.wire import instant
@@ -51,6 +53,12 @@ class Model:
     """Whether a linear part of the input is added to the output: reconstruct, then, not decode."""
     warnings: tuple[RunWarning, ...] = ()
     """What a reader of `metrics` must know about the run."""
+    lineage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What made it: the train spec, or of an import how the files were read."""
+    dataset_sha256: str = ""
+    """Content hash of the data set as it was then."""
+    code_version: str = ""
+    """Release of saeserve that made it."""
 
 
 def model_value(model: model_pb2.Model) -> Model:
@@ -77,6 +85,9 @@ def model_value(model: model_pb2.Model) -> Model:
         outputs=_sources(model.outputs),
         skip_connection=model.skip_connection,
         warnings=tuple(RunWarning(each.code, each.message) for each in model.warnings),
+        lineage=json.loads(model.lineage) if model.lineage else {},
+        dataset_sha256=model.dataset_sha256,
+        code_version=model.code_version,
     )
 
 

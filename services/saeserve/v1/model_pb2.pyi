@@ -66,6 +66,9 @@ class Model(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     SKIP_CONNECTION_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    DATASET_SHA256_FIELD_NUMBER: _builtins.int
+    CODE_VERSION_FIELD_NUMBER: _builtins.int
     resource: _builtins.str
     """models/<name>/versions/<version>"""
     name: _builtins.str
@@ -87,6 +90,14 @@ class Model(_message.Message):
     job: _builtins.str
     skip_connection: _builtins.bool
     """The output has a linear part of the input besides, so Decode cannot give it and Reconstruct can."""
+    lineage: _builtins.str
+    """What made it, as a JSON object: the train spec, or of an import how the files were read: format,
+    writer, conventions, readings between which releases of their library differ.
+    """
+    dataset_sha256: _builtins.str
+    """Content hash of the data set as it was then."""
+    code_version: _builtins.str
+    """Release of saeserve that made it."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -129,10 +140,13 @@ class Model(_message.Message):
         outputs: _abc.Iterable[Global___ModelSource] | None = ...,
         skip_connection: _builtins.bool = ...,
         warnings: _abc.Iterable[Global___ModelWarning] | None = ...,
+        lineage: _builtins.str = ...,
+        dataset_sha256: _builtins.str = ...,
+        code_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "aliases", b"aliases", "architecture", b"architecture", "content_sha256", b"content_sha256", "create_time", b"create_time", "d_in", b"d_in", "d_out", b"d_out", "d_sae", b"d_sae", "dataset", b"dataset", "inputs", b"inputs", "job", b"job", "k", b"k", "metrics", b"metrics", "name", b"name", "outputs", b"outputs", "resource", b"resource", "size_bytes", b"size_bytes", "skip_connection", b"skip_connection", "source", b"source", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "aliases", b"aliases", "architecture", b"architecture", "code_version", b"code_version", "content_sha256", b"content_sha256", "create_time", b"create_time", "d_in", b"d_in", "d_out", b"d_out", "d_sae", b"d_sae", "dataset", b"dataset", "dataset_sha256", b"dataset_sha256", "inputs", b"inputs", "job", b"job", "k", b"k", "lineage", b"lineage", "metrics", b"metrics", "name", b"name", "outputs", b"outputs", "resource", b"resource", "size_bytes", b"size_bytes", "skip_connection", b"skip_connection", "source", b"source", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

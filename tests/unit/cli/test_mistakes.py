@@ -40,8 +40,8 @@ def write_bad_files(folder: Path) -> None:
 
 
 BAD_ARRAYS = {
-    "nothere.npy": "no file",
-    "x.npz": "archive",
+    "nothere.npy": "there is no",
+    "x.npz": "neither .npy nor .safetensors",
     "renamed.npy": "archive",
     "object.npy": "Python objects",
     "whole.npy": "int64",

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - untyped
 
-from saeserve.cli.array_files import read_array
 from saeserve.client.array_files import read_rows
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.upload_checks import check_matrices, check_references
@@ -68,9 +67,9 @@ def test_the_command_line_reads_the_same_files(tmp_path: Path) -> None:
         npy_bfloat16(tmp_path / "b.npy"),
         safetensors(tmp_path / "x.safetensors", a=x.bfloat16()),
     ):
-        assert np.array_equal(read_rows(read_array(path)).flat().float32(), X)
-    with pytest.raises(InvalidArgumentError, match="of type void16"):
-        read_array(npy(tmp_path / "v.npy", np.zeros((2, 2), "V2")))
+        assert np.array_equal(read_rows(path).flat().float32(), X)
+    with pytest.raises(InvalidArgumentError, match="void16"):
+        read_rows(npy(tmp_path / "v.npy", np.zeros((2, 2), "V2")))
 
 
 def test_no_rows_are_read(tmp_path: Path) -> None:
@@ -96,18 +95,18 @@ def forged(path: Path) -> Path:
 UNREADABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "none.npy", "there is no .*none.npy"),
     "folder": (lambda folder: folder, "is a folder"),
-    "empty": (lambda folder: text(folder / "x.npy", b""), "x.npy cannot be read as .npy"),
+    "empty": (lambda folder: text(folder / "x.npy", b""), "x.npy is empty"),
     "pickle": (
         lambda folder: npy(folder / "x.npy", np.array([object()], object)),
         "holds Python objects",
     ),
-    "text": (lambda folder: text(folder / "x.npy", b"1.0, 2.0\n" * 9), "cannot be read as .npy"),
+    "text": (lambda folder: text(folder / "x.npy", b"1.0, 2.0\n" * 9), "not a .npy file"),
     "cut": (lambda folder: cut(npy(folder / "x.npy", X)), "173 bytes where its header makes 176"),
     "cut safetensors": (
         lambda folder: cut(safetensors(folder / "x.safetensors", a=torch.ones(2, 2))),
         "bytes where its header",
     ),
-    "empty safetensors": (lambda folder: text(folder / "x.safetensors", b""), "as .safetensors"),
+    "empty safetensors": (lambda folder: text(folder / "x.safetensors", b""), "is empty"),
     "forged safetensors": (lambda folder: forged(folder / "x.safetensors"), "has 4 bytes"),
     "huge header": (
         lambda folder: text(folder / "x.safetensors", b"\xff" * 99),
@@ -178,3 +177,25 @@ def test_references_are_matrices_of_as_many_rows(tmp_path: Path) -> None:
         check_references({"reference/activations.npy": x, "reference/features.npy": short})
     with pytest.raises(InvalidArgumentError, match="a matrix"):
         check_references({"reference/activations.npy": flat})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "cause", "remedy"),
+    [
+        ("a.npz", b"PK\x03\x04", "neither .npy nor .safetensors", "numpy.save"),
+        ("a.pt", b"PK\x03\x04", "neither .npy nor .safetensors", "safetensors.torch.save_file"),
+        ("a.npy", b"PK\x03\x04", "is an archive", "numpy.save"),
+        ("a.npy", b"", "is empty", "anew"),
+        ("a.npy", b"hello there", "is not a .npy file", "numpy.save"),
+        ("a.safetensors", b"PK\x03\x04", "is an archive", "numpy.save"),
+    ],
+)
+def test_other_files_are_named_with_what_to_do(
+    name: str, content: bytes, cause: str, remedy: str, tmp_path: Path
+) -> None:
+    """The one reader of what is encoded, reconstructed and uploaded."""
+    (tmp_path / name).write_bytes(content)
+    for read in (read_rows, lambda path: check_matrices([path])):
+        with pytest.raises(InvalidArgumentError, match=cause) as caught:
+            read(tmp_path / name)
+        assert remedy in caught.value.remedy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from saeserve.control.converters.times import timestamp
 from saeserve.core.formats.model import TensorSource, TopKActivation
 from saeserve.registry.version import ModelVersion
@@ -37,6 +39,9 @@ def model_message(found: ModelVersion) -> model_pb2.Model:
             model_pb2.ModelWarning(code=each.code, message=each.message)
             for each in lineage.warnings
         ],
+        lineage=json.dumps(lineage.spec),
+        dataset_sha256=lineage.dataset_sha256,
+        code_version=lineage.code_version,
     )
 
 

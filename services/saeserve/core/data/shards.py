@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,21 +31,25 @@ def shard_name(index: int) -> str:
     return f"{SHARD_FOLDER}/{index:05d}.safetensors"
 
 
+SOURCE_NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9._/+-]{0,127}")
+"""What a source may be called: the names of modules and hooks, as paths and in commands."""
+
+
 def norm_column(source: str) -> str:
     """Name of the float32 column that holds the row norms of `source`."""
     return f"norm.{source}"
 
 
 def check_source_name(name: str, field: str) -> None:
-    """Raise SpecError for a name that a shard cannot hold beside its own columns."""
-    reserved = name in COLUMNS or name == "__metadata__" or name.startswith("norm.")
-    if reserved or not name or not name.isprintable() or len(name) > 128:
-        raise SpecError(
-            field,
-            f"a source cannot be called {name!r}",
-            remedy=f"choose a printable name of at most 128 characters other than "
-            f"{', '.join(COLUMNS)} and norm.*",
-        )
+    """Raise SpecError, which states the rule, for a name that no source may have."""
+    if SOURCE_NAME.fullmatch(name) and name not in COLUMNS and not name.startswith("norm."):
+        return
+    raise SpecError(
+        field,
+        f"a source cannot be called {name!r}: a name is 1 to 128 of A-Z a-z 0-9 . _ - / +, "
+        f"begins with a letter, digit or _, and is none of {', '.join(COLUMNS)} and norm.*",
+        remedy="rename the tensor, or name its source in ingest.sources",
+    )
 
 
 class Shard:

@@ -181,10 +181,18 @@ def test_rows_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
             writer.add(block)
 
 
-@pytest.mark.parametrize("name", [*COLUMNS, "norm.x", "__metadata__", "", "a\nb", "x" * 129])
-def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SpecError, match="a source cannot be called"):
+NO_NAMES = ["", "a\nb", "x" * 129, "a[/b]", "bad name", "../x", ".x", "-x", "é", "a:b"]
+
+
+@pytest.mark.parametrize("name", [*COLUMNS, "norm.x", "__metadata__", *NO_NAMES])
+def test_names_that_no_source_may_have_are_refused_with_the_rule(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpecError, match=r"cannot be called .* a name is 1 to 128 of A-Z a-z 0-9"):
         DatasetWriter(tmp_path, {name: 4}, "float32", 8)
+
+
+@pytest.mark.parametrize("name", ["resid_post.2", "attn_z.15.head3", "blocks.8.hook", "h/0", "x+y"])
+def test_names_of_places_are_taken(tmp_path: Path, name: str) -> None:
+    DatasetWriter(tmp_path, {name: 4}, "float32", 8)
 
 
 def test_shards_need_rows(tmp_path: Path) -> None:
