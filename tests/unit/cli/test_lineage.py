@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -22,8 +22,10 @@ IMPORTED = {
 }
 
 
-def model(lineage: dict[str, object], **more: str) -> Model:
-    message = model_pb2.Model(resource="models/m/versions/1", lineage=json.dumps(lineage), **more)
+def model(lineage: Mapping[str, object], **more: str) -> Model:
+    message = model_pb2.Model(resource="models/m/versions/1", lineage=json.dumps(lineage))
+    for name, value in more.items():
+        setattr(message, name, value)
     message.warnings.add(code="KIND_NOT_STATED", message="read as an autoencoder")
     return model_value(message)
 

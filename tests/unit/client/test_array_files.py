@@ -195,7 +195,8 @@ def test_other_files_are_named_with_what_to_do(
 ) -> None:
     """The one reader of what is encoded, reconstructed and uploaded."""
     (tmp_path / name).write_bytes(content)
-    for read in (read_rows, lambda path: check_matrices([path])):
+    looks: list[Callable[[Path], object]] = [read_rows, lambda each: check_matrices([each])]
+    for look in looks:
         with pytest.raises(InvalidArgumentError, match=cause) as caught:
-            read(tmp_path / name)
+            look(tmp_path / name)
         assert remedy in caught.value.remedy
