@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,11 @@ RESTARTS = 5
 RESTARTS_WITHIN_S = 120.0
 FIRST_PAUSE_S = 1.0
 """Before the second restart within `RESTARTS_WITHIN_S`; doubled with each further one."""
+LOG_BYTES = 16 * 2**20
+"""A log that is longer is rotated, also while its service runs."""
 KEPT_LOGS = 5
-"""Logs of earlier runs that are kept, as <service>.log.1 (the latest) and so on."""
+"""Logs of earlier runs, and earlier parts of long ones, that are kept, as <service>.log.1 (the
+latest) and so on."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,17 @@ class Stack:
         text = (self._logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-LOG_LINES:])
 
+    def rotate(self) -> None:
+        """Rotate the logs that have grown long; the services go on writing to theirs."""
+        for name in self._running:
+            log = self._logs / f"{name}.log"
+            if log.exists() and log.stat().st_size > LOG_BYTES:
+                _shift(log)
+                # The service holds the file open, so its content moves; it appends, so that what
+                # comes next stands at the begin. Lines of the moment between the two are lost.
+                shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+                os.truncate(log, 0)
+
     def stop(self, grace_seconds: float = 30.0) -> None:
         """Stop in reverse order: ask, wait, and only then kill."""
         for name in reversed(list(self._running)):
@@ -160,8 +175,15 @@ class Stack:
 
 def _rotate(log: Path) -> None:
     """Keep the logs of earlier runs: the one of a crash is wanted after the restart."""
-    for number in range(KEPT_LOGS, 0, -1):
-        older = log if number == 1 else log.with_name(f"{log.name}.{number - 1}")
+    _shift(log)
+    if log.exists():
+        log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _shift(log: Path) -> None:
+    """Number the older logs one higher; the oldest goes."""
+    for number in range(KEPT_LOGS, 1, -1):
+        older = log.with_name(f"{log.name}.{number - 1}")
         if older.exists():
             older.replace(log.with_name(f"{log.name}.{number}"))
 

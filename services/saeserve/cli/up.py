@@ -57,6 +57,7 @@ def _keep_up(stack: Stack, stopping: threading.Event) -> str:
     """Restart what ends by itself, until a signal asks for the end: then "". Otherwise the name of
     a service that does not stay up."""
     while not stopping.wait(0.2):
+        stack.rotate()
         ended = stack.ended()
         if not ended:
             continue

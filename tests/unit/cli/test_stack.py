@@ -119,6 +119,38 @@ def test_logs_of_earlier_runs_are_kept(tmp_path: Path, modules: dict[str, str]) 
     assert names == {"good.log", *(f"good.log.{n}" for n in range(1, KEPT_LOGS + 1))}
 
 
+TALKER = """
+import sys, time
+print('x ready port=1', file=sys.stderr, flush=True)
+for number in range(10_000):
+    print(f'line {number:05d}', flush=True)
+    time.sleep(0.001)
+"""
+
+
+def test_a_long_log_is_rotated_while_its_service_runs(
+    tmp_path: Path, modules: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saeserve.cli.stack.LOG_BYTES", 2_000)
+    (tmp_path / "talker.py").write_text(TALKER)
+    logs = tmp_path / "logs"
+    stack = Stack([Service("talker", "talker")], logs, modules, lambda _n, _f: None)
+    stack.start()
+    last = logs / f"talker.log.{KEPT_LOGS}"
+    deadline = time.monotonic() + 60
+    while not last.exists() and time.monotonic() < deadline:
+        stack.rotate()
+        time.sleep(0.02)
+    assert stack.ended() == ""
+    stack.stop()
+    names = {path.name for path in logs.iterdir()}
+    assert names == {"talker.log", *(f"talker.log.{n}" for n in range(1, KEPT_LOGS + 1))}
+    newest, older = (logs / f"talker.log.{n}" for n in (1, 2))
+    assert 2_000 < older.stat().st_size < 100_000
+    assert older.read_text().splitlines()[-2] < newest.read_text().splitlines()[1]
+    assert b"\0" not in (logs / "talker.log").read_bytes(), "it appends after the rotation"
+
+
 def test_restarts_wait_longer_each_time(tmp_path: Path, modules: dict[str, str]) -> None:
     stack = Stack([Service("good", "good_service")], tmp_path, modules, lambda _n, _f: None)
     stack.start()
