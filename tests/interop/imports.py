@@ -30,9 +30,13 @@ def outcomes(folder: Path) -> Iterator[Outcome]:
     """Every kind of file that we read."""
     for format, makers in MAKERS.items():
         for form, make in makers.items():
-            target = folder / format / form.replace(" ", "-")
+            target = folder / _RELEASES.get(format, format) / form.replace(" ", "-")
             target.mkdir(parents=True)
             yield _outcome(format, form, target, make(target))
+
+
+_RELEASES = {"gemma_scope": "gemma-scope-2b-pt-res"}
+"""Folders of releases, for formats whose files do not say what they are of."""
 
 
 def _outcome(format: ImportFormat, form: str, folder: Path, theirs: Functions) -> Outcome:

@@ -85,4 +85,5 @@ def _spelt(name: str, *, lower: bool) -> str:
 
 
 def _unstated(said: GemmaScope, *, differ: bool) -> Unstated | None:
-    return None if said.release or said.embedding or differ else Unstated(_NO_RELEASE)
+    stated = said.release or said.embedding or differ
+    return None if stated else Unstated(_NO_RELEASE, refused=True)

@@ -131,7 +131,8 @@ def test_sparsify_holds_its_decoder_as_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("embedding", [False, True])
 def test_gemma_scope(tmp_path: Path, embedding: bool) -> None:
     """Embedding SAEs of the release take rows divided by sqrt(d)."""
-    folder = tmp_path / ("embedding" if embedding else "layer_7") / "width_16k"
+    place = "embedding" if embedding else "layer_7"
+    folder = tmp_path / "gemma-scope-2b-pt-res" / place / "width_16k"
     folder.mkdir(parents=True)
     arrays = {name: value.numpy() for name, value in weights().items()}
     np.savez(folder / "params.npz", **arrays)  # pyright: ignore[reportArgumentType] - numpy's own keyword might be among them
@@ -369,9 +370,26 @@ def test_both_readings_of_a_file_stand_in_the_lineage(tmp_path: Path) -> None:
 def test_a_scaling_factor_of_gemma_scope_must_be_one(tmp_path: Path, factor: float) -> None:
     arrays = {name: value.numpy() for name, value in weights().items()}
     arrays["scaling_factor"] = np.full(D_SAE, factor, np.float32)
-    np.savez(tmp_path / "params.npz", **arrays)  # pyright: ignore[reportArgumentType] - any name is allowed
+    folder = tmp_path / "gemma-scope-2b-pt-res"
+    folder.mkdir()
+    np.savez(folder / "params.npz", **arrays)  # pyright: ignore[reportArgumentType] - any name is allowed
     if factor == 1.0:
-        assert read(tmp_path, "gemma_scope").model.config.d_sae == D_SAE
+        assert read(folder, "gemma_scope").model.config.d_sae == D_SAE
         return
     with pytest.raises(FormatError, match="scaling_factor is not 1"):
+        read(folder, "gemma_scope")
+
+
+def test_a_bare_file_of_gemma_scope_wants_its_target_named(tmp_path: Path) -> None:
+    """Autoencoders and transcoders of one width have the same arrays."""
+    arrays = {name: value.numpy() for name, value in weights().items()}
+    np.savez(tmp_path / "params.npz", **arrays)  # pyright: ignore[reportArgumentType] - any name is allowed
+    with pytest.raises(FormatError, match="does not lie in a folder of its release") as caught:
         read(tmp_path, "gemma_scope")
+    assert "name the target" in caught.value.remedy
+    for target, transcodes in (("resid_post.3", False), ("mlp_out.3", True)):
+        config = import_model(
+            ForeignFiles.at(tmp_path), "gemma_scope", "resid_post.3", target
+        ).model.config
+        assert config.transcodes == transcodes
+        assert config.lineage.warnings == ()
