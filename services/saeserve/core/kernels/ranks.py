@@ -17,6 +17,8 @@ from torch import Tensor
 from saeserve.core.kernels.compiled import SHARES, Array, array, helper, kernel, prange
 
 _KEYS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+SPARE = 16
+"""Candidates beyond those that are aimed at, so that small numbers of them suffice as well."""
 _MEMBERS = 16
 """Columns of a group in wide rows; fewer where n is large, for there are 4 n groups or more."""
 

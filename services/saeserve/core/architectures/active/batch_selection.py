@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from saeserve.core.kernels.ranks import SPARE
+
 _STRIDE = 61
 """Of the sample: a prime, so that it visits all latents unless d_sae is a multiple of it."""
 _SLACK = 1.15
@@ -94,7 +96,7 @@ def _kept(values: Tensor, last: Tensor, n: int) -> Tensor:
 def _candidates(flat_M: Tensor, n: int) -> Tensor:
     """Ascending places of positive entries, the n largest among them (all, if there are fewer)."""
     sample = flat_M[::_STRIDE]
-    wanted = int(n / _STRIDE * _SLACK) + 16
+    wanted = int(n / _STRIDE * _SLACK) + SPARE
     if wanted < sample.numel():
         level = sample.topk(wanted, sorted=False).values.amin().clamp_min(0.0)
         places_C = _above(flat_M, level)

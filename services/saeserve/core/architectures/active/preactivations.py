@@ -16,12 +16,9 @@ from saeserve.core.architectures.active.batch_selection import top_entries
 from saeserve.core.architectures.active.entries import dots
 from saeserve.core.architectures.active.latents import row_dots
 from saeserve.core.kernels import rounding
+from saeserve.core.kernels.encoder import ROWS
+from saeserve.core.kernels.ranks import SPARE
 from saeserve.core.kernels.rounding import Errors
-
-SPARE_CANDIDATES = 16
-"""Of each row, beyond twice the wanted: so that few rows have to be computed again as a whole."""
-ROWS = 256
-"""Computed again at a time, which bounds the memory that it takes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,8 @@ class PreActivations:
         h_BF = _among(self.h_BF, among_F)
         if h_BF.dtype == self.W_FD.dtype:
             return _largest(h_BF, n)
-        few = min(2 * n + SPARE_CANDIDATES, h_BF.shape[1])
+        # So many that few rows have to be computed again as a whole.
+        few = min(2 * n + SPARE, h_BF.shape[1])
         rough_BC, candidates_BC = h_BF.topk(few, dim=1)
         last_B = rough_BC[:, -1].to(self.x_BD.dtype)
         # Ascending, so that among equals the lower latent stands first.
@@ -107,6 +105,7 @@ class PreActivations:
         """Choose again, from pre-activations in the parameters' type, in rows without a proof that
         no other latent reaches the last chosen one. An accelerator is waited for here."""
         open_N = (~proven_B).nonzero().squeeze(1)
+        # ROWS at a time, which bounds the memory that it takes.
         for start in range(0, open_N.numel(), ROWS):
             rows_R = open_N[start : start + ROWS]
             exact_RF = torch.addmm(self.b_F, self.x_BD[rows_R], self.W_FD.T)

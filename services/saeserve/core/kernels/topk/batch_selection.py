@@ -121,7 +121,7 @@ def _collect_above(
 def _guess(h_RF: Tensor, count: float) -> float:
     """A level, positive, that about `count` entries of a block reach; 0 if that is all of them."""
     sample = h_RF.view(-1)[::_STRIDE]
-    few = int(count / _STRIDE) + 16
+    few = int(count / _STRIDE) + ranks.SPARE
     if few >= sample.numel():
         return 0.0
     return max(0.0, float(sample.topk(few, sorted=False).values.amin().nan_to_num(0.0)))
