@@ -24,7 +24,6 @@ from bench.results import FOLDER, environment
 
 from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ActivationSource
-from saeserve.core.errors import DivergedError
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
 from saeserve.core.export.fold import fold
 from saeserve.core.formats.model import Lineage
@@ -34,6 +33,7 @@ from saeserve.core.specs.presets import PRESETS
 from saeserve.core.specs.training import PreprocessSpec, TrainSpec
 from saeserve.core.training.calibrating import judged_half
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import DivergedError
 
 DEMO, PLANTED, PRESET = "demo", "planted", "preset:"
 ASKED = {DEMO: 32, PLANTED: 9}

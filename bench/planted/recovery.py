@@ -17,10 +17,10 @@ from bench.planted.truth import TrueRows
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.evaluation.reconstruction import Variation
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.ops import sparse
+from saeserve.errors import DataError, DataMismatchError
 
 Matching = Callable[
     [NDArray[np.float64]], tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]

@@ -16,9 +16,9 @@ from torch import Tensor
 from saeserve.core.data.finishing import DocumentOrigin, SourceOrigin, finish_manifest
 from saeserve.core.data.shards import IndexArray
 from saeserve.core.data.writer import DatasetWriter, RowBlock
-from saeserve.core.errors import SpecError
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import StorageType
+from saeserve.errors import SpecError
 
 BLOCK_ROWS = 1024
 _DIRECTIONS, _MEAN, _ROWS = range(3)

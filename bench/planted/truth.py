@@ -20,10 +20,10 @@ import torch
 from bench.planted.forest import Forest, grow
 from torch import Tensor
 
-from saeserve.core.errors import SpecError
 from saeserve.core.ops import sparse
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.sparse import SparseRows
+from saeserve.errors import SpecError
 
 BLOCK_ROWS = 1024
 LEAST_MAGNITUDE = 0.1

@@ -35,13 +35,13 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.gradients import by_autograd
 from saeserve.core.architectures.registry import ARCHITECTURES, architecture_for
 from saeserve.core.data.preprocess import Preprocessing
-from saeserve.core.errors import SpecError
 from saeserve.core.export.fold import fold_tensors
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import SpecError
 
 EVERY = pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 

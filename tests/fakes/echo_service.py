@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from saeserve.core.errors import SpecError
-from saeserve.platform.errors import (
+from saeserve.errors import (
     Conflict,
     FailedPrecondition,
     InvalidInput,
     NotFound,
     Overloaded,
+    SpecError,
     Unavailable,
 )
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, Service
@@ -27,7 +27,7 @@ ERRORS: dict[bytes, Exception] = {
     b"invalid": InvalidInput("rows are missing", field="activations.shape", remedy="send rows"),
     b"not_found": NotFound("no model 'a'", remedy="list the models"),
     b"conflict": Conflict("taken"),
-    b"precondition": FailedPrecondition("not ready", reason="STILL_TRAINING"),
+    b"precondition": FailedPrecondition("not ready", code="STILL_TRAINING"),
     b"overloaded": Overloaded("4096 rows wait", retry_after_s=0.25),
     b"unavailable": Unavailable("the store is gone"),
     b"spec": SpecError("train.topk.k", "must be at most d_sae", remedy="lower k"),

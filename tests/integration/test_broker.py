@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pytest
 
+from saeserve.errors import StartupError, Unavailable
 from saeserve.platform.broker import Broker, ensure_broker
 from saeserve.platform.broker_server import BrokerRunningError
-from saeserve.platform.errors import StartupError, Unavailable
 from saeserve.platform.redis import answers, check, connect
 
 

@@ -24,9 +24,9 @@ from saeserve.client.errors import (
 )
 from saeserve.core.export.format import save_model
 from saeserve.core.formats.model import ReluActivation, TopKActivation
+from saeserve.errors import Overloaded
 from saeserve.inference.batcher import Batcher
 from saeserve.inference.settings import InferenceSettings
-from saeserve.platform.errors import Overloaded
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.models import ModelRegistry
 

@@ -25,7 +25,7 @@ from saeserve.client.errors import (
     PreconditionError,
 )
 from saeserve.control.handlers.downloads import Chunk, FileReader
-from saeserve.platform.errors import Unavailable
+from saeserve.errors import Unavailable
 from saeserve.v1 import transfer_service_pb2 as pb
 from saeserve.v1 import transfer_service_pb2_grpc as pb_grpc
 

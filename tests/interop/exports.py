@@ -11,11 +11,11 @@ from tests.fakes.sae import random_form, random_model, random_preprocessing, row
 from tests.interop.compare import Functions, Outcome, compare, rows
 from tests.interop.libraries import LOADERS
 
-from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import Lineage, RowNorm, TopKActivation
 from saeserve.core.peers.registry import EXPORTERS, export_model
+from saeserve.errors import FormatError
 
 D, D_SAE, K, D_OUT = 24, 96, 6, 20
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from types import ModuleType
 
 from saeserve.client.errors import ClientError
-from saeserve.core.errors import SaeError
 from saeserve.core.specs.run_warning import RunWarning
 from saeserve.core.training.events import Warned
+from saeserve.errors import Overloaded, SaeError, ServiceError, StartupError
 from saeserve.jobs.record import Failure
 from saeserve.jobs.record import JobWarning as RecordedWarning
-from saeserve.platform.errors import Overloaded, ServiceError, StartupError
 from saeserve.platform.status import CODES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +120,11 @@ class _Module:
         for each in node.body:
             if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "code":
                 for word in self._words(each.value):
-                    yield Use(word, "job", (ast.get_docstring(node) or "").partition("\n")[0])
+                    yield Use(
+                        word,
+                        self._named(node.name),
+                        (ast.get_docstring(node) or "").partition("\n")[0],
+                    )
 
     def _of_default(self, node: ast.FunctionDef) -> Iterator[Use]:
         for argument, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):

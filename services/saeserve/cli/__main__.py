@@ -17,7 +17,7 @@ from saeserve.cli.presets import presets
 from saeserve.cli.sending import send
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
-from saeserve.platform.errors import ServiceError
+from saeserve.errors import ServiceError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,7 +72,7 @@ def main() -> None:
         print_refusal(error.reason or error.code, str(error), error.violations)
         sys.exit(1)
     except ServiceError as error:
-        print_refusal(error.reason, error.text())
+        print_refusal(error.code, error.text())
         sys.exit(1)
     except OSError as error:
         # A file of this machine that a command was given; what it names is the user's to mend.

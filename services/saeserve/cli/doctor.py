@@ -20,8 +20,8 @@ from saeserve.cli.settings import CliSettings
 from saeserve.cli.tables import print_table
 from saeserve.client.channel import open_silently, secure_target
 from saeserve.client.errors import ClientError, client_error
+from saeserve.errors import ServiceError, StartupError
 from saeserve.platform.address import check_allowed
-from saeserve.platform.errors import ServiceError, StartupError
 from saeserve.platform.redis import check, connect, shown
 from saeserve.platform.store import ArtifactStore
 

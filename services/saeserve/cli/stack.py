@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 from saeserve.platform.logging import ready_facts
 from saeserve.platform.process import bound_command
 
@@ -168,7 +168,7 @@ class Stack:
             time.sleep(POLL_SECONDS)
         raise StartupError(
             f"{service.name} did not start:\n{self.log_tail(service.name)}",
-            reason="SERVICE_FAILED",
+            code="SERVICE_FAILED",
             remedy=f"its log is {log}",
         )
 

@@ -13,11 +13,11 @@ import typer
 from saeserve.cli.output import Json, errors, print_json, told
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.tables import print_table
+from saeserve.errors import FailedPrecondition, InvalidInput, ServiceError
 from saeserve.platform.audit_log import AuditLog
 from saeserve.platform.auth.rules import Scope
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.tokens import Limits, TokenRecord, new_token
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, ServiceError
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import read_marker
 
@@ -99,7 +99,7 @@ def _tokens() -> TokenStore:
     if read_marker(root) is None:
         raise FailedPrecondition(
             f"{root} is not the store of a deployment",
-            reason="NO_STORE",
+            code="NO_STORE",
             remedy="start the control service first, and run this where its store is, with the "
             "same SAESERVE_STORE: docker compose exec control saeserve token create …",
         )
@@ -125,7 +125,7 @@ def _owner(owner: str, scopes: list[Scope]) -> str:
     if not owner and Scope.ADMIN not in scopes:
         raise InvalidInput(
             "the token has no owner",
-            reason="OWNER_MISSING",
+            code="OWNER_MISSING",
             field="owner",
             remedy="name the person or program that it is for with --owner",
         )

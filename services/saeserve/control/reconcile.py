@@ -9,9 +9,9 @@ from collections.abc import Callable
 from saeserve.control.metrics import ControlMetrics
 from saeserve.control.observer import JobObserver
 from saeserve.control.telemetry import Telemetry
+from saeserve.errors import Unavailable
 from saeserve.jobs.ports import IndexUnavailable
 from saeserve.jobs.reconciler import Reconciler, TickReport
-from saeserve.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

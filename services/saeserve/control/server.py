@@ -25,12 +25,12 @@ from saeserve.control.servicers.store import StoreServicer, store_service
 from saeserve.control.servicers.transfers import TransferServicer, transfer_service
 from saeserve.control.settings import ControlSettings
 from saeserve.control.telemetry import Telemetry, TelemetryMetrics, redis_figures
+from saeserve.errors import Unavailable
 from saeserve.jobs.doorbell import CeleryDoorbell, celery_app
 from saeserve.jobs.reconciler import Pace, Reconciler
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.jobs.redis_scripts import Reach
 from saeserve.jobs.store_gate import StoreGate
-from saeserve.platform.errors import Unavailable
 from saeserve.platform.grpc_server import GrpcServer, Service
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.paths import PathCover

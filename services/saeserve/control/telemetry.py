@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from saeserve.platform.errors import Unavailable
+from saeserve.errors import Unavailable
 from saeserve.platform.store import ArtifactStore
 
 log = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ class Telemetry:
         """Take in what a round of the reconciler met; None: it worked on the store."""
         self._metrics.store_up.set(error is None)
         if error is not None:
-            self._metrics.store_errors.labels(error.reason).inc()
+            self._metrics.store_errors.labels(error.code).inc()
 
     def _look_at_store(self) -> None:
         try:
             space = self._store.space()
         except OSError as error:
             log.debug("the disk of the store does not answer: %s", error)
-            self.note_store(Unavailable(str(error), reason="STORE_UNAVAILABLE"))
+            self.note_store(Unavailable(str(error), code="STORE_UNAVAILABLE"))
             return
         self._metrics.free.set(space.free)
         self._metrics.size.set(space.total)

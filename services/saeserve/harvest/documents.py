@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.specs.jobs import TextSpec
+from saeserve.errors import DataError, SpecError
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """Documents are held in memory whole; a larger file is meant as lines or as several files."""

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from saeserve.core.data.shards import open_shard
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.formats.manifest import DatasetManifest, TokenizationEntry
+from saeserve.errors import DataMismatchError
 from saeserve.harvest.row_rule import RowRule
 from saeserve.harvest.sequences import pad
 from saeserve.harvest.stored_contexts import read_contexts

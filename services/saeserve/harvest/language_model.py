@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from saeserve.core.errors import SpecError
 from saeserve.core.evaluation.loss_recovered import Compare
 from saeserve.core.ops.precision import ComputeType, chosen_dtype
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import SpecError
 from saeserve.harvest.anatomy import Anatomy
 from saeserve.harvest.layout import constant_rotation, decoder_layers, text_setting
 from saeserve.harvest.loading import load_model, load_tokenizer

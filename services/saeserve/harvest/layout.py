@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from saeserve.core.errors import SpecError
+from saeserve.errors import SpecError
 
 _OTHER_PARTS = ("vision", "visual", "image", "audio", "speech", "encoder")
 """Words in the names of the parts of a model of several parts that do not read text."""

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from saeserve.core.errors import SpecError
+from saeserve.errors import SpecError
 from saeserve.harvest.tokenizer import Tokenizer
 
 # The libraries' own annotations of these are incomplete.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import SpecError
 from saeserve.harvest.anatomy import Anatomy
 from saeserve.harvest.layout import first_tensor, with_tensor
 from saeserve.harvest.recording import Args, Kwargs, by_position, find_input

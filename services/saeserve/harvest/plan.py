@@ -11,8 +11,8 @@ import numpy as np
 
 from saeserve.core.data.finishing import DocumentOrigin
 from saeserve.core.data.splitting import Split, splits_of
-from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import HarvestSpec
+from saeserve.errors import DataError
 from saeserve.harvest.documents import Document, Resolve, read_documents
 from saeserve.harvest.packing import packed
 from saeserve.harvest.sequences import Tokenization, TokenSequence

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import SpecError
 from saeserve.harvest.anatomy import Anatomy, study
 from saeserve.harvest.layout import layer_at, text_setting
 from saeserve.harvest.recording import Recorder

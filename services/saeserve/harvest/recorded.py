@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from saeserve.core.data.disk import sha256_of
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.specs.jobs import HarvestSpec, LanguageModelSpec
+from saeserve.errors import DataMismatchError
 from saeserve.harvest.plan import Plan
 
 RECORD_FILE = "harvest.json"

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from saeserve.core.data.tensor_file import STORAGE
 from saeserve.core.data.writer import RowBlock
-from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import StorageType
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import DataError
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.sequences import TokenSequence, pad
 from saeserve.harvest.tokenizer import Tokens

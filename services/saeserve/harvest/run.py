@@ -11,11 +11,11 @@ import torch
 
 from saeserve.core.data.finishing import SourceOrigin, finish_manifest
 from saeserve.core.data.writer import DatasetWriter
-from saeserve.core.errors import SpecError
 from saeserve.core.formats.manifest import ContextsEntry, DatasetManifest
 from saeserve.core.specs.jobs import HarvestSpec
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.core.specs.training import Device
+from saeserve.errors import SpecError
 from saeserve.harvest.documents import Resolve
 from saeserve.harvest.events import (
     HarvestEvent,

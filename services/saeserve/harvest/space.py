@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from saeserve.core.errors import NoSpaceError
 from saeserve.core.planning.sizes import VALUE_BYTES
 from saeserve.core.specs.jobs import HarvestSpec
+from saeserve.errors import NoSpaceError
 
 ROW_INTEGERS = 4
 """int32 a row: document, sequence, position, token id."""

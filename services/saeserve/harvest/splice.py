@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saeserve.core.errors import DataError
 from saeserve.core.evaluation.loss_recovered import Compare, Compared
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import DataError
 from saeserve.harvest.places import Edit
 from saeserve.harvest.row_rule import EVERY_ROW, RowRule
 from saeserve.harvest.sequences import PAD

@@ -11,8 +11,8 @@ import safetensors.numpy
 
 from saeserve.core.data.disk import create
 from saeserve.core.data.shards import SHARD_FOLDER
-from saeserve.core.errors import DataError
 from saeserve.core.formats.manifest import ContextsEntry, DatasetManifest
+from saeserve.errors import DataError
 from saeserve.harvest.sequences import TokenSequence
 from saeserve.harvest.tokenizer import Tokens
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from saeserve.core.errors import SpecError
+from saeserve.errors import SpecError
 
 Tokens = npt.NDArray[np.int32]
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
 from saeserve.core.ops.sparse import RowStatistics
+from saeserve.errors import InvalidInput, StartupError
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows, index_type
 from saeserve.inference.work import Operation
-from saeserve.platform.errors import InvalidInput, StartupError
 from saeserve.platform.exhaustion import exhausted, overloaded
 
 
@@ -39,7 +39,7 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise StartupError(
             "torch finds no CUDA device",
-            reason="NO_DEVICE",
+            code="NO_DEVICE",
             remedy="set SAESERVE_INFERENCE_DEVICE=cpu, or install a CUDA build of torch",
         )
     return torch.device("cuda" if there and name != "cpu" else "cpu")
@@ -94,7 +94,7 @@ def _to_numpy(values: Tensor) -> FloatArray:
     if not bool(values.isfinite().all()):
         raise InvalidInput(
             "the activations are so large that the result leaves float32",
-            reason="OVERFLOW",
+            code="OVERFLOW",
             field="activations.data",
             remedy="send raw activations of the site that the model was trained on",
         )

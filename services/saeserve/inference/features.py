@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from saeserve.errors import InvalidInput
 from saeserve.inference.rows import (
     NARROW_LATENTS,
     FeatureRows,
@@ -17,7 +18,6 @@ from saeserve.inference.rows import (
     index_type,
 )
 from saeserve.inference.tensors import check_size, checked_shape, elements, packed
-from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import tensor_pb2
 
 U16 = tensor_pb2.INDEX_TYPE_U16
@@ -158,7 +158,7 @@ def _wrong(text: str, field: str, remedy: str = "", row: int | None = None) -> I
     name = field.rsplit(".", 1)[-1]
     return InvalidInput(
         f"{where}{name} {text}",
-        reason="BAD_FEATURES",
+        code="BAD_FEATURES",
         field=field,
         remedy=remedy or "send CSR as SparseFeatures describes it, e.g. an answer of Encode",
     )

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.errors import InvalidInput
 from saeserve.inference.batcher import Batcher
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import Loaded, ModelCache
 from saeserve.inference.norms import beyond_norm_bound
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows
 from saeserve.inference.work import Operation, Served, too_large
-from saeserve.platform.errors import InvalidInput
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
 
 MAX_RESULT_BYTES = 2 * MAX_MESSAGE_BYTES
@@ -172,7 +172,7 @@ def _check_result(rows: int, d_out: int) -> None:
 def _of_another_model(loaded: Loaded[InferenceModel], made_by: str) -> InvalidInput:
     return InvalidInput(
         f"the features were made by {made_by}, and {loaded.resource} was asked to decode them",
-        reason="FEATURES_OF_ANOTHER_MODEL",
+        code="FEATURES_OF_ANOTHER_MODEL",
         field="features.model",
         remedy="decode with the version that made them, or leave features.model empty",
     )
@@ -181,7 +181,7 @@ def _of_another_model(loaded: Loaded[InferenceModel], made_by: str) -> InvalidIn
 def _needs_statistics(loaded: Loaded[InferenceModel]) -> InvalidInput:
     return InvalidInput(
         f"{loaded.resource} normalises each row, which its output undoes by the row's statistics",
-        reason="NEEDS_ROW_STATISTICS",
+        code="NEEDS_ROW_STATISTICS",
         field="features.row_means",
         remedy="send row_means and row_deviations as Encode gave them, or call Reconstruct",
     )
@@ -191,7 +191,7 @@ def _needs_input(loaded: Loaded[InferenceModel]) -> InvalidInput:
     return InvalidInput(
         f"{loaded.resource} has a skip connection: its output depends on the input itself, "
         "which features do not tell",
-        reason="NEEDS_INPUT",
+        code="NEEDS_INPUT",
         field="features",
         remedy="call Reconstruct with the activations",
     )
@@ -202,7 +202,7 @@ def _mismatch(
 ) -> InvalidInput:
     return InvalidInput(
         f"{loaded.resource} has {name} = {wanted}, the request {given}",
-        reason="WIDTH_MISMATCH",
+        code="WIDTH_MISMATCH",
         field=field,
         remedy=f"send rows of width {wanted}, or name another model",
     )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from saeserve.errors import FailedPrecondition, Overloaded
 from saeserve.inference.metrics import InferenceMetrics
-from saeserve.platform.errors import FailedPrecondition, Overloaded
 from saeserve.platform.exhaustion import exhausted, overloaded
 
 
@@ -157,7 +157,7 @@ class ModelCache(Generic[ModelT]):
         if size > self._budget:
             raise FailedPrecondition(
                 f"{resource} takes {size} bytes, the cache has {self._budget}",
-                reason="MODEL_TOO_LARGE",
+                code="MODEL_TOO_LARGE",
                 field="model",
                 remedy="the operator raises SAESERVE_INFERENCE_MODEL_CACHE_BYTES",
             )
@@ -172,7 +172,7 @@ class ModelCache(Generic[ModelT]):
             raise Overloaded(
                 f"models in use leave no room for {wanted} in {self._budget} bytes",
                 retry_after_s=1.0,
-                reason="CACHE_FULL",
+                code="CACHE_FULL",
                 field="model",
                 remedy="retry, or raise SAESERVE_INFERENCE_MODEL_CACHE_BYTES",
             )

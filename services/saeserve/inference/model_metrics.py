@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from saeserve.errors import ServiceError
 from saeserve.inference.work import Operation
-from saeserve.platform.errors import ServiceError
 
 MOST_MODELS = 50
 OTHER, UNKNOWN = "other", "unknown"
@@ -59,7 +59,7 @@ class ModelMetrics:
         try:
             yield call
         except Exception as error:
-            reason = error.reason if isinstance(error, ServiceError) else "INTERNAL"
+            reason = error.code if isinstance(error, ServiceError) else "INTERNAL"
             self._errors.labels(self._label(call.resource), operation, reason).inc()
             raise
         label = self._label(call.resource)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from saeserve.errors import InvalidInput
 from saeserve.inference.rows import DenseRows, FloatArray
-from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import tensor_pb2
 
 F32 = tensor_pb2.DATA_TYPE_F32
@@ -33,7 +33,7 @@ def dense_rows(tensor: tensor_pb2.Tensor, field: str) -> DenseRows:
         row, column = (int(place[0]) for place in np.nonzero(~finite))
         raise InvalidInput(
             f"row {row}, column {column} is {x[row, column]}",
-            reason="NOT_FINITE",
+            code="NOT_FINITE",
             field=f"{field}.data",
             remedy="send finite activations",
         )
@@ -54,14 +54,14 @@ def checked_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
     if not axes or len(axes) > MAX_AXES or min(axes) < 0 or axes[-1] < 1:
         raise InvalidInput(
             f"the shape is {list(axes)}",
-            reason="BAD_SHAPE",
+            code="BAD_SHAPE",
             field=field,
             remedy=f"send 1 to {MAX_AXES} axes, none negative, the last at least 1",
         )
     if math.prod(axes[:-1]) > MAX_ROWS:
         raise InvalidInput(
             f"the shape {list(axes)} has more than {MAX_ROWS} rows",
-            reason="TOO_LARGE",
+            code="TOO_LARGE",
             field=field,
             remedy="send fewer rows a request",
         )
@@ -77,7 +77,7 @@ def checked_type(
     if dtype not in accepted:
         raise InvalidInput(
             f"the type {_name(dtype)} cannot be given here",
-            reason="BAD_TYPE",
+            code="BAD_TYPE",
             field=field,
             remedy=f"choose one of {', '.join(map(_name, accepted))}",
         )
@@ -91,7 +91,7 @@ def elements(
     if dtype not in ITEM_BYTES:
         raise InvalidInput(
             f"the type {_name(dtype)} is not an element type",
-            reason="BAD_TYPE",
+            code="BAD_TYPE",
             field=f"{field}.dtype",
             remedy=f"set one of {', '.join(map(_name, ITEM_BYTES))}",
         )
@@ -128,7 +128,7 @@ def check_size(data: bytes, count: int, item: int, field: str) -> None:
     if len(data) != count * item:
         raise InvalidInput(
             f"{len(data)} bytes were sent where the shape needs {count * item}",
-            reason="BAD_SIZE",
+            code="BAD_SIZE",
             field=field,
             remedy="send the elements in row-major order, little-endian, without padding",
         )
@@ -144,7 +144,7 @@ def _refuse_overflow(
         value = x.reshape(-1)[int(np.flatnonzero(infinite)[0])]
         raise InvalidInput(
             f"the result holds {value:g}, too large for {_name(dtype)}",
-            reason="OVERFLOW",
+            code="OVERFLOW",
             field=field,
             remedy="ask for F32",
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from saeserve.errors import InvalidInput
 from saeserve.inference.queue import Entry
 from saeserve.inference.rows import Rows, join
-from saeserve.platform.errors import InvalidInput
 
 ModelT = TypeVar("ModelT")
 ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
@@ -87,6 +87,6 @@ def too_large() -> InvalidInput:
     """The refusal of an answer that no message can hold."""
     return InvalidInput(
         "the answer is larger than a message may be",
-        reason="TOO_LARGE",
+        code="TOO_LARGE",
         remedy="send fewer rows a request",
     )

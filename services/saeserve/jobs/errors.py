@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saeserve.platform.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from saeserve.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 
 
 class IndexUnavailable(Unavailable):
@@ -11,7 +11,7 @@ class IndexUnavailable(Unavailable):
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(
             message,
-            reason="INDEX_UNAVAILABLE",
+            code="INDEX_UNAVAILABLE",
             remedy=remedy
             or "check that the broker at SAESERVE_REDIS_URL runs, then repeat the call",
         )
@@ -27,7 +27,7 @@ class AttemptsExhausted(ClaimRefused):
     def __init__(self, job: str, attempts: int) -> None:
         super().__init__(
             f"job {job} has used its {attempts} attempts",
-            reason="ATTEMPTS_EXHAUSTED",
+            code="ATTEMPTS_EXHAUSTED",
             remedy="read the error of the last attempt, then submit the job anew",
         )
 
@@ -38,7 +38,7 @@ class JobFinished(ClaimRefused):
     def __init__(self, job: str, state: str) -> None:
         super().__init__(
             f"job {job} is {state} already",
-            reason="JOB_FINISHED",
+            code="JOB_FINISHED",
             remedy="submit the job anew to run it again",
         )
 
@@ -50,7 +50,7 @@ class Fenced(FailedPrecondition):
     def __init__(self, job: str, epoch: int, by: str) -> None:
         super().__init__(
             f"attempt {epoch} of job {job} is superseded by {by}",
-            reason="FENCED",
+            code="FENCED",
             remedy="nothing to do: the job goes on or has ended without this attempt",
         )
 
@@ -58,7 +58,7 @@ class Fenced(FailedPrecondition):
 def no_job(job: str, field: str = "") -> NotFound:
     """The error for a job that is not there, or that its caller may not see."""
     return NotFound(
-        f"there is no job {job}", reason="JOB_NOT_FOUND", field=field, remedy="list the jobs"
+        f"there is no job {job}", code="JOB_NOT_FOUND", field=field, remedy="list the jobs"
     )
 
 
@@ -75,6 +75,6 @@ class RecordUnreadable(ServiceError):
     def __init__(self, key: str, why: str) -> None:
         super().__init__(
             f"{key} in the artifact store cannot be read: {why}",
-            reason="RECORD_UNREADABLE",
+            code="RECORD_UNREADABLE",
             remedy="restore the file from a backup, or run the release that wrote it",
         )

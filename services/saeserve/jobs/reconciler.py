@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from saeserve.core.errors import SaeError
+from saeserve.errors import NotFound, SaeserveError
 from saeserve.jobs.decisions import JOB_LOST, Decision, Decisions
 from saeserve.jobs.errors import IndexUnavailable, RecordUnreadable
 from saeserve.jobs.ids import new_owner
@@ -21,7 +21,6 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, JobIndex
 from saeserve.jobs.record import JobFilter, JobRecord
 from saeserve.jobs.states import TERMINAL, JobState
-from saeserve.platform.errors import NotFound, ServiceError
 
 _log = logging.getLogger("saeserve.jobs.reconciler")
 
@@ -201,7 +200,7 @@ class Reconciler:
                 _count(done, self._decisions.decide(record))
             except IndexUnavailable:
                 raise
-            except (OSError, SaeError, ServiceError) as error:
+            except (OSError, SaeserveError) as error:
                 _log.error("%s stays as it is: %s", record.id, error)
                 done["unreadable"] += 1
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 
+from saeserve.errors import Unavailable
 from saeserve.jobs.layout import job_key
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
-from saeserve.platform.errors import Unavailable
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import MARKER, Marker, StoreProof, has_contents, read_marker
 
@@ -38,7 +38,7 @@ class StoreGate(StoreProof):
     def __call__(self) -> None:
         """Raise Unavailable unless this is the store, as far as is known without the index."""
         if (refused := self._refused) is not None:
-            raise Unavailable(refused.message, reason=refused.reason, remedy=refused.remedy)
+            raise Unavailable(refused.message, code=refused.code, remedy=refused.remedy)
         super().__call__()
 
     def admit(self) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from saeserve.errors import Conflict
 from saeserve.jobs import documents
 from saeserve.jobs.errors import RecordUnreadable
 from saeserve.jobs.layout import job_key, request_key
 from saeserve.jobs.record import JOB_FORMAT, Submission, Value
-from saeserve.platform.errors import Conflict
 from saeserve.platform.store import ArtifactStore
 
 
@@ -34,7 +34,7 @@ def commit_submission(store: ArtifactStore, submission: Submission) -> Submissio
         raise RecordUnreadable(key, "it vanished while it was read")
     if standing.request_id != submission.request_id or not submission.request_id:
         raise Conflict(
-            f"job id {submission.id} is taken", reason="JOB_EXISTS", remedy="take a new id"
+            f"job id {submission.id} is taken", code="JOB_EXISTS", remedy="take a new id"
         )
     return standing
 
@@ -60,7 +60,7 @@ def _reserve(store: ArtifactStore, submission: Submission) -> str:
         raise Conflict(
             f"request id {submission.request_id!r} was used for job {standing.job} with another "
             "spec",
-            reason="REQUEST_ID_REUSED",
+            code="REQUEST_ID_REUSED",
             field="request_id",
             remedy="take a new request id, or repeat the first request unchanged",
         )

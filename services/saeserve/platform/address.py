@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def parse_tcp(address: str) -> TcpAddress:
     if not colon or not port.isdigit() or int(port) > 65535 or not host:
         raise StartupError(
             f"{address!r} is not a valid address",
-            reason="BAD_ADDRESS",
+            code="BAD_ADDRESS",
             remedy="use host:port, [ipv6]:port or unix:/path",
         )
     return TcpAddress(host.strip("[]"), int(port))
@@ -53,7 +53,7 @@ def check_allowed(address: str, *, insecure: bool, tls: bool = False) -> None:
         return
     raise StartupError(
         f"{address} can be reached from other machines, and the service has no TLS",
-        reason="INSECURE_ADDRESS",
+        code="INSECURE_ADDRESS",
         remedy="set SAESERVE_TLS_CERT and SAESERVE_TLS_KEY, listen on 127.0.0.1 or unix:/path, or "
         "set SAESERVE_INSECURE=true behind a network that you trust",
     )

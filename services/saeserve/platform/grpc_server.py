@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from saeserve.errors import StartupError
 from saeserve.platform.address import (
     TcpAddress,
     check_allowed,
@@ -26,7 +27,6 @@ from saeserve.platform.address import (
 from saeserve.platform.auditing import Auditor
 from saeserve.platform.auth.guard import Guard
 from saeserve.platform.auth.rules import Rule
-from saeserve.platform.errors import StartupError
 from saeserve.platform.interceptors import CallInterceptor
 from saeserve.platform.messages import SLACK_BYTES, MessageReader
 from saeserve.platform.metrics import Metrics
@@ -203,6 +203,6 @@ def _methods(service: str) -> list[str]:
 def _not_bound(address: str, why: str) -> StartupError:
     return StartupError(
         f"cannot listen at {address}: {why}",
-        reason="ADDRESS_IN_USE",
+        code="ADDRESS_IN_USE",
         remedy="stop what listens there or set another address",
     )

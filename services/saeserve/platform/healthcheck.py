@@ -20,8 +20,8 @@ from urllib.request import ProxyHandler, build_opener
 import grpc
 from grpc_health.v1 import health_pb2
 
+from saeserve.errors import ServiceError
 from saeserve.platform.address import parse_tcp, unix_path
-from saeserve.platform.errors import ServiceError
 from saeserve.platform.settings import ClientSettings
 
 TIMEOUT_S = 5.0

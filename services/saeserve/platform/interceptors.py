@@ -13,11 +13,11 @@ from typing import Any, TypeVar, cast
 import grpc
 import grpc.aio
 
+from saeserve.errors import ServiceError
 from saeserve.platform.answers import Context, Outcome, answered, code_of, code_of_cancelled
 from saeserve.platform.auditing import Auditor
 from saeserve.platform.auth.caller import Caller, set_caller
 from saeserve.platform.auth.guard import Admitted, Guard
-from saeserve.platform.errors import ServiceError
 from saeserve.platform.messages import MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.paths import PathCover

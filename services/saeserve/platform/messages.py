@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from google.protobuf.message import DecodeError
 
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 
 USUAL_BYTES = 1024 * 1024
 """What a request may have where its method allows no more."""
@@ -39,7 +39,7 @@ class MessageReader:
         if len(data) > limit + SLACK_BYTES:
             raise InvalidInput(
                 f"the request has {len(data)} bytes; this method takes {limit}",
-                reason="MESSAGE_TOO_LARGE",
+                code="MESSAGE_TOO_LARGE",
                 remedy="send less in one request",
             )
         try:
@@ -48,6 +48,6 @@ class MessageReader:
             _log.warning("%s: %d bytes that are not its request were refused", method, len(data))
             raise InvalidInput(
                 "the request is not a message of this method",
-                reason="MALFORMED",
+                code="MALFORMED",
                 remedy="compile the client from protos/saeserve/v1",
             ) from None

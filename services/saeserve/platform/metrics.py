@@ -21,8 +21,8 @@ from prometheus_client import (
     start_http_server,
 )
 
+from saeserve.errors import StartupError
 from saeserve.platform.address import TcpAddress, is_local, parse_tcp
-from saeserve.platform.errors import StartupError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -105,7 +105,7 @@ def serve_metrics(
     if not insecure and not is_local(address):
         raise StartupError(
             f"metrics at {address} can be read from other machines",
-            reason="INSECURE_ADDRESS",
+            code="INSECURE_ADDRESS",
             remedy="serve them on 127.0.0.1, or set SAESERVE_METRICS_OPEN=true on a network that "
             "you trust",
         )
@@ -114,7 +114,7 @@ def serve_metrics(
     except OSError as error:
         raise StartupError(
             f"metrics cannot be served at {address}: {error.strerror}",
-            reason="ADDRESS_IN_USE",
+            code="ADDRESS_IN_USE",
             remedy="stop what listens there or set the service's metrics address",
         ) from error
     # The library leaves the type of its application open.

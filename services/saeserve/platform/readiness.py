@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from saeserve.platform.errors import ServiceError
+from saeserve.errors import ServiceError
 from saeserve.platform.grpc_server import GrpcServer
 
 LOOK_EVERY_S = 5.0

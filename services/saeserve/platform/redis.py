@@ -21,7 +21,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from saeserve.platform.errors import StartupError, Unavailable
+from saeserve.errors import StartupError, Unavailable
 
 SOCKET_TIMEOUT_S = 5.0
 """A blocking command (XREAD BLOCK, BRPOP) must wait for less than this."""
@@ -61,7 +61,7 @@ def connect(url: str) -> Redis:
         raise StartupError(
             "SAESERVE_REDIS_URL is not the URL of a Redis server; its value is not shown, because "
             "it may hold a password",
-            reason="BAD_SETTING",
+            code="BAD_SETTING",
             remedy="use redis://host:port/0, rediss://user:password@host:port/0 (with special "
             "characters of the password percent-encoded) or unix:///path/to/socket",
         ) from None
@@ -133,11 +133,11 @@ def unavailable(error: RedisError) -> Unavailable:
     if login_refused(error):
         return Unavailable(
             "the job index (Redis) refuses the user or the password",
-            reason="REDIS_UNAVAILABLE",
+            code="REDIS_UNAVAILABLE",
             remedy=LOGIN_REMEDY,
         )
     return Unavailable(
         f"the job index (Redis) is out of reach: {type(error).__name__}",
-        reason="REDIS_UNAVAILABLE",
+        code="REDIS_UNAVAILABLE",
         remedy="try again; the operator starts the broker or corrects SAESERVE_REDIS_URL",
     )

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 
 log = logging.getLogger(__name__)
 
@@ -64,4 +64,4 @@ def _wrong(
     reason: str,
     remedy: str = "write a long random text to it, as from: openssl rand -hex 32",
 ) -> StartupError:
-    return StartupError(message, reason=reason, remedy=remedy)
+    return StartupError(message, code=reason, remedy=remedy)

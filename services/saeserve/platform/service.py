@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from saeserve.platform.errors import ServiceError
+from saeserve.errors import ServiceError
 from saeserve.platform.logging import as_json
 
 STARTUP_FAILED = 2

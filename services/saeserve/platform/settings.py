@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from saeserve.errors import StartupError
 from saeserve.platform.address import is_local
-from saeserve.platform.errors import StartupError
 from saeserve.platform.secret_files import read_secret, with_password
 from saeserve.platform.setting_names import PREFIX, misspelt
 from saeserve.platform.tls_files import TlsFiles
@@ -137,7 +137,7 @@ class ServiceSettings(BaseSettings):
         if self.tls_client_ca is None and not self.insecure:
             raise StartupError(
                 f"{address} can be reached from other machines, and SAESERVE_AUTH is off",
-                reason="INSECURE_ADDRESS",
+                code="INSECURE_ADDRESS",
                 remedy="set SAESERVE_AUTH=tokens, ask for certificates (SAESERVE_TLS_CLIENT_CA) or "
                 "set SAESERVE_INSECURE=true behind a network that you trust",
             )
@@ -204,5 +204,5 @@ def _not_json(error: SettingsError) -> StartupError:
 
 def _bad_setting(message: str) -> StartupError:
     return StartupError(
-        message, reason="BAD_SETTING", remedy="correct the environment variable and start again"
+        message, code="BAD_SETTING", remedy="correct the environment variable and start again"
     )

@@ -7,15 +7,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from redis.exceptions import RedisError
 
-from saeserve.core.errors import DataError, NoSpaceError, SaeError, SpecError
-from saeserve.platform.errors import (
-    FailedPrecondition,
-    InvalidInput,
-    Kind,
-    Overloaded,
-    ServiceError,
-    Unavailable,
-)
+from saeserve.errors import InvalidInput, Kind, Overloaded, SaeserveError, ServiceError, SpecError
 from saeserve.platform.exhaustion import exhausted, overloaded
 from saeserve.platform.paths import PathCover
 from saeserve.platform.redis import unavailable
@@ -41,25 +33,17 @@ CODES = {
 }
 
 
-def service_error(error: Exception) -> ServiceError | None:
+def service_error(error: Exception) -> SaeserveError | None:
     """`error` as one meant for the caller; None when it is not."""
     if isinstance(error, ServiceError):
         return error
     if (memory := exhausted(error)) is not None:
         return overloaded(memory, "this request")
-    match error:
-        case SpecError():
-            return refused_spec(error)
-        case DataError():
-            return InvalidInput(error.message, reason=error.code, remedy=error.remedy)
-        case NoSpaceError():
-            return Unavailable(error.message, reason=error.code, remedy=error.remedy)
-        case SaeError():
-            return FailedPrecondition(error.message, reason=error.code, remedy=error.remedy)
-        case RedisError():
-            return unavailable(error)
-        case _:
-            return None
+    if isinstance(error, SpecError):
+        return refused_spec(error)
+    if isinstance(error, SaeserveError):
+        return error
+    return unavailable(error) if isinstance(error, RedisError) else None
 
 
 def refused_spec(error: SpecError, below: str = "") -> InvalidInput:
@@ -67,7 +51,7 @@ def refused_spec(error: SpecError, below: str = "") -> InvalidInput:
     request, ending in a dot."""
     if len(error.parts) == 1:
         field = f"{below}{error.field}"
-        return InvalidInput(error.message, reason=error.code, field=field, remedy=error.remedy)
+        return InvalidInput(error.message, code=error.code, field=field, remedy=error.remedy)
     violations = [
         (f"{below}{part.field}", f"{part.message} — {part.remedy}" if part.remedy else part.message)
         for part in error.parts
@@ -75,13 +59,13 @@ def refused_spec(error: SpecError, below: str = "") -> InvalidInput:
     told = "; ".join(text for _, text in violations)
     return InvalidInput(
         f"the spec has {len(violations)} errors: {told}",
-        reason=error.code,
+        code=error.code,
         field=violations[0][0],
         violations=violations,
     )
 
 
-def rpc_status(error: ServiceError, cover: PathCover = NO_COVER) -> status_pb2.Status:
+def rpc_status(error: SaeserveError, cover: PathCover = NO_COVER) -> status_pb2.Status:
     """Status with ErrorInfo, and BadRequest or RetryInfo where they apply; its texts show no
     folder that `cover` knows."""
     code, _ = CODES[error.kind].value
@@ -91,10 +75,10 @@ def rpc_status(error: ServiceError, cover: PathCover = NO_COVER) -> status_pb2.S
     return status
 
 
-def _details(error: ServiceError, cover: PathCover) -> list[Message]:
+def _details(error: SaeserveError, cover: PathCover) -> list[Message]:
     facts = {"field": error.field, "remedy": cover.covered(error.remedy)}
     info = error_details_pb2.ErrorInfo(
-        reason=error.reason,
+        reason=error.code,
         domain=DOMAIN,
         metadata={key: _clip(value) for key, value in facts.items() if value},
     )

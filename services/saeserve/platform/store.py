@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from saeserve.core.durable import held, is_temporary, locked, make_folders, sync, temporary_name
-from saeserve.platform.errors import InvalidInput, Overloaded, Unavailable
+from saeserve.errors import InvalidInput, Overloaded, Unavailable
 from saeserve.platform.store_links import check_links
 
 _RESERVED_PART, _MOST_RESERVED_BYTES = 20, 16 << 30
@@ -50,7 +50,7 @@ class ArtifactStore:
         if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in key:
             raise InvalidInput(
                 f"{key!r} leaves the artifact store",
-                reason="BAD_PATH",
+                code="BAD_PATH",
                 remedy="use a relative path without '..'",
             )
         return self.root / pure
@@ -162,7 +162,7 @@ class ArtifactStore:
                 f"{needed} more bytes are announced; the store's disk has {disk.free} free, of "
                 f"which {reserve} are kept for jobs",
                 retry_after_s=_LOOK_AGAIN_S,
-                reason="DISK_FULL",
+                code="DISK_FULL",
                 field=field,
                 remedy="free space, or register the file under a root in place of uploading it",
             )
@@ -181,7 +181,7 @@ class ArtifactStore:
         except OSError as error:
             raise Unavailable(
                 f"the artifact store {self.root} cannot be written: {error.strerror}",
-                reason="STORE_UNAVAILABLE",
+                code="STORE_UNAVAILABLE",
                 remedy="set SAESERVE_STORE to a writable directory with free space",
             ) from error
 
@@ -213,6 +213,6 @@ def disk_full() -> Unavailable:
     """The error for a full disk; nothing half-written stays behind it."""
     return Unavailable(
         "the disk that holds the artifact store is full",
-        reason="DISK_FULL",
+        code="DISK_FULL",
         remedy="free space or move the store, then submit again",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from saeserve.platform.errors import Unavailable
+from saeserve.errors import Unavailable
 
 
 def check_links(probe: Path, linked: Path) -> None:
@@ -17,7 +17,7 @@ def check_links(probe: Path, linked: Path) -> None:
         raise Unavailable(
             f"the file system of the artifact store {probe.parent} has no hard links, by which "
             f"jobs, checkpoints and models are committed: {error.strerror}",
-            reason="STORE_WITHOUT_LINKS",
+            code="STORE_WITHOUT_LINKS",
             remedy="use a local file system or NFS; SMB and mounted object stores lack them",
         ) from error
     linked.unlink()

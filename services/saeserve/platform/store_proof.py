@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from saeserve.platform.errors import Unavailable
+from saeserve.errors import Unavailable
 
 MARKER = "store.json"
 _NO_CONTENTS = {MARKER, "lost+found"}
@@ -105,4 +105,4 @@ class StoreProof:
 
 
 def _unavailable(message: str, remedy: str) -> Unavailable:
-    return Unavailable(message, reason="STORE_UNAVAILABLE", remedy=remedy)
+    return Unavailable(message, code="STORE_UNAVAILABLE", remedy=remedy)

@@ -11,8 +11,8 @@ from typing import cast
 import grpc
 from prometheus_client import CollectorRegistry, Gauge
 
+from saeserve.errors import StartupError
 from saeserve.platform.certificates import Pair, read_authorities, read_pair
-from saeserve.platform.errors import StartupError
 from saeserve.platform.secret_files import warn_of_readers
 from saeserve.platform.tls_files import TlsFiles
 

@@ -6,8 +6,7 @@ import logging
 
 from pydantic import BaseModel, ConfigDict
 
-from saeserve.core.errors import DamagedError
-from saeserve.platform.errors import NotFound
+from saeserve.errors import DamagedError, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.layout import alias_folder
 from saeserve.registry.stored import read_stored
@@ -78,7 +77,7 @@ def _key(name: str, alias: str) -> str:
 def _no_alias(name: str, alias: str, field: str) -> NotFound:
     return NotFound(
         f"model {name} has no alias {alias}",
-        reason="ALIAS_NOT_FOUND",
+        code="ALIAS_NOT_FOUND",
         field=field,
         remedy="set it with SetAlias, or name a version",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saeserve.platform.errors import Conflict, FailedPrecondition, NotFound
+from saeserve.errors import Conflict, FailedPrecondition, NotFound
 from saeserve.registry.dataset import Dataset, DatasetFile
 
 
@@ -10,7 +10,7 @@ def no_dataset(name: str, field: str) -> NotFound:
     """There is no data set `name`."""
     return NotFound(
         f"there is no data set {name}",
-        reason="DATASET_NOT_FOUND",
+        code="DATASET_NOT_FOUND",
         field=field,
         remedy="upload or register files, or harvest one",
     )
@@ -21,7 +21,7 @@ def not_ready(found: Dataset, field: str) -> FailedPrecondition:
     why = f": {found.failure}" if found.failure else ""
     return FailedPrecondition(
         f"data set {found.name} is {found.state}{why}",
-        reason="DATASET_NOT_READY",
+        code="DATASET_NOT_READY",
         field=field,
         remedy="wait for, or submit, the harvest or ingest job that makes it READY",
     )
@@ -31,7 +31,7 @@ def has_failed(name: str, failure: str) -> FailedPrecondition:
     """The data set has FAILED for good."""
     return FailedPrecondition(
         f"data set {name} has FAILED: {failure}",
-        reason="DATASET_FAILED",
+        code="DATASET_FAILED",
         remedy="delete it and make it again",
     )
 
@@ -40,7 +40,7 @@ def taken(name: str, job: str) -> Conflict:
     """The name belongs to another data set."""
     return Conflict(
         f"data set {name} exists" + (f"; job {job} makes it" if job else ""),
-        reason="DATASET_EXISTS",
+        code="DATASET_EXISTS",
         field="dataset",
         remedy="use another name, or delete that data set",
     )
@@ -50,7 +50,7 @@ def takes_no_files(found: Dataset) -> FailedPrecondition:
     """The data set is no longer PENDING."""
     return FailedPrecondition(
         f"data set {found.name} is {found.state} and takes no more files",
-        reason="DATASET_NOT_PENDING",
+        code="DATASET_NOT_PENDING",
         field="header.dataset",
         remedy="upload to another name",
     )
@@ -60,7 +60,7 @@ def in_use(name: str, jobs: list[str]) -> FailedPrecondition:
     """Live jobs use the data set."""
     return FailedPrecondition(
         f"data set {name} is used by {', '.join(f'job {job}' for job in jobs)}",
-        reason="IN_USE",
+        code="IN_USE",
         field="name",
         remedy="wait for the jobs or cancel them, or delete with force",
     )
@@ -71,7 +71,7 @@ def incomplete(name: str, file: DatasetFile) -> FailedPrecondition:
     size = "missing" if file.size_bytes < 0 else f"{file.received_bytes} of {file.size_bytes} bytes"
     return FailedPrecondition(
         f"data set {name}: {file.name} is {size}",
-        reason="UPLOAD_INCOMPLETE",
+        code="UPLOAD_INCOMPLETE",
         field="dataset",
         remedy="finish the upload, or put the file back",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from saeserve.platform.errors import Conflict, InvalidInput, NotFound
+from saeserve.errors import Conflict, InvalidInput, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import DatasetFile, Registered, UploadHeader, dataset_key
 from saeserve.registry.names import checked_file_name
@@ -54,7 +54,7 @@ class DatasetFiles:
         if started is not None and received and _differs(started, header):
             raise Conflict(
                 f"{received} bytes of another {header.file_name} have arrived",
-                reason="UPLOAD_DIFFERS",
+                code="UPLOAD_DIFFERS",
                 field="header.file_name",
                 remedy="use another file name, or delete the data set",
             )
@@ -78,7 +78,7 @@ class DatasetFiles:
         if self.registered(name) != files:
             raise Conflict(
                 f"data set {name} has other files registered",
-                reason="DATASET_EXISTS",
+                code="DATASET_EXISTS",
                 field="dataset",
                 remedy="use another name, or delete the data set",
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saeserve.core.formats.manifest import DatasetManifest
-from saeserve.platform.errors import Conflict, FailedPrecondition, NotFound
+from saeserve.errors import Conflict, FailedPrecondition, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import (
     Created,
@@ -107,9 +107,7 @@ class DatasetRegistry:
             raise has_failed(name, found.failure)
         key = dataset_key(name, MANIFEST)
         if not self._store.put_if_absent(key, manifest) and self._store.read(key) != manifest:
-            raise Conflict(
-                f"data set {name} is READY with another manifest", reason="DATASET_EXISTS"
-            )
+            raise Conflict(f"data set {name} is READY with another manifest", code="DATASET_EXISTS")
         self._store.remove(dataset_key(name, "incoming"))
 
     def begin(self, name: str, job: str, epoch: int) -> Path:
@@ -177,7 +175,7 @@ class DatasetRegistry:
         if found is None:
             raise NotFound(
                 f"no upload of {file_name} to data set {name} has begun",
-                reason="UPLOAD_NOT_FOUND",
+                code="UPLOAD_NOT_FOUND",
                 field="file_name",
                 remedy="begin it with UploadDataset",
             )
@@ -197,7 +195,7 @@ class DatasetRegistry:
         if not files:
             raise FailedPrecondition(
                 f"data set {name} has no files",
-                reason="NO_FILES",
+                code="NO_FILES",
                 remedy="upload or register files before ingesting",
             )
         return sorted(file.path for file in files)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from saeserve.core.durable import make_folders, sync, temporary_beside
 from saeserve.core.formats.manifest import DatasetManifest
-from saeserve.platform.errors import Conflict, FailedPrecondition
+from saeserve.errors import Conflict, FailedPrecondition
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import Created, Maker, dataset_key
 from saeserve.registry.outcomes import is_live
@@ -65,7 +65,7 @@ class DatasetMaking:
         if self.maker(name) != job:
             raise FailedPrecondition(
                 f"data set {name} was deleted while job {job} made it",
-                reason="DATASET_DELETED",
+                code="DATASET_DELETED",
                 remedy="upload or harvest it again, under a new job",
             )
         self._store.put_if_absent(f"{_work(name, job, epoch)}/{_MANIFEST}", manifest)
@@ -117,7 +117,7 @@ class DatasetMaking:
             if holder and (holder != latest or is_live(self._store, holder)):
                 raise Conflict(
                     f"job {holder} makes data set {name}",
-                    reason="IN_USE",
+                    code="IN_USE",
                     field="dataset",
                     remedy="wait for that job, or cancel it",
                 )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saeserve.core.durable import make_folders
+from saeserve.errors import FailedPrecondition, NotFound
 from saeserve.platform.auth.caller import Caller
-from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import UploadHeader
 from saeserve.registry.upload import UploadWriter, part_of
@@ -105,7 +105,7 @@ class ModelUploads:
                 return UploadWriter(header, final, self._store.check_room, gone(resource))
         raise NotFound(
             f"{resource} announces no file {name!r}",
-            reason="FILE_NOT_FOUND",
+            code="FILE_NOT_FOUND",
             field="header.name",
             remedy="announce it in CreateUpload",
         )
@@ -137,7 +137,7 @@ class ModelUploads:
         if not upload.complete:
             raise FailedPrecondition(
                 f"{upload.missing_bytes} bytes of {resource} have not arrived",
-                reason="UPLOAD_INCOMPLETE",
+                code="UPLOAD_INCOMPLETE",
                 field=field,
                 remedy="upload the rest; CreateUpload says what has arrived",
             )

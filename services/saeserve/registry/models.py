@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.aliases import Aliases
 from saeserve.registry.announcements import Announcements
@@ -158,13 +158,13 @@ class ModelRegistry:
         elif training:
             return FailedPrecondition(
                 f"model {name} is still being made by job {training[0]}",
-                reason="MODEL_IN_TRAINING",
+                code="MODEL_IN_TRAINING",
                 field=field,
                 remedy="wait for that job",
             )
         else:
             message, remedy = f"there is no model {name}", "a train job publishes it"
-        return NotFound(message, reason="MODEL_NOT_FOUND", field=field, remedy=remedy)
+        return NotFound(message, code="MODEL_NOT_FOUND", field=field, remedy=remedy)
 
 
 def _one_version(reference: str) -> Reference:
@@ -172,7 +172,7 @@ def _one_version(reference: str) -> Reference:
     if not wanted.version:
         raise InvalidInput(
             f"{reference!r} does not name one version",
-            reason="BAD_REFERENCE",
+            code="BAD_REFERENCE",
             field="model",
             remedy="write name@version or models/<name>/versions/<n>",
         )
@@ -184,7 +184,7 @@ def _refuse_if_used(resource: str, aliases: Sequence[str], jobs: Sequence[str]) 
     if holders:
         raise FailedPrecondition(
             f"{resource} is used by {', '.join(holders)}",
-            reason="IN_USE",
+            code="IN_USE",
             field="model",
             remedy="move the alias and wait for the jobs, or delete with force",
         )

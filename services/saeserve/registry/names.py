@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from saeserve.core.specs.names import check_name
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.(?:npy|safetensors)")
 
@@ -17,7 +17,7 @@ def checked_name(name: str, field: str) -> str:
     except ValueError as error:
         raise InvalidInput(
             f"{name!r} is not a valid name: {error}",
-            reason="BAD_NAME",
+            code="BAD_NAME",
             field=field,
             remedy="rename it",
         ) from None
@@ -29,7 +29,7 @@ def checked_file_name(name: str, field: str) -> str:
         raise InvalidInput(
             f"{name!r} is not a valid file name: letters, digits, '.', '_' and '-', ending in .npy "
             "or .safetensors",
-            reason="BAD_NAME",
+            code="BAD_NAME",
             field=field,
             remedy="rename the file; the path before it is not part of the name",
         )

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from saeserve.errors import PermissionDenied
 from saeserve.platform.auth.caller import Caller
-from saeserve.platform.errors import PermissionDenied
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.stored import read_stored
 
@@ -43,7 +43,7 @@ class Owners:
         if not caller.owns(owner or ""):
             raise PermissionDenied(
                 f"{_WORDS[kind]} {name} belongs to another owner",
-                reason="NOT_OWNER",
+                code="NOT_OWNER",
                 field=field,
                 remedy="use another name, or a token of its owner or with the scope admin",
             )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 
 from saeserve.core.durable import make_folders, sync
-from saeserve.core.errors import DamagedError, SpecError
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.errors import DamagedError, SpecError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.outcomes import Outcome, job_of, outcome_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saeserve.core.errors import FormatError
+from saeserve.errors import FormatError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.folders import commit_folder, copy_synced, staged_folder, write_synced
 from saeserve.registry.layout import claimed_numbers, version_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 from saeserve.registry.names import checked_name
 
 _RESOURCE = re.compile(r"models/([^/]+)/versions/([1-9][0-9]{0,8})")
@@ -45,7 +45,7 @@ def checked_alias(alias: str, field: str) -> str:
     if alias.isdigit():
         raise InvalidInput(
             f"the alias {alias!r} would read as a version",
-            reason="BAD_NAME",
+            code="BAD_NAME",
             field=field,
             remedy="put a letter into it",
         )
@@ -61,7 +61,7 @@ def _version(digits: str, text: str, field: str) -> int:
 def _bad_reference(text: str, field: str) -> InvalidInput:
     return InvalidInput(
         f"{text!r} is not a model reference",
-        reason="BAD_REFERENCE",
+        code="BAD_REFERENCE",
         field=field,
         remedy="write name, name@version, name@alias or models/<name>/versions/<n>",
     )

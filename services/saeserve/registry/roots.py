@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from saeserve.platform.errors import InvalidInput, NotFound
+from saeserve.errors import InvalidInput, NotFound
 
 _SHOWN = 200
 """Characters of a reference that an error repeats."""
@@ -37,7 +37,7 @@ class Roots:
             known = ", ".join(self.names) or "none"
             raise InvalidInput(
                 f"{_shown(reference)} names no root; known roots: {known}",
-                reason="UNKNOWN_ROOT",
+                code="UNKNOWN_ROOT",
                 field=field,
                 remedy="use one of these roots, or add the folder to SAESERVE_ROOTS",
             )
@@ -65,14 +65,14 @@ class Roots:
         if not path.is_relative_to(folder):
             raise InvalidInput(
                 f"{_shown(reference)} leads out of its root through a link",
-                reason="PATH_ESCAPES_ROOT",
+                code="PATH_ESCAPES_ROOT",
                 field=field,
                 remedy="put the file itself below the root",
             )
         if not _exists(path, reference, field):
             raise NotFound(
                 f"there is no {_shown(reference)}",
-                reason="FILE_NOT_FOUND",
+                code="FILE_NOT_FOUND",
                 field=field,
                 remedy="correct the path, or put the file below the root",
             )
@@ -98,7 +98,7 @@ def _unusable(reference: str, field: str, error: OSError | RuntimeError) -> Inva
     why = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
     return InvalidInput(
         f"{_shown(reference)} cannot be looked up: {why}",
-        reason="BAD_PATH",
+        code="BAD_PATH",
         field=field,
         remedy="correct the path, or let the services' user read it",
     )
@@ -112,7 +112,7 @@ def _shown(reference: str) -> str:
 def _bad_reference(reference: str, field: str) -> InvalidInput:
     return InvalidInput(
         f"{_shown(reference)} is not a path of the form root:relative",
-        reason="BAD_PATH",
+        code="BAD_PATH",
         field=field,
         remedy="write the root's name, a colon, and a path below it without '..'",
     )

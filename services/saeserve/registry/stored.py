@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from saeserve.core.errors import DamagedError
+from saeserve.errors import DamagedError
 from saeserve.platform.store import ArtifactStore
 
 Document = TypeVar("Document", bound=BaseModel)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from saeserve.core.durable import make_folders, sync
-from saeserve.platform.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
+from saeserve.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
 from saeserve.platform.store import disk_full
 from saeserve.registry.dataset import UploadHeader
 
@@ -89,7 +89,7 @@ class UploadWriter:
             raise FailedPrecondition(
                 f"{self._header.file_name} has {self.received_bytes} of "
                 f"{self._header.size_bytes} bytes",
-                reason="UPLOAD_INCOMPLETE",
+                code="UPLOAD_INCOMPLETE",
                 remedy=f"continue from offset {self.received_bytes}",
             )
         self._sync(self._file)
@@ -126,21 +126,21 @@ class UploadWriter:
         if offset != self.received_bytes:
             raise FailedPrecondition(
                 f"{where}: {self.received_bytes} bytes have arrived",
-                reason="OFFSET_MISMATCH",
+                code="OFFSET_MISMATCH",
                 field="chunk.offset",
                 remedy=f"continue from offset {self.received_bytes}",
             )
         if zlib.crc32(data) != crc32:
             raise InvalidInput(
                 f"{where}: the chunk's crc32 does not match its bytes",
-                reason="CRC_MISMATCH",
+                code="CRC_MISMATCH",
                 field="chunk.crc32",
                 remedy="send the chunk again",
             )
         if offset + len(data) > self._header.size_bytes:
             raise InvalidInput(
                 f"{where}: {len(data)} bytes exceed the {self._header.size_bytes} announced",
-                reason="UPLOAD_TOO_LONG",
+                code="UPLOAD_TOO_LONG",
                 field="chunk.data",
                 remedy="correct header.size_bytes",
             )
@@ -157,7 +157,7 @@ class UploadWriter:
         raise InvalidInput(
             f"{self._header.file_name}: its sha256 is {digest.hexdigest()}, not "
             f"{self._header.sha256} as announced",
-            reason="SHA256_MISMATCH",
+            code="SHA256_MISMATCH",
             field="header.sha256",
             remedy="correct the hash, or upload the file again from offset 0",
         )
@@ -171,7 +171,7 @@ class UploadWriter:
 def _dataset_gone(name: str) -> NotFound:
     return NotFound(
         f"data set {name} was deleted during the upload",
-        reason="DATASET_NOT_FOUND",
+        code="DATASET_NOT_FOUND",
         remedy="upload it again",
     )
 
@@ -196,7 +196,7 @@ def _locked(part: Path) -> FileIO:
         file.close()
         raise Conflict(
             f"another upload is writing {part.name.removesuffix('.part')}",
-            reason="UPLOAD_BUSY",
+            code="UPLOAD_BUSY",
             remedy="wait for it to end, then continue where GetUpload says",
         ) from None
     return file

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict
 
-from saeserve.platform.errors import InvalidInput, NotFound
+from saeserve.errors import InvalidInput, NotFound
 
 MAX_FILES = 1000
 _RESOURCE = re.compile(r"uploads/u-[0-9a-f]{24}")
@@ -57,7 +57,7 @@ def split_path(path: str, field: str) -> tuple[str, PurePosixPath]:
     if match is None or below.is_absolute() or ".." in below.parts or "\0" in path:
         raise InvalidInput(
             f"{path!r} is not a path in an upload",
-            reason="BAD_PATH",
+            code="BAD_PATH",
             field=field,
             remedy="write uploads/<id> as CreateUpload gave it, and a file or folder below it",
         )
@@ -69,7 +69,7 @@ def checked_resource(resource: str) -> str:
     if not is_resource(resource):
         raise InvalidInput(
             f"{resource!r} does not name an upload",
-            reason="BAD_RESOURCE",
+            code="BAD_RESOURCE",
             field="upload",
             remedy="use uploads/<id> as CreateUpload gave it",
         )
@@ -80,7 +80,7 @@ def gone(resource: str) -> NotFound:
     """The error for an upload that is not, or no longer, there."""
     return NotFound(
         f"there is no {resource}; uploads that no job imports expire",
-        reason="UPLOAD_NOT_FOUND",
+        code="UPLOAD_NOT_FOUND",
         field="upload",
         remedy="upload the files again",
     )
@@ -90,7 +90,7 @@ def nothing_there(path: str, field: str) -> NotFound:
     """The error for a path of an upload that has no file."""
     return NotFound(
         f"there is no {path}",
-        reason="FILE_NOT_FOUND",
+        code="FILE_NOT_FOUND",
         field=field,
         remedy="correct the path, or upload the files again: uploads that are not used expire",
     )
@@ -129,7 +129,7 @@ def _check_file(file: Announced, field: str) -> None:
     if len(parts) > _MAX_DEPTH or not all(map(_may_name, parts)):
         raise InvalidInput(
             f"{file.name!r} cannot name an uploaded file",
-            reason="BAD_NAME",
+            code="BAD_NAME",
             field=f"{field}.name",
             remedy="rename it: no control characters, no backslash, no leading dot, no .part at "
             f"the end, {_MAX_NAME_BYTES} bytes a part and {_MAX_DEPTH} levels of folders at most",

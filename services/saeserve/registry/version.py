@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from saeserve.core.errors import DamagedError, FormatError, SpecError
 from saeserve.core.formats.model import READ_FORMATS, ModelConfig
+from saeserve.errors import DamagedError, FormatError, SpecError
 from saeserve.registry.folders import FileDigest
 
 VERSION_FORMAT = 1

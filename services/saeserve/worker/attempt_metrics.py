@@ -10,8 +10,8 @@ import logging
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.errors import SpecError
 from saeserve.jobs.record import Claim, Failure, Submission
 
 _log = logging.getLogger("saeserve.worker.metrics")

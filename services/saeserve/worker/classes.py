@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saeserve.core.planning.machine import Machine
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 from saeserve.worker.hardware import Accelerator, accelerator, machine_of
 from saeserve.worker.settings import WorkerSettings
 
@@ -34,7 +34,7 @@ def no_device(resource_class: str) -> StartupError:
     """The error of a worker that cannot run the jobs of a class."""
     return StartupError(
         f"this worker would take jobs of class {resource_class}, but torch sees no GPU here",
-        reason="NO_DEVICE",
+        code="NO_DEVICE",
         remedy="install the NVIDIA driver and a CUDA build of torch (python -m torch.utils."
         f"collect_env tells), or take {resource_class} out of SAESERVE_WORKER_CLASSES",
     )

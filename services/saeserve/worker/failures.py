@@ -6,14 +6,11 @@ import errno
 import signal
 import uuid
 
-from saeserve.core.errors import SaeError
+from saeserve.errors import SaeError, SaeserveError
 from saeserve.jobs.record import Failure
-from saeserve.platform.errors import Kind, ServiceError
 from saeserve.platform.exhaustion import Memory, exhausted
 from saeserve.platform.paths import PathCover
 from saeserve.worker.order import ExitCode
-
-_RETRYABLE_KINDS = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED})
 
 
 def failure_of(error: BaseException, step: int, *, device_shared: bool = True) -> Failure:
@@ -24,16 +21,8 @@ def failure_of(error: BaseException, step: int, *, device_shared: bool = True) -
     """
     if (memory := exhausted(error)) is not None:
         return _out_of_memory(memory, error, step, device_shared=device_shared)
-    if isinstance(error, SaeError):
-        return _of_core(error, step)
-    if isinstance(error, ServiceError):
-        return Failure(
-            code=error.reason,
-            message=error.message,
-            remedy=error.remedy,
-            retryable=error.kind in _RETRYABLE_KINDS,
-            step=step,
-        )
+    if isinstance(error, SaeserveError):
+        return _known(error, step)
     return _of_disk(error, step) or _unknown(error, step)
 
 
@@ -98,8 +87,8 @@ def worker_lost(attempts: int) -> Failure:
     )
 
 
-def _of_core(error: SaeError, step: int) -> Failure:
-    cause = error.__cause__
+def _known(error: SaeserveError, step: int) -> Failure:
+    cause = error.__cause__ if isinstance(error, SaeError) else None
     return Failure(
         code=error.code,
         message=error.message,

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from saeserve.errors import ServiceError
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Lease
-from saeserve.platform.errors import ServiceError
 
 _log = logging.getLogger("saeserve.worker.job")
 _LOOK_EVERY_S = 2.0

@@ -15,13 +15,12 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from saeserve.core.errors import SaeError
 from saeserve.core.moving import listening
+from saeserve.errors import SaeserveError, ServiceError
 from saeserve.jobs.errors import Fenced
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import ServiceError
 from saeserve.platform.logging import configure, of_job
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import StoreProof
@@ -138,7 +137,7 @@ def _publish(context: RunContext) -> None:
     """The result stands; should this fail, the worker or the reconciler does it."""
     try:
         context.publication.apply(context.submission.id)
-    except (OSError, SaeError, ServiceError) as error:
+    except (OSError, SaeserveError) as error:
         _log.warning("%s: its outputs are not published yet: %s", context.submission.id, error)
 
 
@@ -186,7 +185,7 @@ def _left(ledger: Ledger, order: JobOrder, error: Exception, step: int) -> ExitC
     try:
         ledger.write_failure(order.lease, failure)
     except ServiceError as full:
-        if full.reason != "DISK_FULL":
+        if full.code != "DISK_FULL":
             raise
         return ExitCode.DISK_FULL
     return ExitCode.FAILED

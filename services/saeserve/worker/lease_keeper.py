@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Self
 
+from saeserve.errors import ServiceError
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import Beat, Claim, Lease
-from saeserve.platform.errors import ServiceError
 from saeserve.worker.event_relay import EventRelay
 
 _log = logging.getLogger("saeserve.worker.lease")

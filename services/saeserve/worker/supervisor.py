@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from saeserve.errors import ServiceError
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
 from saeserve.jobs.events import EVENTS
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
-from saeserve.platform.errors import ServiceError
 from saeserve.platform.leftovers import remove_abandoned
 from saeserve.platform.logging import of_job
 from saeserve.platform.store_proof import read_marker
@@ -183,7 +183,7 @@ class Supervisor:
         try:
             self.settlement.ledger.write_failure(lease, failure)
         except ServiceError as error:
-            if error.reason != "DISK_FULL":
+            if error.code != "DISK_FULL":
                 raise
             # The attempt is given back without its error.json; the state's reason says the code.
             _log.warning("%s: %s is not recorded: %s", lease.job, failure.code, error.message)

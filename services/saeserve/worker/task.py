@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from celery import Celery
 
+from saeserve.errors import Unavailable
 from saeserve.jobs.doorbell import RING
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Lease
-from saeserve.platform.errors import Unavailable
 from saeserve.worker.backoff import Backoff
 from saeserve.worker.settlement import Ending
 from saeserve.worker.supervisor import Supervisor

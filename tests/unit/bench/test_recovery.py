@@ -19,8 +19,8 @@ from scipy.optimize import linear_sum_assignment
 from tests.fakes.sparse_rows import from_dense
 from torch import Tensor
 
-from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.ops import sparse
+from saeserve.errors import DataError, DataMismatchError
 
 TRUE_BG = torch.tensor(
     [[2.0, 0, 0, 0], [2.0, 3.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 4.0], [0, 1.0, 0, 0]]

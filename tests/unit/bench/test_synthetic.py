@@ -20,8 +20,8 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.finishing import write_manifest
 from saeserve.core.data.shards import open_shard
 from saeserve.core.data.writer import DatasetWriter
-from saeserve.core.errors import SpecError
 from saeserve.core.formats.manifest import DatasetManifest
+from saeserve.errors import SpecError
 
 
 def write(folder: Path, **more: int | float) -> DatasetManifest:

@@ -20,8 +20,8 @@ from bench.planted.truth import (
 from tests.fakes.sparse_rows import assert_well_formed
 from torch import Tensor
 
-from saeserve.core.errors import SpecError
 from saeserve.core.ops import sparse
+from saeserve.errors import SpecError
 
 SMALL = GroundTruthSpec(d=16, features=60, roots=4, branching=3, correlation_rank=3)
 

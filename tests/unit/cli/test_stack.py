@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from saeserve.cli.stack import FIRST_PAUSE_S, KEPT_LOGS, RESTARTS, Service, Stack, child_environment
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 
 GOOD = "import sys, time; print('x: ready port=1', file=sys.stderr, flush=True); time.sleep(60)"
 BAD = "import sys; print('no such disk', file=sys.stderr); sys.exit(2)"

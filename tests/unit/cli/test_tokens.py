@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from saeserve.cli.__main__ import app
+from saeserve.errors import FailedPrecondition, InvalidInput
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.tokens import id_in
-from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import MARKER, Marker
 

@@ -9,7 +9,7 @@ from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.converters.jobs import plan_message
 from saeserve.core.planning.machine import Machine, SpeedRecord, StepShape
-from saeserve.platform.errors import FailedPrecondition
+from saeserve.errors import FailedPrecondition
 from saeserve.registry.speeds import SpeedBook
 
 WIDE: dict[str, Any] = TRAIN | {"d_sae": 2**16, "batch_size": 1024, "relu": {}, "topk": None}
@@ -73,7 +73,7 @@ def test_a_gpu_job_that_fits_no_gpu_is_refused(bench: Bench) -> None:
     announce(bench, 2**20, "gpu")
     with pytest.raises(FailedPrecondition, match="largest worker of class gpu") as caught:
         bench.train(**WIDE, device="cuda")
-    assert caught.value.reason == "INSUFFICIENT_MEMORY"
+    assert caught.value.code == "INSUFFICIENT_MEMORY"
 
 
 def test_a_job_that_fits_no_machine_is_refused_with_the_largest_that_would(bench: Bench) -> None:
@@ -83,7 +83,7 @@ def test_a_job_that_fits_no_machine_is_refused_with_the_largest_that_would(bench
     with pytest.raises(FailedPrecondition, match="the job needs") as caught:
         bench.train(**WIDE)
     error = caught.value
-    assert (error.reason, error.field) == ("INSUFFICIENT_MEMORY", "spec.train")
+    assert (error.code, error.field) == ("INSUFFICIENT_MEMORY", "spec.train")
     assert "batch_size = 1023" in error.remedy
     assert bench.ledger.jobs() == []
 

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from saeserve.control.handlers.bounds import MAX_ENTRIES, MAX_TEXT, check_spec
 from saeserve.control.servicers.jobs import order_of
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 from saeserve.v1 import job_service_pb2, spec_pb2
 
 Path = tuple[FieldDescriptor, ...]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.fakes.control import TRAIN, Bench
 
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 
 
 def refused(bench: Bench, spec: dict[str, Any]) -> ServiceError:
@@ -105,7 +105,7 @@ def test_a_folder_that_is_no_language_model(sources: Bench, config: str | None) 
     path.unlink()
     if config is not None:
         path.write_text(config)
-    assert refused(sources, harvest()).reason == "BAD_LANGUAGE_MODEL"
+    assert refused(sources, harvest()).code == "BAD_LANGUAGE_MODEL"
 
 
 def test_an_ingest_takes_registered_files(bench: Bench) -> None:
@@ -130,7 +130,7 @@ def test_an_ingest_needs_whole_files_of_a_pending_data_set(bench: Bench) -> None
         ("gone", "DATASET_NOT_FOUND"),
     ):
         error = refused(bench, {"ingest": {"dataset": name}})
-        assert error.reason == reason
+        assert error.code == reason
         assert error.field == "spec.ingest.dataset" or reason == "NO_FILES"
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.handlers.usage import LiveUse
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ from saeserve.control.converters.tokens import (
     resume_token,
 )
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.errors import InvalidInput
 from saeserve.jobs.record import (
     Event,
     Failure,
@@ -37,7 +38,6 @@ from saeserve.jobs.record import (
     Submission,
 )
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import job_pb2, spec_pb2
 
 JOB = "j-00000000000000000000"

@@ -6,11 +6,11 @@ import pytest
 from tests.fakes.control import Bench
 from tests.fakes.registry import write_export
 
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound
 from saeserve.jobs.errors import Fenced, IndexUnavailable
 from saeserve.jobs.fence import check_fence
 from saeserve.jobs.record import Output, Result
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_a_live_job_is_refused(bench: Bench, begun: bool) -> None:
         bench.start(job)
     with pytest.raises(FailedPrecondition, match="has not ended") as caught:
         bench.parts.jobs.deleter.delete(job)
-    assert caught.value.reason == "JOB_LIVE"
+    assert caught.value.code == "JOB_LIVE"
     assert bench.ledger.exists(job)
 
 

@@ -10,7 +10,7 @@ from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.converters.models import model_message
 from saeserve.core.formats.model import ModelConfig, ReluActivation, TensorSource
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 
 
 def publish(bench: Bench, folder: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:

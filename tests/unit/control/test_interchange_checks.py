@@ -9,9 +9,9 @@ import pytest
 from tests.fakes.control import TRAIN, Bench
 
 from saeserve.control.converters.jobs import job_message
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 from saeserve.jobs.record import Output
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 
 
 def wanted(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
@@ -110,7 +110,7 @@ def test_an_export_of_several_sources_is_refused_at_once(bench: Bench) -> None:
     bench.publish(sources=("a", "b"))
     with pytest.raises(FailedPrecondition) as caught:
         bench.submit({"export_model": {"model": "sae", "format": "saelens"}})
-    assert caught.value.reason == "BAD_FORMAT"
+    assert caught.value.code == "BAD_FORMAT"
     assert "crosscoder: inputs and outputs are several sources (a, b)" in caught.value.message
 
 

@@ -9,11 +9,11 @@ from saeserve.control.converters.jobs import etag
 from saeserve.control.converters.tokens import Cursor
 from saeserve.control.handlers.catalog import LIVE
 from saeserve.control.handlers.usage import LiveUse
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.payloads import MetricsReported
 from saeserve.jobs.record import Event, JobFilter, Progress
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
 from saeserve.registry.dataset import DatasetState
 
 ABSENT = "j-00000000000000000000"
@@ -118,7 +118,7 @@ def test_what_has_ended_otherwise_is_not_cancelled(bench: Bench) -> None:
     bench.end(job, JobState.SUCCEEDED)
     with pytest.raises(FailedPrecondition) as caught:
         bench.parts.jobs.canceller.cancel(job)
-    assert caught.value.reason == "JOB_ENDED"
+    assert caught.value.code == "JOB_ENDED"
     assert not bench.ledger.cancel_requested(job)
 
 
@@ -129,7 +129,7 @@ def test_an_etag_guards_against_what_was_not_seen(bench: Bench) -> None:
     lease = bench.start(job)
     with pytest.raises(FailedPrecondition) as caught:
         bench.parts.jobs.canceller.cancel(job, seen)
-    assert caught.value.reason == "ETAG_MISMATCH"
+    assert caught.value.code == "ETAG_MISMATCH"
     assert not bench.ledger.cancel_requested(job)
     running = etag(bench.parts.jobs.catalog.get(job))
     bench.index.beat(lease, 30.0, Progress(step=7))

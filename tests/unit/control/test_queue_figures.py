@@ -13,10 +13,10 @@ from saeserve.control.observer import JobObserver
 from saeserve.control.reconcile import ReconcileLoop
 from saeserve.control.telemetry import RedisFigures, Telemetry, TelemetryMetrics, redis_figures
 from saeserve.core.planning.machine import Machine
+from saeserve.errors import Unavailable
 from saeserve.jobs.reconciler import Reconciler
 from saeserve.jobs.record import Failure
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import Unavailable
 from saeserve.platform.store import ArtifactStore
 
 HEALTHY = RedisFigures(used_memory_bytes=7, max_memory_bytes=0, persistence_ok=True)
@@ -176,7 +176,7 @@ def test_redis_is_watched(rig: Rig) -> None:
     assert rig.value("saeserve_redis_up") == 1
     assert rig.value("saeserve_redis_memory_used_bytes") == 7
     assert rig.value("saeserve_redis_persistence_ok") == 1
-    rig.redis = Unavailable("away", reason="REDIS_UNAVAILABLE")
+    rig.redis = Unavailable("away", code="REDIS_UNAVAILABLE")
     rig.look()
     assert rig.value("saeserve_redis_up") == 0
 

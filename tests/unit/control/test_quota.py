@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from tests.fakes.control import Bench
 
+from saeserve.errors import QuotaExceeded
 from saeserve.platform.auth.caller import Caller
 from saeserve.platform.auth.rules import Scope
-from saeserve.platform.errors import QuotaExceeded
 from saeserve.registry.dataset import UploadHeader
 from saeserve.registry.upload_paths import Announced
 
@@ -41,7 +41,7 @@ def test_uploads_of_both_kinds_are_added_up(
     begin(bench, 40, who, "other")
     with pytest.raises(QuotaExceeded, match="uploads of alice hold 80; token t allows 100") as e:
         again(bench, 21, who)
-    assert e.value.reason == "QUOTA_EXCEEDED"
+    assert e.value.code == "QUOTA_EXCEEDED"
     again(bench, 20, who)
 
 

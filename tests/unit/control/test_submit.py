@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from tests.fakes.control import TRAIN, Bench
 
-from saeserve.core.errors import SaeError
-from saeserve.jobs.states import JobState
-from saeserve.platform.errors import (
+from saeserve.errors import (
     Conflict,
     FailedPrecondition,
     InvalidInput,
     NotFound,
+    SaeError,
     ServiceError,
 )
+from saeserve.jobs.states import JobState
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.datasets import DatasetRegistry
 

@@ -12,10 +12,10 @@ from saeserve.control.converters.events import event_message
 from saeserve.control.converters.jobs import job_message, plan_message
 from saeserve.control.converters.tokens import Cursor
 from saeserve.core.planning.sizes import parameter_count
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 from saeserve.jobs.payloads import MetricsReported
 from saeserve.jobs.record import Event, Failure, JobRecord, Output, Progress
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 
 SWEEP: dict[str, Any] = TRAIN | {"topk": {}, "sweep": {"k": [1, 2], "lr": [1e-3, 1e-4]}}
 MODELS = ("sae-k1-lr0.001", "sae-k1-lr0.0001", "sae-k2-lr0.001", "sae-k2-lr0.0001")

@@ -12,9 +12,9 @@ from tests.fakes.control import Bench
 from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.transfers import TransferHandlers
 from saeserve.control.handlers.usage import LiveUse
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, Overloaded
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound, Overloaded
 from saeserve.registry.owners import Owners
 from saeserve.registry.upload_paths import Announced
 
@@ -111,7 +111,7 @@ def test_room_is_looked_for_before_the_first_byte(bench: Bench) -> None:
     huge = Announced(name="x", size_bytes=2**60, sha256="0" * 64)
     with pytest.raises(Overloaded) as caught:
         bench.parts.transfers.uploads.create([huge])
-    assert caught.value.reason == "DISK_FULL"
+    assert caught.value.code == "DISK_FULL"
     assert bench.store.names("uploads") == []
 
 
@@ -144,7 +144,7 @@ def test_an_import_refuses_what_has_not_arrived(bench: Bench) -> None:
     resource = upload(bench, complete=False)
     with pytest.raises(FailedPrecondition) as caught:
         submit(bench, f"{resource}/model")
-    assert caught.value.reason == "UPLOAD_INCOMPLETE"
+    assert caught.value.code == "UPLOAD_INCOMPLETE"
     with pytest.raises(NotFound):
         submit(bench, "uploads/u-000000000000000000000000/model")
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from tests.fakes.tiny_models import CPU, save_model, tiny_llama
 
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.specs.jobs import TextSpec
+from saeserve.errors import DataError, SpecError
 from saeserve.harvest.documents import Document, read_documents
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.sequences import Tokenization

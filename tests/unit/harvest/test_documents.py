@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.specs.jobs import TextSpec
+from saeserve.errors import DataError, SpecError
 from saeserve.harvest import documents
 from saeserve.harvest.documents import Document, read_documents
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.sites import Hook, SiteSpec
+from saeserve.errors import SpecError
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.layout import decoder_layers
 from saeserve.harvest.precision import BFLOAT16_ATTENTION, Bfloat16Linear

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.fakes.tiny_models import CPU, save_tokenizer
 
-from saeserve.core.errors import SpecError
+from saeserve.errors import SpecError
 from saeserve.harvest.language_model import LanguageModel
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tests.fakes.tiny_models import CPU, EOS, WORDS, listed, save_model, save_tokenizer, tiny_llama
 
 from saeserve.core.data.finishing import Split
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import HarvestSpec
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import DataError, SpecError
 from saeserve.harvest.documents import Document
 from saeserve.harvest.events import HarvestFinished, HarvestStopped
 from saeserve.harvest.heldout import heldout_sequences

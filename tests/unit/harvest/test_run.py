@@ -15,10 +15,10 @@ import torch
 from tests.fakes.tiny_models import CPU, WORDS, listed, save_tokenizer, tiny_llama
 
 from saeserve.core.data.writer import RowBlock
-from saeserve.core.errors import DataError, DataMismatchError, NoSpaceError, SpecError
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import HarvestSpec
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import DataError, DataMismatchError, NoSpaceError, SpecError
 from saeserve.harvest import run as run_module
 from saeserve.harvest.events import (
     HarvestFinished,

@@ -20,8 +20,8 @@ from tests.fakes.tiny_families import (
 from tests.fakes.tiny_models import CPU, save_model
 from torch import Tensor
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.sites import Hook, SiteSpec
+from saeserve.errors import SpecError
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.probe import check_rows
 from saeserve.harvest.sequences import PAD

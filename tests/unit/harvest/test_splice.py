@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saeserve.core.errors import DataError
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import DataError
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.layout import decoder_layers
 from saeserve.harvest.sequences import PAD

@@ -13,11 +13,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tests.fakes.gated_engine import POISON, GatedEngine, rows_of
 
+from saeserve.errors import DeadlinePassed, InvalidInput, Overloaded, Unavailable
 from saeserve.inference.batcher import Batcher
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.rows import DenseRows
 from saeserve.inference.work import Operation, Served
-from saeserve.platform.errors import DeadlinePassed, InvalidInput, Overloaded, Unavailable
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ def test_an_answer_too_large_for_a_message_is_refused_early() -> None:
         async with bench(max_batch_rows=2, max_result_bytes=12) as b:
             with pytest.raises(InvalidInput, match="larger than a message") as caught:
                 await b.submit(*range(10))
-            assert caught.value.reason == "TOO_LARGE"
+            assert caught.value.code == "TOO_LARGE"
             assert first_column(await b.submit(1, 2, 3)) == [2, 4, 6]
             assert b.engine.sizes == [2, 2, 2, 1]
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import TopKActivation
+from saeserve.errors import Overloaded
 from saeserve.inference.engine import TorchEngine
 from saeserve.inference.rows import DenseRows
 from saeserve.inference.work import Operation
-from saeserve.platform.errors import Overloaded
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_callers_are_asked_to_come_again(monkeypatch: pytest.MonkeyPatch, error:
     model, rows = small_model(TopKActivation(k=4)), DenseRows(np.ones((2, 6), np.float32))
     with pytest.raises(Overloaded, match="no memory for 2 rows") as caught:
         TorchEngine().run(model, Operation.ENCODE, rows)
-    assert caught.value.reason == "OUT_OF_MEMORY"
+    assert caught.value.code == "OUT_OF_MEMORY"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saeserve.errors import InvalidInput
 from saeserve.inference.features import U16, U32, feature_rows, sparse_features
 from saeserve.inference.rows import FeatureRows, index_type, join_features
 from saeserve.inference.tensors import F16, F32
-from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import tensor_pb2
 
 Message = tensor_pb2.SparseFeatures

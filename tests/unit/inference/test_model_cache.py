@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from saeserve.core.errors import FormatError
+from saeserve.errors import FailedPrecondition, FormatError, NotFound, Overloaded
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import ModelCache
-from saeserve.platform.errors import FailedPrecondition, NotFound, Overloaded
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def test_a_model_in_use_is_never_dropped() -> None:
         async with shelf.cache.use("a"):
             with pytest.raises(Overloaded, match="models in use leave no room for b") as caught:
                 await shelf.touch("b")
-            assert caught.value.reason == "CACHE_FULL"
+            assert caught.value.code == "CACHE_FULL"
         assert await shelf.touch("b") == "b"
         assert shelf.sample("models_resident_bytes") == 60
         assert shelf.sample("rejected_total", reason="cache_full") == 1
@@ -142,7 +141,7 @@ def test_a_device_without_room_for_a_model_asks_to_come_again() -> None:
         shelf = Shelf({"a": 10}, heavy={"a"})
         with pytest.raises(Overloaded, match="the accelerator has no memory for a") as caught:
             await shelf.touch("a")
-        assert caught.value.reason == "OUT_OF_MEMORY"
+        assert caught.value.code == "OUT_OF_MEMORY"
         assert shelf.sample("models_resident") == 0
         shelf.heavy.clear()
         assert await shelf.touch("a") == "a"

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from saeserve.errors import InvalidInput, NotFound
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_metrics import ModelMetrics
 from saeserve.inference.work import Operation
-from saeserve.platform.errors import InvalidInput, NotFound
 
 ENCODE = Operation.ENCODE
 
@@ -44,7 +44,7 @@ def test_versions_of_a_model_share_series() -> None:
 def test_errors_are_counted_by_their_word() -> None:
     registry = CollectorRegistry()
     metrics = ModelMetrics(registry)
-    cases = {"OVERFLOW": InvalidInput("x", reason="OVERFLOW"), "INTERNAL": ValueError("x")}
+    cases = {"OVERFLOW": InvalidInput("x", code="OVERFLOW"), "INTERNAL": ValueError("x")}
     for reason, error in cases.items():
         with pytest.raises(type(error)):
             fail(metrics, error)
@@ -57,7 +57,7 @@ def test_names_that_callers_make_up_get_no_series() -> None:
     metrics = ModelMetrics(registry)
     for _ in range(3):
         with pytest.raises(NotFound), metrics.call(ENCODE):
-            raise NotFound("no such model", reason="MODEL_NOT_FOUND")
+            raise NotFound("no such model", code="MODEL_NOT_FOUND")
     assert errors(registry, "unknown", "MODEL_NOT_FOUND") == 3
 
 

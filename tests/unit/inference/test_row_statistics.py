@@ -18,6 +18,7 @@ from saeserve.client.features import concatenate
 from saeserve.client.tensors import from_sparse, to_sparse
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import RowNorm, TopKActivation
+from saeserve.errors import InvalidInput
 from saeserve.inference.batcher import Batcher
 from saeserve.inference.engine import TorchEngine
 from saeserve.inference.features import feature_rows, sparse_features
@@ -27,7 +28,6 @@ from saeserve.inference.model_cache import Loaded, ModelCache
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, join_features
 from saeserve.inference.tensors import F32
 from saeserve.inference.work import Operation
-from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import tensor_pb2
 
 ROWS = np.random.default_rng(0).normal(3, 2, size=(9, 6)).astype(np.float32)
@@ -119,7 +119,7 @@ def test_features_without_them_are_refused_before_the_batch() -> None:
     handlers = Handlers(models, batcher, InferenceMetrics(CollectorRegistry()))
     with pytest.raises(InvalidInput) as caught:
         asyncio.run(handlers.decode("m", features, None))
-    assert (caught.value.reason, caught.value.field) == (
+    assert (caught.value.code, caught.value.field) == (
         "NEEDS_ROW_STATISTICS",
         "features.row_means",
     )

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from saeserve.errors import InvalidInput
 from saeserve.inference.rows import DenseRows, FloatArray
 from saeserve.inference.tensors import BF16, F16, F32, checked_type, dense_rows, dense_tensor
-from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import tensor_pb2
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=5)
@@ -97,7 +97,7 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_column(
     }[dtype]
     error = refused(message(x, dtype, data))
     assert error.message.startswith("row 2, column 1 is ")
-    assert (error.field, error.reason) == ("activations.data", "NOT_FINITE")
+    assert (error.field, error.code) == ("activations.data", "NOT_FINITE")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_column(
 )
 def test_bad_shapes(shape: list[int], reason: str) -> None:
     error = refused(tensor_pb2.Tensor(dtype=F32, shape=shape))
-    assert (error.field, error.reason) == ("activations.shape", reason)
+    assert (error.field, error.code) == ("activations.shape", reason)
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(F32, 24), (F16, 12), (BF16, 12)])

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.fakes.jobs import submission
 
+from saeserve.errors import Unavailable
 from saeserve.jobs.errors import Fenced
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Claim, Lease
-from saeserve.platform.errors import Unavailable
 
 Write = Callable[[Path], None]
 
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(ledger: Ledger, job: str) -> Non
 
     with pytest.raises(Unavailable) as caught:
         ledger.checkpoint_sink(lease_of(first)).commit(200, write)
-    assert caught.value.reason == "DISK_FULL"
+    assert caught.value.code == "DISK_FULL"
     assert steps(ledger, 1) == ["100"]
     save(ledger, first, 200)
     assert ledger.checkpoint_valid(key(1, 200))

@@ -12,12 +12,12 @@ from tests.fakes.jobs import (
 )
 from tests.fakes.reconciled import SCAN, STRIDE, World
 
+from saeserve.errors import Unavailable
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.payloads import LogWritten
 from saeserve.jobs.ports import IndexUnavailable
 from saeserve.jobs.record import Beat, Failure
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import Unavailable
 
 
 def test_an_outage_shorter_than_patience_costs_no_lease(world: World) -> None:
@@ -176,7 +176,7 @@ def test_nothing_is_decided_while_the_store_is_away(world: World) -> None:
     world.submit("j-2", "j-1")
 
     def away() -> None:
-        raise Unavailable("not mounted", reason="STORE_UNAVAILABLE")
+        raise Unavailable("not mounted", code="STORE_UNAVAILABLE")
 
     world.reconciler = world.another("R1", prove=away)
     before = {job: look(world.index, job) for job in ("j-1", "j-2")}

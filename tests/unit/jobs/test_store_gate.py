@@ -10,10 +10,10 @@ import pytest
 from tests.fakes.jobs import record, submission
 from tests.fakes.memory_index import MemoryIndex
 
+from saeserve.errors import Unavailable
 from saeserve.jobs.errors import IndexUnavailable
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.store_gate import StoreGate
-from saeserve.platform.errors import Unavailable
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import MARKER, Marker, StoreProof, read_marker
 
@@ -45,7 +45,7 @@ def hold(root: Path, index: MemoryIndex, job: str = "j-1") -> None:
 def refused(gate: StoreGate) -> None:
     with pytest.raises(Unavailable) as caught:
         gate.admit()
-    assert caught.value.reason == "STORE_UNAVAILABLE"
+    assert caught.value.code == "STORE_UNAVAILABLE"
     with pytest.raises(Unavailable):
         gate()
 

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.fakes.jobs import submission
 
+from saeserve.errors import Conflict, NotFound
 from saeserve.jobs.errors import RecordUnreadable
 from saeserve.jobs.layout import request_key
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import JOB_FORMAT
-from saeserve.platform.errors import Conflict, NotFound
 
 
 def test_what_was_submitted_is_kept(ledger: Ledger) -> None:
@@ -34,7 +34,7 @@ def test_another_body_is_a_conflict(ledger: Ledger) -> None:
     ledger.submit(submission("j-1", request_id="r", body_sha256="b"))
     with pytest.raises(Conflict, match="'r' was used for job j-1") as caught:
         ledger.submit(submission("j-2", request_id="r", body_sha256="c"))
-    assert (caught.value.reason, caught.value.field) == ("REQUEST_ID_REUSED", "request_id")
+    assert (caught.value.code, caught.value.field) == ("REQUEST_ID_REUSED", "request_id")
     assert ledger.jobs() == ["j-1"]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from saeserve.errors import StartupError
 from saeserve.platform.address import TcpAddress, check_allowed, parse_tcp, unix_path
-from saeserve.platform.errors import StartupError
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from tests.fakes.echo_service import ECHO, NAME
 
 from saeserve.client.access import PLAIN, Access
 from saeserve.client.channel import open_channel
+from saeserve.errors import Unavailable
 from saeserve.platform.audit_log import AuditLog
 from saeserve.platform.auth.rules import CHANGE, READ, Scope
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.verifier import TokenVerifier
-from saeserve.platform.errors import Unavailable
 from saeserve.platform.grpc_server import GrpcServer, Service
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.protection import Protection, server_tls

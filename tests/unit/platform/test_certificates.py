@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.fakes.certificates import Authority, CertificateFiles, self_signed
 
+from saeserve.errors import StartupError
 from saeserve.platform.certificates import host_of, read_authorities, read_pair
-from saeserve.platform.errors import StartupError
 
 
 def test_a_pair_is_read_with_its_expiry(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_cannot_serve_is_refused_by_name(
     files = make(tmp_path)
     with pytest.raises(StartupError) as caught:
         read_pair(files.certificate, files.key)
-    assert caught.value.reason == reason
+    assert caught.value.code == reason
     assert str(tmp_path) in caught.value.message
     assert caught.value.remedy
 

@@ -8,8 +8,7 @@ import grpc
 import pytest
 from safetensors import SafetensorError
 
-from saeserve.core.errors import DataError, FormatError
-from saeserve.platform.errors import NotFound, Overloaded
+from saeserve.errors import DataError, FormatError, NotFound, Overloaded
 from saeserve.platform.exhaustion import Memory, exhausted
 from saeserve.platform.status import CODES, service_error
 
@@ -101,6 +100,6 @@ def test_a_file_that_a_parser_refuses_by_memory_error_is_malformed() -> None:
 def test_callers_are_asked_to_come_again(error: Exception) -> None:
     answer = service_error(error)
     assert isinstance(answer, Overloaded)
-    assert answer.reason == "OUT_OF_MEMORY"
+    assert answer.code == "OUT_OF_MEMORY"
     assert answer.retry_after_s > 0
     assert CODES[answer.kind] is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from tests.fakes.echo_service import ECHO, NAME
 
-from saeserve.platform.errors import StartupError, Unavailable
+from saeserve.errors import StartupError, Unavailable
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, GrpcServer
 from saeserve.platform.messages import USUAL_BYTES
 from saeserve.platform.metrics import Metrics
@@ -71,7 +71,7 @@ def test_services_are_not_ready_while_something_they_need_is_missing() -> None:
 
     def need() -> None:
         if missing.is_set():
-            raise Unavailable("the volume is gone", reason="STORE_UNAVAILABLE", remedy="mount it")
+            raise Unavailable("the volume is gone", code="STORE_UNAVAILABLE", remedy="mount it")
 
     async def until(channel: grpc.aio.Channel, status: int) -> None:
         while await health(channel, NAME) != status:

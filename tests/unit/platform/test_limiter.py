@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saeserve.errors import Overloaded
 from saeserve.platform.auth.limiter import BURST_S, Bucket, Limiter, Usage
 from saeserve.platform.auth.rules import Scope
 from saeserve.platform.auth.tokens import Limits, TokenRecord, new_token
-from saeserve.platform.errors import Overloaded
 from saeserve.platform.messages import MessageReader
 from saeserve.platform.requests import Requests
 
@@ -37,7 +37,7 @@ def test_calls_beyond_the_rate_are_refused_with_the_time_to_wait() -> None:
         usage.call()
     with pytest.raises(Overloaded) as caught:
         usage.call()
-    assert caught.value.reason == "RATE_LIMITED"
+    assert caught.value.code == "RATE_LIMITED"
     clock.now += caught.value.retry_after_s
     usage.call()
 

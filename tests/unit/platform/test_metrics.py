@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 from saeserve.platform.metrics import LATENCY_BUCKETS, Metrics, serve_metrics
 from saeserve.platform.settings import ServiceSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 from saeserve.platform.paths import PathCover
 from saeserve.platform.status import rpc_status
 

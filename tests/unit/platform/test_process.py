@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from saeserve.errors import StartupError
 from saeserve.platform import process, service
-from saeserve.platform.errors import StartupError
 
 
 def alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions
 from redis._parsers.base import BaseParser
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 from saeserve.platform.redis import connect, login_refused, shown, unavailable, unreachable
 
 REFUSALS = [

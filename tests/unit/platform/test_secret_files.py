@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 from saeserve.platform.secret_files import read_secret, with_password
 from saeserve.platform.settings import ServiceSettings
 
@@ -43,7 +43,7 @@ def test_what_is_missing_or_easily_guessed_is_refused(
 ) -> None:
     with pytest.raises(StartupError) as caught:
         read_secret(written(tmp_path, text))
-    assert caught.value.reason == reason
+    assert caught.value.code == reason
     assert str(tmp_path) in caught.value.message
     shown = caught.value.text()
     assert not text or not str(text).strip() or str(text) not in shown

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 from saeserve.platform.settings import BrokerSettings, ServiceSettings
 from saeserve.worker.settings import WorkerSettings
 

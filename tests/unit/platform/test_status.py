@@ -6,15 +6,16 @@ import pytest
 from google.rpc import error_details_pb2
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from saeserve.core.errors import (
+from saeserve.errors import (
     DataError,
     DataMismatchError,
     FormatError,
+    InvalidInput,
+    Kind,
     NoSpaceError,
     SpecError,
     SpecErrors,
 )
-from saeserve.platform.errors import InvalidInput, Kind
 from saeserve.platform.status import CODES, rpc_status, service_error
 
 
@@ -32,7 +33,7 @@ from saeserve.platform.status import CODES, rpc_status, service_error
 def test_errors_of_other_rooms(error: Exception, kind: Kind, reason: str) -> None:
     mapped = service_error(error)
     assert mapped is not None
-    assert (mapped.kind, mapped.reason) == (kind, reason)
+    assert (mapped.kind, mapped.code) == (kind, reason)
     assert "10.1.2.3" not in mapped.text()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.platform.errors import InvalidInput, Unavailable
+from saeserve.errors import InvalidInput, Unavailable
 from saeserve.platform.store import ArtifactStore
 
 
@@ -88,7 +88,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Unavailable, match="is full") as caught:
         store.put_if_absent("big", b"data")
-    assert caught.value.reason == "DISK_FULL"
+    assert caught.value.code == "DISK_FULL"
     assert os.listdir(store.root) == []
 
 
@@ -123,5 +123,5 @@ def test_a_file_system_without_hard_links_is_refused_by_name(
     monkeypatch.setattr(os, "link", link)
     with pytest.raises(Unavailable, match="no hard links") as caught:
         store.check()
-    assert caught.value.reason == "STORE_WITHOUT_LINKS"
+    assert caught.value.code == "STORE_WITHOUT_LINKS"
     assert os.listdir(store.root) == []

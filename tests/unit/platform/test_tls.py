@@ -23,8 +23,8 @@ from tests.fakes.echo_service import ECHO, NAME
 from saeserve.client.access import PLAIN, Access
 from saeserve.client.channel import open_channel
 from saeserve.client.errors import UnavailableError, translated
+from saeserve.errors import StartupError
 from saeserve.platform import healthcheck
-from saeserve.platform.errors import StartupError
 from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.protection import Protection, server_tls

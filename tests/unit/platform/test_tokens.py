@@ -11,14 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from saeserve.platform.auth import verifier as verifying
-from saeserve.platform.auth.caller import EVERYONE, STRANGER, Caller
-from saeserve.platform.auth.guard import Guard
-from saeserve.platform.auth.rules import CHANGE, OPEN, READ, Scope
-from saeserve.platform.auth.token_store import TokenStore
-from saeserve.platform.auth.tokens import CLOCK_LEEWAY_S, id_in, new_token
-from saeserve.platform.auth.verifier import TokenVerifier
-from saeserve.platform.errors import (
+from saeserve.errors import (
     InvalidInput,
     NotFound,
     PermissionDenied,
@@ -26,6 +19,13 @@ from saeserve.platform.errors import (
     Unauthenticated,
     Unavailable,
 )
+from saeserve.platform.auth import verifier as verifying
+from saeserve.platform.auth.caller import EVERYONE, STRANGER, Caller
+from saeserve.platform.auth.guard import Guard
+from saeserve.platform.auth.rules import CHANGE, OPEN, READ, Scope
+from saeserve.platform.auth.token_store import TokenStore
+from saeserve.platform.auth.tokens import CLOCK_LEEWAY_S, id_in, new_token
+from saeserve.platform.auth.verifier import TokenVerifier
 from saeserve.platform.settings import ServiceSettings
 from saeserve.platform.store import ArtifactStore
 
@@ -67,7 +67,7 @@ class Site:
         try:
             await self.verifier.record(text)
         except (Unauthenticated, Unavailable) as error:
-            return error.reason
+            return error.code
         return ""
 
 
@@ -180,7 +180,7 @@ def test_while_the_store_is_away_known_tokens_count_for_a_while(site: Site) -> N
 
 
 def _away() -> None:
-    raise Unavailable("the store is not mounted", reason="STORE_UNAVAILABLE")
+    raise Unavailable("the store is not mounted", code="STORE_UNAVAILABLE")
 
 
 def test_a_damaged_record_lets_nobody_in(site: Site) -> None:
@@ -247,7 +247,7 @@ def test_another_scheme_is_no_token(site: Site) -> None:
     for headers in ([("authorization", "Basic x")], [("token", site.make())], []):
         with pytest.raises(Unauthenticated) as caught:
             admitted(site, "/s/Read", *headers)
-        assert caught.value.reason == "TOKEN_MISSING"
+        assert caught.value.code == "TOKEN_MISSING"
 
 
 def test_scopes_decide_and_admin_has_all(site: Site) -> None:
@@ -262,7 +262,7 @@ def test_a_method_without_a_rule_is_answered_to_nobody(site: Site) -> None:
     admin = site.make(*Scope)
     with pytest.raises(PermissionDenied) as caught:
         admitted(site, "/s/New", ("authorization", f"Bearer {admin}"))
-    assert caught.value.reason == "SCOPE_UNDECLARED"
+    assert caught.value.code == "SCOPE_UNDECLARED"
 
 
 def test_without_tokens_everyone_is_an_administrator(site: Site) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.core.errors import DamagedError
+from saeserve.errors import DamagedError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.core.errors import FormatError
 from saeserve.core.formats.manifest import DatasetManifest
-from saeserve.platform.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
+from saeserve.errors import Conflict, FailedPrecondition, FormatError, InvalidInput, NotFound
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.datasets import DatasetRegistry
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.core.errors import FormatError
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
+from saeserve.errors import FailedPrecondition, FormatError, InvalidInput, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.models import ModelRegistry
 
@@ -190,7 +189,7 @@ def test_a_model_that_a_job_is_making_says_so(
     models.announce("sae", "j-1")
     with pytest.raises(FailedPrecondition, match="still being made by job j-1") as caught:
         models.resolve("sae")
-    assert caught.value.reason == "MODEL_IN_TRAINING"
+    assert caught.value.code == "MODEL_IN_TRAINING"
     assert models.list() == []
     store.put_if_absent("jobs/j-1/result.json", b"{}")
     with pytest.raises(NotFound, match="there is no model sae"):

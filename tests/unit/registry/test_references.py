@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saeserve.core.specs.names import NAME
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 from saeserve.registry.references import Reference, checked_alias, parse_reference, resource_of
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.platform.errors import InvalidInput, NotFound
+from saeserve.errors import InvalidInput, NotFound
 from saeserve.registry.roots import Roots
 
 
@@ -35,7 +35,7 @@ def test_refuses_what_is_no_reference(root: Path, reference: str) -> None:
 def test_names_the_roots_there_are(root: Path) -> None:
     with pytest.raises(InvalidInput, match="known roots: acts") as caught:
         Roots({"acts": root}).resolve("other:a.npy")
-    assert caught.value.reason == "UNKNOWN_ROOT"
+    assert caught.value.code == "UNKNOWN_ROOT"
 
 
 def test_refuses_a_link_that_leads_out(root: Path, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_refuses_a_link_that_leads_out(root: Path, tmp_path: Path) -> None:
     (root / "link.npy").symlink_to(tmp_path / "secret.npy")
     with pytest.raises(InvalidInput) as caught:
         Roots({"acts": root}).resolve("acts:link.npy")
-    assert caught.value.reason == "PATH_ESCAPES_ROOT"
+    assert caught.value.code == "PATH_ESCAPES_ROOT"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_the_system_cannot_look_up_is_a_bad_path(root: Path, relative: str)
     (root / "circle").symlink_to(root / "circle")
     with pytest.raises(InvalidInput) as caught:
         Roots({"acts": root}).resolve(f"acts:{relative}", "files[0]")
-    assert (caught.value.reason, caught.value.field) == ("BAD_PATH", "files[0]")
+    assert (caught.value.code, caught.value.field) == ("BAD_PATH", "files[0]")
     assert str(root) not in caught.value.text()
     assert len(caught.value.message) < 400
 

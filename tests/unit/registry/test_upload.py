@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saeserve.core.formats.manifest import DatasetManifest
-from saeserve.platform.errors import (
+from saeserve.errors import (
     Conflict,
     FailedPrecondition,
     InvalidInput,
@@ -93,7 +93,7 @@ def test_bad_chunks_are_named_and_change_nothing(datasets: DatasetRegistry) -> N
             writer.add(10, DATA[10:20], 0)
         with pytest.raises(InvalidInput) as size:
             send(writer, 10, DATA)
-        assert [caught.value.reason for caught in (offset, crc, size)] == [
+        assert [caught.value.code for caught in (offset, crc, size)] == [
             "OFFSET_MISMATCH",
             "CRC_MISMATCH",
             "UPLOAD_TOO_LONG",
@@ -186,7 +186,7 @@ def test_uploads_are_refused_at_once_that_would_eat_into_the_reserve(
         return
     with pytest.raises(Overloaded) as caught:
         datasets.begin_upload(header())
-    assert (caught.value.reason, caught.value.field) == ("DISK_FULL", "header.size_bytes")
+    assert (caught.value.code, caught.value.field) == ("DISK_FULL", "header.size_bytes")
     assert datasets.names() == []
 
 
@@ -201,7 +201,7 @@ def test_uploads_side_by_side_leave_the_reserve_to_jobs(
         disk.free = 400 + len(DATA[10:]) - 1
         with pytest.raises(Overloaded) as caught:
             send(writer, 10, DATA[10:])
-        assert caught.value.reason == "DISK_FULL"
+        assert caught.value.code == "DISK_FULL"
         assert writer.received_bytes == 10
         datasets.create("records-of-jobs-still-fit")
         disk.free = 400 + len(DATA[10:])
@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_the_chunks_before(
             patch.setattr("saeserve.registry.upload.write_some", full)
             with pytest.raises(Unavailable) as caught:
                 send(writer, 10, DATA[10:])
-        assert caught.value.reason == "DISK_FULL"
+        assert caught.value.code == "DISK_FULL"
         send(writer, 10, DATA[10:])
         writer.finish()
     assert datasets.paths("acts")[0].read_bytes() == DATA

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saeserve.platform.errors import StartupError
+from saeserve.errors import StartupError
 from saeserve.platform.memory import limit_bytes
 from saeserve.worker import hardware
 from saeserve.worker.classes import machines_of
@@ -59,7 +59,7 @@ def test_settings_decide_where_they_say_something() -> None:
 def test_a_worker_of_a_class_without_its_device_does_not_start(classes: tuple[str, ...]) -> None:
     with pytest.raises(StartupError, match="torch sees no GPU") as caught:
         machines_of(settings(*classes), lambda: None)
-    assert caught.value.reason == "NO_DEVICE"
+    assert caught.value.code == "NO_DEVICE"
     assert "SAESERVE_WORKER_CLASSES" in caught.value.remedy
 
 

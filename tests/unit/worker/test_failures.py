@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from saeserve.core.errors import DataError, DivergedError, NoSpaceError, SaeError
-from saeserve.platform.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from saeserve.errors import (
+    DataError,
+    DivergedError,
+    FailedPrecondition,
+    NoSpaceError,
+    NotFound,
+    SaeError,
+    ServiceError,
+    Unavailable,
+)
 from saeserve.platform.paths import PathCover
 from saeserve.worker.failures import covered, crash, failure_of, interrupted, worker_lost
 
@@ -22,9 +30,9 @@ class OutOfMemoryError(RuntimeError):
     [
         (DataError("is NaN", shard="a.npy", row=3), "BAD_DATA", False),
         (NoSpaceError("full"), "DISK_FULL", True),
-        (NotFound("no data set", reason="DATASET_NOT_FOUND"), "DATASET_NOT_FOUND", False),
+        (NotFound("no data set", code="DATASET_NOT_FOUND"), "DATASET_NOT_FOUND", False),
         (FailedPrecondition("not READY"), "FAILED_PRECONDITION", False),
-        (Unavailable("full", reason="DISK_FULL"), "DISK_FULL", True),
+        (Unavailable("full", code="DISK_FULL"), "DISK_FULL", True),
         (OSError(errno.ENOSPC, "No space left on device"), "DISK_FULL", True),
         (OSError(errno.EIO, "Input/output error"), "INTERNAL", True),
         (MemoryError(), "OOM_HOST", True),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.fakes.worker_bench import Bench, until
 
-from saeserve.core.errors import DataError
+from saeserve.errors import DataError
 from saeserve.jobs.errors import Fenced
 from saeserve.jobs.record import Output, Result
 from saeserve.jobs.states import TERMINAL, JobState

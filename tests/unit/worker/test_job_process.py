@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from tests.fakes.worker_bench import Bench
 
-from saeserve.core.errors import DataError
+from saeserve.errors import DataError, Unavailable
 from saeserve.jobs.events import tail
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Output
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import Unavailable
 from saeserve.worker import job_process
 from saeserve.worker.order import ExitCode, JobOrder, command
 from saeserve.worker.report import Report
@@ -76,7 +75,7 @@ def test_a_disk_without_room_for_events_is_told_as_full(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def no_room(*_: object) -> bool:
-        raise Unavailable("full", reason="DISK_FULL")
+        raise Unavailable("full", code="DISK_FULL")
 
     if at == "open":
         monkeypatch.setattr(Report, "open", full)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.fakes.worker_bench import Bench
 
-from saeserve.core.errors import DataError
+from saeserve.errors import DataError
 from saeserve.jobs.record import Claim
 from saeserve.worker import job_process
 from saeserve.worker.backoff import Backoff

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tests.fakes.worker_bench import Bench, until
 
+from saeserve.errors import Unavailable
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Failure, Lease
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import Unavailable
 from saeserve.worker.report import Report
 from saeserve.worker.settlement import Ending
 
@@ -108,7 +108,7 @@ def test_a_process_that_found_the_disk_full_is_tried_again_under_that_name(
     bench.part = "full"
 
     def no_room(*_: object) -> bool:
-        raise Unavailable("full", reason="DISK_FULL")
+        raise Unavailable("full", code="DISK_FULL")
 
     if still:
         monkeypatch.setattr(Ledger, "write_failure", no_room)

@@ -9,11 +9,11 @@ from google.protobuf.json_format import ParseDict
 from saeserve.control.converters.specs import spec_message
 from saeserve.control.converters.times import timestamp
 from saeserve.core.planning.plan import Plan
+from saeserve.errors import InvalidInput
 from saeserve.jobs.large_specs import shortened
 from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import Failure, JobRecord, Output, Progress
 from saeserve.jobs.states import JobState
-from saeserve.platform.errors import InvalidInput
 from saeserve.v1 import job_pb2
 
 ANSWERED = 2**20

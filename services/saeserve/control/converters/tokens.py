@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -49,7 +49,7 @@ def page_after(token: str, scope: str) -> str:
     if digest != _digest(scope):
         raise InvalidInput(
             "the page token belongs to a listing with other conditions",
-            reason="BAD_PAGE_TOKEN",
+            code="BAD_PAGE_TOKEN",
             field="page_token",
             remedy="keep the filter while paging, or start without a token",
         )
@@ -70,7 +70,7 @@ def resume_cursor(token: str, job: str) -> Cursor:
     if owner != job or not all(number.isascii() and number.isdigit() for number in numbers):
         raise InvalidInput(
             "the resume token belongs to another job",
-            reason="BAD_RESUME_TOKEN",
+            code="BAD_RESUME_TOKEN",
             field="resume_token",
             remedy="use the token of an event of this job, or none",
         )
@@ -90,7 +90,7 @@ def _decode(token: str, field: str, *parts: int) -> list[str]:
     if len(texts) not in parts:
         raise InvalidInput(
             "this token was not given by this server",
-            reason=f"BAD_{field.upper()}",
+            code=f"BAD_{field.upper()}",
             field=field,
             remedy="use a token as it came, or none",
         )

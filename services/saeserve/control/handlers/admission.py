@@ -7,8 +7,8 @@ import logging
 from saeserve.core.planning.machine import Fleet, Machine
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.errors import FailedPrecondition
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
-from saeserve.platform.errors import FailedPrecondition
 from saeserve.registry.speeds import SpeedBook
 
 log = logging.getLogger(__name__)
@@ -62,5 +62,5 @@ def admit(plan: Plan) -> None:
     refusal = plan.refusal
     if refusal is not None:
         raise FailedPrecondition(
-            refusal.message, reason=refusal.code, field="spec.train", remedy=refusal.remedy
+            refusal.message, code=refusal.code, field="spec.train", remedy=refusal.remedy
         )

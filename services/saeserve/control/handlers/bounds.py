@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Sized
 from typing import cast
 
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput
 
 MAX_ENTRIES = 1000
 """Of any list in a spec."""
@@ -40,7 +40,7 @@ def check_count(entries: Sized, field: str, limit: int) -> None:
     if len(entries) > limit:
         raise InvalidInput(
             f"{field} has {len(entries)} entries; at most {limit} are accepted",
-            reason="TOO_MANY",
+            code="TOO_MANY",
             field=field,
             remedy="leave some out, or spread them over several requests",
         )
@@ -51,7 +51,7 @@ def check_text(text: str, field: str, limit: int) -> None:
     if len(text) > limit:
         raise InvalidInput(
             f"{field} has {len(text)} characters; at most {limit} are accepted",
-            reason="TOO_LONG",
+            code="TOO_LONG",
             field=field,
             remedy="shorten it",
         )

@@ -6,12 +6,12 @@ import logging
 import re
 from collections.abc import Iterator
 
+from saeserve.errors import InvalidInput
 from saeserve.jobs.errors import RecordUnreadable
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobFilter, JobRecord
 from saeserve.jobs.states import TERMINAL, JobState
-from saeserve.platform.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def checked_job_id(job: str, field: str) -> str:
     if not _ID.fullmatch(job):
         raise InvalidInput(
             f"{job!r} is not a job id",
-            reason="BAD_JOB_ID",
+            code="BAD_JOB_ID",
             field=field,
             remedy="use the id that SubmitJob gave",
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from saeserve.control.handlers.inputs import Inputs, Upstream
-from saeserve.core.errors import SpecError
 from saeserve.core.formats.continuation import check_continuation
 from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.training import TrainSpec
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput, SpecError
 from saeserve.registry.references import parse_reference
 
 _FIELD = "spec.train.init_from"
@@ -30,6 +29,6 @@ def pinned(spec: TrainSpec, layout: Layout | None, inputs: Inputs, upstream: Ups
         check_continuation(spec, version.config, layout)
     except SpecError as error:
         raise InvalidInput(
-            error.message, reason=error.code, field=f"spec.{error.field}", remedy=error.remedy
+            error.message, code=error.code, field=f"spec.{error.field}", remedy=error.remedy
         ) from None
     return spec.model_copy(update={"init_from": version.resource})

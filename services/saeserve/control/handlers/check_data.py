@@ -7,7 +7,7 @@ from saeserve.control.handlers.model_folder import ModelFacts, language_model_fa
 from saeserve.core.planning.plan import Plan
 from saeserve.core.planning.sizes import VALUE_BYTES
 from saeserve.core.specs.jobs import HarvestSpec, IngestSpec
-from saeserve.platform.errors import FailedPrecondition, InvalidInput
+from saeserve.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.dataset_errors import taken
 
@@ -34,7 +34,7 @@ def check_ingest(spec: IngestSpec, inputs: Inputs) -> Plan:
         made = f" and made by job {found.job}" if found.job else ""
         raise FailedPrecondition(
             f"data set {spec.dataset} is {found.state.value}{made}",
-            reason="DATASET_NOT_PENDING",
+            code="DATASET_NOT_PENDING",
             field=field,
             remedy="upload or register files under a new name, and ingest that",
         )
@@ -42,7 +42,7 @@ def check_ingest(spec: IngestSpec, inputs: Inputs) -> Plan:
     if busy:
         raise FailedPrecondition(
             f"job {busy[0]} ingests data set {spec.dataset} already",
-            reason="INGEST_RUNS",
+            code="INGEST_RUNS",
             field=field,
             remedy="wait for that job, or cancel it",
         )
@@ -55,7 +55,7 @@ def _check_layers(spec: HarvestSpec, facts: ModelFacts) -> None:
         if facts.layers and site.layer >= facts.layers:
             raise InvalidInput(
                 f"the language model has {facts.layers} layers; there is no layer {site.layer}",
-                reason="NO_SUCH_LAYER",
+                code="NO_SUCH_LAYER",
                 field=f"spec.harvest.sites[{index}].layer",
                 remedy=f"choose 0 to {facts.layers - 1}",
             )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from saeserve.control.handlers.inputs import Inputs, Upstream
-from saeserve.core.errors import FormatError
 from saeserve.core.planning.plan import Plan
 from saeserve.core.planning.tensors import BASE_BYTES
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE, declared_values
-from saeserve.platform.errors import FailedPrecondition, InvalidInput
+from saeserve.errors import FailedPrecondition, FormatError, InvalidInput
 from saeserve.registry.references import parse_reference
 from saeserve.registry.upload_paths import is_upload
 from saeserve.registry.version import ModelVersion
@@ -64,12 +63,12 @@ def _declared(path: str, inputs: Inputs, field: str) -> tuple[int, int]:
         return sum(f.stat().st_size for f in files), sum(map(declared_values, files))
     except FormatError as error:
         raise InvalidInput(
-            error.message, reason=error.code, field=field, remedy=error.remedy
+            error.message, code=error.code, field=field, remedy=error.remedy
         ) from error
     except OSError as error:
         raise InvalidInput(
             f"{path[:200]!r} cannot be read: {error.strerror}",
-            reason="BAD_PATH",
+            code="BAD_PATH",
             field=field,
             remedy="let the services' user read it",
         ) from error
@@ -81,7 +80,7 @@ def _check_sources(version: ModelVersion, spec: ExportModelSpec) -> None:
     if several:
         raise FailedPrecondition(
             f"the {spec.format} format cannot hold {version.resource}: {several}",
-            reason="BAD_FORMAT",
+            code="BAD_FORMAT",
             field=f"{_EXPORT}.format",
             remedy="no format holds such a model: download its own files, or use it through "
             "saeserve",

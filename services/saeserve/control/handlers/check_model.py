@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from saeserve.control.handlers.check_continuation import pinned
 from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
-from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.formats.evaluation_sources import check_widths, judged_sources
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.core.formats.train_sources import Layout, layout_of
@@ -16,7 +15,7 @@ from saeserve.core.planning.sizes import training_data
 from saeserve.core.specs.field_sources import sources_of_training
 from saeserve.core.specs.jobs import EvaluateSpec
 from saeserve.core.specs.training import TrainSpec, settled
-from saeserve.platform.errors import FailedPrecondition, InvalidInput
+from saeserve.errors import DataMismatchError, FailedPrecondition, InvalidInput, SpecError
 from saeserve.platform.status import refused_spec
 from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
@@ -59,7 +58,7 @@ def _plan(
     if not data.train_rows:
         raise FailedPrecondition(
             f"all {manifest.rows} rows of data set {asked.dataset} are held out",
-            reason="NO_TRAINING_ROWS",
+            code="NO_TRAINING_ROWS",
             field="spec.train.dataset",
             remedy="make the data set again with a lower heldout_fraction",
         )
@@ -110,7 +109,7 @@ def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
     if not manifest.heldout_rows:
         raise FailedPrecondition(
             f"data set {spec.dataset} holds no rows out",
-            reason="NO_HELDOUT_ROWS",
+            code="NO_HELDOUT_ROWS",
             field=f"{_FIELD}.dataset",
             remedy="evaluate on a data set made with heldout_fraction above 0",
         )
@@ -118,7 +117,7 @@ def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
     if needs_model and (manifest.language_model is None or manifest.tokenization is None):
         raise FailedPrecondition(
             f"data set {spec.dataset} names no language model to splice into",
-            reason="NO_LANGUAGE_MODEL",
+            code="NO_LANGUAGE_MODEL",
             field=f"{_FIELD}.loss_recovered",
             remedy="leave loss_recovered out, or evaluate on a harvested data set",
         )
@@ -143,7 +142,7 @@ def _with_source(
         raise _refused(error) from None
     except DataMismatchError as error:
         raise InvalidInput(
-            error.message, reason=error.code, field=f"{_FIELD}.source", remedy=error.remedy
+            error.message, code=error.code, field=f"{_FIELD}.source", remedy=error.remedy
         ) from None
     if len(config.inputs) > 1:
         return spec

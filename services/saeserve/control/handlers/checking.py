@@ -9,12 +9,11 @@ from saeserve.control.handlers.check_data import check_harvest, check_ingest
 from saeserve.control.handlers.check_interchange import check_export, check_import
 from saeserve.control.handlers.check_model import check_evaluate, check_train
 from saeserve.control.handlers.inputs import Inputs, Upstream
-from saeserve.core.errors import SpecError
 from saeserve.core.planning.machine import Fleet
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.field_sources import sources_of
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.platform.errors import InvalidInput
+from saeserve.errors import InvalidInput, SpecError
 from saeserve.platform.status import refused_spec
 
 

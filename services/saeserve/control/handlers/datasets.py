@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.usage import LiveUse
-from saeserve.core.errors import DamagedError
+from saeserve.errors import DamagedError, FailedPrecondition, NotFound
 from saeserve.platform.auth.caller import EVERYONE, Caller
-from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.registry.dataset import Dataset, DatasetFile, UploadHeader, unreadable
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.names import checked_name
@@ -61,7 +60,7 @@ class DatasetHandlers:
         if busy:
             raise FailedPrecondition(
                 f"job {busy[0]} ingests data set {header.dataset}",
-                reason="IN_USE",
+                code="IN_USE",
                 field="header.dataset",
                 remedy="wait for that job; it takes the files that were there at its start",
             )

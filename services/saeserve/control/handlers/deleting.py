@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saeserve.control.handlers.catalog import JobCatalog
+from saeserve.errors import FailedPrecondition
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import JobIndex
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import TERMINAL
-from saeserve.platform.errors import FailedPrecondition
 
 
 class Deleter:
@@ -47,7 +47,7 @@ class Deleter:
         if record.state not in TERMINAL or not self._settled(record.id):
             raise FailedPrecondition(
                 f"job {record.id} has not ended: it is {record.state.value}",
-                reason="JOB_LIVE",
+                code="JOB_LIVE",
                 field="id",
                 remedy="cancel it, wait for it to end, then delete it",
             )
@@ -57,7 +57,7 @@ class Deleter:
         if waiting:
             raise FailedPrecondition(
                 f"job {waiting[0]} waits for job {record.id}",
-                reason="IN_USE",
+                code="IN_USE",
                 field="id",
                 remedy="delete it when that job has begun, or cancel that job first",
             )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from io import FileIO
 
 from saeserve.control.handlers.resources import Listing, Resources, StoredFile
+from saeserve.errors import FailedPrecondition, InvalidInput, NotFound
 from saeserve.platform.auth.caller import EVERYONE, Caller
-from saeserve.platform.errors import FailedPrecondition, InvalidInput, NotFound
 
 CHUNK_BYTES = 1 << 20
 
@@ -89,7 +89,7 @@ class Downloads:
         if not 0 <= offset <= stored.size:
             raise InvalidInput(
                 f"{name} has {stored.size} bytes, so none at {offset}",
-                reason="BAD_OFFSET",
+                code="BAD_OFFSET",
                 field="offset",
                 remedy="begin again from offset 0",
             )
@@ -102,7 +102,7 @@ def _opened(stored: StoredFile) -> FileIO:
     except OSError as error:
         raise NotFound(
             f"{stored.name} is no longer there",
-            reason="FILE_NOT_FOUND",
+            code="FILE_NOT_FOUND",
             field="name",
             remedy="list the files again",
         ) from error
@@ -112,7 +112,7 @@ def _opened(stored: StoredFile) -> FileIO:
 def _changed(name: str) -> FailedPrecondition:
     return FailedPrecondition(
         f"{name} has changed since it was listed",
-        reason="FILE_CHANGED",
+        code="FILE_CHANGED",
         field="etag",
         remedy="list the files again and download this one from the start",
     )

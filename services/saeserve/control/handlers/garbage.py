@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from saeserve.errors import ServiceError
 from saeserve.jobs.errors import RecordUnreadable
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.retention import leftovers_of
-from saeserve.platform.errors import ServiceError
 from saeserve.platform.leftovers import Leftover, temporaries
 from saeserve.platform.store import ArtifactStore
 

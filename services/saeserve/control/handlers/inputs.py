@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from saeserve.control.handlers.usage import LiveUse, dataset_of, models_of, spec_of
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
+from saeserve.errors import FailedPrecondition, InvalidInput
 from saeserve.jobs.record import JobRecord
-from saeserve.platform.errors import FailedPrecondition, InvalidInput
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.model_uploads import ModelUploads
@@ -57,7 +57,7 @@ class Inputs:
         pending = found.state is DatasetState.PENDING
         raise FailedPrecondition(
             f"data set {name} is {found.state.value}{why}",
-            reason="DATASET_NOT_READY",
+            code="DATASET_NOT_READY",
             field=field,
             remedy=f"{waits}, or wait until it is READY" if pending else "delete and remake it",
         )
@@ -72,7 +72,7 @@ def source_of(manifest: DatasetManifest, name: str | None, field: str) -> Source
         what = "several sources" if name is None else f"no source {name!r}"
         raise InvalidInput(
             f"data set {manifest.name} has {what}",
-            reason="UNKNOWN_SOURCE",
+            code="UNKNOWN_SOURCE",
             field=field,
             remedy=f"name one of: {names}",
         ) from None

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 
 from saeserve.control.handlers.catalog import JobCatalog
-from saeserve.core.errors import SaeError
+from saeserve.errors import FailedPrecondition, SaeserveError
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Result
 from saeserve.jobs.states import TERMINAL, JobState
 from saeserve.jobs.telling import tell_end
-from saeserve.platform.errors import FailedPrecondition, ServiceError
 from saeserve.registry.publication import Publication
 
 log = logging.getLogger(__name__)
@@ -54,14 +53,14 @@ class Canceller:
         if record.state in TERMINAL:
             raise FailedPrecondition(
                 f"job {record.id} is {record.state.value}",
-                reason="JOB_ENDED",
+                code="JOB_ENDED",
                 field="id",
                 remedy="there is nothing to cancel",
             )
         if etag and etag != self._etag(record):
             raise FailedPrecondition(
                 f"job {record.id} has changed since it had the etag {etag}",
-                reason="ETAG_MISMATCH",
+                code="ETAG_MISMATCH",
                 field="etag",
                 remedy="look at the job again, then cancel with its new etag or with none",
             )
@@ -93,5 +92,5 @@ class Canceller:
         """See that what an ended job made is published, and what it reserved is given up."""
         try:
             self._publication.apply(ended.id)
-        except (OSError, SaeError, ServiceError):
+        except (OSError, SaeserveError):
             log.exception("%s: its outputs are not published yet; readers will do it", ended.id)

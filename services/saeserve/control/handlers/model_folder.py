@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from saeserve.core.specs.jobs import LanguageModelSpec
 from saeserve.core.specs.sites import SiteSpec
-from saeserve.platform.errors import InvalidInput, NotFound
+from saeserve.errors import InvalidInput, NotFound
 from saeserve.registry.roots import Roots
 
 _FIELD = "spec.harvest.language_model"
@@ -83,7 +83,7 @@ def _check_gguf(folder: Path, name: str) -> None:
     if not (folder / name).is_file():
         raise NotFound(
             f"there is no {name} in {folder.name}",
-            reason="FILE_NOT_FOUND",
+            code="FILE_NOT_FOUND",
             field=f"{_FIELD}.gguf_file",
             remedy="correct the name",
         )
@@ -102,7 +102,7 @@ def _read_config(path: Path, reference: str) -> ModelFacts:
 def _bad_folder(reference: str, why: str) -> InvalidInput:
     return InvalidInput(
         f"{reference} {why}",
-        reason="BAD_LANGUAGE_MODEL",
+        code="BAD_LANGUAGE_MODEL",
         field=f"{_FIELD}.path",
         remedy="name the folder of a Hugging Face causal language model, or set gguf_file",
     )

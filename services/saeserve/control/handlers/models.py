@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 
 from saeserve.control.handlers.usage import LiveUse
-from saeserve.core.errors import DamagedError
+from saeserve.errors import DamagedError, NotFound
 from saeserve.platform.auth.caller import EVERYONE, Caller
-from saeserve.platform.errors import NotFound
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.names import checked_name
 from saeserve.registry.owners import Owners

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from saeserve.control.handlers.bounds import check_count, check_spec
 from saeserve.control.handlers.catalog import checked_job_id
+from saeserve.errors import InvalidInput
 from saeserve.platform.auth.caller import EVERYONE, Caller
-from saeserve.platform.errors import InvalidInput
 
 _MAX_TEXT = 256
 _MAX_LABELS = 64

@@ -8,10 +8,10 @@ from dataclasses import replace
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.usage import dataset_of, models_of, uploads_in
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.errors import PermissionDenied
 from saeserve.jobs.errors import no_job
 from saeserve.jobs.record import JobFilter, JobRecord, Submission
 from saeserve.platform.auth.caller import Caller
-from saeserve.platform.errors import PermissionDenied
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.owners import Kind, Owners
 
@@ -51,7 +51,7 @@ def _check_owner(owner: str, caller: Caller, field: str) -> None:
     if owner not in ("", caller.owner):
         raise PermissionDenied(
             f"token {caller.token} is of owner {caller.owner}, not of {owner}",
-            reason="NOT_OWNER",
+            code="NOT_OWNER",
             field=field,
             remedy="leave the owner out, or use a token with the scope admin",
         )

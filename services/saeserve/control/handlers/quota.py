@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from saeserve.errors import QuotaExceeded
 from saeserve.platform.auth.caller import Caller
-from saeserve.platform.errors import QuotaExceeded
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.owners import Owners
@@ -28,7 +28,7 @@ class UploadQuota:
             raise QuotaExceeded(
                 f"{announced} bytes are announced, and uploads of {caller.owner} hold {held}; "
                 f"token {caller.token} allows {caller.upload_bytes} together",
-                reason="QUOTA_EXCEEDED",
+                code="QUOTA_EXCEEDED",
                 remedy="import, ingest or delete what was uploaded, or ask the operator for more",
             )
 

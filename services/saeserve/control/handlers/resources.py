@@ -12,12 +12,12 @@ from pathlib import Path
 
 from saeserve.control.handlers.catalog import checked_job_id
 from saeserve.control.handlers.ownership import check_seen
+from saeserve.errors import InvalidInput, NotFound
 from saeserve.jobs import documents
 from saeserve.jobs.checkpoints import MANIFEST, Checkpoint, CheckpointManifest, chain
 from saeserve.jobs.layout import checkpoint_key
 from saeserve.jobs.ledger import Ledger
 from saeserve.platform.auth.caller import EVERYONE, Caller
-from saeserve.platform.errors import InvalidInput, NotFound
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.names import checked_name
 from saeserve.registry.version import MANIFEST as VERSION_MANIFEST
@@ -54,7 +54,7 @@ class Listing:
         if found is None:
             raise NotFound(
                 f"{self.resource} has no file {name!r}",
-                reason="FILE_NOT_FOUND",
+                code="FILE_NOT_FOUND",
                 field="name",
                 remedy="use a name that ListFiles gives; files may have gone since",
             )
@@ -87,7 +87,7 @@ class Resources:
         if resource.startswith(("jobs/", "exports/")):
             raise InvalidInput(
                 f"{resource!r} names nothing that can be downloaded",
-                reason="BAD_RESOURCE",
+                code="BAD_RESOURCE",
                 field="resource",
                 remedy="write jobs/<id>/logs, jobs/<id>/checkpoints or exports/<name>/<n>/<format>",
             )
@@ -107,7 +107,7 @@ class Resources:
         if not folder.is_dir():
             raise NotFound(
                 f"{name}@{version} is not exported as {form}",
-                reason="EXPORT_NOT_FOUND",
+                code="EXPORT_NOT_FOUND",
                 field="resource",
                 remedy=f"run: saeserve models export {name}@{version} --format {form}",
             )
@@ -175,7 +175,7 @@ def _no_checkpoint(job: str, step: str | None) -> NotFound:
     which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
     return NotFound(
         f"job {job} has {which}; a job keeps its newest ones only",
-        reason="CHECKPOINT_NOT_FOUND",
+        code="CHECKPOINT_NOT_FOUND",
         field="resource",
         remedy=f"ask for jobs/{job}/checkpoints, the newest one, once there is one",
     )

@@ -16,6 +16,7 @@ from saeserve.control.handlers.ownership import OrderOwnership, seen_by
 from saeserve.control.handlers.usage import models_of
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.errors import Conflict, FailedPrecondition
 from saeserve.jobs import documents
 from saeserve.jobs.ids import new_job_id
 from saeserve.jobs.layout import job_key, request_key
@@ -31,7 +32,6 @@ from saeserve.jobs.record import (
 )
 from saeserve.jobs.states import TERMINAL, JobState
 from saeserve.jobs.submitting import Request
-from saeserve.platform.errors import Conflict, FailedPrecondition
 from saeserve.registry.speeds import SpeedBook
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Submitter:
         if request.body_sha256 != order.body_sha256:
             raise Conflict(
                 f"request id {order.request_id!r} was used for job {request.job} with another body",
-                reason="REQUEST_ID_REUSED",
+                code="REQUEST_ID_REUSED",
                 field="request_id",
                 remedy="take a new request id, or repeat the first request unchanged",
             )
@@ -125,7 +125,7 @@ class Submitter:
             if record.state in TERMINAL and record.state is not JobState.SUCCEEDED:
                 raise FailedPrecondition(
                     f"job {job} is {record.state.value}, so waiting for it would never end",
-                    reason="WAITS_FOR_ENDED",
+                    code="WAITS_FOR_ENDED",
                     field=f"waits_for[{index}]",
                     remedy="submit that job anew and wait for the new one",
                 )
@@ -176,7 +176,7 @@ class Submitter:
         try:
             self._inputs.datasets.create(resolved.harvest.dataset, submission.id)
         except Conflict as error:
-            failure = Failure(code=error.reason, message=error.message, remedy=error.remedy)
+            failure = Failure(code=error.code, message=error.message, remedy=error.remedy)
             now = self._clock()
             self._ledger.finish(
                 Result(job=submission.id, epoch=0, state=JobState.FAILED, failure=failure, time=now)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from saeserve.control.handlers.downloads import Downloads
 from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.usage import LiveUse, uploads_of
+from saeserve.errors import FailedPrecondition
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import JobState
 from saeserve.platform.auth.caller import EVERYONE, Caller
-from saeserve.platform.errors import FailedPrecondition
 from saeserve.registry.model_uploads import ModelUploads, Upload
 from saeserve.registry.upload import UploadWriter
 from saeserve.registry.upload_paths import Announced, checked_files, resource_of
@@ -56,7 +56,7 @@ class TransferHandlers:
         if users:
             raise FailedPrecondition(
                 f"job {users[0]} imports {resource}",
-                reason="IN_USE",
+                code="IN_USE",
                 field="upload",
                 remedy="wait for that job, or cancel it first",
             )

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.errors import FailedPrecondition, NotFound
 from saeserve.jobs.record import JobRecord, Submission
-from saeserve.platform.errors import FailedPrecondition, NotFound
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.upload_paths import is_upload, split_path
 

@@ -14,9 +14,9 @@ from saeserve.control.handlers.bounds import MAX_FILES, check_count
 from saeserve.control.handlers.datasets import DatasetHandlers
 from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.pools import Pools
+from saeserve.errors import InvalidInput
 from saeserve.platform.auth.caller import current_caller
 from saeserve.platform.auth.rules import CHANGE, READ, SUBMIT
-from saeserve.platform.errors import InvalidInput
 from saeserve.platform.grpc_server import Service
 from saeserve.registry.dataset import UploadHeader
 from saeserve.registry.upload import UploadWriter

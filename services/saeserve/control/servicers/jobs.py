@@ -25,10 +25,10 @@ from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.pools import Pools
 from saeserve.control.servicers.watching import Watching
 from saeserve.core.specs.jobs import JOB_KINDS
+from saeserve.errors import InvalidInput
 from saeserve.jobs.record import JobFilter, JobRecord
 from saeserve.platform.auth.caller import Caller, current_caller
 from saeserve.platform.auth.rules import CHANGE, READ
-from saeserve.platform.errors import InvalidInput
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import job_service_pb2 as pb
 from saeserve.v1 import job_service_pb2_grpc as pb_grpc

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import TypeVar
 
-from saeserve.platform.errors import Unavailable
+from saeserve.errors import Unavailable
 
 STALLED_AFTER_S = 120.0
 """As long may one chunk of about 1 MiB take."""
@@ -22,7 +22,7 @@ async def in_time(step: Awaitable[Message]) -> Message:
     except TimeoutError:
         raise Unavailable(
             f"nothing was transferred for {STALLED_AFTER_S:g} s",
-            reason="TRANSFER_STALLED",
+            code="TRANSFER_STALLED",
             remedy="repeat the transfer: it goes on from where it stopped",
         ) from None
 

@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from saeserve.control.handlers.garbage import Garbage, Swept
 from saeserve.control.servicers.context import Context
+from saeserve.errors import InvalidInput, Overloaded
 from saeserve.platform.auth.rules import ADMINISTER
-from saeserve.platform.errors import InvalidInput, Overloaded
 from saeserve.platform.grpc_server import Service
 from saeserve.v1 import store_service_pb2 as pb
 from saeserve.v1 import store_service_pb2_grpc as pb_grpc
@@ -37,7 +37,7 @@ class StoreServicer(pb_grpc.StoreServiceServicer):
             raise Overloaded(
                 "another call is looking through the store",
                 retry_after_s=_LOOK_AGAIN_S,
-                reason="BUSY",
+                code="BUSY",
                 remedy="call again when it has ended",
             )
         self._looking = True

@@ -19,9 +19,9 @@ from saeserve.control.servicers.context import Context
 from saeserve.control.servicers.datasets import UPLOAD_BYTES
 from saeserve.control.servicers.pools import Pools
 from saeserve.control.servicers.stalls import each_in_time, in_time
+from saeserve.errors import InvalidInput, Overloaded
 from saeserve.platform.auth.caller import current_caller
 from saeserve.platform.auth.rules import CHANGE, READ
-from saeserve.platform.errors import InvalidInput, Overloaded
 from saeserve.platform.grpc_server import Service
 from saeserve.registry.upload import UploadWriter
 from saeserve.registry.upload_paths import Announced
@@ -125,7 +125,7 @@ class TransferServicer(pb_grpc.TransferServiceServicer):
             raise Overloaded(
                 f"{self._running} transfers are running, as many as this server allows",
                 retry_after_s=1.0,
-                reason="TRANSFERS_FULL",
+                code="TRANSFERS_FULL",
                 remedy="try again in a moment, or raise SAESERVE_TRANSFERS",
             )
         self._running += 1

@@ -14,10 +14,10 @@ from saeserve.control.handlers.ownership import seen_by
 from saeserve.control.handlers.waiting import WaitingRoom
 from saeserve.control.handlers.watch import News, Watcher
 from saeserve.control.servicers.pools import Pools
+from saeserve.errors import Unavailable
 from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import JobRecord
 from saeserve.platform.auth.caller import current_caller
-from saeserve.platform.errors import Unavailable
 from saeserve.v1 import job_service_pb2 as pb
 
 _QUEUES_EVERY_S = 1.0
@@ -66,7 +66,7 @@ class Watching:
             return
         raise Unavailable(
             "the server is stopping",
-            reason="STOPPING",
+            code="STOPPING",
             remedy="watch again with the token of the last event",
         )
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from saeserve.core.architectures.active.latents import decode
 from saeserve.core.architectures.contract import Tensors
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.base import AuxKSpec
+from saeserve.errors import SpecError
 
 
 def width(spec: AuxKSpec, dead_F: Tensor) -> int:

@@ -15,8 +15,8 @@ from torch import Tensor
 from saeserve.core.architectures.contract import EvaluationForm, Tensors
 from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.architectures.skip import W_SKIP
-from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.specs.architectures.base import ArchitectureSpec
+from saeserve.errors import DataMismatchError, SpecError
 
 SMALLEST_THRESHOLD = 1e-6
 """JumpReLU's threshold is exp(t), never 0; so close to it, it is ReLU's all the same."""

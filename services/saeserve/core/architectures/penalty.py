@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Context
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.base import PenaltySpec
+from saeserve.errors import SpecError
 
 WEIGHT = "sparsity_coefficient"
 """Name of the weight among the architecture's schedules."""

@@ -12,9 +12,9 @@ from saeserve.core.architectures.skip import WithSkip
 from saeserve.core.architectures.topk.batchtopk import BatchTopK
 from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.training import TrainSpec
+from saeserve.errors import SpecError
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "topk": TopK(),

@@ -17,8 +17,8 @@ from torch import Tensor
 from saeserve.core.data.finishing import MANIFEST_FILE
 from saeserve.core.data.shards import IndexArray, IntArray, Shard, open_shard
 from saeserve.core.data.verified import VerifiedFiles
-from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
+from saeserve.errors import DataError, DataMismatchError
 
 Split = Literal["train", "heldout"]
 SourceNames = str | Sequence[str]

@@ -12,7 +12,6 @@ import numpy as np
 from saeserve.core.data.disk import create
 from saeserve.core.data.shards import FloatArray, IndexArray, open_shard
 from saeserve.core.data.splitting import Split, splits_of
-from saeserve.core.errors import DataError
 from saeserve.core.formats.manifest import (
     MASSIVE_NORM,
     ContextsEntry,
@@ -23,6 +22,7 @@ from saeserve.core.formats.manifest import (
     TokenizationEntry,
 )
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
+from saeserve.errors import DataError
 
 MANIFEST_FILE = "manifest.json"
 

@@ -16,9 +16,9 @@ from saeserve.core.data.inputs import InputFile, NpyFile, SafetensorsFile
 from saeserve.core.data.shards import check_source_name
 from saeserve.core.data.values import to_storage
 from saeserve.core.data.writer import DatasetWriter, RowBlock
-from saeserve.core.errors import DataError, NoSpaceError, SaeError, SpecError
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import IngestSourceSpec, IngestSpec, StorageType
+from saeserve.errors import DataError, NoSpaceError, SaeError, SpecError
 
 RUN_ROWS = 256
 """Rows that are held out together, for want of documents."""

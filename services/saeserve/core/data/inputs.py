@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from saeserve.core.data.tensor_file import STORAGE_OF_CODE, TensorFile, open_tensors
-from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import StorageType
+from saeserve.errors import DataError
 
 MAX_NPY_HEADER = 4096
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from saeserve.core.data.source import ActivationSource
-from saeserve.core.errors import DataError
 from saeserve.core.specs.training import PreprocessSpec
+from saeserve.errors import DataError
 
 _CHUNK_ROWS = 8192
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saeserve.core.data.tensor_file import STORAGE_OF_CODE, TensorFile, open_tensors
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.moving import moved
 from saeserve.core.specs.jobs import StorageType
+from saeserve.errors import DataError, SpecError
 
 SHARD_FOLDER = "shards"
 COLUMNS = ("document", "sequence", "position", "token_id")

@@ -13,8 +13,8 @@ from saeserve.core.data.dataset import ShardedDataset, SourceNames, names_of, ta
 from saeserve.core.data.order import RowOrder, spread_sample
 from saeserve.core.data.shards import IndexArray
 from saeserve.core.data.windows import Window, WindowReader
-from saeserve.core.errors import DataError
 from saeserve.core.moving import moved
+from saeserve.errors import DataError
 
 
 class ActivationSource(Protocol):

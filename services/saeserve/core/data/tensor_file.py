@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import StorageType
+from saeserve.errors import DataError
 
 MAX_HEADER_BYTES = 4 * 2**20
 """Far above what named matrices need; a forged header must not fill the memory."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from saeserve.core.data.tensor_file import STORAGE
-from saeserve.core.errors import DataError
 from saeserve.core.specs.jobs import StorageType
+from saeserve.errors import DataError
 
 _WIDER: dict[StorageType, str] = {
     "float16": "store as bfloat16 or float32 (dtype)",

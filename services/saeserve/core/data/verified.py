@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saeserve.core.data.disk import sha256_of
-from saeserve.core.errors import DataError
+from saeserve.errors import DataError
 
 _Stamp = tuple[int, int, int]
 

@@ -25,9 +25,9 @@ from saeserve.core.data.shards import (
 )
 from saeserve.core.data.tensor_file import STORAGE
 from saeserve.core.data.values import row_norms, to_storage
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.formats.manifest import ShardEntry
 from saeserve.core.specs.jobs import StorageType
+from saeserve.errors import DataError, SpecError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from saeserve.core.data.dataset import HeldoutRows
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
+from saeserve.errors import DataError, SpecError
 
 FREQUENCY_RANGE = (1e-4, 2e-2)
 """Rarer latents have too few rows to show, more frequent ones rarely mean one thing."""

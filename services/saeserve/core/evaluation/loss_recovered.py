@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import DataError, DataMismatchError, SpecError
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import ModelConfig
+from saeserve.errors import DataError, DataMismatchError, SpecError
 
 Replace = Callable[[Tensor], Tensor]
 """From the model's columns [N, d_in] at all positions but BOS (a transcoder's [N, d_in + d_out],

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.evaluation.density import Density, DensityBin, density
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
 from saeserve.core.formats.model import ModelConfig, TensorSource
+from saeserve.errors import DataError, DataMismatchError
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.specs.run_warning import RunWarning
+from saeserve.errors import DataMismatchError
 
 
 def with_statistics(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from saeserve.core.errors import NoSpaceError
+from saeserve.errors import NoSpaceError
 
 
 def is_disk_full(error: OSError | SafetensorError) -> bool:

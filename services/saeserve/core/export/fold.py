@@ -19,7 +19,6 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import AnyPreprocessing, mean_of
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import (
     Lineage,
@@ -29,6 +28,7 @@ from saeserve.core.formats.model import (
     ThresholdActivation,
     TopKActivation,
 )
+from saeserve.errors import DataMismatchError
 
 DEAD_NORM = 1e-8
 """Decoder rows of a smaller norm have no direction: the latent is exported as dead."""

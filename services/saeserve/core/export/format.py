@@ -19,10 +19,10 @@ from torch import Tensor
 
 from saeserve.core.data.tensor_file import TensorFile, open_tensors
 from saeserve.core.durable import held, make_folders, sync, temporary_beside
-from saeserve.core.errors import DataError, FormatError
 from saeserve.core.export.disk import is_disk_full, no_space
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import CONFIG_FILE, TENSOR_FILE, ModelConfig
+from saeserve.errors import DataError, FormatError
 
 MAX_CONFIG_BYTES = 16 * 2**20
 _DAMAGED = "restore the file, or export the model again"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.formats.model import ModelConfig, TopKActivation
 from saeserve.core.ops import sparse
 from saeserve.core.ops.selection import Selected, top_k
 from saeserve.core.ops.sparse import RowStatistics, SparseRows
+from saeserve.errors import DataMismatchError
 
 __all__ = ["InferenceModel", "SparseRows"]
 

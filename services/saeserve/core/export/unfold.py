@@ -13,9 +13,9 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import AnyPreprocessing, mean_of
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.export.fold import DEAD_NORM
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.errors import DataMismatchError
 
 
 def unfold(

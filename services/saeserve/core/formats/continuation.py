@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from saeserve.core.errors import SpecError
 from saeserve.core.formats.model import ModelConfig
 from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec
+from saeserve.errors import SpecError
 
 _FIELD = "train.init_from"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.core.formats.model import ModelConfig
 from saeserve.core.formats.train_sources import FindSource
+from saeserve.errors import DataMismatchError, SpecError
 
 _FIELD = "evaluate.source"
 

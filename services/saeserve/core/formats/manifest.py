@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from saeserve.core.errors import DamagedError, FormatError, SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
+from saeserve.errors import DamagedError, FormatError, SpecError
 
 MANIFEST_FORMAT = 3
 READ_MANIFESTS = (1, 2, 3)

@@ -8,9 +8,9 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from saeserve.core.errors import FormatError, SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.run_warning import RunWarning
+from saeserve.errors import FormatError, SpecError
 
 MODEL_FORMAT = 2
 READ_FORMATS = (1, 2)

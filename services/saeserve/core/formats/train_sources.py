@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from saeserve.core.errors import SpecError
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.forms import check_form
 from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.errors import SpecError
 
 FindSource = Callable[[str | None, str], SourceEntry]
 """(name or None for the only one, field of the spec) to the source; raises where there is none."""

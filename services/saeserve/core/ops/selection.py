@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import SpecError
+from saeserve.errors import SpecError
 
 
 class Selected(NamedTuple):

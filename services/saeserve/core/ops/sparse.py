@@ -13,9 +13,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from saeserve import csr
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.kernels.csr import Csr, join, offsets_of
 from saeserve.core.ops.selection import Selected
+from saeserve.errors import DataMismatchError
 
 BLOCK_BYTES = 64 * 2**20
 """Bound of a dense [rows, d_sae] temporary."""

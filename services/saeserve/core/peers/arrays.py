@@ -15,9 +15,9 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.peers.tables import Header, TensorTable
 from saeserve.core.specs.unfolding import check_directory
+from saeserve.errors import FormatError
 
 MAX_HEADER_BYTES = 10_000
 """As numpy's own reader has it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import DEAD_NORM
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import ReluActivation, ThresholdActivation, TopKActivation
@@ -17,6 +16,7 @@ from saeserve.core.peers.hooks import layer_of
 from saeserve.core.peers.payload import Payload, cannot
 from saeserve.core.peers.tables import Layout, TensorTable
 from saeserve.core.peers.torch_file import read_torch
+from saeserve.errors import FormatError
 
 FORMAT = "dictionary_learning"
 CONFIG, STATE = "config.json", "ae.pt"

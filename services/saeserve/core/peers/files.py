@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, cast
 
-from saeserve.core.errors import FormatError
+from saeserve.errors import FormatError
 
 MAX_JSON_BYTES = 4 * 2**20
 _NOWHERE = PurePath()

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import Preprocessing
-from saeserve.core.errors import FormatError
 from saeserve.core.export.fold import DEAD_NORM, FoldedTensors, fold_tensors
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import (
@@ -25,6 +24,7 @@ from saeserve.core.formats.model import (
 )
 from saeserve.core.peers.readings import Readings, Unstated
 from saeserve.core.specs.run_warning import RunWarning
+from saeserve.errors import FormatError
 
 EQUAL_NORMS = 1e-5
 """Decoder norms that spread by less select like equal ones, up to the rounding of float32."""

@@ -11,7 +11,6 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.formats.model import ThresholdActivation
 from saeserve.core.peers import releases
 from saeserve.core.peers.arrays import open_npz
@@ -20,6 +19,7 @@ from saeserve.core.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.peers.readings import Unstated
 from saeserve.core.peers.releases import GemmaScope
 from saeserve.core.peers.tables import Layout, TensorTable
+from saeserve.errors import FormatError
 
 PARAMS = "params.npz"
 _FACTOR = "scaling_factor"

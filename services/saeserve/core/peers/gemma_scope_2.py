@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.formats.model import ThresholdActivation
 from saeserve.core.peers import hooks, releases
 from saeserve.core.peers.files import ForeignFiles, JsonObject, read_json
 from saeserve.core.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.peers.safetensors_file import open_safetensors
 from saeserve.core.peers.tables import Layout, TensorTable
+from saeserve.errors import FormatError
 
 CONFIG, PARAMS = "config.json", "params.safetensors"
 _LAYOUT: Layout = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, cast
 
-from saeserve.core.errors import FormatError
 from saeserve.core.formats.model import ReluActivation, RowNorm, TopKActivation
 from saeserve.core.peers import releases
 from saeserve.core.peers.files import ForeignFiles, JsonObject
 from saeserve.core.peers.foreign import UNNAMED, ForeignModel
 from saeserve.core.peers.tables import Layout
 from saeserve.core.peers.torch_file import TorchFile, read_torch
+from saeserve.errors import FormatError
 
 LAYER_NORM = RowNorm(kind="layer_norm", eps=1e-5, ddof=1)
 _LAYOUT: Layout = {

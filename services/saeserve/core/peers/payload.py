@@ -17,10 +17,10 @@ from safetensors.torch import (
 from torch import Tensor
 
 from saeserve.core.durable import held, make_folders, sync, temporary_beside
-from saeserve.core.errors import DataError, FormatError
 from saeserve.core.export.disk import is_disk_full, no_space
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import TopKActivation
+from saeserve.errors import DataError, FormatError
 
 Tensors = Mapping[str, Tensor]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.peers.foreign import Imported
+from saeserve.errors import DataMismatchError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from saeserve.core.errors import FormatError
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.peers import (
     dictionary_learning,
@@ -21,6 +20,7 @@ from saeserve.core.peers import (
 from saeserve.core.peers.files import ForeignFiles
 from saeserve.core.peers.foreign import ForeignModel, Imported, canonical
 from saeserve.core.specs.interchange import ExportFormat, ImportFormat
+from saeserve.errors import FormatError
 
 IMPORTERS: Mapping[ImportFormat, Callable[[ForeignFiles], ForeignModel]] = {
     "saelens": saelens.read,

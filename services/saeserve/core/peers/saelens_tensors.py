@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.peers import saelens_config
 from saeserve.core.peers.files import JsonObject
 from saeserve.core.peers.gated import as_threshold
 from saeserve.core.peers.tables import Layout, TensorTable
+from saeserve.errors import FormatError
 
 _DECODER: Layout = {"W_enc": ("d_in", "d_sae"), "W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
 _BIAS: Layout = {"b_enc": ("d_sae",)}

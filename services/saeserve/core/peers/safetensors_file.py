@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from saeserve.core.data.tensor_file import open_tensors
-from saeserve.core.errors import DataError, FormatError
 from saeserve.core.peers.tables import Header, TensorTable
+from saeserve.errors import DataError, FormatError
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

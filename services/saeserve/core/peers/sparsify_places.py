@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from saeserve.core.errors import FormatError
 from saeserve.core.peers import hooks, releases
 from saeserve.core.peers.files import ForeignFiles, JsonObject, read_json
 from saeserve.core.peers.foreign import UNNAMED
 from saeserve.core.peers.readings import Unstated
+from saeserve.errors import FormatError
 
 RUN_CONFIG = "config.json"
 _SEED = re.compile(r"seed\d+")

@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
+from saeserve.errors import FormatError
 
 Shape = tuple[int, ...]
 Layout = Mapping[str, tuple[str, ...]]

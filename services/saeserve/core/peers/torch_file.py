@@ -15,9 +15,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.peers.tables import Header, TensorTable
 from saeserve.core.specs.unfolding import check_directory
+from saeserve.errors import FormatError
 
 MAX_PICKLE_BYTES = 4 * 2**20
 

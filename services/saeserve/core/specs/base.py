@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 from typing_extensions import override
 
-from saeserve.core.errors import SpecError, SpecErrors
+from saeserve.errors import SpecError, SpecErrors
 
 _EVERY_ERROR = object()
 """Context of a validation that goes on after a SpecError, to find the others."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
+from saeserve.errors import SpecError
 
 
 def check_form(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from saeserve.core.errors import SpecError
+from saeserve.errors import SpecError
 
 
 class Positions(Protocol):

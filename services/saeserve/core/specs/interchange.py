@@ -6,9 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import Name
+from saeserve.errors import SpecError
 
 ExportFormat = Literal["saelens", "dictionary_learning", "sparsify"]
 ImportFormat = Literal[

@@ -6,12 +6,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.harvest_positions import check_positions
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.sites import Hook, SiteSpec
 from saeserve.core.specs.training import Device, Name, TrainSpec
+from saeserve.errors import SpecError
 
 StorageType = Literal["float16", "bfloat16", "float32"]
 

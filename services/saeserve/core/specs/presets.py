@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.fitted import batch_of_preset
+from saeserve.errors import SpecError
 
 Fields = dict[str, Any]
 

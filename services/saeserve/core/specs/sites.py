@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
+from saeserve.errors import SpecError
 
 Hook = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp_in", "attn_z"]
 """resid_pre, resid_mid and resid_post: the residual stream before, within and after the layer;

@@ -13,10 +13,10 @@ from typing import Any, Self, cast
 
 from pydantic import model_validator
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.presets import Fields, overlaid
+from saeserve.errors import SpecError
 
 MOST_MEMBERS = 64
 _FIELD = "train.sweep"

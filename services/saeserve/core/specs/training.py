@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import override
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs import fitted
 from saeserve.core.specs.architectures.base import ArchitectureSpec, PenaltySpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
@@ -24,6 +23,7 @@ from saeserve.core.specs.forms import check_form, not_one
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.presets import overlaid
 from saeserve.core.specs.sweep import Grid, SweepSpec, checked_grid
+from saeserve.errors import SpecError
 
 Name = Annotated[str, AfterValidator(check_name)]
 Device = Literal["auto", "cpu", "cuda"]

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
-from saeserve.core.errors import FormatError
+from saeserve.errors import FormatError
 
 IMPORT_BYTES_A_VALUE = 16
 """A parameter as it is read and as it is kept (float32), and while it is folded (float64). Measured

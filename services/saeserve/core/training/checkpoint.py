@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 
 from saeserve.core.architectures.contract import Dimensions, Tensors
 from saeserve.core.disk import space_needed
-from saeserve.core.errors import CheckpointError, DataMismatchError, SpecError
 from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.state import TrainerState
+from saeserve.errors import CheckpointError, DataMismatchError, SpecError
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)

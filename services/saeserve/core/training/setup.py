@@ -10,9 +10,9 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
 from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
-from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.ops.adam import AdamSettings
 from saeserve.core.specs.training import TrainSpec
+from saeserve.errors import DataMismatchError, SpecError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from saeserve.core.data.prepared import PreparedRows
-from saeserve.core.errors import CheckpointError, DivergedError
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import (
@@ -29,6 +28,7 @@ from saeserve.core.training.events import (
 from saeserve.core.training.schedules import checkpoint_due
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import CheckpointSink, Trainer
+from saeserve.errors import CheckpointError, DivergedError
 
 FORMAT_VERSION = 1
 SWEEP_FILE = "sweep.json"

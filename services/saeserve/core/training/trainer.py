@@ -20,7 +20,6 @@ from saeserve.core.architectures.contract import (
     EvaluationForm,
 )
 from saeserve.core.architectures.registry import architecture_of
-from saeserve.core.errors import DivergedError
 from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
@@ -44,6 +43,7 @@ from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import take_step
+from saeserve.errors import DivergedError
 
 JUDGED_ROWS = 8192
 """Rows on which a run is judged that holds none out: those that would have come next."""

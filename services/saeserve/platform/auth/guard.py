@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from saeserve.errors import PermissionDenied, Unauthenticated, Unavailable
 from saeserve.platform.auth.caller import EVERYONE, STRANGER, Caller
 from saeserve.platform.auth.limiter import Limiter, Usage
 from saeserve.platform.auth.rules import Rule
 from saeserve.platform.auth.verifier import TokenVerifier
-from saeserve.platform.errors import PermissionDenied, Unauthenticated, Unavailable
 
 RECHECK_S = 2.0
 """How often the token of an open stream is looked at."""
@@ -99,7 +99,7 @@ def _token_in(metadata: Metadata) -> str:
             return value[len(_SCHEME) :].strip()
     raise Unauthenticated(
         "this server answers calls with a token only",
-        reason="TOKEN_MISSING",
+        code="TOKEN_MISSING",
         remedy="set SAESERVE_TOKEN or SAESERVE_TOKEN_FILE, or send the metadata authorization: "
         "Bearer <token>; the operator makes tokens with: saeserve token create",
     )
@@ -109,7 +109,7 @@ def _out_of_scope(caller: Caller, rule: Rule) -> PermissionDenied:
     wanted = " or ".join(sorted(rule.scopes))
     return PermissionDenied(
         f"token {caller.token} lacks the scope {wanted}; it has {', '.join(sorted(caller.scopes))}",
-        reason="SCOPE_MISSING",
+        code="SCOPE_MISSING",
         remedy="ask the operator for a token with that scope",
     )
 
@@ -117,6 +117,6 @@ def _out_of_scope(caller: Caller, rule: Rule) -> PermissionDenied:
 def _undeclared(method: str) -> PermissionDenied:
     return PermissionDenied(
         f"no scope lets anybody call {method}",
-        reason="SCOPE_UNDECLARED",
+        code="SCOPE_UNDECLARED",
         remedy="this is a fault of the server: report it",
     )

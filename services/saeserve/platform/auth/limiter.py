@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from saeserve.errors import Overloaded
 from saeserve.platform.auth.tokens import Limits, TokenRecord
-from saeserve.platform.errors import Overloaded
 
 BURST_S = 2.0
 """What a token did not use in the last so many seconds it may use at once."""
@@ -82,6 +82,6 @@ def _limited(what: str, wait_s: float) -> Overloaded:
     return Overloaded(
         f"the token has used up its {what} a second",
         retry_after_s=wait_s,
-        reason="RATE_LIMITED",
+        code="RATE_LIMITED",
         remedy=f"call again in {wait_s:.1f} s, or ask the operator for a token with other limits",
     )

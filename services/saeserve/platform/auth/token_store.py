@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from saeserve.errors import NotFound, Unavailable
 from saeserve.platform.auth.tokens import TokenRecord, checked_id, is_id
-from saeserve.platform.errors import NotFound, Unavailable
 from saeserve.platform.store import ArtifactStore
 
 FOLDER = "auth/tokens"
@@ -31,7 +31,7 @@ class TokenStore:
         except ValidationError as error:
             raise Unavailable(
                 f"the record of token {token} cannot be read",
-                reason="TOKEN_RECORD_DAMAGED",
+                code="TOKEN_RECORD_DAMAGED",
                 remedy="the operator revokes the token and makes a new one",
             ) from error
 
@@ -46,7 +46,7 @@ class TokenStore:
         if found is None:
             raise NotFound(
                 f"there is no token {token}",
-                reason="TOKEN_NOT_FOUND",
+                code="TOKEN_NOT_FOUND",
                 field="id",
                 remedy="take the id from: saeserve token ls",
             )

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from saeserve.errors import InvalidInput
 from saeserve.platform.auth.caller import Caller
 from saeserve.platform.auth.rules import Scope
-from saeserve.platform.errors import InvalidInput
 
 TOKEN_FORMAT = 1
 CLOCK_LEEWAY_S = 30.0
@@ -110,7 +110,7 @@ def checked_id(token: str) -> str:
         # Not shown: whoever errs here may have given the token itself.
         raise InvalidInput(
             "a token's id has 16 hexadecimal digits",
-            reason="BAD_TOKEN_ID",
+            code="BAD_TOKEN_ID",
             field="id",
             remedy="take it from: saeserve token ls",
         )
@@ -122,7 +122,7 @@ def checked_owner(owner: str) -> str:
     if not _OWNER.fullmatch(owner):
         raise InvalidInput(
             f"{owner!r} cannot name an owner",
-            reason="BAD_OWNER",
+            code="BAD_OWNER",
             field="owner",
             remedy="use 1 to 64 letters, digits and . _ @ + -, beginning with a letter or digit",
         )

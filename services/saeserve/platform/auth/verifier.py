@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from saeserve.errors import ServiceError, Unauthenticated, Unavailable
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.tokens import TokenRecord, id_in
-from saeserve.platform.errors import ServiceError, Unauthenticated, Unavailable
 
 FRESH_S = 2.0
 """A record that was read this long ago is used, and read again meanwhile."""
@@ -100,7 +100,7 @@ class TokenVerifier:
             raise error
         raise Unavailable(
             "tokens cannot be looked up",
-            reason="STORE_UNAVAILABLE",
+            code="STORE_UNAVAILABLE",
             remedy="try again; the operator sees to the artifact store",
         ) from error
 
@@ -108,7 +108,7 @@ class TokenVerifier:
 def _refused(message: str, reason: str) -> Unauthenticated:
     return Unauthenticated(
         message,
-        reason=reason,
+        code=reason,
         remedy="set SAESERVE_TOKEN or SAESERVE_TOKEN_FILE to a token that the operator made with: "
         "saeserve token create",
     )

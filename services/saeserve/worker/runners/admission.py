@@ -12,7 +12,7 @@ from saeserve.core.planning.sizes import training_data
 from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE
-from saeserve.platform.errors import FailedPrecondition, Unavailable
+from saeserve.errors import FailedPrecondition, Unavailable
 from saeserve.platform.memory import free_bytes, limit_bytes
 
 
@@ -32,14 +32,14 @@ def check_memory(
     members = layout.members(spec)
     refused = refusal(members, data, limit, where, accelerator=accelerator)
     if refused is not None:
-        raise FailedPrecondition(refused.message, reason=refused.code, remedy=refused.remedy)
+        raise FailedPrecondition(refused.message, code=refused.code, remedy=refused.remedy)
     footprint = footprint_of(members, data, accelerator=accelerator)
     # This process is there already, and so is its context on a device.
     wanted = footprint.peak - footprint.largest(Part.BASE)
     if wanted > free:
         raise Unavailable(
             f"the job needs {gib(wanted)} more and {where} has {gib(free)} free of {gib(limit)}",
-            reason=INSUFFICIENT_MEMORY,
+            code=INSUFFICIENT_MEMORY,
             remedy="wait for what else runs there to end, or lower batch_size or micro_batch_size",
         )
 
@@ -48,12 +48,12 @@ def _check_fits(wanted: int, free: int, limit: int, where: str) -> None:
     if wanted > limit:
         raise FailedPrecondition(
             f"the job needs {gib(wanted)} and {where} has {gib(limit)}",
-            reason=INSUFFICIENT_MEMORY,
+            code=INSUFFICIENT_MEMORY,
             remedy="import it on a larger machine, or correct the file",
         )
     if wanted > free:
         raise Unavailable(
             f"the job needs {gib(wanted)} more and {where} has {gib(free)} free of {gib(limit)}",
-            reason=INSUFFICIENT_MEMORY,
+            code=INSUFFICIENT_MEMORY,
             remedy="wait for what else runs there to end",
         )

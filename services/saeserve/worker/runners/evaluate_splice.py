@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.evaluation.loss_recovered import loss_recovered
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.core.specs.jobs import LossRecoveredSpec
 from saeserve.core.specs.sites import SiteSpec
+from saeserve.errors import DataMismatchError
 from saeserve.harvest.heldout import heldout_sequences
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.row_rule import RowRule

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from saeserve.core.data.dataset import ShardedDataset
-from saeserve.core.errors import DataError
 from saeserve.core.export.format import load_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.evaluation_sources import check_widths, judged_sources
 from saeserve.core.formats.manifest import MASSIVE_NORM, SourceEntry
 from saeserve.core.formats.model import Lineage
 from saeserve.core.specs.jobs import EvaluateSpec
+from saeserve.errors import DataError
 from saeserve.registry.verifying import verified
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.datasets import heldout, open_dataset

@@ -16,8 +16,8 @@ from saeserve.core.peers.foreign import Imported
 from saeserve.core.peers.reference import Reference, check
 from saeserve.core.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportModelSpec, ReferenceSpec
+from saeserve.errors import InvalidInput, NotFound
 from saeserve.jobs.record import JobWarning, Output
-from saeserve.platform.errors import InvalidInput, NotFound
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.upload_paths import is_upload
 from saeserve.worker.runners.admission import check_import_memory

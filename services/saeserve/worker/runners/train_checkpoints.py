@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from saeserve.core.data.preprocess import Preprocessing, SideBySide, mean_of
-from saeserve.core.errors import CheckpointError
 from saeserve.core.training.checkpoint import HEADER_FILE
 from saeserve.core.training.trainer import CheckpointSink
+from saeserve.errors import CheckpointError
 
 _PREPROCESSING = "preprocessing.safetensors"
 

@@ -12,7 +12,7 @@ from saeserve.core.planning.sizes import training_data
 from saeserve.core.planning.speed import shape_of
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import MetricsReported, TrainingEvent
-from saeserve.platform.errors import ServiceError
+from saeserve.errors import ServiceError
 from saeserve.registry.speeds import SpeedBook
 from saeserve.worker.runners.base import RunContext
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Control, Dimensions, StepOutput, Tensors
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
-from saeserve.core.errors import SpecError
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.ops.straight_through import jump_relu, step
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
+from saeserve.errors import SpecError
 
 D, F = 5, 12
 DIMS = Dimensions(D, D, F)

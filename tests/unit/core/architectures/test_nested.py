@@ -13,10 +13,10 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, Tensors
 from saeserve.core.architectures.topk.batchtopk import BatchTopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
+from saeserve.errors import DataError, SpecError
 
 D, F, ROWS = 6, 20, 9
 DEAD = [1, 4, 5, 13, 17, 19]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, Tensors
 from saeserve.core.architectures.topk.loss import SAMPLE_ROWS, TopK
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.topk import TopKSpec
+from saeserve.errors import DataError, SpecError
 
 D, F, ROWS = 6, 20, 9
 DEAD = [1, 4, 5, 13, 17, 19]

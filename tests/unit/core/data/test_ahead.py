@@ -16,7 +16,7 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.shards import shard_name
 from saeserve.core.data.source import ShardSource
 from saeserve.core.data.windows import Window, WindowReader
-from saeserve.core.errors import DataError
+from saeserve.errors import DataError
 
 SHARD_ROWS, SHARDS, WINDOW = 16, 6, 2
 

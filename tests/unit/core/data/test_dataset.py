@@ -11,7 +11,7 @@ import torch
 from tests.fakes.datasets import SOURCE, heldout_mask, numbered_rows, save_tensors, write_dataset
 
 from saeserve.core.data.dataset import HeldoutRows, ShardedDataset
-from saeserve.core.errors import DataError, DataMismatchError
+from saeserve.errors import DataError, DataMismatchError
 
 
 def heldout(

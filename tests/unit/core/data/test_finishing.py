@@ -23,8 +23,8 @@ from saeserve.core.data.finishing import (
 )
 from saeserve.core.data.shards import FloatArray
 from saeserve.core.data.writer import DatasetWriter
-from saeserve.core.errors import DataError, FormatError
 from saeserve.core.formats.manifest import DatasetManifest
+from saeserve.errors import DataError, FormatError
 
 NORMS = st.lists(
     st.floats(0, float(np.finfo(np.float32).max), width=32, allow_subnormal=True), min_size=1

@@ -21,9 +21,9 @@ from saeserve.core.data.ingest import (
     IngestStopped,
     ingest,
 )
-from saeserve.core.errors import DataError, NoSpaceError
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import IngestSpec
+from saeserve.errors import DataError, NoSpaceError
 
 ROWS, D = 1100, 6
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tests.fakes.datasets import save_tensors
 
 from saeserve.core.data.ingest import ingest
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.specs.jobs import IngestSpec
+from saeserve.errors import DataError, SpecError
 
 
 def spec(**values: object) -> IngestSpec:

@@ -19,8 +19,8 @@ from saeserve.core.data.preprocess import (
 )
 from saeserve.core.data.source import ShardSource
 from saeserve.core.data.writer import DatasetWriter, RowBlock
-from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.specs.training import PreprocessSpec
+from saeserve.errors import DataError, DataMismatchError
 
 ROWS, D_A, D_B = 120, 4, 3
 MASSIVE_A, MASSIVE_B = 17, 63

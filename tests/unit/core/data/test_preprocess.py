@@ -14,8 +14,8 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.finishing import write_manifest
 from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
 from saeserve.core.data.source import ShardSource
-from saeserve.core.errors import DataError
 from saeserve.core.specs.training import PreprocessSpec
+from saeserve.errors import DataError
 
 D = 12
 

@@ -13,7 +13,7 @@ from tests.fakes.datasets import SOURCE, heldout_mask, numbered_rows, write_data
 
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.source import ActivationSource, ShardSource
-from saeserve.core.errors import DataError, DataMismatchError
+from saeserve.errors import DataError, DataMismatchError
 
 ROWS = 100
 MASSIVE = (17, 60)

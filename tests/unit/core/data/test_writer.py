@@ -17,8 +17,8 @@ from tests.fakes.datasets import SOURCE, norms, numbered_rows, row_block
 
 from saeserve.core.data.shards import COLUMNS, open_shard
 from saeserve.core.data.writer import DatasetWriter, RowBlock
-from saeserve.core.errors import DataError, NoSpaceError, SpecError
 from saeserve.core.specs.jobs import StorageType
+from saeserve.errors import DataError, NoSpaceError, SpecError
 
 
 def read_back(folder: Path, writer: DatasetWriter, rows: int) -> tuple[torch.Tensor, list[int]]:

@@ -12,9 +12,9 @@ from tests.fakes.sae import generator, random_model
 from torch import Tensor
 
 from saeserve.core.data.dataset import HeldoutRows
-from saeserve.core.errors import DataError, SpecError
 from saeserve.core.evaluation.contexts import Hit, top_contexts
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.errors import DataError, SpecError
 
 D = 4
 PER_SEQUENCE = 5

@@ -12,13 +12,13 @@ import torch
 from tests.fakes.sae import generator, random_model
 from torch import Tensor
 
-from saeserve.core.errors import DataError, DataMismatchError, SpecError
 from saeserve.core.evaluation.loss_recovered import (
     Compared,
     LossRecovered,
     Replace,
     loss_recovered,
 )
+from saeserve.errors import DataError, DataMismatchError, SpecError
 
 D = 12
 EMBEDDING = torch.randn(50, D, generator=generator(8))

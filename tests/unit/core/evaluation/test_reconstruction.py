@@ -8,9 +8,9 @@ import torch
 from tests.fakes.sae import generator, random_model
 from torch import Tensor
 
-from saeserve.core.errors import DataError, DataMismatchError
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
 from saeserve.core.export.inference_model import InferenceModel
+from saeserve.errors import DataError, DataMismatchError
 
 ROWS = 3 * torch.randn(101, 12, generator=generator(4)) + 1
 

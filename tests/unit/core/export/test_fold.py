@@ -18,12 +18,12 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import Preprocessing
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.export import fold as fold_module
 from saeserve.core.export.annotate import with_statistics
 from saeserve.core.export.fold import fold, fold_tensors
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import Lineage
+from saeserve.errors import DataMismatchError
 
 KINDS: list[Kind] = ["topk", "threshold", "relu"]
 

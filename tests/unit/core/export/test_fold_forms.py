@@ -11,12 +11,12 @@ from tests.fakes.sae import evaluate, generator, random_form, random_preprocessi
 
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.data.preprocess import Preprocessing, SideBySide
-from saeserve.core.errors import DataMismatchError, FormatError
 from saeserve.core.evaluation.reconstruction import evaluate_reconstruction
 from saeserve.core.export.fold import Side, fold, fold_between
 from saeserve.core.export.format import load_model, save_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import Lineage, TopKActivation
+from saeserve.errors import DataMismatchError, FormatError
 
 D_IN, D_OUT, F = 12, 7, 40
 

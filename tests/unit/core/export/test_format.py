@@ -12,11 +12,11 @@ from safetensors.torch import load, save
 from tests.fakes.sae import Kind, random_model
 from torch import Tensor
 
-from saeserve.core.errors import FormatError, NoSpaceError
 from saeserve.core.export import format as model_format
 from saeserve.core.export.format import load_config, load_model, save_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import CONFIG_FILE, TENSOR_FILE, RowNorm
+from saeserve.errors import FormatError, NoSpaceError
 
 
 @pytest.fixture

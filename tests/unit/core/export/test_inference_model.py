@@ -9,10 +9,10 @@ from tests.fakes.sae import Kind, generator, random_model
 from tests.fakes.sparse_rows import assert_well_formed
 from torch import Tensor
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import TopKActivation
 from saeserve.core.ops import sparse
+from saeserve.errors import DataMismatchError
 
 KINDS: list[Kind] = ["topk", "threshold", "relu"]
 ROWS = 3 * torch.randn(25, 12, generator=generator(3))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.fakes.sae import generator, random_model
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import RowNorm
 from saeserve.core.ops import sparse
+from saeserve.errors import DataMismatchError
 
 ROWS = 3 * torch.randn(25, 12, generator=generator(3)) + 4
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeserve.core.errors import SpecError
 from saeserve.core.ops.selection import top_k
+from saeserve.errors import SpecError
 
 
 @st.composite

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tests.fakes.sparse_rows import assert_well_formed, from_dense
 from torch import Tensor
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.ops import sparse
+from saeserve.errors import DataMismatchError
 
 D_SAE = 6
 

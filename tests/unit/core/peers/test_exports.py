@@ -14,13 +14,13 @@ from safetensors.torch import load
 from tests.fakes.peers import read
 from tests.fakes.sae import Kind, random_form, random_model, random_preprocessing
 
-from saeserve.core.errors import DataError, FormatError, NoSpaceError
 from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import Lineage, RowNorm, TensorSource, TopKActivation
 from saeserve.core.peers import payload
 from saeserve.core.peers.registry import export_model
 from saeserve.core.specs.interchange import ExportFormat
+from saeserve.errors import DataError, FormatError, NoSpaceError
 
 EXPRESSIBLE: list[tuple[ExportFormat, Kind]] = [
     ("saelens", "topk"),

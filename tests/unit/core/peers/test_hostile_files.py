@@ -18,9 +18,9 @@ from tests.fakes import peers
 from tests.fakes.peers import D_SAE, D, read, weights
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.peers.arrays import read_npy
 from saeserve.core.peers.torch_file import read_torch
+from saeserve.errors import FormatError
 
 
 class Harm:

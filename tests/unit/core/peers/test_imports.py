@@ -13,10 +13,10 @@ from tests.fakes import peers
 from tests.fakes.peers import D_SAE, D, K, assert_same, read, rows, weights
 from torch import Tensor
 
-from saeserve.core.errors import FormatError
 from saeserve.core.peers.files import ForeignFiles
 from saeserve.core.peers.registry import import_model
 from saeserve.core.specs.interchange import ImportFormat
+from saeserve.errors import FormatError
 
 
 def doubled(seed: int = 0) -> dict[str, Tensor]:

@@ -16,10 +16,10 @@ import pytest
 from tests.fakes import peers, published
 from tests.fakes.published import Row
 
-from saeserve.core.errors import FormatError
 from saeserve.core.peers.files import ForeignFiles
 from saeserve.core.peers.foreign import Imported
 from saeserve.core.peers.registry import import_model
+from saeserve.errors import FormatError
 
 TABLES = Path(__file__).parent / "published"
 ROWS: list[Row] = [

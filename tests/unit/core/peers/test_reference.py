@@ -10,9 +10,9 @@ import torch
 from tests.fakes import peers
 from tests.fakes.peers import D_SAE, D, read, rows, weights
 
-from saeserve.core.errors import DataMismatchError
 from saeserve.core.peers.foreign import Imported
 from saeserve.core.peers.reference import Reference, check
+from saeserve.errors import DataMismatchError
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tests.fakes.registry import manifest_of
 
-from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.formats.evaluation_sources import check_widths, judged_sources
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.core.formats.model import ModelConfig, ReluActivation, TensorSource
 from saeserve.core.formats.train_sources import Layout, layout_of
 from saeserve.core.specs.training import TrainSpec
+from saeserve.errors import DataMismatchError, SpecError
 
 
 def spec(**changes: object) -> TrainSpec:

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs import fitted
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.errors import SpecError
 
 TRAIN: dict[str, Any] = {
     "dataset": "acts",

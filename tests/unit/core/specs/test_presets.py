@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.field_sources import flat
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS
 from saeserve.core.specs.training import TrainSpec, resolve
+from saeserve.errors import SpecError
 
 EVERY = pytest.mark.parametrize("name", sorted(PRESETS))
 

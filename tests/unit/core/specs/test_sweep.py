@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.sweep import MOST_MEMBERS
 from saeserve.core.specs.training import TrainSpec, resolve, settled
+from saeserve.errors import SpecError
 
 TRAIN: dict[str, Any] = {
     "dataset": "acts",

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saeserve.core.errors import FormatError
 from saeserve.core.specs.unfolding import check_directory, declared_values
+from saeserve.errors import FormatError
 
 
 def test_a_compressed_archive_counts_by_what_it_unfolds_to(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spec
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.errors import CheckpointError, DataMismatchError, NoSpaceError
 from saeserve.core.training import checkpoint
 from saeserve.core.training.checkpoint import HEADER_FILE, TENSORS_FILE
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import CheckpointError, DataMismatchError, NoSpaceError
 
 SPEC = tiny_spec("topk", tokens=3 * 64, log_every_steps=2)
 DIMS = Dimensions(D, D, F)

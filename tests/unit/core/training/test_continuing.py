@@ -24,7 +24,6 @@ from torch import Tensor
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.architectures.registry import ARCHITECTURES
 from saeserve.core.data.preprocess import Preprocessing, SideBySide
-from saeserve.core.errors import DataMismatchError, SpecError
 from saeserve.core.export.fold import Side, fold, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.unfold import unfold
@@ -35,6 +34,7 @@ from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import DataMismatchError, SpecError
 
 EVERY = pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 ELSEWHERE = Preprocessing(torch.linspace(-0.3, 0.2, D), 3.1)

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch
 from saeserve.core.architectures.registry import ARCHITECTURES
-from saeserve.core.errors import SpecError
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import SpecError
 
 DEAD = [3, 7, 20, 21]
 FRACTION = 0.2

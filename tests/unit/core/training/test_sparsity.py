@@ -21,11 +21,11 @@ from tests.fakes.training import (
 
 from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.architectures.evaluation_form import reconstruction_of
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.events import MetricsReported, TrainingEvent, Warned
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import SpecError
 
 TARGET = 4.0
 STEPS = 600

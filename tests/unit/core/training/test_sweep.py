@@ -16,7 +16,6 @@ from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spe
 
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
-from saeserve.core.errors import CheckpointError, DivergedError
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.events import (
@@ -30,6 +29,7 @@ from saeserve.core.training.events import (
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.sweep import SWEEP_FILE, OfMember, Sweep, SweepEvent
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import CheckpointError, DivergedError
 
 DIVERGES = 1e30
 STEPS, BATCH = 12, 64

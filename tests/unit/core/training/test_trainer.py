@@ -23,7 +23,6 @@ from tests.fakes.training import (
 )
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.errors import DataMismatchError, DivergedError, SpecError
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
 from saeserve.core.training.events import (
@@ -35,6 +34,7 @@ from saeserve.core.training.events import (
     Warned,
 )
 from saeserve.core.training.trainer import Trainer
+from saeserve.errors import DataMismatchError, DivergedError, SpecError
 
 
 def steps_of(events: list[TrainingEvent], kind: type[TrainingEvent]) -> list[int]:

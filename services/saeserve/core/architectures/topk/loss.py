@@ -33,8 +33,8 @@ from saeserve.core.architectures.initialisation import (
     with_encoder_norm,
 )
 from saeserve.core.architectures.topk import fast
-from saeserve.core.errors import DataError
 from saeserve.core.specs.architectures.topk import TopKSpec
+from saeserve.errors import DataError
 
 SAMPLE_ROWS = 32_768
 

@@ -22,10 +22,10 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.architectures.topk.batchtopk import BatchTopK, calibrated
 from saeserve.core.architectures.topk.nested import Prefixes
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
+from saeserve.errors import SpecError
 
 FREQUENCY_WINDOW = 100
 """Steps that the firing frequencies are averaged over."""

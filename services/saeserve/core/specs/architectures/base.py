@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.base import Spec
+from saeserve.errors import SpecError
 
 STRONG_L1_PENALTY = 1 / 3
 """Of a row's mean norm: L1 shrinks an activation by half of its weight."""

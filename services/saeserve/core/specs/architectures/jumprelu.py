@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.base import PenaltySpec, StepCost
+from saeserve.errors import SpecError
 
 LEAST_SAMPLE_ROWS = 4_096
 ROWS_PER_FIRING = 10

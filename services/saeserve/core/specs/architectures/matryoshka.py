@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.errors import SpecError
 
 
 class MatryoshkaSpec(BatchTopKSpec):

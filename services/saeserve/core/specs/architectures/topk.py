@@ -6,8 +6,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from saeserve.core.errors import SpecError
 from saeserve.core.specs.architectures.base import SelectingSpec
+from saeserve.errors import SpecError
 
 
 class TopKSpec(SelectingSpec):
