@@ -25,14 +25,13 @@ from tests.fakes.training import (
 from tests.golden.curves import TOLERANCE, curve, read_golden
 from torch import Tensor
 
+from saeserve.core.architectures.base import Architecture, by_autograd
 from saeserve.core.architectures.contract import (
-    Architecture,
     Batch,
     Context,
     StepOutput,
     Tensors,
 )
-from saeserve.core.architectures.gradients import by_autograd
 from saeserve.core.architectures.registry import ARCHITECTURES, architecture_for
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.export.fold import fold_tensors

@@ -21,7 +21,8 @@ from tests.fakes.forms import (
 from tests.fakes.training import FolderSink, context, losses, metric, run_all, run_until
 from torch import Tensor
 
-from saeserve.core.architectures.contract import Architecture, Batch, Context, StepOutput, Tensors
+from saeserve.core.architectures.base import Architecture
+from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
 from saeserve.core.architectures.registry import ARCHITECTURES, architecture_of
 from saeserve.core.export.fold import Side, fold_between, fold_tensors
 from saeserve.core.export.format import load_model, save_model

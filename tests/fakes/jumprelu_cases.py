@@ -9,9 +9,9 @@ import torch
 from tests.fakes.training import context
 from torch import Tensor
 
+from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Batch, Context, Control, StepOutput, Tensors
-from saeserve.core.architectures.gradients import by_autograd
-from saeserve.core.architectures.jumprelu.loss import JumpRelu
+from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu import choose_pass
 from saeserve.core.kernels.jumprelu.dense_pass import Dense
@@ -102,13 +102,13 @@ class Case:
         return cls(spec, params, batch, ctx)
 
     def fast(self) -> StepOutput:
-        return JumpRelu().gradients(self.spec, self.params, {}, self.batch, self.ctx)
+        return FastJumpRelu().gradients(self.spec, self.params, {}, self.batch, self.ctx)
 
     def plain(self) -> StepOutput:
         """Autograd of the loss with every product in the parameters' type."""
         ctx = replace(self.ctx, encoder_dtype=torch.float32)
         return by_autograd(
-            lambda leaves: JumpRelu().loss(self.spec, leaves, {}, self.batch, ctx), self.params
+            lambda leaves: FastJumpRelu().loss(self.spec, leaves, {}, self.batch, ctx), self.params
         )
 
 

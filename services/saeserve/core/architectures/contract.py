@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from saeserve.core.ops.norms import row_norms
 from saeserve.core.ops.rows import RowGradient as RowGradient
 from saeserve.core.ops.rows import Tensors as Tensors
-from saeserve.core.specs.architectures.base import ArchitectureSpec
-
-SpecT_contra = TypeVar("SpecT_contra", bound=ArchitectureSpec, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,12 @@ class LossOutput:
     state: Tensors
     stats: Stats
 
+    @classmethod
+    def of(cls, terms: Tensors, state: Tensors, f_BF: Tensor, squared_error: Tensor) -> LossOutput:
+        """The sum of the terms, and the statistics of features and reconstruction."""
+        stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
+        return cls(torch.stack(list(terms.values())).sum(), terms, state, stats)
+
 
 @dataclass(frozen=True)
 class StepOutput:
@@ -137,45 +141,12 @@ class EvaluationForm:
     k: int | None = None
     W_skip_OD: Tensor | None = None
 
-
-class Architecture(Protocol[SpecT_contra]):
-    """One architecture: stateless, registered by its spec's name in `registry`."""
-
-    def unit_rows(self, spec: SpecT_contra) -> frozenset[str]:
-        """Parameters whose rows stay at unit norm: the trainer projects and renormalises."""
-        ...
-
-    def initialise(
-        self, spec: SpecT_contra, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
-    ) -> tuple[Tensors, Tensors]:
-        """Parameters and state from a preprocessed sample of rows."""
-        ...
-
-    def sample_rows(self, spec: SpecT_contra, dims: Dimensions) -> int:
-        """Rows that `initialise` wants in its sample."""
-        ...
-
-    def scheduled(self, spec: SpecT_contra, step: int, steps: int) -> dict[str, float]:
-        """Values of the architecture's own schedules at `step` of `steps`."""
-        ...
-
-    def loss(
-        self, spec: SpecT_contra, params: Tensors, state: Tensors, batch: Batch, ctx: Context
-    ) -> LossOutput:
-        """The loss as written in the paper; differentiable by autograd."""
-        ...
-
-    def gradients(
-        self, spec: SpecT_contra, params: Tensors, state: Tensors, batch: Batch, ctx: Context
-    ) -> StepOutput:
-        """The gradients of `loss`: by autograd (`gradients.by_autograd`) or a fast form."""
-        ...
-
-    def evaluation_form(
-        self, spec: SpecT_contra, params: Tensors, state: Tensors
-    ) -> EvaluationForm:
-        """The per-row form that evaluations and exports use."""
-        ...
+    @property
+    def activation(self) -> Literal["topk", "threshold", "relu"]:
+        """The kind of activation that is exported."""
+        if self.threshold_F is not None:
+            return "threshold"
+        return "relu" if self.k is None else "topk"
 
 
 @dataclass(frozen=True)
@@ -188,13 +159,22 @@ class Permutation:
     """Parameters, with their moments, and state that have a row for each latent."""
 
 
-@runtime_checkable
-class Permuting(Protocol):
-    """An architecture that reorders its latents while it trains."""
+@dataclass(frozen=True)
+class Revival:
+    """Dead latents, and the rows whose directions they take (`training.resampling` draws them)."""
 
-    def permutation(
-        self, spec: ArchitectureSpec, state: Tensors, steps_done: int
-    ) -> Permutation | None:
-        """The order to take after `steps_done` steps, a pure function of its arguments; None
-        leaves it as it is. The trainer applies it to parameters, moments, state and counters."""
-        ...
+    dead_F: Tensor
+    """bool [F]: N of them."""
+    rows: Batch
+    """One for each, in order."""
+    fraction: float
+    """Of the live latents' mean norm: the usual length of a revived encoder row."""
+
+    def of_live(self, values: Tensor) -> Tensor:
+        """Rows of [F, ...] of live latents; of all where none lives."""
+        live_F = ~self.dead_F
+        return values[live_F] if bool(live_F.any()) else values
+
+    def mean_norm(self, W_FX: Tensor) -> Tensor:
+        """The mean norm of the live latents' rows."""
+        return row_norms(self.of_live(W_FX)).mean()

@@ -11,18 +11,16 @@ that ReLU(pi) gives through a decoder whose W_dec and b_dec are both frozen copi
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients, penalty
+from saeserve.core.architectures import auxk, continuing, penalty
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
     Dimensions,
     EvaluationForm,
     LossOutput,
-    Stats,
-    StepOutput,
     Tensors,
 )
 from saeserve.core.architectures.initialisation import (
@@ -35,16 +33,8 @@ from saeserve.core.ops.straight_through import linear
 from saeserve.core.specs.architectures.gated import GatedSpec
 
 
-class Gated:
+class Gated(Architecture[GatedSpec]):
     """The gated architecture; see the module's formulas."""
-
-    def unit_rows(self, spec: GatedSpec) -> frozenset[str]:  # noqa: ARG002 - the contract's signature
-        """The decoder's."""
-        return frozenset({"W_dec"})
-
-    def sample_rows(self, spec: GatedSpec, dims: Dimensions) -> int:  # noqa: ARG002 - the contract's signature
-        """One: initial values do not depend on the data."""
-        return 1
 
     def scheduled(self, spec: GatedSpec, step: int, steps: int) -> dict[str, float]:
         """lambda, warmed linearly from 0 over the first `sparsity_warmup_fraction` of the run."""
@@ -88,23 +78,9 @@ class Gated:
             "auxiliary": frozen_BO.square().sum() / rows,
             **auxk.dense_term(spec, gate_BF, residual_BO, W_dec, ctx.dead_F),
         }
-        stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
-        return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
+        return LossOutput.of(terms, state, f_BF, squared_error)
 
-    def gradients(
-        self, spec: GatedSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
-    ) -> StepOutput:
-        """Autograd of `loss`."""
-        return gradients.by_autograd(
-            lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
-        )
-
-    def evaluation_form(
-        self,
-        spec: GatedSpec,  # noqa: ARG002 - the contract's signature
-        params: Tensors,
-        state: Tensors,  # noqa: ARG002 - the contract's signature
-    ) -> EvaluationForm:
+    def evaluation_form(self, spec: GatedSpec, params: Tensors, state: Tensors) -> EvaluationForm:
         """A threshold model, exactly: pi > 0 is h > b_mag - e^r b_gate, and f > 0 is h > 0."""
         scale_F = params["r_mag"].exp()
         W_enc = scale_F[:, None] * params["W_enc"]
@@ -115,6 +91,16 @@ class Gated:
             b_dec_O=params["b_dec"].clone(),
             threshold_F=(params["b_mag"] - scale_F * params["b_gate"]).clamp_min(0),
         )
+
+    def vectors_of(self, spec: GatedSpec, form: EvaluationForm, params: Tensors) -> Tensors:
+        """With r = 0, W_enc x + b_gate > 0 exactly where W_enc x + b_mag > theta."""
+        bias_F = continuing.encoder_bias(spec, form, params, "b_mag")
+        gate_F = bias_F - continuing.thresholds(spec, form)
+        return {
+            "b_mag": bias_F,
+            "b_gate": continuing.alive(form, gate_F, params["b_gate"]),
+            "r_mag": params["r_mag"].new_zeros(params["r_mag"].shape),
+        }
 
 
 def _l1(open_BF: Tensor, W_dec_FO: Tensor, batch: Batch) -> Tensor:

@@ -16,6 +16,9 @@ from saeserve.core.architectures.contract import Dimensions, Tensors
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.location import centre_of
 from saeserve.core.ops.norms import renormalise_rows_
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
+from saeserve.errors import DataError
 
 
 def is_autoencoder(sample_ND: Tensor, target_NO: Tensor) -> bool:
@@ -50,6 +53,39 @@ def centre_biases(
     if is_autoencoder(sample_ND, target_NO):
         return {"b_dec": b_dec}
     return {"b_dec": b_dec, "b_pre": centre_of(sample_ND, kind)}
+
+
+def selecting_start(
+    spec: TopKSpec | BatchTopKSpec,
+    dims: Dimensions,
+    sample_ND: Tensor,
+    target_NO: Tensor,
+    seed: int,
+) -> tuple[Tensors, Tensors]:
+    """The TopK family's start: random rows for decoder and encoder, alike in direction in an
+    autoencoder, the decoder's of norm 1, the encoder's of norm `encoder_norm`; biases at the
+    sample's centres. State: the sample's `variance`.
+
+    Raises DataError for a sample without variance.
+    """
+    units = unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name)
+    params = {
+        **with_encoder_norm(units, spec.encoder_norm),
+        **centre_biases(sample_ND, target_NO, spec.b_dec_init),
+        "b_enc": sample_ND.new_zeros(dims.d_sae),
+    }
+    return params, {"variance": sample_variance(target_NO)}
+
+
+def sample_variance(target_NO: Tensor) -> Tensor:
+    """Mean over rows of |y - mean|^2. Raises DataError where that is zero or not finite."""
+    variance = (target_NO - target_NO.mean(dim=0)).square().sum(dim=1).mean()
+    if not bool(variance > 0) or not bool(torch.isfinite(variance)):
+        raise DataError(
+            f"the variance of the initial sample is {float(variance)}",
+            remedy="give rows that differ and are finite",
+        )
+    return variance
 
 
 def input_bias(params: Tensors) -> Tensor:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from saeserve.core.architectures.contract import Architecture
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.gated import Gated
-from saeserve.core.architectures.jumprelu.loss import JumpRelu
+from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
 from saeserve.core.architectures.relu import Relu
 from saeserve.core.architectures.skip import WithSkip
-from saeserve.core.architectures.topk.batchtopk import BatchTopK
-from saeserve.core.architectures.topk.loss import TopK
-from saeserve.core.architectures.topk.matryoshka import Matryoshka
+from saeserve.core.architectures.topk.fast import FastBatchTopK, FastMatryoshka, FastTopK
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.errors import SpecError
 
 ARCHITECTURES: dict[str, Architecture[Any]] = {
-    "topk": TopK(),
-    "jumprelu": JumpRelu(),
+    "topk": FastTopK(),
+    "jumprelu": FastJumpRelu(),
     "relu": Relu(),
     "gated": Gated(),
-    "batchtopk": BatchTopK(),
-    "matryoshka": Matryoshka(),
+    "batchtopk": FastBatchTopK(),
+    "matryoshka": FastMatryoshka(),
 }
 
 

@@ -8,18 +8,15 @@ norm 1, where the penalty is the plain L1 of Bricken et al. 2023.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients, penalty
+from saeserve.core.architectures import auxk, penalty
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
     Dimensions,
-    EvaluationForm,
     LossOutput,
-    Stats,
-    StepOutput,
     Tensors,
 )
 from saeserve.core.architectures.initialisation import unit_dictionaries
@@ -28,16 +25,12 @@ from saeserve.core.ops.straight_through import linear
 from saeserve.core.specs.architectures.relu import ReluSpec
 
 
-class Relu:
+class Relu(Architecture[ReluSpec]):
     """The ReLU architecture; see the module's formulas."""
 
     def unit_rows(self, spec: ReluSpec) -> frozenset[str]:
         """The decoder's, where the spec asks for it."""
         return frozenset({"W_dec"} if spec.unit_norm else ())
-
-    def sample_rows(self, spec: ReluSpec, dims: Dimensions) -> int:  # noqa: ARG002 - the contract's signature
-        """One: initial values do not depend on the data, only whether target and input agree."""
-        return 1
 
     def scheduled(self, spec: ReluSpec, step: int, steps: int) -> dict[str, float]:
         """lambda, warmed linearly from 0 over the first `sparsity_warmup_fraction` of the run."""
@@ -80,27 +73,4 @@ class Relu:
             "sparsity": penalty.weight(spec, ctx) * weighted,
             **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
         }
-        stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
-        return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
-
-    def gradients(
-        self, spec: ReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
-    ) -> StepOutput:
-        """Autograd of `loss`."""
-        return gradients.by_autograd(
-            lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
-        )
-
-    def evaluation_form(
-        self,
-        spec: ReluSpec,  # noqa: ARG002 - the contract's signature
-        params: Tensors,
-        state: Tensors,  # noqa: ARG002 - the contract's signature
-    ) -> EvaluationForm:
-        """The training form is per row already."""
-        return EvaluationForm(
-            W_enc_FD=params["W_enc"].clone(),
-            b_enc_F=params["b_enc"].clone(),
-            W_dec_FO=params["W_dec"].clone(),
-            b_dec_O=params["b_dec"].clone(),
-        )
+        return LossOutput.of(terms, state, f_BF, squared_error)

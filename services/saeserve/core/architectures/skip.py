@@ -13,17 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from saeserve.core.architectures import gradients
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import (
-    Architecture,
     Batch,
     Context,
     Dimensions,
     EvaluationForm,
     LossOutput,
     Permutation,
-    Permuting,
-    StepOutput,
+    Revival,
     Tensors,
 )
 from saeserve.core.specs.architectures.base import ArchitectureSpec
@@ -31,7 +29,7 @@ from saeserve.core.specs.architectures.base import ArchitectureSpec
 W_SKIP = "W_skip"
 
 
-class WithSkip:
+class WithSkip(Architecture[ArchitectureSpec]):
     """`inner` with a skip connection; an architecture itself."""
 
     def __init__(self, inner: Architecture[Any]) -> None:
@@ -40,10 +38,6 @@ class WithSkip:
     def unit_rows(self, spec: ArchitectureSpec) -> frozenset[str]:
         """Those of the inner architecture."""
         return self._inner.unit_rows(spec)
-
-    def sample_rows(self, spec: ArchitectureSpec, dims: Dimensions) -> int:
-        """As the inner architecture."""
-        return self._inner.sample_rows(spec, dims)
 
     def scheduled(self, spec: ArchitectureSpec, step: int, steps: int) -> dict[str, float]:
         """As the inner architecture."""
@@ -65,33 +59,61 @@ class WithSkip:
         self, spec: ArchitectureSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
         """The inner loss on y - x W_skip^T; its squared error is that of the whole."""
-        left_BO = batch.target_BO - batch.x_BD @ params[W_SKIP].T
-        left = dataclasses.replace(batch, target_BO=left_BO)
-        return self._inner.loss(spec, _inner(params), state, left, ctx)
+        return self._inner.loss(spec, _inner(params), state, _left(params, batch), ctx)
 
-    def gradients(
+    def autograd_loss(
         self, spec: ArchitectureSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
-    ) -> StepOutput:
-        """Autograd of `loss`: a fast form of the inner architecture knows nothing of W_skip."""
-        return gradients.by_autograd(
-            lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
-        )
+    ) -> LossOutput:
+        """As `loss`. `gradients` is autograd's: a compiled form does not know W_skip."""
+        return self._inner.autograd_loss(spec, _inner(params), state, _left(params, batch), ctx)
 
     def evaluation_form(
         self, spec: ArchitectureSpec, params: Tensors, state: Tensors
     ) -> EvaluationForm:
-        """The inner form, and W_skip beside it."""
+        """The inner form, and W_skip."""
         form = self._inner.evaluation_form(spec, _inner(params), state)
         return dataclasses.replace(form, W_skip_OD=params[W_SKIP].clone())
+
+    def from_form(
+        self, spec: ArchitectureSpec, form: EvaluationForm, params: Tensors, state: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """As the inner architecture, with the form's W_skip if it has one."""
+        inner, state = self._inner.from_form(spec, form, _inner(params), state)
+        W_skip = params[W_SKIP]
+        if form.W_skip_OD is not None:
+            W_skip = form.W_skip_OD.to(W_skip, copy=True)
+        return {**inner, W_SKIP: W_skip}, state
+
+    def centred(
+        self, spec: ArchitectureSpec, params: Tensors, rows: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """As the inner architecture on y - x W_skip^T."""
+        return self._inner.centred(spec, _inner(params), _left(params, rows))
+
+    def revive(
+        self,
+        spec: ArchitectureSpec,
+        params: Tensors,
+        state: Tensors,
+        form: EvaluationForm,
+        new: Revival,
+    ) -> Tensors:
+        """As the inner architecture on y - x W_skip^T."""
+        left = dataclasses.replace(new, rows=_left(params, new.rows))
+        return self._inner.revive(spec, _inner(params), state, form, left)
 
     def permutation(
         self, spec: ArchitectureSpec, state: Tensors, steps_done: int
     ) -> Permutation | None:
-        """That of the inner architecture; W_skip knows no latents."""
-        if isinstance(self._inner, Permuting):
-            return self._inner.permutation(spec, state, steps_done)
-        return None
+        """That of the inner architecture; W_skip has no row for a latent."""
+        return self._inner.permutation(spec, state, steps_done)
 
 
 def _inner(params: Tensors) -> Tensors:
     return {name: value for name, value in params.items() if name != W_SKIP}
+
+
+def _left(params: Tensors, batch: Batch) -> Batch:
+    """What the inner architecture explains."""
+    left_BO = batch.target_BO - batch.x_BD @ params[W_SKIP].T
+    return dataclasses.replace(batch, target_BO=left_BO)

@@ -1,6 +1,6 @@
 """How a run's evaluation form does, beside the form that was trained.
 
-Where the evaluation form has a calibrated threshold, in place of a batch's own choice (BatchTopK)
+Where the evaluation form has a calibrated threshold, in place of a batch's own choice
 or for rows that were not trained on (`calibrating`), that shall have moved L0 by at most 15 % and
 raised the FVU by at most 2 %: else the L0 is had by the threshold alone
 (docs/RECIPES.md, "Sparsity is asked for, not tuned"). What else a
@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import (
-    Architecture,
     Batch,
     Context,
     EvaluationForm,
@@ -75,7 +75,9 @@ def training_form(
 
     @torch.no_grad()
     def stats(batch: Batch) -> Stats:
-        return architecture.loss(spec, state.params, state.architecture, batch, exact).stats
+        return architecture.autograd_loss(
+            spec, state.params, state.architecture, batch, exact
+        ).stats
 
     return stats
 

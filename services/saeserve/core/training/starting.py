@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from saeserve.core.architectures.continuing import continued
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm, Tensors
 from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.data.preprocess import Prepares
@@ -27,16 +26,16 @@ def initial_state(
 ) -> TrainerState:
     """The architecture's own start, with what `initial` says in its place where it is given.
 
-    Raises what the architecture's `initialise` and `continued` raise.
+    Raises what the architecture's `initialise` and `from_form` raise.
     """
     architecture = architecture_of(spec)
-    rows = architecture.sample_rows(spec.architecture, dims)
+    rows = spec.architecture.sample_rows(dims.d_sae)
     sample = dims.batch(preprocessing.apply(source.sample(rows, spec.seed)))
     params, carried = architecture.initialise(
         spec.architecture, dims, sample.x_BD, sample.target_BO, spec.seed
     )
     if initial is not None:
-        params, carried = continued(spec.architecture, initial, params, carried)
+        params, carried = architecture.from_form(spec.architecture, initial, params, carried)
     state = TrainerState.initial(_on(device, params), _on(device, carried), dims.d_sae)
     form = architecture.evaluation_form(spec.architecture, state.params, state.architecture)
     rows = source.batch(0, min(spec.batch_size, L0_ROWS)).to(device)

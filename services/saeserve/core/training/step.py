@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import (
-    Architecture,
     Batch,
     Context,
-    Permuting,
     StepOutput,
     Tensors,
 )
@@ -72,10 +71,9 @@ def take_step(
 
 def _permute(architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState) -> None:
     """Reorder the latents where the architecture asks for it after this many steps."""
-    if isinstance(architecture, Permuting):
-        permutation = architecture.permutation(spec, state.architecture, state.step)
-        if permutation is not None:
-            state.permute(permutation)
+    permutation = architecture.permutation(spec, state.architecture, state.step)
+    if permutation is not None:
+        state.permute(permutation)
 
 
 def _sum_gradients(

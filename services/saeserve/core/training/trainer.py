@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import (
-    Architecture,
     Batch,
     Context,
     EvaluationForm,
@@ -219,7 +219,14 @@ class Trainer:
         rows = min(spec.resample.rows, self._setup.source.rows)
         block = spec.micro_batch_size or spec.batch_size
         upcoming = Upcoming(self.feed.read, state.tokens, rows, block, spec.seed)
-        count = resample(state, self.form(), self._neglected(), upcoming, spec.resample.fraction)
+        count = resample(
+            self._architecture,
+            spec.architecture,
+            state,
+            self._neglected(),
+            upcoming,
+            spec.resample.fraction,
+        )
         state.meter.add({"resampled": count})
 
     def _micro_batches(self, rows: int) -> Iterator[Batch]:

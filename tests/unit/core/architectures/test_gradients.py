@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import LossOutput, Stats, Tensors
-from saeserve.core.architectures.gradients import by_autograd
 
 
 def test_unused_parameters_have_gradient_zero_and_no_graph_is_kept() -> None:

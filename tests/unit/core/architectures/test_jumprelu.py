@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Context, Dimensions, StepOutput, Tensors
-from saeserve.core.architectures.jumprelu.loss import JumpRelu
+from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
 from saeserve.core.ops.straight_through import jump_relu, linear
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 DIMS = Dimensions(d_in=5, d_out=5, d_sae=12)
 SPEC = JumpReluSpec(initial_l0=4.0, sparsity_coefficient=0.7, pre_act_coefficient=0.05)
-ARCHITECTURE = JumpRelu()
+ARCHITECTURE = FastJumpRelu()
 
 
 class _OneRank:

@@ -11,7 +11,7 @@ from tests.fakes.training import context, features_of
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Control, Dimensions, StepOutput, Tensors
-from saeserve.core.architectures.jumprelu.loss import JumpRelu
+from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
 from saeserve.core.ops.norms import row_norms
 from saeserve.core.ops.straight_through import jump_relu, step
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
@@ -43,7 +43,7 @@ def draw(*shape: int, seed: int) -> Tensor:
 @pytest.fixture
 def params() -> Tensors:
     sample = draw(200, D, seed=2)
-    made, _state = JumpRelu().initialise(spec_of("l0"), DIMS, sample, sample, seed=0)
+    made, _state = FastJumpRelu().initialise(spec_of("l0"), DIMS, sample, sample, seed=0)
     spread = torch.linspace(-0.5, 0.3, F, dtype=torch.float64)
     return {**made, "t": made["t"] + spread, "b_dec": made["b_dec"] + 0.1}
 
@@ -53,7 +53,7 @@ def run(spec: JumpReluSpec, params: Tensors, x_BD: Tensor, wanted: float = WANTE
     control = Control(factor=one, l0=wanted * one) if spec.penalty == "quadratic" else None
     weight = {"sparsity_coefficient": spec.sparsity_coefficient}
     ctx = context(F, control=control, scheduled=weight)
-    return JumpRelu().gradients(spec, params, {}, Batch(x_BD, x_BD), ctx)
+    return FastJumpRelu().gradients(spec, params, {}, Batch(x_BD, x_BD), ctx)
 
 
 def gradient_of_t(spec: JumpReluSpec, p: Tensors, x_BD: Tensor, *, one_sided: bool) -> Tensor:
@@ -200,7 +200,9 @@ def test_under_a_controller_every_penalty_is_quadratic_in_its_own_measure(
     x_BD = draw(17, D, seed=1)
     control = Control(factor=torch.tensor(2.0), l0=torch.tensor(WANTED))
     spec = spec_of(penalty)
-    output = JumpRelu().gradients(spec, params, {}, Batch(x_BD, x_BD), context(F, control=control))
+    output = FastJumpRelu().gradients(
+        spec, params, {}, Batch(x_BD, x_BD), context(F, control=control)
+    )
     total = float(firing(spec, params, x_BD).sum())
     expected = LAMBDA * (2 * total / WANTED - 1) ** 2
     assert float(output.terms["sparsity"]) == pytest.approx(expected)
@@ -209,7 +211,7 @@ def test_under_a_controller_every_penalty_is_quadratic_in_its_own_measure(
 @pytest.mark.parametrize("penalty", ["l0", "quadratic"])
 def test_the_evaluation_form_is_the_training_form(params: Tensors, penalty: str) -> None:
     x_BD = draw(17, D, seed=1)
-    form = JumpRelu().evaluation_form(spec_of(penalty), params, {})
+    form = FastJumpRelu().evaluation_form(spec_of(penalty), params, {})
     fired_F = (features_of(form, x_BD) != 0).sum(0)
     assert torch.equal(fired_F, run(spec_of(penalty), params, x_BD).stats.fired_F)
 
@@ -217,7 +219,7 @@ def test_the_evaluation_form_is_the_training_form(params: Tensors, penalty: str)
 def test_a_quadratic_penalty_needs_a_target(params: Tensors) -> None:
     x_BD = draw(17, D, seed=1)
     with pytest.raises(SpecError, match=r"train\.target_l0"):
-        JumpRelu().gradients(
+        FastJumpRelu().gradients(
             spec_of("quadratic"),
             params,
             {},
@@ -227,15 +229,15 @@ def test_a_quadratic_penalty_needs_a_target(params: Tensors) -> None:
 
 
 def test_only_ramps_are_warmed() -> None:
-    assert JumpRelu().scheduled(spec_of("l0"), 0, 10)["sparsity_coefficient"] == 0.0
-    assert JumpRelu().scheduled(spec_of("quadratic"), 0, 10)["sparsity_coefficient"] == LAMBDA
+    assert FastJumpRelu().scheduled(spec_of("l0"), 0, 10)["sparsity_coefficient"] == 0.0
+    assert FastJumpRelu().scheduled(spec_of("quadratic"), 0, 10)["sparsity_coefficient"] == LAMBDA
 
 
 def test_unit_rows_are_an_option() -> None:
     sample = draw(200, D, seed=2)
     spec = spec_of("l0", unit_norm=True)
-    params, _state = JumpRelu().initialise(spec, DIMS, sample, sample, seed=0)
+    params, _state = FastJumpRelu().initialise(spec, DIMS, sample, sample, seed=0)
     torch.testing.assert_close(row_norms(params["W_dec"]), torch.ones(F, dtype=torch.float64))
     assert torch.equal(params["W_enc"], params["W_dec"])
-    assert JumpRelu().unit_rows(spec) == {"W_dec"}
-    assert JumpRelu().unit_rows(spec_of("l0")) == frozenset()
+    assert FastJumpRelu().unit_rows(spec) == {"W_dec"}
+    assert FastJumpRelu().unit_rows(spec_of("l0")) == frozenset()

@@ -10,9 +10,12 @@ import torch
 from tests.fakes.training import context, features_of, reconstruction_of
 from torch import Tensor
 
+from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, Tensors
 from saeserve.core.architectures.topk.batchtopk import BatchTopK
+from saeserve.core.architectures.topk.fast import FastBatchTopK, FastMatryoshka
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
+from saeserve.core.architectures.topk.threshold import ByBatch
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
@@ -33,19 +36,28 @@ SINGLE = MatryoshkaSpec(**ON, widths=(F,), detach_inner=True)
 SPECS = [PLAIN, AUXK, BROKEN_K, EVERYTHING, NESTED, DETACHED, DETACHED_AUXK, SINGLE]
 
 
+STATE = {"variance": torch.tensor(5.0).double(), "threshold": torch.tensor(0.0).double()}
+
+
 @dataclass(frozen=True)
 class Case:
     params: Tensors
     batch: Batch
 
     def step(self, spec: BatchTopKSpec, dead: list[int] = DEAD, **changes: Any) -> StepOutput:  # noqa: ANN401 - any field of Context
-        state = {"variance": torch.tensor(5.0).double(), "threshold": torch.tensor(0.0).double()}
         ctx = context(F, dead, **changes)
-        return architecture(spec).gradients(spec, self.params, state, self.batch, ctx)
+        return architecture(spec).gradients(spec, self.params, STATE, self.batch, ctx)
+
+    def as_written(self, spec: BatchTopKSpec) -> StepOutput:
+        ctx = context(F, DEAD)
+        known: dict[str, Any] = {"batchtopk": BatchTopK(), "matryoshka": Matryoshka()}
+        return by_autograd(
+            lambda leaves: known[spec.name].loss(spec, leaves, STATE, self.batch, ctx), self.params
+        )
 
 
-def architecture(spec: BatchTopKSpec) -> BatchTopK:
-    return Matryoshka() if isinstance(spec, MatryoshkaSpec) else BatchTopK()
+def architecture(spec: BatchTopKSpec) -> ByBatch[Any]:
+    return FastMatryoshka() if isinstance(spec, MatryoshkaSpec) else FastBatchTopK()
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -132,13 +144,13 @@ def test_loss_and_gradients_are_those_of_the_written_loss(
     terms = written(spec, leaves, case.batch.x_BD, DEAD)
     loss = torch.stack(list(terms.values())).sum()
     expected = torch.autograd.grad(loss, list(leaves.values()))
-    output = case.step(spec)
-    assert output.terms.keys() == terms.keys()
-    for name, term in terms.items():
-        assert float(output.terms[name]) == pytest.approx(float(term.detach()), rel=1e-12)
-    for (name, value), gradient in zip(leaves.items(), expected, strict=True):
-        found = dense(output.grads[name], value)
-        assert float((found - gradient).abs().max() / gradient.abs().max()) <= 1e-8, name
+    for output in (case.step(spec), case.as_written(spec)):
+        assert output.terms.keys() == terms.keys()
+        for name, term in terms.items():
+            assert float(output.terms[name]) == pytest.approx(float(term.detach()), rel=1e-12)
+        for (name, value), gradient in zip(leaves.items(), expected, strict=True):
+            found = dense(output.grads[name], value)
+            assert float((found - gradient).abs().max() / gradient.abs().max()) <= 1e-8, name
 
 
 def test_one_prefix_is_batchtopk_bit_for_bit(case: Case) -> None:
@@ -224,7 +236,7 @@ def test_auxk_lets_no_negative_pre_activation_through(case: Case) -> None:
     params["b_enc"][DEAD] = -100.0
     pushed = replace(case, params=params)
     output, plain = pushed.step(AUXK), pushed.step(PLAIN)
-    form = BatchTopK().evaluation_form(AUXK, params, output.state)
+    form = FastBatchTopK().evaluation_form(AUXK, params, output.state)
     residual_BD = case.batch.x_BD - reconstruction_of(form, case.batch.x_BD)
     spread = (residual_BD - residual_BD.mean(0)).square().sum()
     expected = AUXK.auxk_coefficient * residual_BD.square().sum() / spread
@@ -249,11 +261,11 @@ def test_a_detached_prefix_reaches_only_what_it_adds(case: Case) -> None:
 
 def test_k_is_annealed_linearly_and_stays() -> None:
     spec = BatchTopKSpec(k=10, k_initial=30, k_anneal_fraction=0.5)
-    found = [BatchTopK().scheduled(spec, step, 100) for step in (0, 25, 50, 99)]
+    found = [FastBatchTopK().scheduled(spec, step, 100) for step in (0, 25, 50, 99)]
     assert [values["k"] for values in found] == [30, 20, 10, 10]
-    assert BatchTopK().scheduled(PLAIN, 3, 100) == {}
+    assert FastBatchTopK().scheduled(PLAIN, 3, 100) == {}
     at_once = spec.model_copy(update={"k_anneal_fraction": 0.0})
-    assert BatchTopK().scheduled(at_once, 0, 100) == {"k": 10}
+    assert FastBatchTopK().scheduled(at_once, 0, 100) == {"k": 10}
 
 
 def test_the_scheduled_k_is_what_is_kept(case: Case) -> None:
@@ -263,7 +275,7 @@ def test_the_scheduled_k_is_what_is_kept(case: Case) -> None:
 def test_what_cannot_be_initialised_is_refused() -> None:
     flat = torch.ones(50, D)
     with pytest.raises(DataError, match=r"variance of the initial sample is 0\.0"):
-        BatchTopK().initialise(AUXK, Dimensions(D, D, F), flat, flat, seed=1)
+        FastBatchTopK().initialise(AUXK, Dimensions(D, D, F), flat, flat, seed=1)
 
 
 def test_unresolved_specs_are_refused(case: Case) -> None:
@@ -277,18 +289,18 @@ def test_frequencies_are_counted_and_sorted_at_their_steps(case: Case) -> None:
     spec = MatryoshkaSpec(
         **OFF, widths=WIDTHS, sort_by_frequency=True, sort_every_steps=5, detach_inner=True
     )
-    params, state = Matryoshka().initialise(
+    params, state = FastMatryoshka().initialise(
         spec, Dimensions(D, D, F), case.batch.x_BD, case.batch.x_BD, seed=1
     )
     assert state["frequency"].shape == (F,)
-    output = Matryoshka().gradients(spec, params, state, case.batch, context(F))
+    output = FastMatryoshka().gradients(spec, params, state, case.batch, context(F))
     expected_F = output.stats.fired_F.double() / ROWS
     torch.testing.assert_close(output.state["frequency"], expected_F)
-    found = Matryoshka().permutation(spec, output.state, 5)
+    found = FastMatryoshka().permutation(spec, output.state, 5)
     assert found is not None
     sorted_F = expected_F[found.order_F]
     assert bool((sorted_F.diff() <= 0).all())
     ties = sorted_F.diff() == 0
     assert bool((found.order_F.diff()[ties] > 0).all())
-    assert Matryoshka().permutation(spec, output.state, 6) is None
-    assert Matryoshka().permutation(DETACHED, output.state, 5) is None
+    assert FastMatryoshka().permutation(spec, output.state, 6) is None
+    assert FastMatryoshka().permutation(DETACHED, output.state, 5) is None

@@ -20,8 +20,7 @@ from tests.fakes.training import (
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Tensors
-from saeserve.core.architectures.topk.loss import TopK
-from saeserve.core.architectures.topk.matryoshka import Matryoshka
+from saeserve.core.architectures.topk.fast import FastMatryoshka, FastTopK
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import dense
@@ -74,7 +73,7 @@ def rows() -> Tensor:
 
 def ours(p: Tensors, x_BD: Tensor, spec: TopKSpec) -> Result:
     state = {"variance": torch.tensor(VARIANCE).double()}
-    output = TopK().gradients(spec, p, state, Batch(x_BD, x_BD), context(F, DEAD))
+    output = FastTopK().gradients(spec, p, state, Batch(x_BD, x_BD), context(F, DEAD))
     grads = {name: dense(output.grads[name], value) for name, value in p.items()}
     return Result({name: float(term) for name, term in output.terms.items()}, grads)
 
@@ -191,7 +190,7 @@ def test_ours_passes_and_the_mistaken_form_fails(
 def _matryoshka(p: Tensors, x_BD: Tensor, widths: tuple[int, ...]) -> float:
     spec = MatryoshkaSpec(k=K, k_aux=K_AUX, widths=widths, auxk_coefficient=0.0)
     state = {"variance": torch.tensor(VARIANCE).double(), "threshold": torch.tensor(0.0).double()}
-    output = Matryoshka().gradients(spec, p, state, Batch(x_BD, x_BD), context(F))
+    output = FastMatryoshka().gradients(spec, p, state, Batch(x_BD, x_BD), context(F))
     return float(output.terms["reconstruction"])
 
 

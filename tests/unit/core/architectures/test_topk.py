@@ -10,8 +10,10 @@ import torch
 from tests.fakes.training import context, features_of, reconstruction_of
 from torch import Tensor
 
+from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Batch, Dimensions, StepOutput, Tensors
-from saeserve.core.architectures.topk.loss import SAMPLE_ROWS, TopK
+from saeserve.core.architectures.topk.fast import FastTopK
+from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.errors import DataError, SpecError
@@ -33,7 +35,13 @@ class Case:
     batch: Batch
 
     def step(self, spec: TopKSpec, dead: list[int] = DEAD) -> StepOutput:
-        return TopK().gradients(spec, self.params, self.state, self.batch, context(F, dead))
+        return FastTopK().gradients(spec, self.params, self.state, self.batch, context(F, dead))
+
+    def as_written(self, spec: TopKSpec) -> StepOutput:
+        ctx = context(F, DEAD)
+        return by_autograd(
+            lambda leaves: TopK().loss(spec, leaves, self.state, self.batch, ctx), self.params
+        )
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -107,13 +115,13 @@ def test_loss_and_gradients_are_those_of_the_written_loss(
     terms = written(spec, leaves, case.state["variance"], case.batch.x_BD, DEAD)
     loss = torch.stack(list(terms.values())).sum()
     expected = torch.autograd.grad(loss, list(leaves.values()))
-    output = case.step(spec)
-    assert output.terms.keys() == terms.keys()
-    for name, term in terms.items():
-        assert float(output.terms[name]) == pytest.approx(float(term.detach()), rel=1e-12)
-    for (name, value), gradient in zip(leaves.items(), expected, strict=True):
-        found = dense(output.grads[name], value)
-        assert float((found - gradient).abs().max() / gradient.abs().max()) <= 1e-8, name
+    for output in (case.step(spec), case.as_written(spec)):
+        assert output.terms.keys() == terms.keys()
+        for name, term in terms.items():
+            assert float(output.terms[name]) == pytest.approx(float(term.detach()), rel=1e-12)
+        for (name, value), gradient in zip(leaves.items(), expected, strict=True):
+            found = dense(output.grads[name], value)
+            assert float((found - gradient).abs().max() / gradient.abs().max()) <= 1e-8, name
 
 
 @pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec"])
@@ -138,7 +146,7 @@ def test_finite_differences_with_the_detached_residual_frozen(case: Case, name: 
 
 
 def _residual(case: Case) -> Tensor:
-    form = TopK().evaluation_form(AUXK, case.params, case.state)
+    form = FastTopK().evaluation_form(AUXK, case.params, case.state)
     return case.batch.x_BD - reconstruction_of(form, case.batch.x_BD)
 
 
@@ -230,13 +238,13 @@ def test_a_silent_slot_among_the_top_k_passes_no_gradient(case: Case) -> None:
 
 
 def test_fired_counts_the_rows_of_the_main_selection_only(case: Case) -> None:
-    form = TopK().evaluation_form(ALL, case.params, case.state)
+    form = FastTopK().evaluation_form(ALL, case.params, case.state)
     expected_F = (features_of(form, case.batch.x_BD) != 0).sum(dim=0)
     assert torch.equal(case.step(ALL).stats.fired_F, expected_F)
 
 
 def test_the_evaluation_form_has_absorbed_the_subtraction_of_b_dec(case: Case) -> None:
-    form = TopK().evaluation_form(PLAIN, case.params, case.state)
+    form = FastTopK().evaluation_form(PLAIN, case.params, case.state)
     p = case.params
     x_D = case.batch.x_BD[0]
     torch.testing.assert_close(
@@ -249,7 +257,7 @@ def test_the_evaluation_form_has_absorbed_the_subtraction_of_b_dec(case: Case) -
 def test_initial_parameters(case: Case) -> None:
     dims = Dimensions(D, D, F)
     sample = draw(500, D, seed=8) + 3.0
-    params, state = TopK().initialise(AUXK, dims, sample, sample, seed=1)
+    params, state = FastTopK().initialise(AUXK, dims, sample, sample, seed=1)
     assert torch.equal(params["W_enc"], 0.3 * params["W_dec"])
     norms = params["W_dec"].square().sum(dim=1).sqrt()
     torch.testing.assert_close(norms, torch.ones(F, dtype=torch.float64))
@@ -259,9 +267,9 @@ def test_initial_parameters(case: Case) -> None:
     assert float(pulls_ND.mean(dim=0).abs().max()) < 1e-5
     expected = (sample - sample.mean(0)).square().sum(dim=1).mean()
     torch.testing.assert_close(state["variance"], expected)
-    assert TopK().sample_rows(AUXK, dims) == SAMPLE_ROWS == 32_768
-    again, _ = TopK().initialise(AUXK, dims, sample, sample, seed=1)
-    other, _ = TopK().initialise(AUXK, dims, sample, sample, seed=2)
+    assert AUXK.sample_rows(F) == 32_768
+    again, _ = FastTopK().initialise(AUXK, dims, sample, sample, seed=1)
+    other, _ = FastTopK().initialise(AUXK, dims, sample, sample, seed=2)
     assert torch.equal(again["W_dec"], params["W_dec"])
     assert not torch.equal(other["W_dec"], params["W_dec"])
 
@@ -269,26 +277,26 @@ def test_initial_parameters(case: Case) -> None:
 def test_b_dec_may_start_at_the_mean() -> None:
     sample = draw(50, D, seed=8) + 3.0
     spec = TopKSpec(k=3, b_dec_init="mean")
-    params, _ = TopK().initialise(spec, Dimensions(D, D, F), sample, sample, seed=1)
+    params, _ = FastTopK().initialise(spec, Dimensions(D, D, F), sample, sample, seed=1)
     torch.testing.assert_close(params["b_dec"], sample.mean(dim=0))
 
 
 def test_a_transcoder_starts_untied_with_a_bias_for_its_input() -> None:
     sample, target = draw(50, D, seed=8) + 3.0, draw(50, 7, seed=9) - 2.0
-    params, state = TopK().initialise(AUXK, Dimensions(D, 7, F), sample, target, seed=1)
+    params, state = FastTopK().initialise(AUXK, Dimensions(D, 7, F), sample, target, seed=1)
     assert (params["W_enc"].shape, params["W_dec"].shape) == ((F, D), (F, 7))
     assert float((params["b_pre"] - sample.mean(dim=0)).abs().max()) < 0.5
     assert float((params["b_dec"] - target.mean(dim=0)).abs().max()) < 0.5
     expected = (target - target.mean(0)).square().sum(dim=1).mean()
     torch.testing.assert_close(state["variance"], expected)
-    square, _ = TopK().initialise(AUXK, Dimensions(D, D, F), sample, -sample, seed=1)
+    square, _ = FastTopK().initialise(AUXK, Dimensions(D, D, F), sample, -sample, seed=1)
     assert not torch.equal(square["W_enc"], square["W_dec"])
 
 
 def test_what_cannot_be_initialised_is_refused() -> None:
     flat = torch.ones(50, D)
     with pytest.raises(DataError, match=r"variance of the initial sample is 0\.0"):
-        TopK().initialise(AUXK, Dimensions(D, D, F), flat, flat, seed=1)
+        FastTopK().initialise(AUXK, Dimensions(D, D, F), flat, flat, seed=1)
 
 
 def test_an_unresolved_spec_is_refused(case: Case) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
@@ -14,12 +15,10 @@ from tests.fakes.training import context
 from torch import Tensor
 
 from saeserve.core.architectures.active import entries
-from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
-from saeserve.core.architectures.gradients import by_autograd
+from saeserve.core.architectures.base import Architecture, by_autograd
+from saeserve.core.architectures.contract import Batch, Context, LossOutput, StepOutput, Tensors
 from saeserve.core.architectures.topk import fast as sparse_step
-from saeserve.core.architectures.topk.batchtopk import BatchTopK
-from saeserve.core.architectures.topk.loss import TopK
-from saeserve.core.architectures.topk.matryoshka import Matryoshka
+from saeserve.core.architectures.topk.fast import FastBatchTopK, FastMatryoshka, FastTopK
 from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
@@ -47,7 +46,11 @@ SPECS: list[ArchitectureSpec] = [
     MatryoshkaSpec(k=5, **AUX, **NESTED, detach_inner=True, sort_by_frequency=True),
     MatryoshkaSpec(k=5, **OFF, widths=(F,), detach_inner=True),
 ]
-ARCHITECTURES = {"topk": TopK(), "batchtopk": BatchTopK(), "matryoshka": Matryoshka()}
+ARCHITECTURES: dict[str, Architecture[Any]] = {
+    "topk": FastTopK(),
+    "batchtopk": FastBatchTopK(),
+    "matryoshka": FastMatryoshka(),
+}
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,17 @@ class Case:
         return architecture.gradients(spec, params, self.state(), batch, self.context(spec))
 
     def plain(self, spec: Any) -> StepOutput:  # noqa: ANN401 - of any architecture
-        architecture, batch, ctx = ARCHITECTURES[spec.name], self.batch(), self.context(spec)
+        return self.by_autograd(spec, ARCHITECTURES[spec.name].loss)
+
+    def sparse(self, spec: Any) -> StepOutput:  # noqa: ANN401 - of any architecture
         with mock.patch.object(entries, "usable", return_value=False):
-            return by_autograd(
-                lambda leaves: architecture.loss(spec, leaves, self.state(), batch, ctx),
-                self.params(),
-            )
+            return self.by_autograd(spec, ARCHITECTURES[spec.name].autograd_loss)
+
+    def by_autograd(self, spec: Any, loss: Callable[..., LossOutput]) -> StepOutput:  # noqa: ANN401 - of any architecture
+        batch, ctx = self.batch(), self.context(spec)
+        return by_autograd(
+            lambda leaves: loss(spec, leaves, self.state(), batch, ctx), self.params()
+        )
 
 
 def agree(fast: StepOutput, plain: StepOutput, params: Tensors, tolerance: float) -> None:
@@ -136,6 +144,7 @@ def test_float64_gradients_are_those_of_the_loss(
 ) -> None:
     case = Case(**changes)
     agree(case.fast(spec), case.plain(spec), case.params(), 1e-8)
+    agree(case.sparse(spec), case.plain(spec), case.params(), 1e-8)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
@@ -151,7 +160,9 @@ def test_after_a_bfloat16_gemm_they_are_those_of_the_same_choice(spec: Architect
     Where every positive entry is kept, there are none to spare, and its sign is the GEMM's.
     """
     case = Case(dtype=torch.float32, encoder_dtype=torch.bfloat16)
-    agree(case.fast(spec), Case(dtype=torch.float32).plain(spec), case.params(), 1e-5)
+    exact = Case(dtype=torch.float32).plain(spec)
+    agree(case.fast(spec), exact, case.params(), 1e-5)
+    agree(case.sparse(spec), exact, case.params(), 1e-5)
 
 
 @given(
@@ -167,6 +178,7 @@ def test_with_ties_few_positive_entries_and_any_number_of_rows(
 ) -> None:
     case = Case(rows=rows, seed=seed, shift=shift, grid=grid)
     agree(case.fast(spec), case.plain(spec), case.params(), 1e-8)
+    agree(case.sparse(spec), case.plain(spec), case.params(), 1e-8)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
@@ -207,7 +219,7 @@ def test_what_cannot_run_in_compiled_loops_is_left_to_autograd() -> None:
     case, spec = Case(), SPECS[1]
     with mock.patch.object(sparse_step, "usable", return_value=False):
         assert not sparse_step.possible(case.params(), case.batch())
-        left = TopK().gradients(
+        left = FastTopK().gradients(
             TopKSpec(k=5, **AUX), case.params(), case.state(), case.batch(), case.context(spec)
         )
     agree(case.fast(spec), left, case.params(), 1e-8)

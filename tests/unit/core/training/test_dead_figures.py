@@ -11,8 +11,9 @@ from tests.fakes.forms import DIMS, FORMS, form_setup, form_spec
 from tests.fakes.training import TINY, F, FolderSink, features_of, run_all, tiny_setup, tiny_spec
 from torch import Tensor
 
-from saeserve.core.architectures.contract import Architecture, Batch, StepOutput
-from saeserve.core.architectures.registry import ARCHITECTURES
+from saeserve.core.architectures.base import Architecture
+from saeserve.core.architectures.contract import Batch, StepOutput
+from saeserve.core.architectures.registry import ARCHITECTURES, architecture_of
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import MetricsReported
 from saeserve.core.training.resampling import Upcoming, resample
@@ -131,7 +132,8 @@ def resampled(trainer: Trainer, dead: Tensor) -> tuple[Tensor, Batch]:
     dead_F = torch.zeros(F, dtype=torch.bool)
     dead_F[dead] = True
     upcoming = Remembered(trainer.feed.read, 2**20, 4 * F, 32, seed=3)
-    assert resample(trainer.state, trainer.form(), dead_F, upcoming, 0.2) == len(dead)
+    architecture, spec = architecture_of(trainer.spec), trainer.spec.architecture
+    assert resample(architecture, spec, trainer.state, dead_F, upcoming, 0.2) == len(dead)
     return dead_F.nonzero().squeeze(1), upcoming.drawn
 
 

@@ -22,9 +22,11 @@ from tests.fakes.training import (
 )
 from torch import Tensor
 
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import Batch
-from saeserve.core.architectures.registry import ARCHITECTURES
+from saeserve.core.architectures.registry import ARCHITECTURES, architecture_of
 from saeserve.core.ops.norms import row_norms
+from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.state import TrainerState
@@ -51,6 +53,10 @@ class Rows:
 
     def upcoming(self, seed: int = 0) -> Upcoming:
         return Upcoming(self.read, 0, len(self.x_RD), self.block, seed)
+
+
+def of(trainer: Trainer) -> tuple[Architecture[Any], ArchitectureSpec]:
+    return architecture_of(trainer.spec), trainer.spec.architecture
 
 
 def mask(dead: list[int]) -> Tensor:
@@ -86,7 +92,7 @@ def test_dead_latents_take_the_directions_of_rows(name: str, tmp_path: Path) -> 
     trainer = trained(name, tmp_path)
     state, rows = trainer.state, rows_of(trainer)
     before = {key: value.clone() for key, value in state.params.items()}
-    assert resample(state, trainer.form(), mask(DEAD), rows.upcoming(), FRACTION) == len(DEAD)
+    assert resample(*of(trainer), state, mask(DEAD), rows.upcoming(), FRACTION) == len(DEAD)
     assert len(set(drawn(state, rows))) == len(DEAD)
     live_F = ~mask(DEAD)
     wanted = {key: row_norms(before[key][live_F]).mean().expand(4) for key in ("W_dec", "W_enc")}
@@ -117,7 +123,7 @@ def test_moments_start_anew_and_those_of_others_do_not(name: str, tmp_path: Path
     moments = {"first": state.moments.first, "second": state.moments.second}
     before = {(kind, key): v.clone() for kind, group in moments.items() for key, v in group.items()}
     old_DD = state.params["W_dec"][DEAD].clone()
-    resample(state, trainer.form(), mask(DEAD), rows.upcoming(), FRACTION)
+    resample(*of(trainer), state, mask(DEAD), rows.upcoming(), FRACTION)
     assert not torch.equal(state.params["W_dec"][DEAD], old_DD)
     live_F = ~mask(DEAD)
     for kind, group in moments.items():
@@ -149,7 +155,7 @@ def test_rows_are_drawn_by_the_square_of_their_loss(tmp_path: Path) -> None:
     found = torch.zeros(40, dtype=torch.float64)
     for seed in range(300):
         state = trained_copy(trainer)
-        resample(state, form, mask(DEAD[:1]), rows.upcoming(seed), FRACTION)
+        resample(*of(trainer), state, mask(DEAD[:1]), rows.upcoming(seed), FRACTION)
         direction_D = state.params["W_dec"][DEAD[0]]
         centred_RD = rows.x_RD - state.params["b_dec"]
         found[int((centred_RD @ direction_D / row_norms(centred_RD)).argmax())] += 1 / 300
@@ -166,12 +172,12 @@ def trained_copy(trainer: Trainer) -> TrainerState:
 
 def test_draws_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     trainer = trained("relu", tmp_path)
-    rows, form = rows_of(trainer), trainer.form()
+    rows = rows_of(trainer)
 
     def after(seed: int, step: int) -> Tensor:
         state = trained_copy(trainer)
         state.step = step
-        resample(state, form, mask(DEAD), rows.upcoming(seed), FRACTION)
+        resample(*of(trainer), state, mask(DEAD), rows.upcoming(seed), FRACTION)
         return state.params["W_dec"]
 
     assert torch.equal(after(1, 5), after(1, 5))
@@ -181,12 +187,12 @@ def test_draws_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
 
 def test_the_size_of_blocks_does_not_matter(tmp_path: Path) -> None:
     trainer = trained("relu", tmp_path)
-    rows, form = rows_of(trainer), trainer.form()
+    rows = rows_of(trainer)
     found: list[Tensor] = []
     for block in (7, 50):
         state = trained_copy(trainer)
         blocks = Rows(rows.x_RD, block).upcoming()
-        resample(state, form, mask(DEAD), blocks, FRACTION)
+        resample(*of(trainer), state, mask(DEAD), blocks, FRACTION)
         found.append(state.params["W_enc"])
     torch.testing.assert_close(found[0], found[1])
 
@@ -196,7 +202,7 @@ def test_where_every_latent_is_dead_all_are_resampled(name: str, tmp_path: Path)
     trainer = trained(name, tmp_path)
     everything = mask(list(range(F)))
     rows = rows_of(trainer, count=F // 2)
-    assert resample(trainer.state, trainer.form(), everything, rows.upcoming(), FRACTION) == F
+    assert resample(*of(trainer), trainer.state, everything, rows.upcoming(), FRACTION) == F
     assert trainer.state.finite()
 
 
@@ -204,7 +210,7 @@ def test_without_dead_latents_nothing_happens(tmp_path: Path) -> None:
     trainer = trained("relu", tmp_path)
     before = trained_copy(trainer).tensors()
     rows = rows_of(trainer)
-    assert resample(trainer.state, trainer.form(), mask([]), rows.upcoming(), FRACTION) == 0
+    assert resample(*of(trainer), trainer.state, mask([]), rows.upcoming(), FRACTION) == 0
     for name, value in trainer.state.tensors().items():
         assert torch.equal(value, before[name]), name
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.jumprelu import penalty
+from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.kernels.compiled import usable
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu.choose_pass import choose
@@ -193,3 +194,15 @@ class FastStep:
             for name, gradient in zip(names, found, strict=True):
                 grads[name].index_add_(0, dead_N, gradient)
         return {name: term.detach() for name, term in terms.items()}
+
+
+class FastJumpRelu(JumpRelu):
+    """JumpReLU whose gradients are taken by hand on the CPU, where kernels are compiled."""
+
+    def gradients(
+        self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """Those of `loss`."""
+        if possible(params, batch):
+            return FastStep(spec, params, batch, ctx).output(state)
+        return super().gradients(spec, params, state, batch, ctx)

@@ -27,39 +27,36 @@ import math
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import auxk, gradients, penalty
+from saeserve.core.architectures import auxk, continuing, penalty
+from saeserve.core.architectures.base import Architecture, form_of
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
     Dimensions,
     EvaluationForm,
     LossOutput,
-    Stats,
-    StepOutput,
+    Revival,
     Tensors,
 )
 from saeserve.core.architectures.initialisation import is_autoencoder, unit_dictionaries
-from saeserve.core.architectures.jumprelu import fast
 from saeserve.core.architectures.jumprelu.penalty import sparsity
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.norms import source_norms
 from saeserve.core.ops.straight_through import jump_relu, linear, step
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
+SMALLEST_THRESHOLD = 1e-6
+"""A threshold is exp(t), never 0; so close to it, it is ReLU's all the same."""
 QUANTILE_BLOCK = JumpReluSpec.quantile_latents
 """Latents whose quantiles are taken at a time: bounds the [rows, block] temporary."""
 
 
-class JumpRelu:
+class JumpRelu(Architecture[JumpReluSpec]):
     """The JumpReLU architecture; see the module's formulas."""
 
     def unit_rows(self, spec: JumpReluSpec) -> frozenset[str]:
         """The decoder's, where the spec asks for it."""
         return frozenset({"W_dec"} if spec.unit_norm else ())
-
-    def sample_rows(self, spec: JumpReluSpec, dims: Dimensions) -> int:
-        """max(4096, 10 d_sae / initial_l0) rows, for the quantiles of b_enc."""
-        return spec.sample_rows(dims.d_sae)
 
     def scheduled(self, spec: JumpReluSpec, step: int, steps: int) -> dict[str, float]:
         """lambda_S, from 0 at the first step linearly to its full value at the last; that of
@@ -111,33 +108,35 @@ class JumpRelu:
             "pre_act": spec.pre_act_coefficient * pre_act / rows,
             **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
         }
-        stats = Stats((f_BF.detach() > 0).sum(0), squared_error.detach())
-        return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
-
-    def gradients(
-        self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
-    ) -> StepOutput:
-        """Those of `loss`: by hand on the CPU, where kernels are compiled; else by autograd."""
-        if fast.possible(params, batch):
-            return fast.FastStep(spec, params, batch, ctx).output(state)
-        return gradients.by_autograd(
-            lambda leaves: self.loss(spec, leaves, state, batch, ctx), params
-        )
+        return LossOutput.of(terms, state, f_BF, squared_error)
 
     def evaluation_form(
-        self,
-        spec: JumpReluSpec,  # noqa: ARG002 - the contract's signature
-        params: Tensors,
-        state: Tensors,  # noqa: ARG002 - the contract's signature
+        self, spec: JumpReluSpec, params: Tensors, state: Tensors
     ) -> EvaluationForm:
         """The training form is per row already; theta = exp(t)."""
-        return EvaluationForm(
-            W_enc_FD=params["W_enc"].clone(),
-            b_enc_F=params["b_enc"].clone(),
-            W_dec_FO=params["W_dec"].clone(),
-            b_dec_O=params["b_dec"].clone(),
-            threshold_F=params["t"].exp(),
-        )
+        return form_of(spec, params, threshold_F=params["t"].exp())
+
+    def vectors_of(self, spec: JumpReluSpec, form: EvaluationForm, params: Tensors) -> Tensors:
+        """With t = log theta, where theta is not 0: ReLU's threshold is very near to it."""
+        t_F = continuing.thresholds(spec, form).clamp_min(SMALLEST_THRESHOLD).log()
+        t_F = continuing.alive(form, t_F, params["t"])
+        return {**super().vectors_of(spec, form, params), "t": t_F}
+
+    def revive(
+        self,
+        spec: JumpReluSpec,
+        params: Tensors,
+        state: Tensors,
+        form: EvaluationForm,
+        new: Revival,
+    ) -> Tensors:
+        """With the live latents' mean t, and a bias with which a latent fires on rows at least half
+        as far along as its own."""
+        found = super().revive(spec, params, state, form, new)
+        x_ND, _ = self.centred(spec, params, new.rows)
+        t_N = found["t"] + new.of_live(params["t"]).mean()
+        along_N = (found["W_enc"] * x_ND).sum(dim=1)
+        return {**found, "t": t_N, "b_enc": found["b_enc"] + (t_N.exp() - along_N / 2)}
 
 
 def _firing(spec: JumpReluSpec, f_BF: Tensor, norms_F: Tensor, h_BF: Tensor, t_F: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """The step of the TopK family in compiled loops: the gradients of `loss`, with one dense product.
 
-What it computes is said by the losses of `loss` and `nested`; tests hold both to be equal. It runs
-on the CPU where numba is installed; elsewhere autograd of the loss takes its place.
+What it computes is said by the losses in `loss`, `batchtopk` and `matryoshka`; tests hold them to
+be equal. It runs on the CPU where numba is installed; elsewhere autograd of `sparse` takes its
+place.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,13 +18,19 @@ from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
+    LossOutput,
     RowGradient,
     Stats,
     StepOutput,
     Tensors,
 )
 from saeserve.core.architectures.initialisation import input_bias
-from saeserve.core.architectures.topk.nested import Prefixes
+from saeserve.core.architectures.topk import sparse
+from saeserve.core.architectures.topk.batchtopk import BatchTopK
+from saeserve.core.architectures.topk.loss import TopK
+from saeserve.core.architectures.topk.matryoshka import Matryoshka
+from saeserve.core.architectures.topk.sparse import Prefixes
+from saeserve.core.architectures.topk.threshold import ByBatch
 from saeserve.core.kernels.compiled import usable
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.topk import auxk as auxk_kernels
@@ -29,7 +38,10 @@ from saeserve.core.kernels.topk import batch_selection, reconstruction, row_sele
 from saeserve.core.kernels.topk.entries import Entries
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
+
+SpecT = TypeVar("SpecT", bound=BatchTopKSpec)
 
 
 def possible(params: Tensors, batch: Batch) -> bool:
@@ -92,7 +104,7 @@ def nested(
     batch: Batch,
     ctx: Context,
 ) -> tuple[StepOutput, Tensor]:
-    """As `nested.nested_loss`: its gradients, the state as it came; and the level."""
+    """As `sparse.nested_loss`: its gradients, the state as it came; and the level."""
     step = _Step.of(spec, params, state, batch, ctx)
     n = max(1, round(ctx.scheduled.get("k", spec.k) * batch.x_BD.shape[0]))
     top = batch_selection.top_of_batch(step.encoder, n, nesting.widths)
@@ -169,3 +181,53 @@ def _gradients(
     if "b_pre" in step.params:
         return {**grads, "b_dec": to_output, "b_pre": to_input}
     return {**grads, "b_dec": to_output + to_input}
+
+
+class FastTopK(TopK):
+    """TopK with the fast form of the device."""
+
+    def autograd_loss(
+        self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> LossOutput:
+        """`loss` with one dense product."""
+        return sparse.topk_loss(spec, params, state, batch, ctx)
+
+    def gradients(
+        self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """Those of `loss`: in compiled loops where they can run, else by autograd."""
+        if possible(params, batch):
+            return topk(spec, params, state, batch, ctx)
+        return super().gradients(spec, params, state, batch, ctx)
+
+
+class _FastByBatch(ByBatch[SpecT]):
+    """The same for those that choose among all entries of a micro-batch."""
+
+    def autograd_loss(
+        self, spec: SpecT, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> LossOutput:
+        """`loss` with one dense product."""
+        nesting = Prefixes.of(spec, params["W_dec"].shape[0])
+        output, level = sparse.nested_loss(spec, nesting, params, state, batch, ctx)
+        carried = self.carried(spec, state, level, output.stats, batch, ctx)
+        return dataclasses.replace(output, state=carried)
+
+    def gradients(
+        self, spec: SpecT, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """Those of `loss`: in compiled loops where they can run, else by autograd."""
+        if not possible(params, batch):
+            return super().gradients(spec, params, state, batch, ctx)
+        nesting = Prefixes.of(spec, params["W_dec"].shape[0])
+        output, level = nested(spec, nesting, params, state, batch, ctx)
+        carried = self.carried(spec, state, level, output.stats, batch, ctx)
+        return dataclasses.replace(output, state=carried)
+
+
+class FastBatchTopK(_FastByBatch[BatchTopKSpec], BatchTopK):
+    """BatchTopK with the fast form of the device."""
+
+
+class FastMatryoshka(_FastByBatch[MatryoshkaSpec], Matryoshka):
+    """Matryoshka with the fast form of the device."""

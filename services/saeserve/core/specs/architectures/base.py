@@ -83,16 +83,16 @@ class ArchitectureSpec(Spec):
         """Whether biases start at geometric medians, which are found in float64."""
         return False
 
-    def sample_rows(self, d_sae: int) -> int:  # noqa: ARG002 - most do not depend on it
+    def sample_rows(self, d_sae: int) -> int:
         """Rows of the sample that initial values are computed from. One is enough where they do
         not depend on the data, only on whether target and input agree."""
         return 1
 
-    def resolved(self, d_in: int, d_sae: int, target_l0: float | None) -> Self:  # noqa: ARG002 - there is nothing to resolve
+    def resolved(self, d_in: int, d_sae: int, target_l0: float | None) -> Self:
         """The spec with every field filled that depends on others."""
         return self
 
-    def resolved_by(self, d_sae: int) -> Mapping[str, str]:  # noqa: ARG002 - there is nothing to resolve
+    def resolved_by(self, d_sae: int) -> Mapping[str, str]:
         """How `resolved` fills the fields that need the width of the data, in words."""
         return {}
 
@@ -119,14 +119,14 @@ class AuxKSpec(ArchitectureSpec):
     k_aux: int | None = Field(default=None, ge=1)
     auxk_coefficient: float = Field(default=0.0, ge=0)
 
-    def resolved(self, d_in: int, d_sae: int, target_l0: float | None) -> Self:  # noqa: ARG002 - others aim
+    def resolved(self, d_in: int, d_sae: int, target_l0: float | None) -> Self:
         """`k_aux` is a power of two near half the width of the data."""
         if self.k_aux is not None:
             return self
         near_half = 2 ** round(log2(max(d_in / 2, 1)))
         return self.model_copy(update={"k_aux": min(near_half, d_sae)})
 
-    def resolved_by(self, d_sae: int) -> Mapping[str, str]:  # noqa: ARG002 - others name it
+    def resolved_by(self, d_sae: int) -> Mapping[str, str]:
         """See `resolved`."""
         return {"k_aux": "a power of two near half the width of the data, at most d_sae"}
 
@@ -143,7 +143,7 @@ class SelectingSpec(AuxKSpec):
     learning_rate: ClassVar[float] = 0.06
     adam_eps: ClassVar[float] = 6.25e-10
 
-    def sample_rows(self, d_sae: int) -> int:  # noqa: ARG002 - the same for all widths
+    def sample_rows(self, d_sae: int) -> int:
         """32,768, as the paper's for the geometric median."""
         return 32_768
 

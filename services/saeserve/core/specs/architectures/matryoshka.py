@@ -33,6 +33,14 @@ class MatryoshkaSpec(BatchTopKSpec):
         """One for each prefix."""
         return len(self.widths) or 1
 
+    @property
+    def resolved_widths(self) -> tuple[int, ...]:
+        """`widths`; raises SpecError where they are not resolved."""
+        if not self.widths:
+            field = "train.matryoshka.widths"
+            raise SpecError(field, "is not resolved", remedy="resolve the spec")
+        return self.widths
+
     def resolved(self, d_in: int, d_sae: int, target_l0: float | None) -> Self:
         """`widths` too."""
         spec = super().resolved(d_in, d_sae, target_l0)

@@ -1,13 +1,9 @@
-"""The loss of BatchTopK and of Matryoshka, which is BatchTopK with several prefixes.
+"""The TopK family's losses with one dense product: forms of `loss` that autograd differentiates.
 
-h = W_enc (x - b_pre) + b_enc. Of a micro-batch's B x F pre-activations the k B largest positive
-ones are kept: f. With widths m_1 < ... < m_G = d_sae, prefix g reconstructs from latents below
-m_g alone: y_g = b_dec + sum_{i < m_g} f_i W_dec,i. The loss is the mean over prefixes (divided by
-G once) of |y - y_g|^2 over the sample's variance, plus AuxK on the residual of the whole.
-All prefixes share one selection and one decode, whose partial sums are added up.
-
-With `detach_inner` the inner prefixes g < G see the sum of the prefixes before them detached, so
-that each trains the latents that it adds; the whole, g = G, trains every latent.
+Devices without compiled kernels take their gradients from these, and so does a skip connection.
+Pre-activations are computed outside the graph, block by block where it pays; the chosen entries
+alone enter it, and all prefixes of Matryoshka share one selection and one decode, whose partial
+sums are added up. Tests hold these forms equal to `loss`, `batchtopk` and `matryoshka`.
 """
 
 from __future__ import annotations
@@ -19,11 +15,13 @@ from torch import Tensor
 
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.active import entries
-from saeserve.core.architectures.active.latents import decode, rows_of
+from saeserve.core.architectures.active.latents import active_values, decode, rows_of
 from saeserve.core.architectures.active.preactivations import PreActivations
 from saeserve.core.architectures.contract import Batch, Context, LossOutput, Stats, Tensors
 from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
+from saeserve.core.specs.architectures.topk import TopKSpec
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,26 @@ class Prefixes:
     widths: tuple[int, ...]
     detach_inner: bool = False
 
+    @classmethod
+    def of(cls, spec: BatchTopKSpec, d_sae: int) -> Prefixes:
+        """Matryoshka's, or the one of BatchTopK. Of a resolved spec."""
+        if isinstance(spec, MatryoshkaSpec):
+            return cls(spec.resolved_widths, spec.detach_inner)
+        return cls((d_sae,))
+
 
 @dataclass(frozen=True)
-class _Rectangle:
-    """AuxK's choice: pre-activations in the graph [B, K], before ReLU, and their latents."""
+class _Choice:
+    """Latents that each row may use: values in the graph [B, n], before ReLU, and indices."""
 
     values_BK: Tensor
     indices_BK: Tensor
+
+    def first(self, n: int) -> _Choice:
+        return _Choice(self.values_BK[:, :n], self.indices_BK[:, :n])
+
+    def decode(self, W_dec_FO: Tensor) -> Tensor:
+        return decode(self.values_BK.relu(), self.indices_BK, W_dec_FO)
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,30 @@ class _Active:
     rows_N: Tensor
     latents_N: Tensor
     level: Tensor
-    auxiliary: _Rectangle | None
+    auxiliary: _Choice | None
+
+
+def topk_loss(
+    spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+) -> LossOutput:
+    """As `TopK.loss`; AuxK's residual is detached."""
+    chosen, auxiliary = _choose(spec, params, batch, ctx)
+    b_dec, W_dec = params["b_dec"], params["W_dec"]
+    main = chosen.first(spec.k)
+    residual_BO = batch.target_BO - (main.decode(W_dec) + b_dec)
+    squared_error = residual_BO.square().sum()
+    rows = residual_BO.shape[0]
+    terms = {"reconstruction": squared_error / rows / state["variance"]}
+    if spec.multi_topk_coefficient:
+        wide_BO = batch.target_BO - (chosen.decode(W_dec) + b_dec)
+        wide = wide_BO.square().sum() / rows / state["variance"]
+        terms["multi_topk"] = spec.multi_topk_coefficient * wide
+    if spec.auxk_coefficient:
+        share = _auxk(residual_BO.detach(), auxiliary, W_dec)
+        terms["auxk"] = spec.auxk_coefficient * share
+    active_BK = (main.values_BK.detach() > 0).long()
+    stats = Stats(_counts(main.indices_BK, active_BK, W_dec.shape[0]), squared_error.detach())
+    return LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
 
 
 def nested_loss(
@@ -71,9 +105,34 @@ def nested_loss(
     if spec.auxk_coefficient:
         share = _auxk(residuals[-1].detach(), active.auxiliary, W_dec)
         terms["auxk"] = spec.auxk_coefficient * share
-    stats = Stats(_fired(active, W_dec.shape[0]), errors[-1].detach())
+    active_N = (active.values_N.detach() > 0).long()
+    stats = Stats(_counts(active.latents_N, active_N, W_dec.shape[0]), errors[-1].detach())
     output = LossOutput(torch.stack(list(terms.values())).sum(), terms, state, stats)
     return output, active.level
+
+
+def _choose(
+    spec: TopKSpec, params: Tensors, batch: Batch, ctx: Context
+) -> tuple[_Choice, _Choice | None]:
+    """The row's top k (4k for Multi-TopK), and its top k_aux among dead latents if any are dead.
+
+    Both enter the graph together, so that the encoder's gradient is one scatter.
+    """
+    W_enc, b_enc, b_pre = params["W_enc"], params["b_enc"], input_bias(params)
+    centred_BD = batch.x_BD - b_pre.detach()
+    h = PreActivations.compute(centred_BD, W_enc, b_enc, ctx.encoder_dtype)
+    wanted = spec.k * (4 if spec.multi_topk_coefficient else 1)
+    picks = [h.top(min(wanted, W_enc.shape[0]))]
+    if spec.auxk_coefficient and (n_aux := auxk.width(spec, ctx.dead_F)):
+        picks.append(h.top(n_aux, among_F=ctx.dead_F))
+    values_BK = torch.cat([values for values, _ in picks], dim=1)
+    indices_BK = torch.cat([indices for _, indices in picks], dim=1)
+    live_BK = active_values(values_BK, indices_BK, batch.x_BD, W_enc, b_enc, b_pre)
+    width = picks[0][1].shape[1]
+    chosen = _Choice(live_BK[:, :width], indices_BK[:, :width])
+    if len(picks) == 1:
+        return chosen, None
+    return chosen, _Choice(live_BK[:, width:], indices_BK[:, width:])
 
 
 def _activate(spec: BatchTopKSpec, params: Tensors, batch: Batch, ctx: Context) -> _Active:
@@ -94,7 +153,7 @@ def _activate(spec: BatchTopKSpec, params: Tensors, batch: Batch, ctx: Context) 
         rows_N = torch.cat([rows_N, rows_of(dead_BK)])
         latents_N = torch.cat([latents_N, dead_BK.flatten()])
     live_N = entries.active_values(values_N, rows_N, latents_N, batch.x_BD, W_enc, b_enc, b_pre)
-    auxiliary = None if dead_BK is None else _Rectangle(live_N[kept:].view_as(dead_BK), dead_BK)
+    auxiliary = None if dead_BK is None else _Choice(live_N[kept:].view_as(dead_BK), dead_BK)
     return _Active(live_N[:kept], rows_N[:kept], latents_N[:kept], top.level, auxiliary)
 
 
@@ -125,13 +184,13 @@ def _parts(
     return parts.view(rows, groups, -1).unbind(1)
 
 
-def _auxk(residual_BO: Tensor, auxiliary: _Rectangle | None, W_dec_FO: Tensor) -> Tensor:
+def _auxk(residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor) -> Tensor:
     if auxiliary is None:
         return residual_BO.new_zeros(())
-    auxiliary_BO = decode(auxiliary.values_BK.relu(), auxiliary.indices_BK, W_dec_FO)
-    return auxk.error_share(residual_BO, auxiliary_BO)
+    return auxk.error_share(residual_BO, auxiliary.decode(W_dec_FO))
 
 
-def _fired(active: _Active, latents: int) -> Tensor:
-    counts_F = torch.zeros(latents, dtype=torch.int64, device=active.latents_N.device)
-    return counts_F.index_add_(0, active.latents_N, (active.values_N.detach() > 0).long())
+def _counts(latents: Tensor, active: Tensor, width: int) -> Tensor:
+    """How often each latent is active: int64 [F]."""
+    counts_F = torch.zeros(width, dtype=torch.int64, device=active.device)
+    return counts_F.index_add_(0, latents.flatten(), active.flatten())
