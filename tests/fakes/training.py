@@ -36,6 +36,8 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 """Settings of each architecture that suit the tiny size; the rest are its defaults."""
+PENALISED: dict[str, Any] = {"sparsity_coefficient": 0.5}
+"""Those of an architecture with a penalty that is not listed."""
 
 
 def tiny_spec(name: str, **changes: object) -> TrainSpec:
@@ -43,7 +45,7 @@ def tiny_spec(name: str, **changes: object) -> TrainSpec:
     fields: dict[str, Any] = {
         "dataset": "tiny",
         "model": "tiny",
-        name: TINY.get(name, {}),
+        name: TINY.get(name, PENALISED),
         "d_sae": F,
         "tokens": 50 * 64,
         "batch_size": 64,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from saeserve.control.converters.times import timestamp
-from saeserve.core.formats.model import TensorSource, TopKActivation
+from saeserve.core.formats.model import TensorSource
 from saeserve.registry.version import ModelVersion
 from saeserve.v1 import model_pb2
 
@@ -24,7 +24,7 @@ def model_message(found: ModelVersion) -> model_pb2.Model:
         d_in=config.d_in,
         d_out=config.d_out,
         d_sae=config.d_sae,
-        k=activation.k if isinstance(activation, TopKActivation) else 0,
+        k=config.k or 0,
         size_bytes=found.size_bytes,
         content_sha256=found.content_sha256,
         dataset=lineage.dataset,

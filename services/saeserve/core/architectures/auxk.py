@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.active.latents import decode
+from saeserve.core.architectures.active.preactivations import largest_first
 from saeserve.core.architectures.contract import Tensors
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.errors import SpecError
@@ -54,6 +55,7 @@ def dense_term(
     n_aux = width(spec, dead_F)
     if n_aux == 0:
         return {"auxk": residual_BO.new_zeros(())}
-    values_BK, indices_BK = h_BF.masked_fill(~dead_F, -torch.inf).topk(n_aux, dim=1)
-    auxiliary_BO = decode(values_BK.relu(), indices_BK, W_dec_FO)
+    dead_BF = h_BF.masked_fill(~dead_F, -torch.inf)
+    _, indices_BK = largest_first(dead_BF.detach(), n_aux)
+    auxiliary_BO = decode(dead_BF.gather(1, indices_BK).relu(), indices_BK, W_dec_FO)
     return {"auxk": spec.auxk_coefficient * error_share(residual_BO.detach(), auxiliary_BO)}

@@ -23,10 +23,8 @@ from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import (
     Lineage,
     ModelConfig,
-    ReluActivation,
     TensorSource,
-    ThresholdActivation,
-    TopKActivation,
+    activation_of,
 )
 from saeserve.errors import DataMismatchError
 
@@ -94,8 +92,8 @@ def fold_between(
 ) -> InferenceModel:
     """Fold an evaluation form from `source` to `target`: equal for autoencoder and crosscoder.
 
-    Raises DataMismatchError when the form's widths do not fit the preprocessing, or when a TopK
-    model's decoder rows differ in norm, since the fold would then change what is selected.
+    Raises DataMismatchError when the form's widths do not fit the preprocessing, or when the
+    decoder rows of a model with k differ in norm, since the fold would change what is selected.
     """
     folded = fold_tensors(form, source.preprocessing, target.preprocessing)
     config = ModelConfig(
@@ -105,7 +103,11 @@ def fold_between(
         d_sae=form.W_enc_FD.shape[0],
         inputs=source.sources,
         outputs=target.sources,
-        activation=_activation(form, folded),
+        activation=activation_of(
+            form.k,
+            thresholds=form.threshold_F is not None,
+            weighted=folded.selection_F is not None,
+        ),
         skip_connection=folded.W_skip_OD is not None,
         dead_latents=int(folded.dead_F.sum()),
         lineage=lineage,
@@ -243,16 +245,6 @@ def _fold_threshold(
     return (n_F * form.threshold_F.double()).masked_fill(dead_F, math.inf).to(dtype)
 
 
-def _activation(
-    form: EvaluationForm, folded: FoldedTensors
-) -> TopKActivation | ThresholdActivation | ReluActivation:
-    if form.threshold_F is not None:
-        return ThresholdActivation()
-    if form.k is None:
-        return ReluActivation()
-    return TopKActivation(k=form.k, weighted=folded.selection_F is not None)
-
-
 def _check_widths(form: EvaluationForm, source: AnyPreprocessing, target: AnyPreprocessing) -> None:
     widths = (form.W_enc_FD.shape[1], form.W_dec_FO.shape[1])
     expected = (mean_of(source).numel(), mean_of(target).numel())
@@ -269,5 +261,5 @@ def _check_equal_norms(norm_F: Tensor) -> None:
         raise DataMismatchError(
             f"decoder rows have norms from {float(alive.min()):.6g} to {float(alive.max()):.6g}: "
             "folding them would change which latents top-k selects",
-            remedy="train TopK with decoder rows of unit norm",
+            remedy="train a model with k with decoder rows of unit norm",
         )

@@ -88,7 +88,7 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     }
     if config.activation.kind == "threshold":
         shapes["threshold"] = (d_sae,)
-    if config.activation.kind == "topk" and config.activation.weighted:
+    if config.selecting is not None and config.selecting.weighted:
         shapes["selection"] = (d_sae,)
     if config.skip_connection:
         shapes["W_skip"] = (d_out, d_in)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.formats.model import ModelConfig, TopKActivation
+from saeserve.core.formats.model import ModelConfig
 from saeserve.core.ops import sparse
 from saeserve.core.ops.selection import Selected, top_k
 from saeserve.core.ops.sparse import RowStatistics, SparseRows
@@ -152,22 +152,22 @@ class InferenceModel:
             yield torch.addmm(self.b_enc, x_BD, self.W_enc)
 
     def _activate(self, h_BF: Tensor) -> SparseRows:
-        activation = self.config.activation
-        if activation.kind == "topk":
-            selected = _select(h_BF, activation, self.selection)
+        if (kept := self.config.selecting) is not None:
+            magnitude = kept.post == "abs"
+            selected = _select(h_BF, kept.k, self.selection, by_magnitude=magnitude)
+            if not kept.keeps_negative:
+                selected = Selected(selected.values_BK.relu(), selected.indices_BK)
             return sparse.from_selected(selected, self.config.d_sae)
         if self.threshold is not None:
             return sparse.from_mask(h_BF, h_BF > self.threshold)
         return sparse.from_mask(h_BF, h_BF > 0)
 
 
-def _select(h_BF: Tensor, activation: TopKActivation, selection_F: Tensor | None) -> Selected:
+def _select(h_BF: Tensor, k: int, selection_F: Tensor | None, *, by_magnitude: bool) -> Selected:
     ranked_BF = h_BF if selection_F is None else h_BF * selection_F
-    if activation.post == "abs":
+    if by_magnitude:
         ranked_BF = ranked_BF.abs()
-    selected = top_k(ranked_BF, activation.k)
+    selected = top_k(ranked_BF, k)
     if ranked_BF is not h_BF:
         selected = Selected(h_BF.gather(1, selected.indices_BK), selected.indices_BK)
-    if activation.post == "relu":
-        return Selected(selected.values_BK.relu(), selected.indices_BK)
     return selected

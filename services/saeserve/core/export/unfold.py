@@ -39,7 +39,7 @@ def unfold(
         W_dec_FO=(a_F[:, None] * scaled_FO).float(),
         b_dec_O=_output_bias(model, s_O, mean_D, mean_of(target).double()).float(),
         threshold_F=None if threshold is None else (threshold.double() / a_F).float(),
-        k=model.config.activation.k if model.config.activation.kind == "topk" else None,
+        k=model.config.k,
         W_skip_OD=None
         if model.W_skip is None
         else (s_O[:, None] * model.W_skip.double() / s_D).float(),

@@ -48,6 +48,11 @@ class TopKActivation(Spec):
     post: Literal["relu", "none", "abs"] = "relu"
     weighted: bool = False
 
+    @property
+    def keeps_negative(self) -> bool:
+        """Whether features may be below 0."""
+        return self.post != "relu"
+
 
 class ThresholdActivation(Spec):
     """Keeps h where h > threshold; one threshold a latent, none negative, infinite when dead."""
@@ -59,6 +64,16 @@ class ReluActivation(Spec):
     """Keeps positive pre-activations."""
 
     kind: Literal["relu"] = "relu"
+
+
+Activation = TopKActivation | ThresholdActivation | ReluActivation
+
+
+def activation_of(k: int | None, *, thresholds: bool, weighted: bool) -> Activation:
+    """That of a model with these thresholds, or k, or neither."""
+    if thresholds:
+        return ThresholdActivation()
+    return ReluActivation() if k is None else TopKActivation(k=k, weighted=weighted)
 
 
 class RowNorm(Spec):
@@ -97,20 +112,30 @@ class ModelConfig(Spec):
     d_sae: int = Field(ge=1)
     inputs: tuple[TensorSource, ...]
     outputs: tuple[TensorSource, ...]
-    activation: TopKActivation | ThresholdActivation | ReluActivation = Field(discriminator="kind")
+    activation: Activation = Field(discriminator="kind")
     row_norm: RowNorm = RowNorm()
     skip_connection: bool = False
     dead_latents: int = Field(default=0, ge=0)
     lineage: Lineage = Lineage()
 
+    @property
+    def selecting(self) -> TopKActivation | None:
+        """The activation, if it keeps k latents of each row."""
+        return self.activation if isinstance(self.activation, TopKActivation) else None
+
+    @property
+    def k(self) -> int | None:
+        """Latents that each row keeps, where that is a number."""
+        return self.selecting.k if self.selecting is not None else None
+
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         _check_tiling("inputs", self.inputs, self.d_in)
         _check_tiling("outputs", self.outputs, self.d_out)
-        if self.activation.kind == "topk" and self.activation.k > self.d_sae:
+        if self.k is not None and self.k > self.d_sae:
             raise SpecError(
                 "model.activation.k",
-                f"k = {self.activation.k} exceeds d_sae = {self.d_sae}",
+                f"k = {self.k} exceeds d_sae = {self.d_sae}",
                 remedy="export the model again",
             )
         if self.row_norm.kind != "none" and (self.d_in < 2 or self.skip_connection):

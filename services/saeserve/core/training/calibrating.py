@@ -4,7 +4,7 @@ An SAE fits the rows that it was trained on, and other documents have other feat
 rows of a language model L0 lies several per cent above that of the training rows, whatever the
 controller does. Where an L0 was asked for, the exported form's thresholds are therefore shifted
 until L0 is met on held-out rows: one number for all latents, in units of what a latent adds to the
-reconstruction (pre-activation times the norm of its decoder row). ReLU has no thresholds, so that
+reconstruction (pre-activation times the norm of its decoder row). Where a model has no thresholds,
 its biases are shifted; one factor for all latents then restores the sum of what they add. Only a
 small correction is one of the rows; a larger one would hide an SAE that was not trained to its L0,
 and is left undone (docs/RECIPES.md, "Sparsity is asked for, not tuned"). The shift is fitted on the

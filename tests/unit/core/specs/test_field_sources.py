@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from saeserve.core.specs.architectures.base import PenaltySpec
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.field_sources import FieldSource, flat, sources_of, sources_of_training
 from saeserve.core.specs.presets import PRESET_TOKENS, PRESETS
@@ -95,7 +96,7 @@ def test_of_an_architecture_each_field_is_told_and_what_is_fitted_says_to_what(
     is_told_whole(given, found)
     fitted = {path for path, each in found.items() if each.origin == "fitted"}
     assert {"batch_size", "optimizer.lr", "optimizer.warmup_steps"} <= fitted
-    assert ("target_l0" in fitted) == (name in {"relu", "gated", "jumprelu"})
+    assert ("target_l0" in fitted) == issubclass(ARCHITECTURE_SPECS[name], PenaltySpec)
     assert all(found[path].reason for path in fitted)
     assert found["optimizer.clip_norm"].origin == "default"
     assert {each.origin for each in found.values()} == {"default", "fitted"}

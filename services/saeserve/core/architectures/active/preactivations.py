@@ -17,7 +17,6 @@ from saeserve.core.architectures.active.entries import dots
 from saeserve.core.architectures.active.latents import row_dots
 from saeserve.core.kernels import rounding
 from saeserve.core.kernels.encoder import ROWS
-from saeserve.core.kernels.ranks import SPARE
 from saeserve.core.kernels.rounding import Errors
 
 
@@ -65,16 +64,15 @@ class PreActivations:
         """
         h_BF = _among(self.h_BF, among_F)
         if h_BF.dtype == self.W_FD.dtype:
-            return _largest(h_BF, n)
-        # So many that few rows have to be computed again as a whole.
-        few = min(2 * n + SPARE, h_BF.shape[1])
+            return largest_first(h_BF, n)
+        few = min(2 * n + SPARE_CANDIDATES, h_BF.shape[1])
         rough_BC, candidates_BC = h_BF.topk(few, dim=1)
         last_B = rough_BC[:, -1].to(self.x_BD.dtype)
         # Ascending, so that among equals the lower latent stands first.
         candidates_BC = candidates_BC.sort(dim=1).values
         exact_BC = row_dots(self.x_BD, candidates_BC, self.W_FD) + self.b_F[candidates_BC]
         exact_BC = exact_BC.masked_fill(h_BF.gather(1, candidates_BC) == -torch.inf, -torch.inf)
-        values_BK, places_BK = _largest(exact_BC, n)
+        values_BK, places_BK = largest_first(exact_BC, n)
         chosen = values_BK, candidates_BC.gather(1, places_BK)
         if few < h_BF.shape[1]:
             left_B = rounding.highest(last_B, self._errors().largest())
@@ -109,7 +107,7 @@ class PreActivations:
         for start in range(0, open_N.numel(), ROWS):
             rows_R = open_N[start : start + ROWS]
             exact_RF = torch.addmm(self.b_F, self.x_BD[rows_R], self.W_FD.T)
-            values_BK[rows_R], indices_BK[rows_R] = _largest(
+            values_BK[rows_R], indices_BK[rows_R] = largest_first(
                 _among(exact_RF, among_F), values_BK.shape[1]
             )
 
@@ -138,7 +136,7 @@ def _among(h_BF: Tensor, among_F: Tensor | None) -> Tensor:
     return h_BF if among_F is None else h_BF.masked_fill(~among_F, -torch.inf)
 
 
-def _largest(h_BF: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def largest_first(h_BF: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Values and columns of the n largest in descending order; among equals the lower column wins,
     except on an accelerator, where looking for equals would stall the step."""
     values_BK, columns_BK = h_BF.topk(min(n + 1, h_BF.shape[1]), dim=1)
