@@ -23,7 +23,13 @@ from saeserve.core.specs.jobs import JobSpec
 from saeserve.core.specs.training import TrainSpec, resolve
 from saeserve.core.training.trainer import Trainer
 
-ASKED = {"dataset": "acts", "model": "sae", "d_sae": 512, "tokens": 1_000_000, "toy": {}}
+ASKED: dict[str, object] = {
+    "dataset": "acts",
+    "model": "sae",
+    "d_sae": 512,
+    "tokens": 1_000_000,
+    "toy": {},
+}
 DATA = TrainingData(d=64, train_rows=50_000, heldout_rows=5_000, shard_rows=16_384)
 
 
