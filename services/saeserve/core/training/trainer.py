@@ -14,11 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from saeserve.core.architectures.base import Architecture
-from saeserve.core.architectures.contract import (
-    Batch,
-    Context,
-    EvaluationForm,
-)
+from saeserve.core.architectures.contract import Batch, Context, EvaluationForm
 from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.ops.update import Optimizer
@@ -219,14 +215,8 @@ class Trainer:
         rows = min(spec.resample.rows, self._setup.source.rows)
         block = spec.micro_batch_size or spec.batch_size
         upcoming = Upcoming(self.feed.read, state.tokens, rows, block, spec.seed)
-        count = resample(
-            self._architecture,
-            spec.architecture,
-            state,
-            self._neglected(),
-            upcoming,
-            spec.resample.fraction,
-        )
+        dead_F, fraction = self._neglected(), spec.resample.fraction
+        count = resample(self._architecture, spec.architecture, state, dead_F, upcoming, fraction)
         state.meter.add({"resampled": count})
 
     def _micro_batches(self, rows: int) -> Iterator[Batch]:
