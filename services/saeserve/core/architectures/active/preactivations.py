@@ -17,6 +17,7 @@ from saeserve.core.architectures.active.entries import dots
 from saeserve.core.architectures.active.latents import row_dots
 from saeserve.core.kernels import rounding
 from saeserve.core.kernels.encoder import ROWS
+from saeserve.core.kernels.ranks import SPARE
 from saeserve.core.kernels.rounding import Errors
 
 
@@ -65,7 +66,8 @@ class PreActivations:
         h_BF = _among(self.h_BF, among_F)
         if h_BF.dtype == self.W_FD.dtype:
             return largest_first(h_BF, n)
-        few = min(2 * n + SPARE_CANDIDATES, h_BF.shape[1])
+        # So many that few rows have to be computed again as a whole.
+        few = min(2 * n + SPARE, h_BF.shape[1])
         rough_BC, candidates_BC = h_BF.topk(few, dim=1)
         last_B = rough_BC[:, -1].to(self.x_BD.dtype)
         # Ascending, so that among equals the lower latent stands first.
