@@ -115,6 +115,11 @@ class SpecErrors(SpecError):
         """The errors, each of one field."""
         return self._parts
 
+    def under(self, field: str) -> Self:
+        """The same errors, each with `field` before its own."""
+        self._parts = tuple(part.under(field) for part in self._parts)
+        return super().under(field)
+
 
 class DataError(SaeError):
     """Activations that cannot be used; names the shard and, where it is known, the row."""

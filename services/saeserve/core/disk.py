@@ -20,15 +20,20 @@ def space_needed(folder: Path) -> Generator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if not _is_full(error):
+        if not is_disk_full(error):
             raise
-        raise NoSpaceError(
-            f"the disk that holds {folder} is full",
-            remedy="free space or move the store, then submit again",
-        ) from error
+        raise no_space(str(folder)) from error
 
 
-def _is_full(error: OSError | SafetensorError) -> bool:
+def no_space(folder: str) -> NoSpaceError:
+    """The error for a full disk."""
+    return NoSpaceError(
+        f"the disk that holds {folder} is full",
+        remedy="free space or move the store, then submit again",
+    )
+
+
+def is_disk_full(error: OSError | SafetensorError) -> bool:
     """safetensors keeps the system's error number in its text alone."""
     if isinstance(error, OSError):
         return error.errno in _FULL

@@ -117,15 +117,7 @@ class Decisions:
         left = self._ledger.failure(record.id, self._ledger.highest_epoch(record.id))
         if left is not None:
             return left
-        attempts = record.submission.max_attempts
-        return Failure(
-            code="WORKER_LOST",
-            message=f"the worker was lost in each of {attempts} attempts",
-            cause="the job process was killed, ran out of memory, or its machine went away",
-            remedy="read the workers' logs, then submit the job again",
-            retryable=True,
-            step=record.progress.step,
-        )
+        return worker_lost(record.submission.max_attempts, record.progress.step)
 
     def _commit(self, job: str, state: JobState, failure: Failure | None) -> Decision:
         epoch = self._ledger.highest_epoch(job)
@@ -159,6 +151,18 @@ class Decisions:
             remedy="restore the store, or submit the job again",
         )
         return self._commit(record.id, JobState.FAILED, failure)
+
+
+def worker_lost(attempts: int, step: int = 0) -> Failure:
+    """The failure of a job whose every attempt ended without leaving a reason."""
+    return Failure(
+        code="WORKER_LOST",
+        message=f"the worker was lost in each of {attempts} attempts",
+        cause="the job process was killed, ran out of memory, or its machine went away",
+        remedy="read the workers' logs, then submit the job again",
+        retryable=True,
+        step=step,
+    )
 
 
 def _dependency_failed(job: str, what: str, cause: str) -> Failure:

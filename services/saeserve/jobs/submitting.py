@@ -39,6 +39,16 @@ def commit_submission(store: ArtifactStore, submission: Submission) -> Submissio
     return standing
 
 
+def request_id_reused(request_id: str, job: str) -> Conflict:
+    """The error for a request id that comes again with another body."""
+    return Conflict(
+        f"request id {request_id!r} was used for job {job} with another body",
+        code="REQUEST_ID_REUSED",
+        field="request_id",
+        remedy="take a new request id, or repeat the first request unchanged",
+    )
+
+
 def forget_request(store: ArtifactStore, submission: Submission) -> None:
     """Let a deleted job's request id be used anew."""
     if not submission.request_id:
@@ -57,11 +67,5 @@ def _reserve(store: ArtifactStore, submission: Submission) -> str:
         return wanted.job
     standing = documents.read(store, key, Request) or wanted
     if standing.body_sha256 != submission.body_sha256:
-        raise Conflict(
-            f"request id {submission.request_id!r} was used for job {standing.job} with another "
-            "spec",
-            code="REQUEST_ID_REUSED",
-            field="request_id",
-            remedy="take a new request id, or repeat the first request unchanged",
-        )
+        raise request_id_reused(submission.request_id, standing.job)
     return standing.job

@@ -46,14 +46,12 @@ def service_error(error: Exception) -> SaeserveError | None:
     return unavailable(error) if isinstance(error, RedisError) else None
 
 
-def refused_spec(error: SpecError, below: str = "") -> InvalidInput:
-    """The refusal of a spec that has this error, or these; `below` is the path of the spec in the
-    request, ending in a dot."""
+def refused_spec(error: SpecError) -> InvalidInput:
+    """The refusal of a spec that has this error, or these."""
     if len(error.parts) == 1:
-        field = f"{below}{error.field}"
-        return InvalidInput(error.message, code=error.code, field=field, remedy=error.remedy)
+        return InvalidInput(error.message, code=error.code, field=error.field, remedy=error.remedy)
     violations = [
-        (f"{below}{part.field}", f"{part.message} — {part.remedy}" if part.remedy else part.message)
+        (part.field, f"{part.message} — {part.remedy}" if part.remedy else part.message)
         for part in error.parts
     ]
     told = "; ".join(text for _, text in violations)

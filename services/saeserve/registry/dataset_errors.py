@@ -16,14 +16,14 @@ def no_dataset(name: str, field: str) -> NotFound:
     )
 
 
-def not_ready(found: Dataset, field: str) -> FailedPrecondition:
-    """The data set has no manifest."""
+def not_ready(found: Dataset, field: str, remedy: str = "") -> FailedPrecondition:
+    """The data set has no manifest; without a `remedy` it is to be made."""
     why = f": {found.failure}" if found.failure else ""
     return FailedPrecondition(
         f"data set {found.name} is {found.state}{why}",
         code="DATASET_NOT_READY",
         field=field,
-        remedy="wait for, or submit, the harvest or ingest job that makes it READY",
+        remedy=remedy or "wait for, or submit, the harvest or ingest job that makes it READY",
     )
 
 

@@ -10,6 +10,7 @@ from saeserve.errors import SaeError, SaeserveError
 from saeserve.jobs.record import Failure
 from saeserve.platform.exhaustion import Memory, exhausted
 from saeserve.platform.paths import PathCover
+from saeserve.platform.store import disk_full as store_full
 from saeserve.worker.order import ExitCode
 
 
@@ -77,16 +78,6 @@ def unsaid(code: int, step: int) -> Failure:
     return crash(code, step)
 
 
-def worker_lost(attempts: int) -> Failure:
-    """The failure of a job whose every attempt ended without a word."""
-    return Failure(
-        code="WORKER_LOST",
-        message=f"the worker was lost in each of {attempts} attempts",
-        remedy="look at the workers' logs, then submit the job again",
-        retryable=True,
-    )
-
-
 def _known(error: SaeserveError, step: int) -> Failure:
     cause = error.__cause__ if isinstance(error, SaeError) else None
     return Failure(
@@ -115,14 +106,7 @@ def _out_of_memory(
 
 def disk_full(cause: str, step: int) -> Failure:
     """The failure of an attempt that found no room in the store."""
-    return Failure(
-        code="DISK_FULL",
-        message="the disk that holds the artifact store is full",
-        cause=cause,
-        remedy="free space or move the store, then submit again",
-        retryable=True,
-        step=step,
-    )
+    return _known(store_full(), step).model_copy(update={"cause": cause})
 
 
 def _of_disk(error: BaseException, step: int) -> Failure | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from saeserve.errors import ServiceError
+from saeserve.jobs.decisions import worker_lost
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
 from saeserve.jobs.events import EVENTS
 from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
@@ -18,7 +19,7 @@ from saeserve.platform.logging import of_job
 from saeserve.platform.store_proof import read_marker
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
-from saeserve.worker.failures import failure_of, stalled, unsaid, worker_lost
+from saeserve.worker.failures import failure_of, stalled, unsaid
 from saeserve.worker.lease_keeper import LeaseKeeper, held
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.order import ExitCode, JobOrder, command

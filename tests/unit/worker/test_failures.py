@@ -17,8 +17,9 @@ from saeserve.errors import (
     ServiceError,
     Unavailable,
 )
+from saeserve.jobs.decisions import worker_lost
 from saeserve.platform.paths import PathCover
-from saeserve.worker.failures import covered, crash, failure_of, interrupted, worker_lost
+from saeserve.worker.failures import covered, crash, failure_of, interrupted
 
 
 class OutOfMemoryError(RuntimeError):

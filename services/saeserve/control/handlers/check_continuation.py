@@ -6,7 +6,8 @@ from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.core.formats.continuation import check_continuation
 from saeserve.core.formats.train_sources import Layout
 from saeserve.core.specs.training import TrainSpec
-from saeserve.errors import InvalidInput, SpecError
+from saeserve.errors import SpecError
+from saeserve.platform.status import refused_spec
 from saeserve.registry.references import parse_reference
 
 _FIELD = "spec.train.init_from"
@@ -28,7 +29,5 @@ def pinned(spec: TrainSpec, layout: Layout | None, inputs: Inputs, upstream: Ups
     try:
         check_continuation(spec, version.config, layout)
     except SpecError as error:
-        raise InvalidInput(
-            error.message, code=error.code, field=f"spec.{error.field}", remedy=error.remedy
-        ) from None
+        raise refused_spec(error.under("spec")) from None
     return spec.model_copy(update={"init_from": version.resource})

@@ -77,7 +77,7 @@ def _find(manifest: DatasetManifest, name: str | None, field: str) -> SourceEntr
 
 
 def _refused(error: SpecError) -> InvalidInput:
-    return refused_spec(error, "spec.")
+    return refused_spec(error.under("spec"))
 
 
 def check_evaluate(

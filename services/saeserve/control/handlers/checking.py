@@ -22,7 +22,7 @@ def parse_spec(spec: Mapping[str, object]) -> JobSpec:
     try:
         return JobSpec.parse(spec, "")
     except SpecError as error:
-        raise refused_spec(error, "" if error.field == "spec" else "spec.") from None
+        raise refused_spec(error if error.field == "spec" else error.under("spec")) from None
 
 
 def checked(

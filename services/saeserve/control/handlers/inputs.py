@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from saeserve.control.handlers.usage import LiveUse, dataset_of, models_of, spec_of
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
-from saeserve.errors import FailedPrecondition, InvalidInput
+from saeserve.errors import InvalidInput
 from saeserve.jobs.record import JobRecord
 from saeserve.registry.dataset import DatasetState
+from saeserve.registry.dataset_errors import not_ready
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.models import ModelRegistry
@@ -52,15 +53,10 @@ class Inputs:
             return found.manifest
         if found.state is DatasetState.PENDING and upstream.makes_dataset(name):
             return None
-        why = f": {found.failure}" if found.failure else ""
         waits = f"put job {found.job} into waits_for" if found.job else "ingest it first"
         pending = found.state is DatasetState.PENDING
-        raise FailedPrecondition(
-            f"data set {name} is {found.state.value}{why}",
-            code="DATASET_NOT_READY",
-            field=field,
-            remedy=f"{waits}, or wait until it is READY" if pending else "delete and remake it",
-        )
+        remedy = f"{waits}, or wait until it is READY" if pending else "delete and remake it"
+        raise not_ready(found, field, remedy)
 
 
 def source_of(manifest: DatasetManifest, name: str | None, field: str) -> SourceEntry:

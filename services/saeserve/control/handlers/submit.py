@@ -31,7 +31,7 @@ from saeserve.jobs.record import (
     Submission,
 )
 from saeserve.jobs.states import TERMINAL, JobState
-from saeserve.jobs.submitting import Request
+from saeserve.jobs.submitting import Request, request_id_reused
 from saeserve.registry.speeds import SpeedBook
 
 log = logging.getLogger(__name__)
@@ -107,12 +107,7 @@ class Submitter:
         if request is None:
             return None
         if request.body_sha256 != order.body_sha256:
-            raise Conflict(
-                f"request id {order.request_id!r} was used for job {request.job} with another body",
-                code="REQUEST_ID_REUSED",
-                field="request_id",
-                remedy="take a new request id, or repeat the first request unchanged",
-            )
+            raise request_id_reused(order.request_id, request.job)
         recorded = self._ledger.store.exists(job_key(request.job, "job.json"))
         return request.job if recorded else None
 

@@ -18,8 +18,8 @@ from safetensors.torch import (
 from torch import Tensor
 
 from saeserve.core.data.tensor_file import TensorFile, open_tensors
+from saeserve.core.disk import is_disk_full, no_space
 from saeserve.core.durable import held, make_folders, sync, temporary_beside
-from saeserve.core.export.disk import is_disk_full, no_space
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import CONFIG_FILE, TENSOR_FILE, ModelConfig
 from saeserve.errors import DataError, FormatError
@@ -152,7 +152,7 @@ def _commit(path: Path, write: Callable[[Path], None]) -> None:
             os.replace(staged, path)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
-            raise no_space(path.parent) from error
+            raise no_space(path.parent.name) from error
         raise
     finally:
         staged.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ from safetensors.torch import (
 )
 from torch import Tensor
 
+from saeserve.core.disk import is_disk_full, no_space
 from saeserve.core.durable import held, make_folders, sync, temporary_beside
-from saeserve.core.export.disk import is_disk_full, no_space
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import TopKActivation
 from saeserve.errors import DataError, FormatError
@@ -51,7 +51,7 @@ def write(payload: Payload, folder: Path) -> None:
             sync(folder.parent)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
-            raise no_space(folder.parent) from error
+            raise no_space(folder.parent.name) from error
         raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
