@@ -1,0 +1,38 @@
+"""What is known about one architecture stands with it: other rooms name none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
+
+PACKAGE = Path(__file__).parents[2] / "services" / "saeserve"
+ROOMS = ("core/planning", "core/training", "core/export", "worker", "control")
+NAMES = re.compile("|".join(ARCHITECTURE_SPECS), re.IGNORECASE)
+# Torch's functions of these names, and words that hold one.
+OTHER = re.compile(r"\.(?:relu|topk)\(|\b(?:aggre|dele|propa|investi)gated", re.IGNORECASE)
+ALLOWED: set[str] = set()
+"""Lines that may name one, as "path: line": none does, for tables are made from the specs."""
+
+
+def named(text: str) -> bool:
+    return NAMES.search(OTHER.sub("", text)) is not None
+
+
+def test_no_other_room_names_an_architecture() -> None:
+    paths = [path for room in ROOMS for path in sorted((PACKAGE / room).rglob("*.py"))]
+    assert len(paths) > len(ROOMS)
+    found = {
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for path in paths
+        for line in path.read_text().splitlines()
+        if named(line)
+    }
+    assert found == ALLOWED
+
+
+def test_a_name_is_noticed() -> None:
+    assert named('if spec.name == "topk":')
+    assert named("from x import JumpReluSpec")
+    assert not named("values.relu() + h.topk(k), aggregated")
