@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 
 PACKAGE = Path(__file__).parents[2] / "services" / "saeserve"
@@ -12,6 +14,8 @@ ROOMS = ("core/planning", "core/training", "core/export", "worker", "control")
 NAMES = re.compile("|".join(ARCHITECTURE_SPECS), re.IGNORECASE)
 # Torch's functions of these names, and words that hold one.
 OTHER = re.compile(r"\.(?:relu|topk)\(|\b(?:aggre|dele|propa|investi)gated", re.IGNORECASE)
+MOST_LINES = 150
+"""Of a spec and its loss together, so that they can be compared with the paper at one sitting."""
 ALLOWED: set[str] = set()
 """Lines that may name one, as "path: line": none does, for tables are made from the specs."""
 
@@ -30,6 +34,19 @@ def test_no_other_room_names_an_architecture() -> None:
         if named(line)
     }
     assert found == ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("spec", "loss"), [("topk", "loss"), ("batchtopk", "batchtopk"), ("matryoshka", "matryoshka")]
+)
+def test_spec_and_loss_of_the_topk_family_are_short_and_not_fast(spec: str, loss: str) -> None:
+    texts = [
+        (PACKAGE / "core/specs/architectures" / f"{spec}.py").read_text(),
+        (PACKAGE / "core/architectures/topk" / f"{loss}.py").read_text(),
+    ]
+    assert sum(len(text.splitlines()) for text in texts) <= MOST_LINES
+    fast = re.compile(r"^from \S*(?:fast|sparse|kernels|active)", re.MULTILINE)
+    assert not any(fast.search(text) for text in texts)
 
 
 def test_a_name_is_noticed() -> None:
