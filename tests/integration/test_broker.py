@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from saeserve.errors import StartupError, Unavailable
-from saeserve.platform.broker import Broker, ensure_broker
+from saeserve.platform.broker import Broker
 from saeserve.platform.broker_server import BrokerRunningError
 from saeserve.platform.redis import answers, check, connect
 
@@ -68,19 +68,6 @@ def test_a_second_launch_names_the_first(run: Path) -> None:
             Broker(run).start()
         assert str(broker.folder) in caught.value.message
         assert answers(broker.url)
-
-
-def test_ensure_finds_the_running_one_or_starts_it(run: Path) -> None:
-    first = ensure_broker(run)
-    assert first.owned is not None
-    try:
-        second = ensure_broker(run)
-        assert (second.url, second.pid, second.owned) == (first.url, first.pid, None)
-    finally:
-        first.owned.stop()
-    third = ensure_broker(run)
-    assert third.owned is not None
-    third.owned.stop()
 
 
 def test_a_port_opens_on_loopback_and_a_taken_one_is_told(run: Path) -> None:

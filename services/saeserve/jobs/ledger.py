@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from saeserve.jobs import attempts, checkpoints, claims, documents, fence, layout
+from saeserve.jobs import attempts, claims, documents, fence, layout
 from saeserve.jobs.errors import no_job
 from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged, newest_first, tail
 from saeserve.jobs.progress import ended
@@ -132,10 +132,6 @@ class Ledger:
     def checkpoint_sink(self, lease: Lease) -> StoreCheckpointSink:
         """Where the job process of this attempt commits its checkpoints."""
         return StoreCheckpointSink(self.store, lease)
-
-    def checkpoint_valid(self, key: str) -> bool:
-        """Whether the checkpoint folder holds exactly what its manifest says."""
-        return checkpoints.valid(self.store, key)
 
     def finish(self, result: Result) -> Result:
         """Commit a job's result; the first writer wins, and its result is returned."""

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Self
@@ -21,7 +20,6 @@ from saeserve.errors import StartupError
 from saeserve.platform import logging, service
 from saeserve.platform.broker_server import (
     BUNDLED,
-    BrokerRunningError,
     arguments,
     end,
     find_server,
@@ -150,34 +148,6 @@ class Broker:
             if answers(self.url):
                 return
         raise self.failed(f"did not answer within {timeout_s:g} s")
-
-
-@dataclass(frozen=True)
-class RunningBroker:
-    """A broker that answers; `owned` when this process started it and shall stop it."""
-
-    url: str
-    pid: int
-    owned: Broker | None
-
-
-def ensure_broker(
-    run: Path, *, server: str = BUNDLED, port: int = 0, timeout_s: float = START_TIMEOUT_S
-) -> RunningBroker:
-    """Find the broker that runs in `run`, or start it. Raises StartupError."""
-    broker = Broker(run, server=server, port=port)
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            broker.start(timeout_s)
-            return RunningBroker(broker.url, broker.pid, broker)
-        except BrokerRunningError as error:
-            # Its owner may still be starting it, or it may be on its way out.
-            if error.pid and answers(broker.url):
-                return RunningBroker(broker.url, error.pid, None)
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
 
 
 def main() -> None:

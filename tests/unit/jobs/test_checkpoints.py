@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.jobs import submission
 
 from saeserve.errors import Unavailable
+from saeserve.jobs.checkpoints import valid
 from saeserve.jobs.errors import Fenced
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Claim, Lease
@@ -66,8 +67,8 @@ def cut(path: Path) -> None:
 def test_a_commit_is_valid_and_tells_its_size(ledger: Ledger, job: str) -> None:
     sink = ledger.checkpoint_sink(lease_of(claim(ledger, job)))
     assert sink.commit(100, files(b"12345")) == 7
-    assert ledger.checkpoint_valid(key(1, 100))
-    assert not ledger.checkpoint_valid(key(1, 200))
+    assert valid(ledger.store, key(1, 100))
+    assert not valid(ledger.store, key(1, 200))
 
 
 def test_committing_a_step_again_keeps_what_stands(ledger: Ledger, job: str) -> None:
@@ -163,7 +164,7 @@ def test_what_slips_past_the_fence_is_outside_the_chain(
     second = claim(ledger, job, "B")
     # The directory of a POSIX store cannot refuse it: as if it had landed just after the claim.
     held.rename(ledger.store.path(key(1, 200)))
-    assert ledger.checkpoint_valid(key(1, 200))
+    assert valid(ledger.store, key(1, 200))
     assert claim(ledger, job, "C").resume == second.resume == "".join(key(1, s) for s in before)
 
 
@@ -211,7 +212,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(ledger: Ledger, job: str) -> Non
     assert caught.value.code == "DISK_FULL"
     assert steps(ledger, 1) == ["100"]
     save(ledger, first, 200)
-    assert ledger.checkpoint_valid(key(1, 200))
+    assert valid(ledger.store, key(1, 200))
 
 
 def _made(folder: Path) -> Path:

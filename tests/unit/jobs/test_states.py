@@ -11,7 +11,30 @@ from tests.fakes.job_moves import JOBS, MOVES, Move, play
 from tests.fakes.memory_index import MemoryIndex
 
 from saeserve.jobs.record import JobRecord
-from saeserve.jobs.states import LEASED, TERMINAL, TRANSITIONS, JobState, may_become
+from saeserve.jobs.states import LEASED, TERMINAL, JobState
+
+_S = JobState
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    _S.BLOCKED: frozenset({_S.QUEUED, _S.CANCELLING, _S.FAILED, _S.CANCELLED}),
+    _S.QUEUED: frozenset(
+        {_S.STARTING, _S.PAUSED, _S.CANCELLING, _S.CANCELLED, _S.FAILED, _S.SUCCEEDED}
+    ),
+    _S.STARTING: frozenset(
+        {_S.RUNNING, _S.QUEUED, _S.PAUSING, _S.CANCELLING, _S.FAILED, _S.SUCCEEDED}
+    ),
+    _S.RUNNING: frozenset({_S.QUEUED, _S.PAUSING, _S.CANCELLING, _S.FAILED, _S.SUCCEEDED}),
+    _S.PAUSING: frozenset({_S.PAUSED, _S.CANCELLING, _S.FAILED, _S.SUCCEEDED}),
+    _S.PAUSED: frozenset({_S.QUEUED, _S.CANCELLING, _S.CANCELLED}),
+    _S.CANCELLING: frozenset({_S.CANCELLED, _S.FAILED, _S.SUCCEEDED}),
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+"""What the state of a job may become; the index's scripts are the machine itself."""
+
+
+def may_become(old: JobState, new: JobState) -> bool:
+    return new in TRANSITIONS[old]
 
 
 def test_every_state_has_its_transitions() -> None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from saeserve.core.ops.norms import row_norms
-from saeserve.core.ops.rows import RowGradient as RowGradient
 from saeserve.core.ops.rows import Tensors as Tensors
 
 
@@ -119,7 +118,7 @@ class StepOutput:
 
     loss: Tensor
     terms: Tensors
-    grads: dict[str, Tensor | RowGradient]
+    grads: Tensors
     state: Tensors
     stats: Stats
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from saeserve.core.ops.rows import RowGradient, Tensors, dense
+from saeserve.core.ops.rows import Tensors
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,20 @@ class Moments:
 
 def adam_step_(
     params: Tensors,
-    gradients: Mapping[str, Tensor | RowGradient],
+    gradients: Mapping[str, Tensor],
     moments: Moments,
     settings: AdamSettings,
     *,
     lr: float,
     step: int,
 ) -> None:
-    """Update `params` and `moments` in place; `step` counts from 0.
-
-    Rows absent from a RowGradient have gradient zero: their moments decay, and they still move.
-    """
+    """Update `params` and `moments` in place; `step` counts from 0."""
     names = list(params)
     count = torch.tensor(float(step))
     adam(
         [params[name] for name in names],
         # The fused kernel takes all memory in the parameter's order, whatever the strides say.
-        [dense(gradients[name], params[name]).contiguous() for name in names],
+        [gradients[name].contiguous() for name in names],
         [moments.first[name] for name in names],
         [moments.second[name] for name in names],
         [],

@@ -103,7 +103,7 @@ def _include(
     """Add a micro-batch; its own gradients are let go of before the next one's are made."""
     output = architecture.gradients(spec, state.params, state.architecture, batch, ctx)
     state.architecture = output.state
-    accumulate(sums.gradients, output.grads, state.params)
+    accumulate(sums.gradients, output.grads)
     sums.fired_F += output.stats.fired_F
     sums.rows += batch.x_BD.shape[0]
     _add(sums.metrics, _metrics(output, batch))

@@ -23,7 +23,6 @@ from saeserve.core.architectures.contract import Batch, Tensors
 from saeserve.core.architectures.topk.fast import FastMatryoshka, FastTopK
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
-from saeserve.core.ops.rows import dense
 from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.training import dead
@@ -74,7 +73,7 @@ def rows() -> Tensor:
 def ours(p: Tensors, x_BD: Tensor, spec: TopKSpec) -> Result:
     state = {"variance": torch.tensor(VARIANCE).double()}
     output = FastTopK().gradients(spec, p, state, Batch(x_BD, x_BD), context(F, DEAD))
-    grads = {name: dense(output.grads[name], value) for name, value in p.items()}
+    grads = {name: output.grads[name] for name in p}
     return Result({name: float(term) for name, term in output.terms.items()}, grads)
 
 

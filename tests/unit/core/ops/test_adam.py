@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
-from saeserve.core.ops.rows import RowGradient
 
 SETTINGS = AdamSettings(beta1=0.9, beta2=0.99, eps=1e-6)
 
@@ -31,17 +30,3 @@ def test_it_is_adam_with_bias_correction() -> None:
         adam_step_(params, grads, moments, SETTINGS, lr=rate, step=step)
         for name, value in params.items():
             torch.testing.assert_close(value, leaves[name].detach(), rtol=1e-12, atol=1e-14)
-
-
-def test_rows_that_are_absent_have_gradient_zero() -> None:
-    rows = torch.tensor([1, 3])
-    sparse, dense = ({"W": gradient(100, 5, 2)} for _ in range(2))
-    left, right = Moments.zeros(sparse), Moments.zeros(dense)
-    for step in range(3):
-        values = gradient(step, 2, 2)
-        whole = torch.zeros(5, 2, dtype=torch.float64)
-        whole[rows] = values
-        adam_step_(sparse, {"W": RowGradient(rows, values)}, left, SETTINGS, lr=0.1, step=step)
-        adam_step_(dense, {"W": whole}, right, SETTINGS, lr=0.1, step=step)
-    assert torch.equal(sparse["W"], dense["W"])
-    assert torch.equal(left.second["W"], right.second["W"])

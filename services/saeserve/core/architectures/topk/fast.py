@@ -19,7 +19,6 @@ from saeserve.core.architectures.contract import (
     Batch,
     Context,
     LossOutput,
-    RowGradient,
     Stats,
     StepOutput,
     Tensors,
@@ -173,7 +172,7 @@ def _add_auxiliary(
 
 def _gradients(
     step: _Step, found: reconstruction.Reconstructed, dictionaries: weights.DictionaryGradients
-) -> dict[str, Tensor | RowGradient]:
+) -> Tensors:
     to_output = found.to_bias(step.batch.target_BO.shape[0])
     # Summed over the batch before the product: one mat-vec instead of a GEMM.
     to_input = -(dictionaries.b_enc @ step.params["W_enc"])
