@@ -247,7 +247,7 @@ def test_the_source_can_be_named(tmp_path: Path) -> None:
         ({"architecture": "topk", "k": 0}, "k is not a positive whole number"),
         ({"architecture": "topk", "k": 99}, "exceeds d_sae = 24"),
         ({"normalize_activations": "constant_norm_rescale"}, "normalize_activations"),
-        ({"metadata": {"sae_lens_version": "six"}}, "sae_lens_version is no release"),
+        ({"metadata": {"sae_lens_version": "six"}}, "sae_lens_version is not a release"),
         ({"metadata": {"hook_name": "blocks.8.hook_z", "hook_head_index": -1}}, "index of a head"),
         ({"d_out": D + 1}, "d_out is not d_in"),
         ({"d_in": "wide"}, "d_in is of another type"),
