@@ -17,9 +17,7 @@ from bench.gpu.lab import Lab, Record, Shape, planted_rows, relative
 from bench.gpu.ours import advance, gradients, spec_of, trainer_of
 from torch import Tensor
 
-from saeserve.core.architectures.contract import StepOutput
 from saeserve.core.ops.precision import encoder_dtype
-from saeserve.core.ops.rows import dense
 from saeserve.core.training.trainer import Trainer
 from saeserve.worker.runners.devices import settle_torch
 
@@ -105,12 +103,8 @@ def _gaps(there: Trainer, here: Trainer, first: Tensor) -> Record:
     wanted = gradients(here, first.cpu(), torch.float32)
     gaps = {"loss": relative(found.loss, wanted.loss)}
     for name in wanted.grads:
-        gaps[name] = relative(_dense(there, found, name), _dense(here, wanted, name))
+        gaps[name] = relative(found.grads[name], wanted.grads[name])
     return gaps
-
-
-def _dense(trainer: Trainer, output: StepOutput, name: str) -> Tensor:
-    return dense(output.grads[name], trainer.state.params[name])
 
 
 def _precision(trainer: Trainer, first: Tensor) -> Record:
@@ -124,10 +118,7 @@ def _precision(trainer: Trainer, first: Tensor) -> Record:
     share_B = torch.where(union_B > 0, (a_BF & b_BF).sum(1) / union_B.clamp_min(1), 1.0)
     return {
         "is": str(dtype).removeprefix("torch."),
-        "gradients": {
-            name: relative(_dense(trainer, low, name), _dense(trainer, full, name))
-            for name in full.grads
-        },
+        "gradients": {name: relative(low.grads[name], full.grads[name]) for name in full.grads},
         "jaccard": float(share_B.double().mean()),
     }
 
