@@ -26,7 +26,7 @@ from saeserve.jobs.record import (
 )
 from saeserve.jobs.sink import StoreCheckpointSink
 from saeserve.jobs.states import JobState
-from saeserve.jobs.submitting import commit_submission, forget_request
+from saeserve.jobs.submitting import commit_submission, forget_request, requested_job
 from saeserve.platform.store import ArtifactStore
 
 
@@ -42,6 +42,13 @@ class Ledger:
         Raises Conflict when the request id stands for another body.
         """
         return commit_submission(self.store, submission)
+
+    def requested(self, owner: str, request_id: str, body_sha256: str) -> str | None:
+        """The job that a request id stands for, recorded or not; None for a new request id.
+
+        Raises Conflict when it stands for another body.
+        """
+        return requested_job(self.store, owner, request_id, body_sha256)
 
     def submission(self, job: str) -> Submission:
         """What was submitted. Raises NotFound."""

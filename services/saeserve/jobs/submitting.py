@@ -39,14 +39,22 @@ def commit_submission(store: ArtifactStore, submission: Submission) -> Submissio
     return standing
 
 
-def request_id_reused(request_id: str, job: str) -> Conflict:
-    """The error for a request id that comes again with another body."""
-    return Conflict(
-        f"request id {request_id!r} was used for job {job} with another body",
-        code="REQUEST_ID_REUSED",
-        field="request_id",
-        remedy="take a new request id, or repeat the first request unchanged",
-    )
+def requested_job(
+    store: ArtifactStore, owner: str, request_id: str, body_sha256: str
+) -> str | None:
+    """The job id that the request id stands for; None for a new one. Raises Conflict when the id
+    came with another body."""
+    standing = documents.read(store, request_key(owner, request_id), Request)
+    if standing is None:
+        return None
+    if standing.body_sha256 != body_sha256:
+        raise Conflict(
+            f"request id {request_id!r} was used for job {standing.job} with another body",
+            code="REQUEST_ID_REUSED",
+            field="request_id",
+            remedy="take a new request id, or repeat the first request unchanged",
+        )
+    return standing.job
 
 
 def forget_request(store: ArtifactStore, submission: Submission) -> None:
@@ -65,7 +73,5 @@ def _reserve(store: ArtifactStore, submission: Submission) -> str:
     wanted = Request(job=submission.id, body_sha256=submission.body_sha256)
     if documents.commit(store, key, wanted):
         return wanted.job
-    standing = documents.read(store, key, Request) or wanted
-    if standing.body_sha256 != submission.body_sha256:
-        raise request_id_reused(submission.request_id, standing.job)
-    return standing.job
+    found = requested_job(store, submission.owner, submission.request_id, submission.body_sha256)
+    return found or wanted.job

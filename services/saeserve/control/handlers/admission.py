@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from saeserve.control.handlers.kinds import kind_of
 from saeserve.core.planning.machine import Fleet, Machine
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.jobs import JobSpec
@@ -46,9 +47,9 @@ class AutoClass:
 
 def with_speeds(fleet: Fleet, spec: JobSpec, speeds: SpeedBook) -> Fleet:
     """The fleet with what jobs of the spec's architecture took on machines of its kinds."""
-    if spec.train is None:
+    architecture = kind_of(spec).architecture
+    if not architecture:
         return fleet
-    architecture = spec.train.architecture.name
 
     def known(machine: Machine) -> Machine:
         records = speeds.records(machine.kind, architecture)
@@ -57,10 +58,10 @@ def with_speeds(fleet: Fleet, spec: JobSpec, speeds: SpeedBook) -> Fleet:
     return fleet.model_copy(update={"machines": tuple(map(known, fleet.machines))})
 
 
-def admit(plan: Plan) -> None:
-    """Raise FailedPrecondition for a job that no worker could run to its end."""
+def admit(plan: Plan, kind: str) -> None:
+    """Raise FailedPrecondition for a job of `kind` that no worker could run to its end."""
     refusal = plan.refusal
     if refusal is not None:
         raise FailedPrecondition(
-            refusal.message, code=refusal.code, field="spec.train", remedy=refusal.remedy
+            refusal.message, code=refusal.code, field=f"spec.{kind}", remedy=refusal.remedy
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from saeserve.control.handlers.usage import LiveUse, dataset_of, models_of, spec_of
 from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
 from saeserve.errors import InvalidInput
-from saeserve.jobs.record import JobRecord
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.dataset_errors import not_ready
 from saeserve.registry.datasets import DatasetRegistry
@@ -17,20 +15,24 @@ from saeserve.registry.models import ModelRegistry
 from saeserve.registry.roots import Roots
 
 
-@dataclass(frozen=True)
-class Upstream:
+class Upstream(Protocol):
     """The jobs that a new job waits for."""
-
-    records: Sequence[JobRecord]
 
     def makes_dataset(self, name: str) -> bool:
         """Whether one of them harvests or ingests the data set."""
-        specs = [spec_of(record.submission) for record in self.records]
-        return any((spec.harvest or spec.ingest) and dataset_of(spec) == name for spec in specs)
+        ...
 
     def makes_model(self, name: str) -> bool:
         """Whether one of them publishes a version of the model."""
-        return any(name in models_of(spec_of(record.submission)) for record in self.records)
+        ...
+
+
+class Ingesting(Protocol):
+    """Answers which live jobs ingest a data set."""
+
+    def ingesting(self, name: str) -> list[str]:
+        """Ids of the live jobs that ingest the data set."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Inputs:
     datasets: DatasetRegistry
     models: ModelRegistry
     roots: Roots
-    use: LiveUse
+    use: Ingesting
     uploads: ModelUploads
 
     def manifest(self, name: str, upstream: Upstream, field: str) -> DatasetManifest | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from saeserve.control.handlers.kinds import kind_of
 from saeserve.control.handlers.order import JobOrder
-from saeserve.control.handlers.usage import dataset_of, models_of, uploads_in
+from saeserve.control.handlers.usage import uploads_in
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.errors import PermissionDenied
 from saeserve.jobs.errors import no_job
@@ -68,7 +69,7 @@ class OrderOwnership:
         """Raise PermissionDenied for a name of another owner, NotFound for another's upload."""
         for kind, name, field in _made(spec):
             self._owners.check(kind, name, order.caller, field)
-        for resource in uploads_in(spec, "spec.import_model.path"):
+        for resource in uploads_in(kind_of(spec), f"spec.{spec.kind}.path"):
             self._uploads.check_owner(resource, order.caller)
 
     def claim(self, order: JobOrder, spec: JobSpec) -> None:
@@ -79,7 +80,8 @@ class OrderOwnership:
 
 def _made(spec: JobSpec) -> Iterator[tuple[Kind, str, str]]:
     """What the job makes or changes: kind, name, and the field that names it."""
-    for model in models_of(spec):
+    job = kind_of(spec)
+    for model in job.publishes:
         yield "models", model, f"spec.{spec.kind}.model"
-    if spec.harvest is not None or spec.ingest is not None:
-        yield "datasets", dataset_of(spec), f"spec.{spec.kind}.dataset"
+    if job.makes_dataset:
+        yield "datasets", job.makes_dataset, f"spec.{spec.kind}.dataset"

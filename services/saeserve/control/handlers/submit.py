@@ -11,15 +11,14 @@ from saeserve.control.handlers.admission import AutoClass, admit, fleet_of, with
 from saeserve.control.handlers.catalog import JobCatalog
 from saeserve.control.handlers.checking import checked, device_class, parse_spec
 from saeserve.control.handlers.inputs import Inputs, Upstream
+from saeserve.control.handlers.kinds import kind_of
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.ownership import OrderOwnership, seen_by
-from saeserve.control.handlers.usage import models_of
+from saeserve.control.handlers.usage import WaitedFor
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.errors import Conflict, FailedPrecondition
-from saeserve.jobs import documents
 from saeserve.jobs.ids import new_job_id
-from saeserve.jobs.layout import job_key, request_key
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
 from saeserve.jobs.record import (
@@ -31,7 +30,6 @@ from saeserve.jobs.record import (
     Submission,
 )
 from saeserve.jobs.states import TERMINAL, JobState
-from saeserve.jobs.submitting import Request, request_id_reused
 from saeserve.registry.speeds import SpeedBook
 
 log = logging.getLogger(__name__)
@@ -90,7 +88,7 @@ class Submitter:
         submission = self._submission(order, resolved, plan, resource_class)
         if order.validate_only:
             return self._record(submission.model_copy(update={"id": ""})), plan
-        admit(plan)
+        admit(plan, resolved.kind)
         self._ownership.claim(order, resolved)
         return self._commit(submission, resolved), plan
 
@@ -102,14 +100,8 @@ class Submitter:
         """
         if not order.request_id or order.validate_only:
             return None
-        key = request_key(order.owner, order.request_id)
-        request = documents.read(self._ledger.store, key, Request)
-        if request is None:
-            return None
-        if request.body_sha256 != order.body_sha256:
-            raise request_id_reused(order.request_id, request.job)
-        recorded = self._ledger.store.exists(job_key(request.job, "job.json"))
-        return request.job if recorded else None
+        job = self._ledger.requested(order.owner, order.request_id, order.body_sha256)
+        return job if job is not None and self._ledger.exists(job) else None
 
     def _upstream(self, order: JobOrder) -> Upstream:
         """The jobs waited for. Raises NotFound, FailedPrecondition for one that did not succeed."""
@@ -125,7 +117,7 @@ class Submitter:
                     remedy="submit that job anew and wait for the new one",
                 )
             records.append(record)
-        return Upstream(records)
+        return WaitedFor(records)
 
     def _submission(
         self, order: JobOrder, resolved: JobSpec, plan: Plan, resource_class: str
@@ -158,18 +150,19 @@ class Submitter:
     def _commit(self, submission: Submission, resolved: JobSpec) -> JobRecord:
         submission = self._ledger.submit(submission)
         self._reserve_dataset(submission, resolved)
-        for model in models_of(resolved):
+        for model in kind_of(resolved).publishes:
             self._inputs.models.announce(model, submission.id)
         record = self._record(submission)
         self._tell(record)
         return record
 
     def _reserve_dataset(self, submission: Submission, resolved: JobSpec) -> None:
-        """Make a harvest's PENDING data set; whoever lost a race for the name has failed."""
-        if resolved.harvest is None:
+        """Make the PENDING data set that the job creates; the loser of a race for its name fails."""
+        dataset = kind_of(resolved).creates_dataset
+        if not dataset:
             return
         try:
-            self._inputs.datasets.create(resolved.harvest.dataset, submission.id)
+            self._inputs.datasets.create(dataset, submission.id)
         except Conflict as error:
             failure = Failure(code=error.code, message=error.message, remedy=error.remedy)
             now = self._clock()

@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from saeserve.control.handlers.catalog import JobCatalog
-from saeserve.core.specs.jobs import JobSpec
+from saeserve.control.handlers.kind import JobKind
+from saeserve.control.handlers.kinds import KINDS, kind_of_submission
 from saeserve.errors import FailedPrecondition, NotFound
 from saeserve.jobs.record import JobRecord, Submission
 from saeserve.registry.models import ModelRegistry
-from saeserve.registry.upload_paths import is_upload, split_path
+from saeserve.registry.upload_paths import split_path
 
-
-def spec_of(submission: Submission) -> JobSpec:
-    """The resolved spec. Raises SpecError when this release does not read it."""
-    return JobSpec.parse(submission.resolved_spec, "")
-
-
-def dataset_of(spec: JobSpec) -> str:
-    """Name of the data set that a job reads or makes."""
-    job = spec.train or spec.harvest or spec.ingest or spec.evaluate
-    return job.dataset if job else ""
-
-
-def models_of(spec: JobSpec) -> tuple[str, ...]:
-    """Names of the models that a job publishes."""
-    if spec.train is not None:
-        return spec.train.models
-    return (spec.import_model.model,) if spec.import_model is not None else ()
+_UPLOADING = frozenset(name for name, kind in KINDS.items() if kind.takes_uploads)
 
 
 def uploads_of(submission: Submission) -> frozenset[str]:
     """The uploads that a job imports from, its reference's included."""
-    return uploads_in(spec_of(submission))
+    return uploads_in(kind_of_submission(submission))
 
 
-def uploads_in(spec: JobSpec, field: str = "path") -> frozenset[str]:
+def uploads_in(job: JobKind[Any], field: str = "path") -> frozenset[str]:
     """The uploads that a spec names. Raises InvalidInput, naming `field`, for what is no path."""
-    paths = spec.import_model.paths if spec.import_model is not None else ()
-    return frozenset(split_path(path, field)[0] for path in paths if is_upload(path))
+    return frozenset(split_path(path, field)[0] for path in job.uploads)
+
+
+@dataclass(frozen=True)
+class WaitedFor:
+    """What the jobs make that a new job waits for; see `Upstream`."""
+
+    records: Sequence[JobRecord]
+
+    def makes_dataset(self, name: str) -> bool:
+        """Whether one of them harvests or ingests the data set."""
+        return any(job.makes_dataset == name for job in self._jobs())
+
+    def makes_model(self, name: str) -> bool:
+        """Whether one of them publishes a version of the model."""
+        return any(name in job.publishes for job in self._jobs())
+
+    def _jobs(self) -> Iterator[JobKind[Any]]:
+        return (kind_of_submission(record.submission) for record in self.records)
 
 
 class LiveUse:
@@ -50,43 +54,33 @@ class LiveUse:
 
     def of_dataset(self, name: str) -> list[str]:
         """Ids of the live jobs that read or make the data set."""
-        return [record.id for record, spec in self._live() if dataset_of(spec) == name]
+        return [record.id for record, job in self._live() if job.dataset == name]
 
     def ingesting(self, name: str) -> list[str]:
         """Ids of the live jobs that ingest the data set."""
-        return [
-            record.id for record, spec in self._live() if spec.ingest and dataset_of(spec) == name
-        ]
+        return [record.id for record, job in self._live() if job.fills_dataset == name]
 
     def of_model(self, resource: str) -> list[str]:
         """Ids of the live jobs that evaluate, export or continue the version."""
-        return [record.id for record, spec in self._live() if self._reads(spec, resource)]
+        return [record.id for record, job in self._live() if self._reads(job, resource)]
 
     def of_upload(self, resource: str) -> list[str]:
         """Ids of the live jobs that import from the upload."""
         return [
             record.id
             for record in self._catalog.live()
-            if record.submission.kind == "import_model"
-            and resource in uploads_of(record.submission)
+            if record.submission.kind in _UPLOADING and resource in uploads_of(record.submission)
         ]
 
-    def _live(self) -> Iterator[tuple[JobRecord, JobSpec]]:
-        return ((record, spec_of(record.submission)) for record in self._catalog.live())
+    def _live(self) -> Iterator[tuple[JobRecord, JobKind[Any]]]:
+        live = self._catalog.live()
+        return ((record, kind_of_submission(record.submission)) for record in live)
 
-    def _reads(self, spec: JobSpec, resource: str) -> bool:
-        reference = _model_read(spec)
+    def _reads(self, job: JobKind[Any], resource: str) -> bool:
+        reference = job.reads_model
         if reference is None:
             return False
         try:
             return self._models.resolve(reference).resource == resource
         except (NotFound, FailedPrecondition):  # not there, or not yet
             return False
-
-
-def _model_read(spec: JobSpec) -> str | None:
-    """Reference of the model that a job begins with."""
-    if spec.train is not None:
-        return spec.train.init_from
-    job = spec.evaluate or spec.export_model
-    return job.model if job else None

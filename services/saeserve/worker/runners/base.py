@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from saeserve.core.specs.jobs import JobSpec
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Output, Submission
 from saeserve.platform.store import ArtifactStore
@@ -56,11 +55,6 @@ class RunContext:
         sign that the work moves on."""
         self.report.moved()
         return self.asked_to_stop()
-
-    @property
-    def spec(self) -> JobSpec:
-        """The resolved spec. Raises SpecError when this release does not read it."""
-        return JobSpec.parse(self.submission.resolved_spec, "spec")
 
     @property
     def attempt_key(self) -> str:

@@ -1,0 +1,166 @@
+"""The kinds of jobs, a class for each: the one place where control tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import override
+
+from saeserve.control.handlers.check_data import check_harvest, check_ingest
+from saeserve.control.handlers.check_interchange import check_export, check_import
+from saeserve.control.handlers.check_model import check_evaluate, check_train
+from saeserve.control.handlers.kind import JobKind, PlanContext
+from saeserve.core.planning.plan import Plan
+from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
+from saeserve.core.specs.jobs import EvaluateSpec, HarvestSpec, IngestSpec, JobSpec
+from saeserve.core.specs.training import TrainSpec
+from saeserve.jobs.record import Submission
+
+
+class Train(JobKind[TrainSpec]):
+    """Trains a model, or the members of a sweep."""
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        train, plan = check_train(
+            context.given, self.spec, context.inputs, context.upstream, context.fleet
+        )
+        return JobSpec(train=train), plan
+
+    @property
+    @override
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    @override
+    def architecture(self) -> str:
+        return self.spec.architecture.name
+
+    @property
+    @override
+    def reads_dataset(self) -> str:
+        return self.spec.dataset
+
+    @property
+    @override
+    def reads_model(self) -> str | None:
+        return self.spec.init_from
+
+    @property
+    @override
+    def publishes(self) -> tuple[str, ...]:
+        return self.spec.models
+
+
+class Harvest(JobKind[HarvestSpec]):
+    """Makes a data set from a language model and text."""
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        return context.planned(JobSpec(harvest=self.spec), check_harvest(self.spec, context.inputs))
+
+    @property
+    @override
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    @override
+    def creates_dataset(self) -> str:
+        return self.spec.dataset
+
+
+class Ingest(JobKind[IngestSpec]):
+    """Makes a data set from files that were uploaded or registered."""
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        return context.planned(JobSpec(ingest=self.spec), check_ingest(self.spec, context.inputs))
+
+    @property
+    @override
+    def fills_dataset(self) -> str:
+        return self.spec.dataset
+
+
+class Evaluate(JobKind[EvaluateSpec]):
+    """Evaluates a model on held-out rows."""
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        evaluate, plan = check_evaluate(self.spec, context.inputs, context.upstream)
+        return context.planned(JobSpec(evaluate=evaluate), plan)
+
+    @property
+    @override
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    @override
+    def reads_dataset(self) -> str:
+        return self.spec.dataset
+
+    @property
+    @override
+    def reads_model(self) -> str | None:
+        return self.spec.model
+
+
+class ImportModel(JobKind[ImportModelSpec]):
+    """Publishes a model from the files of another library."""
+
+    takes_uploads = True
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        return context.planned(
+            JobSpec(import_model=self.spec), check_import(self.spec, context.inputs)
+        )
+
+    @property
+    @override
+    def reads_paths(self) -> tuple[str, ...]:
+        return self.spec.paths
+
+    @property
+    @override
+    def publishes(self) -> tuple[str, ...]:
+        return (self.spec.model,)
+
+
+class ExportModel(JobKind[ExportModelSpec]):
+    """Writes a model in the format of another library."""
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        export, plan = check_export(self.spec, context.inputs, context.upstream)
+        return context.planned(JobSpec(export_model=export), plan)
+
+    @property
+    @override
+    def reads_model(self) -> str | None:
+        return self.spec.model
+
+
+KINDS: Mapping[str, type[JobKind[Any]]] = {
+    "train": Train,
+    "harvest": Harvest,
+    "ingest": Ingest,
+    "evaluate": Evaluate,
+    "import_model": ImportModel,
+    "export_model": ExportModel,
+}
+"""By the name that a kind has in a JobSpec."""
+
+
+def kind_of(spec: JobSpec) -> JobKind[Any]:
+    """The job that `spec` asks for."""
+    return KINDS[spec.kind](getattr(spec, spec.kind))
+
+
+def kind_of_submission(submission: Submission) -> JobKind[Any]:
+    """The job by its resolved spec. Raises SpecError when this release does not read it."""
+    return kind_of(JobSpec.parse(submission.resolved_spec, ""))
