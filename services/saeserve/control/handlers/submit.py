@@ -157,7 +157,7 @@ class Submitter:
         return record
 
     def _reserve_dataset(self, submission: Submission, resolved: JobSpec) -> None:
-        """Make the PENDING data set that the job creates; the loser of a race for its name fails."""
+        """Make the data set that the job creates; a job that loses the race for its name fails."""
         dataset = kind_of(resolved).creates_dataset
         if not dataset:
             return
