@@ -1,4 +1,4 @@
-"""The entry point: commands, and how errors are told."""
+"""The entry point: commands, and how errors are printed."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def is_local(text: str, field: str) -> bool:
 
 
 def local_file(text: str, field: str) -> bool:
-    """As `is_local`. Raises InvalidArgumentError for a folder too."""
+    """Return whether the text names a local file. Raises InvalidArgumentError for a folder too."""
     local = is_local(text, field)
     if local and not Path(text).is_file():
         raise refused(f"{text} is a folder", field=field, remedy="name the files in it")
@@ -37,7 +37,7 @@ def local_file(text: str, field: str) -> bool:
 
 
 def _near(path: Path) -> Path | None:
-    """A file beside, called almost the same."""
+    """Return a file of the same folder with nearly the same name."""
     if not path.parent.is_dir():
         return None
     names = [each.name for each in path.parent.iterdir()]

@@ -49,7 +49,7 @@ class StrictLoader(yaml.SafeLoader):
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As in the parent. Raises ConstructorError for a key that is listed twice."""
+        """Build the mapping. Raises ConstructorError for a key that is listed twice."""
         seen: set[str] = set()
         for key, _ in node.value:
             name = str(key.value)

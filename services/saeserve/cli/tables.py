@@ -49,7 +49,7 @@ def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def _widths(rows: Sequence[Row], room: int) -> list[int] | None:
-    """Of each column, so that no word is broken; None where they need more room than there is."""
+    """Column widths that break no word; None where they need more room than there is."""
     texts = [[_text(cell) for cell in column] for column in zip(*rows, strict=True)]
     least = [max(_longest(cell.split()) for cell in column) for column in texts]
     wanted = [max(_longest(cell.split("\n")) for cell in column) for column in texts]

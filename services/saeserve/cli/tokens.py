@@ -93,8 +93,8 @@ def revoke(
 
 
 def _tokens() -> TokenStore:
-    """Those of the deployment's store. Raises FailedPrecondition where there is none: a token in
-    a folder that no service reads would let nobody in."""
+    """Open the tokens of the deployment's store. Raises FailedPrecondition where there is none: a
+    token in a folder that no service reads would let nobody in."""
     root = CliSettings.load().store
     if read_marker(root) is None:
         raise FailedPrecondition(
@@ -107,7 +107,7 @@ def _tokens() -> TokenStore:
 
 
 def _audit(command: str, record: TokenRecord) -> None:
-    """As the servers do for calls; the operator is known by the user that runs the command."""
+    """Write an audit line, as servers do for calls; the operator is the user of the command."""
     settings = CliSettings.load()
     entry = {
         "method": f"saeserve {command}",

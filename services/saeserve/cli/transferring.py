@@ -71,7 +71,7 @@ class _BytePace:
         return told if rate is None else [*told, f"{size(rate)}/s"]
 
     def fitting(self, done: int, total: int, room: int) -> str:
-        """As many figures as `room` columns take whole."""
+        """The figures that fit into `room` columns; the last ones are left out first."""
         told = self.figures(done, total)
         while told and len(" ".join(told)) > room:
             told.pop()

@@ -31,7 +31,7 @@ class Pace:
         self._reports: deque[tuple[datetime, int]] = deque(maxlen=_REPORTS)
 
     def report(self, time: datetime | None, step: int) -> None:
-        """One more report; a step that lies before the last one begins anew."""
+        """Add a report; a step before the last one resets the speed."""
         if time is None:
             return
         if self._reports and step < self._reports[-1][1]:
@@ -112,7 +112,7 @@ def shown(event: JobEvent) -> dict[str, float]:
 
 
 def _steps(job: Job) -> int | None:
-    """Steps of a train job that has told none yet."""
+    """Steps of a train job that has not reported its own yet."""
     train = job.resolved_spec.get("train", {})
     if not train.get("batch_size") or "tokens" not in train:
         return None

@@ -19,7 +19,7 @@ class Access:
     `ca` holds the CA of the servers' certificates; without it an https:// address is checked by the
     CAs that gRPC brings. `certificate` and `key` are shown to servers with mutual TLS.
 
-    The token is sent with every call, over TLS or to this machine only. `token_file` is read anew
+    The token is sent with every call, over TLS or to this machine only. `token_file` is read again
     when it changes, so that a new token needs no new client.
     """
 

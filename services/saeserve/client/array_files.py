@@ -50,8 +50,8 @@ ACCEPTED = "float16, bfloat16, float32 and float64"
 
 @dataclass(frozen=True)
 class StoredArray:
-    """One array of a file. `dtype` is numpy's, or of what is no accepted float as the file calls
-    it; the bits of bfloat16 are of uint16."""
+    """One array of a file. `dtype` is numpy's name, or the file's for a type that is not accepted;
+    the bits of bfloat16 are of uint16."""
 
     file: Path
     tensor: str
@@ -146,7 +146,7 @@ def _check_kind(path: Path, suffix: str) -> None:
     with path.open("rb") as file:
         begin = file.read(len(_NPY_MAGIC))
     if not begin:
-        raise bad_file(path, "is empty", "write the file anew")
+        raise bad_file(path, "is empty", "write the file again")
     if begin.startswith(_ZIP_MAGIC):
         what = "is an archive (.npz, or a pickle of torch), not one array"
         raise bad_file(path, what, _REMEDIES[".npz"])

@@ -65,7 +65,7 @@ def open_silently(
 
 
 def _options(address: str) -> _Options:
-    """Servers behind one name take turns. A single one is reached anew with the next call: turns
+    """Servers behind one name take turns. A single one is reached again with the next call: turns
     would leave it aside for some seconds after each restart."""
     return (*_OPTIONS, *_TURNS) if address.startswith(_SEVERAL) else _OPTIONS
 

@@ -97,7 +97,7 @@ class JobEvent:
     data: Mapping[str, Any]
     token: str
     member: str = ""
-    """Of a sweep: the name of the member's model that the event is about."""
+    """Name of the model of the sweep's member that the event is about; empty without a sweep."""
 
     @property
     def payload(self) -> EventPayload | None:

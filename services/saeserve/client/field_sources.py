@@ -24,11 +24,11 @@ class FieldSource:
     """What the preset has (preset_changed), or what was given (adjusted); else None."""
     reason: str
     member: str = ""
-    """Of a sweep: the name of the model that it is about."""
+    """Name of the model of the sweep's member that it is about; empty without a sweep."""
 
 
 def field_sources(sources: Iterable[job_pb2.FieldSource]) -> tuple[FieldSource, ...]:
-    """Those of a job or a plan."""
+    """Convert the field sources of a job or a plan."""
     return tuple(
         FieldSource(
             field=each.field,

@@ -28,7 +28,7 @@ class Payload(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the file in the data set."""
+        """File name within the data set."""
         ...
 
     @property

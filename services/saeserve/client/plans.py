@@ -47,7 +47,7 @@ class Plan:
     warnings: tuple[RunWarning, ...] = ()
     """What looks wrong and does not forbid the job."""
     field_sources: tuple[FieldSource, ...] = ()
-    """Of the fields that were not given, or were changed."""
+    """Where the values of fields come from that were not given, or were changed."""
 
 
 def plan_value(plan: job_pb2.Plan) -> Plan:

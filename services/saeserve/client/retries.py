@@ -83,6 +83,6 @@ class Limit:
         return left
 
     def stream(self) -> float | None:
-        """As `left`, for a request that may take as long as it moves on: None is no bound."""
+        """Seconds left for a request that may last while it makes progress; None: no limit."""
         left = self.left()
         return None if left == math.inf else left

@@ -39,7 +39,7 @@ class ClientEnvironment:
     """The token that calls are made with; sent over TLS or to this machine only."""
 
     token_file: str = ""
-    """File with the token, in place of `token`; read anew when it changes."""
+    """File with the token, in place of `token`; read again when it changes."""
 
     @classmethod
     def load(cls) -> Self:

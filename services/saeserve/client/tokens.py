@@ -23,8 +23,8 @@ class TokenSource:
     """A token, or the one that a file holds now."""
 
     def __init__(self, token: str, file: Path | None) -> None:
-        """Raises InvalidArgumentError for both, for a file without a token, and for what is no
-        token; it shows neither."""
+        """Raises InvalidArgumentError for both, for a file without a token, and for a malformed
+        token; the error shows neither."""
         if token and file is not None:
             raise _wrong("a token and a file with one are given", "give one of them")
         self._file = file
@@ -79,8 +79,8 @@ class TokenInterceptor(
         client_call_details: grpc.ClientCallDetails,
         request: object,
     ) -> Any:  # noqa: ANN401 - gRPC's stubs leave calls untyped
-        """As gRPC calls it. A call that the token's limits refused, and that so was not begun, is
-        made again after the delay that the server asks for, within the call's timeout."""
+        """Intercept a unary call. A call that the token's limits refused was not begun, so it is
+        repeated after the delay that the server asks for, within the call's timeout."""
         details: Any = client_call_details
         until = time.monotonic() + (details.timeout or _PATIENCE_S)
         while True:
@@ -96,7 +96,7 @@ class TokenInterceptor(
         client_call_details: grpc.ClientCallDetails,
         request: object,
     ) -> Any:  # noqa: ANN401 - as above
-        """As gRPC calls it."""
+        """Intercept a streaming call: add the token; a refused call is not repeated."""
         return continuation(self._bearing(client_call_details), request)
 
     def intercept_stream_unary(
@@ -105,7 +105,7 @@ class TokenInterceptor(
         client_call_details: grpc.ClientCallDetails,
         request_iterator: object,
     ) -> Any:  # noqa: ANN401 - as above
-        """As gRPC calls it."""
+        """Intercept a streaming call: add the token; a refused call is not repeated."""
         return continuation(self._bearing(client_call_details), request_iterator)
 
     def intercept_stream_stream(
@@ -114,7 +114,7 @@ class TokenInterceptor(
         client_call_details: grpc.ClientCallDetails,
         request_iterator: object,
     ) -> Any:  # noqa: ANN401 - as above
-        """As gRPC calls it."""
+        """Intercept a streaming call: add the token; a refused call is not repeated."""
         return continuation(self._bearing(client_call_details), request_iterator)
 
     def _bearing(self, details: Any) -> _Details:  # noqa: ANN401 - the stubs lack its fields

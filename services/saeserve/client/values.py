@@ -26,7 +26,7 @@ class Progress:
     units_per_second: float
     metrics: Mapping[str, float]
     members: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Any])
-    """Of a sweep: the latest metrics of each member, by the name of its model."""
+    """Latest metrics of each member of a sweep, by the name of its model."""
     still_seconds: float = 0.0
     """Once nothing has moved for too long: for how long."""
 
@@ -45,7 +45,7 @@ class RunWarning:
     code: str
     message: str
     member: str = ""
-    """Of a sweep: the name of the model that it is about."""
+    """Name of the model of the sweep's member that it is about; empty without a sweep."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class Job:
     waiting: Waiting | None = None
     """Why it does not run yet, while it is QUEUED or BLOCKED."""
     field_sources: tuple[FieldSource, ...] = ()
-    """Of the fields that were not given, or were changed; empty in listings."""
+    """Where values come from of fields not given, or changed; empty in listings."""
     spec: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """As it was submitted; `resolved_spec` has every other field too."""
+    """The spec as submitted; `resolved_spec` has every other field too."""
 
     @property
     def done(self) -> bool:

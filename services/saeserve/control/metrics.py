@@ -1,4 +1,4 @@
-"""Figures of the control service, beside those that every service has."""
+"""Metrics of the control service, in addition to those that every service has."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class JobObserver:
         ended: Callable[[JobRecord], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`ended` is told each job that was seen to end; `clock` gives seconds since the epoch."""
+        """`ended` is called with each job that has ended; `clock` gives seconds since the epoch."""
         self._clock = clock
         self._queued_since: dict[str, float] = {}
         self._next_count = 0.0
@@ -65,7 +65,7 @@ class JobObserver:
             self._metrics.workers.labels(name).set(len(self._index.machines(name)))
 
     def _waited(self, queued: list[JobRecord]) -> dict[str, float]:
-        """Of each class, seconds that the job which waited longest has waited."""
+        """Seconds that the longest waiting job of each class has waited."""
         now = self._clock()
         since = {each.id: self._queued_since.get(each.id, _since(each, now)) for each in queued}
         self._queued_since = since
@@ -82,7 +82,7 @@ class JobObserver:
             kind, outcome = record.submission.kind, record.state.value
             self._ended(record)
             self._metrics.finished.labels(kind, outcome).inc()
-            # Until all are counted anew.
+            # Until all are counted again.
             ended = (record.state, record.submission.resource_class)
             self._ended_by_class[ended] = self._ended_by_class.get(ended, 0) + 1
             if record.failure is not None:

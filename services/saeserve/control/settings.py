@@ -11,7 +11,7 @@ from saeserve.platform.settings import ServiceSettings
 
 
 class ControlSettings(ServiceSettings):
-    """What the control service can be told, beside what every service can."""
+    """Settings of the control service, in addition to those of every service."""
 
     control_address: str = "127.0.0.1:7070"
     """Where gRPC is answered: host:port or unix:/path."""
@@ -26,13 +26,13 @@ class ControlSettings(ServiceSettings):
     """Attempts of a job that names no number."""
 
     lease_seconds: float = Field(default=8.0, gt=0)
-    """As the workers': a job whose worker was silent for this long is given to another."""
+    """Equal to the workers': a job whose worker was silent for this long is given to another."""
 
     reconcile_seconds: float = Field(default=0.5, gt=0)
     """Pause between two rounds of the reconciler."""
 
     leader_seconds: float = Field(default=5.0, gt=0)
-    """Of several control services one reconciles; silent for this long, it is replaced."""
+    """One of several control services reconciles; silent for this long, it is replaced."""
 
     transfers: int = Field(default=8, ge=1, le=1000)
     """Files that may be downloaded and uploaded through TransferService at once."""

@@ -1,4 +1,4 @@
-"""What the services tell Prometheus, beside the jobs' own counts."""
+"""What the services report to Prometheus, next to the jobs' own counts."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Curve:
 
 def submit(client: Client, spec: Spec, waits_for: Sequence[str] = ()) -> Job:
     """Submit under an id made of the spec itself, so that a second run finds the first one's
-    job; one that failed or was cancelled is submitted anew."""
+    job; one that failed or was cancelled is submitted again."""
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:24]
     attempt = 1
     while True:

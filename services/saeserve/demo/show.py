@@ -19,7 +19,7 @@ from saeserve.client.values import Job
 from saeserve.demo import counts, presets, report, run, sentence
 
 METRICS = ("127.0.0.1:9470", "127.0.0.1:9471", "127.0.0.1:9472")
-"""Of control, worker and inference; the services' defaults."""
+"""Default addresses of the metrics of control, worker and inference."""
 SCRAPE_SECONDS = 6.0
 """Longer than the interval of deploy/prometheus/local.yml, so that it sees the last counts."""
 
@@ -42,12 +42,12 @@ def figures(saes: list[dict[str, Any]]) -> None:
 
 
 def metrics(client: Client, encoded_rows: int, since: datetime) -> None:
-    """What /metrics says beside what the jobs say. The gauges of jobs follow within a second."""
+    """Compare /metrics with what the jobs say. The gauges of jobs follow within a second."""
     time.sleep(SCRAPE_SECONDS)
     control, worker, inference = (counts.scrape(address) for address in METRICS)
     own = client.jobs.list()
     found = counts.compare(control, worker, inference, own, encoded_rows, since)
-    title = "Prometheus metrics beside the jobs' own counts"
+    title = "Prometheus metrics next to the jobs' own counts"
     rows = ((what, f"{metric:,.0f}", f"{count:,.0f}") for what, metric, count in found)
     print_table(("", "metrics", "own count"), rows, title)
 

@@ -25,7 +25,7 @@ class Document:
     origin: str
     text: str
     messages: tuple[Message, ...] = ()
-    """Of a conversation, whose `text` is their JSON."""
+    """Messages of a conversation, whose `text` is their JSON; empty for plain text."""
 
     @property
     def sha256(self) -> str:
@@ -141,7 +141,7 @@ def _field(where: str, line: str, field: str) -> str:
 
 
 def _check_encodable(where: str, text: str) -> None:
-    """JSON can name half a surrogate pair, which is no character."""
+    """JSON can name half a surrogate pair, which is not a valid character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

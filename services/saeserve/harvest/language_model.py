@@ -137,11 +137,11 @@ class LanguageModel:
         return self.model(input_ids=tokens, use_cache=False).logits
 
     def splice(self, sites: SiteSpec | Between, bos: bool, rule: RowRule = EVERY_ROW) -> Splice:
-        """See `harvest.splice.make_splice`; `bos` says that sequences begin with a BOS token."""
+        """Make the splice of `harvest.splice`; `bos`: sequences begin with a BOS token."""
         return make_splice(self._run_at(sites), bos, self._first_written(sites), rule)
 
     def compare(self, sites: SiteSpec | Between, bos: bool, rule: RowRule = EVERY_ROW) -> Compare:
-        """See `harvest.splice.make_compare`; `bos` and `rule` are as in `splice`."""
+        """Make the comparison of `harvest.splice`; `bos` and `rule` are as in `splice`."""
         return make_compare(self._run_at(sites), bos, self._first_written(sites), rule)
 
     def _first_written(self, sites: SiteSpec | Between) -> int:

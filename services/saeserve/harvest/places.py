@@ -31,7 +31,7 @@ class Place:
     scale: float = 1.0
     """The site's values are the module's times this."""
     first_column: int = 0
-    """Of the module's columns, `d` from here are the site's."""
+    """First of the module's columns that are the site's; there are `d`."""
     onto: nn.Module | None = None
     """The layer whose input is added to the module's values: resid_mid."""
 

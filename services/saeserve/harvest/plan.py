@@ -29,7 +29,7 @@ class Plan:
     documents: tuple[DocumentOrigin, ...]
     rows: int
     splits: tuple[Split, ...]
-    """Of each of `origins`."""
+    """Split of each of `origins`."""
     pieces: tuple[DocumentOrigin, ...] = ()
     """Runs of sequences that stand for a single document, since none could be held out else."""
     piece_sequences: int = 0
@@ -50,7 +50,7 @@ def survey(
 ) -> Plan | None:
     """Read and tokenise all text once: finds bad text early and counts the rows.
 
-    None when told to stop. Raises DataError for text that cannot be used or gives no train rows.
+    None when asked to stop. Raises DataError for text that cannot be used or gives no train rows.
     """
     documents: list[DocumentOrigin] = []
     tokens: list[int] = []
@@ -170,7 +170,7 @@ def planned_sequences(
 
 
 def heldout_of(plan: Plan, sequences: Iterable[TokenSequence]) -> Iterator[TokenSequence]:
-    """Those of the held-out documents; a sequence's documents are all of one split."""
+    """Sequences of held-out documents; a sequence's documents are all of one split."""
     return (
         sequence for sequence in sequences if plan.splits[int(sequence.documents[0])] == "heldout"
     )

@@ -84,8 +84,8 @@ def probe_tokens(model: Model) -> Tensor:
 
 
 def check_rows(model: Model, sites: Sequence[SiteSpec]) -> None:
-    """Raise SpecError, naming the site, where its rows depend on what stands to the right of a
-    token or beside its sequence: other sequences, padding."""
+    """Raise SpecError, naming the site, where its rows depend on what follows a token or on
+    what shares a batch with its sequence: other sequences, padding."""
     tokens_ST = probe_tokens(model)
     half = tokens_ST.shape[1] // 2
     together = model.capture(tokens_ST, sites)
@@ -96,14 +96,14 @@ def check_rows(model: Model, sites: Sequence[SiteSpec]) -> None:
         if error > _ROUNDING[model.compute_dtype]:
             raise SpecError(
                 "sites.hook",
-                f"rows of {site.source} depend on what follows a token or stands beside its "
+                f"rows of {site.source} depend on what follows a token or on other contents of its "
                 f"sequence: they differ by {error:.0%} where that is left out",
                 remedy="use a causal language model",
             )
 
 
 def _relative_error(found_STD: Tensor, expected_STD: Tensor) -> float:
-    """Of the median row: a router that rounding tips over may change single rows."""
+    """Relative error of the median row: rounding may change the router's choice in single rows."""
     error_ST = (found_STD - expected_STD).square().sum(-1)
     share_ST = error_ST / expected_STD.square().sum(-1).clamp_min(1e-30)
     return float(share_ST.flatten().median(dim=0).values) ** 0.5

@@ -18,7 +18,7 @@ class RowRule:
     """A function of a sequence's own tokens, so that batch and padding cannot change it."""
 
     special_ids: tuple[int, ...] = ()
-    """Tokens whose positions are no rows."""
+    """Tokens whose positions make no rows."""
     start: int = 0
     """Positions start:stop are rows, as in a Python slice; position 0 is the first token, BOS."""
     stop: int | None = None

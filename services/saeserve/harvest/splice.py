@@ -137,7 +137,7 @@ def _cross_entropy(logits_STV: Tensor, tokens_ST: Tensor) -> Tensor:
 
 
 def _divergence(clean_STV: Tensor, spliced_STV: Tensor, tokens_ST: Tensor) -> Tensor:
-    """Of every predicted token, a few positions at a time: float64 of a batch would not fit."""
+    """KL divergence of each predicted token, by few positions: float64 of all would not fit."""
     parts: list[Tensor] = []
     for clean_TV, spliced_TV, tokens_T in zip(clean_STV, spliced_STV, tokens_ST, strict=True):
         predicted = int((tokens_T[1:] != PAD).sum())

@@ -1,4 +1,4 @@
-"""The held-out sequences of a data set whose rows leave out tokens, stored beside its shards."""
+"""The held-out sequences of a data set whose rows leave out tokens, stored with its shards."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class Batcher(Generic[ModelT]):
         if len(slices) == 1:
             slices[0].entry.fail(error)
             return
-        # One caller's rows may be to blame; the others shall not pay for them.
+        # One caller's rows may be to blame; the others must not fail with them.
         for part in slices:
             if not part.entry.answer.done():
                 await self._run([part])

@@ -95,7 +95,7 @@ def _read_offsets(message: tensor_pb2.SparseFeatures, rows: int, field: str) -> 
     if not data and (rows or message.fixed_k):
         return _fixed_offsets(message.fixed_k, rows, field)
     if message.fixed_k:
-        raise _wrong("is set beside offsets", f"{field}.fixed_k", "leave one of them out")
+        raise _wrong("is set together with offsets", f"{field}.fixed_k", "leave one of them out")
     if not data:
         return np.zeros(1, np.int64)
     check_size(data, rows + 1, 8, f"{field}.offsets")

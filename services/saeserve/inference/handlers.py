@@ -19,7 +19,7 @@ from saeserve.inference.work import Operation, Served, too_large
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
 
 MAX_RESULT_BYTES = 2 * MAX_MESSAGE_BYTES
-"""Of an answer in float32, which may travel in half of that."""
+"""Maximum size of an answer in float32, which may be sent as half of that."""
 _BLOCK_ROWS = 4096
 _SMALL = 2**16
 """Values whose norms are taken sooner than a thread is woken."""
@@ -50,7 +50,7 @@ class Decoded:
     served: Served
     explained_variance: float = float("nan")
     beyond: RowNumbers = field(default_factory=_no_rows)
-    """As in Encoded; none of features that are decoded."""
+    """Numbers of rows beyond the norm limit, as in Encoded; empty for decoded features."""
 
 
 class Handlers:

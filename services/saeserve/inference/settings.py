@@ -11,7 +11,7 @@ from saeserve.platform.settings import ServiceSettings
 
 
 class InferenceSettings(ServiceSettings):
-    """What the inference service can be told, beside what every service can."""
+    """Settings of the inference service, in addition to those of every service."""
 
     inference_address: str = "127.0.0.1:7071"
     """Where gRPC is answered: host:port or unix:/path."""
@@ -20,7 +20,7 @@ class InferenceSettings(ServiceSettings):
     """Where /metrics is answered."""
 
     max_calls: int = Field(default=256, ge=1)
-    """As of every service; each may hold a request of 64 MiB."""
+    """Maximum number of concurrent calls; each may hold a request of 64 MiB."""
 
     inference_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes CUDA when there is one."""

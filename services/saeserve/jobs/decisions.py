@@ -1,4 +1,4 @@
-"""What the reconciler decides about one job. Each decision is committed in the store, then told."""
+"""What the reconciler decides about one job. Decisions go to the store, then to the index."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Decision(StrEnum):
 
     NOTHING = "nothing"
     APPLIED = "applied"
-    """The index was told of a result that the store held."""
+    """A result that the store held was applied to the index."""
     CANCELLED = "cancelled"
     PROMOTED = "promoted"
     """BLOCKED became QUEUED."""
@@ -34,7 +34,7 @@ class Decision(StrEnum):
 
 class Decisions:
     """Decides about single jobs; `now` gives seconds since the epoch, and `publish` makes what
-    a job's result names be seen, before the index is told of the result."""
+    a job's result names be seen, before the result is applied to the index."""
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ SETTINGS: dict[str, object] = {
     # A server that answers but refuses (a failover, a full disk, too few replicas) is waited for
     # as one that is away; otherwise the refusal ends the worker.
     "broker_channel_error_retry": True,
-    # A wish to stop is durable in the store and told by the heartbeat; broadcasts are not.
+    # A cancel request is durable in the store and read with the heartbeat; broadcasts are not.
     "worker_enable_remote_control": False,
     "worker_send_task_events": False,
     # Logging is the platform's.

@@ -28,7 +28,7 @@ class AttemptsExhausted(ClaimRefused):
         super().__init__(
             f"job {job} has used its {attempts} attempts",
             code="ATTEMPTS_EXHAUSTED",
-            remedy="read the error of the last attempt, then submit the job anew",
+            remedy="read the error of the last attempt, then submit the job again",
         )
 
 
@@ -39,7 +39,7 @@ class JobFinished(ClaimRefused):
         super().__init__(
             f"job {job} is {state} already",
             code="JOB_FINISHED",
-            remedy="submit the job anew to run it again",
+            remedy="submit the job again to run it",
         )
 
 

@@ -140,7 +140,7 @@ def merged(folder: Path) -> list[Event]:
 
 
 def _parse(path: Path, line: bytes) -> Event | None:
-    """The event of a line; one that a power loss damaged is told and passed over."""
+    """Parse a line; one that a power loss damaged is logged and skipped: None."""
     try:
         return Event.model_validate_json(line)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Specs that are too large to be told or indexed whole: the first entries of their lists stay.
+"""Specs that are too large to be returned or indexed whole: their lists are shortened.
 
 No spec of this size is accepted any more; the store may hold jobs of releases that did.
 """

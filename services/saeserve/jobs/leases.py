@@ -51,7 +51,7 @@ class SilenceWatch:
         return {key: now - since for key, (_, since) in self._seen.items()}
 
     def forget(self) -> None:
-        """Begin anew: marks may repeat after the broker lost its data."""
+        """Forget all marks: they may repeat after the broker lost its data."""
         self._seen.clear()
 
     def _since(self, key: str, mark: str, now: float) -> float:

@@ -152,11 +152,11 @@ class Ledger:
         return documents.read(self.store, layout.job_key(job, "result.json"), Result)
 
     def request_cancel(self, job: str) -> bool:
-        """Commit the wish that the job stops; False when it was wished before."""
+        """Commit a cancel request; False when there was one before."""
         return self.store.put_if_absent(layout.job_key(job, "cancel.json"), b"{}\n")
 
     def cancel_requested(self, job: str) -> bool:
-        """Whether somebody wished that the job stops."""
+        """Whether a cancel of the job was requested."""
         return self.store.exists(layout.job_key(job, "cancel.json"))
 
     def delete(self, submission: Submission) -> None:

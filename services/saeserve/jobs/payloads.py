@@ -1,4 +1,4 @@
-"""What an event reports: one class for each type of event, told apart by `type`.
+"""What an event reports: one class for each type of event, distinguished by `type`.
 
 In JSON an event's `data` has the fields that were given, in the order in which they stand here;
 fields that a newer release added are kept.
@@ -49,7 +49,7 @@ class MetricsReported(Payload):
     """0 when that is not known."""
     units_per_second: float = 0.0
     member: str = ""
-    """Of a sweep: name of the member's model."""
+    """Name of the model of the sweep's member; empty without a sweep."""
     member_number: int = 0
 
 
@@ -67,7 +67,7 @@ class WarningRaised(Payload):
     code: str = ""
     message: str = ""
     member: str = ""
-    """Of a sweep: name of the member's model."""
+    """Name of the model of the sweep's member; empty without a sweep."""
     member_number: int = 0
 
     @property

@@ -73,7 +73,7 @@ class JobIndex(Protocol):
         ...
 
     def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
-        """Renew the lease, leave progress, learn what is wished."""
+        """Renew the lease, record progress; returns whether a cancel is requested."""
         ...
 
     def remove(self, job: str) -> bool:
@@ -158,7 +158,7 @@ class JobIndex(Protocol):
 
     def events(self, job: str, after: int, limit: int) -> list[NumberedEvent]:
         """Events with a sequence above `after`, oldest first. A first sequence above after + 1
-        tells a gap: the stream was trimmed. Sequences start anew when `generation` changes."""
+        shows a gap: the stream was trimmed. Sequences restart when `generation` changes."""
         ...
 
     def runnable(self) -> dict[str, int]:
@@ -175,8 +175,8 @@ class JobIndex(Protocol):
         ...
 
     def announce(self, resource_class: str, worker: str, machine: Machine, ttl_s: float) -> None:
-        """Tell that `worker` takes jobs of a class on this machine; forgotten after `ttl_s`
-        unless told again. Says nothing about leases."""
+        """Announce that `worker` takes jobs of a class on this machine; forgotten after `ttl_s`
+        unless announced again. Says nothing about leases."""
         ...
 
     def machines(self, resource_class: str) -> list[Machine]:

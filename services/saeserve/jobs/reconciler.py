@@ -52,7 +52,7 @@ class Pace:
     """How patient a reconciler is, in seconds; `burst` bounds the rings of a class in one tick."""
 
     lease_ttl_s: float = 8.0
-    """As the workers' own: what an owner may need to be heard again."""
+    """Equal to the workers' own: the time that an owner may need to report again."""
     tick_every_s: float = 0.5
     """What the caller of `tick` intends."""
     scan_every_s: float = 30.0

@@ -28,7 +28,7 @@ class JobWarning(Value):
     code: str
     message: str
     member: str = ""
-    """Of a sweep: name of the model that it is about; empty when about the job."""
+    """Name of the model of the sweep's member that it is about; empty when about the job."""
 
 
 class FieldSource(Value):
@@ -64,7 +64,7 @@ class Submission(Value):
     warnings: tuple[JobWarning, ...] = ()
     """What the submitter was warned of."""
     field_sources: tuple[FieldSource, ...] = ()
-    """Of jobs of releases that did not record them: none."""
+    """Where the values of fields come from; empty for jobs of releases that did not record it."""
     created: float
     """Seconds since the epoch."""
 
@@ -156,7 +156,7 @@ class Progress(Value):
     units_per_second: float = 0.0
     metrics: dict[str, float] = Field(default_factory=dict)
     members: dict[str, dict[str, float]] = Field(default_factory=dict)
-    """Of a sweep: the latest metrics of each member, by name; `metrics` then has sums only."""
+    """Latest metrics of each member of a sweep, by name; `metrics` then has sums only."""
     still_seconds: float = 0.0
     """Once nothing has moved for too long: for how long."""
 
@@ -191,7 +191,7 @@ class JobRecord(Value):
 
     @property
     def warnings(self) -> tuple[JobWarning, ...]:
-        """Those of the submission and of the outputs, each once, and that it stands still now."""
+        """Warnings of the submission and the outputs, each once, and whether it is stalled now."""
         first: dict[tuple[str, str], JobWarning] = {}
         if self.state in LEASED and self.progress.still_seconds:
             message = f"nothing has moved for {self.progress.still_seconds:.0f} s"

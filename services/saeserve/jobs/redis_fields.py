@@ -102,7 +102,7 @@ def numbered(entry: tuple[bytes | str, dict[bytes | str, bytes | str]]) -> Numbe
 
 
 def machines_of(told: Sequence[str]) -> Iterator[Machine]:
-    """Machines, without those of another release's form: its workers may run beside ours."""
+    """Machines, without those of another release's form: its workers may run at the same time."""
     for each in told:
         with contextlib.suppress(ValidationError):
             yield Machine.model_validate_json(each)

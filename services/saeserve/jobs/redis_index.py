@@ -49,7 +49,7 @@ def _ms(seconds: float) -> int:
 
 
 def _progress(progress: Progress | None) -> tuple[str, int]:
-    """As the scripts take it: its JSON, empty for none, and its step."""
+    """Convert for the scripts: JSON, empty for None, and the step."""
     return (progress.model_dump_json(), progress.step) if progress else ("", 0)
 
 
@@ -115,7 +115,7 @@ class RedisIndex(RedisStreams):
         return self._scripts.flag("start", lease.job, lease.owner, lease.epoch, int(charged))
 
     def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
-        """Renew the lease, leave progress, learn what is wished."""
+        """Renew the lease, record progress; returns whether a cancel is requested."""
         told = _progress(progress)
         answer = self._scripts.word("beat", lease.job, lease.owner, lease.epoch, _ms(ttl_s), *told)
         return Beat(answer)

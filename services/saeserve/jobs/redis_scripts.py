@@ -17,7 +17,7 @@ from saeserve.platform.redis import LOGIN_REMEDY, login_refused, unreachable
 Reply = bytes | str | int
 
 PREFIX = "saeserve:"
-"""Of every key; `lua/common.lua` says the same."""
+"""Prefix of every key, equal to the one in `lua/common.lua`."""
 
 _NAMES = (
     "acquire",

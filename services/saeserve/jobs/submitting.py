@@ -58,7 +58,7 @@ def requested_job(
 
 
 def forget_request(store: ArtifactStore, submission: Submission) -> None:
-    """Let a deleted job's request id be used anew."""
+    """Let a deleted job's request id be used again."""
     if not submission.request_id:
         return
     key = request_key(submission.owner, submission.request_id)

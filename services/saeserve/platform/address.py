@@ -1,4 +1,4 @@
-"""Where a service may listen: loopback and unix sockets, unless told otherwise."""
+"""Where a service may listen: loopback and unix sockets, unless settings allow more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server program behind the embedded broker: where it is, how it is told, how it ends."""
+"""The server program behind the embedded broker: where it is, its configuration, how it ends."""
 
 from __future__ import annotations
 

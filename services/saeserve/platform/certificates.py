@@ -42,7 +42,7 @@ def read_pair(certificate: Path, key: Path, now: datetime | None = None) -> Pair
         raise _wrong(
             f"the key in {key} is not that of the certificate in {certificate}",
             reason="TLS_KEY_MISMATCH",
-            remedy="write both files anew; while they are replaced, replace the key first",
+            remedy="write both files again; while they are replaced, replace the key first",
         )
     _check_strength(certificate, leaf)
     _check_dates(certificate, leaf, now or datetime.now(UTC))

@@ -35,14 +35,14 @@ from saeserve.platform.protection import NO_PROTECTION, Protection, method_rules
 from saeserve.platform.status import NO_COVER
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Of any answer, and of requests that carry tensors."""
+"""Maximum size of an answer, and of a request that carries tensors."""
 MAX_CALLS = 1000
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + SLACK_BYTES),
     # Without this a second server on the same port starts, and takes half of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Clients then look the name up anew and find replicas that have come; running calls go on.
+    # Clients then resolve the name again and find replicas that have come; running calls go on.
     ("grpc.max_connection_age_ms", 300_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )

@@ -1,4 +1,4 @@
-"""What lies in the store and is needed no more: how it is told, measured and found by its name."""
+"""Files of the store that are no longer needed: how they are reported, measured and found."""
 
 from __future__ import annotations
 

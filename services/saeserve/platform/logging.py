@@ -26,7 +26,7 @@ _uncaught = logging.getLogger("saeserve")
 _READY = "ready "
 
 _job: dict[str, str | int] = {}
-"""Of the process: a worker and its job processes run one job at a time, in several threads."""
+"""Job fields of the process, not of a thread: one job runs at a time, in several threads."""
 _request: ContextVar[str] = ContextVar("request", default="")
 
 

@@ -12,7 +12,7 @@ from saeserve.errors import InvalidInput
 USUAL_BYTES = 1024 * 1024
 """What a request may have where its method allows no more."""
 SLACK_BYTES = 64 * 1024
-"""Data of a full size need room beside them for the fields of their message."""
+"""Room for the other fields of a message whose data have the full size."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class MessageReader:
     def read(self, method: str, parse: Parse | None, data: bytes) -> object:
         """The message in `data`; the bytes themselves when the method takes no messages.
 
-        Raises InvalidInput for what is too large or is no message.
+        Raises InvalidInput for data that are too large or not a valid message.
         """
         limit = self._limits.get(method, USUAL_BYTES)
         if len(data) > limit + SLACK_BYTES:

@@ -1,4 +1,4 @@
-"""Keeps the paths of this machine out of what clients are told."""
+"""Keeps the paths of this machine out of answers to clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PathCover:
 
     @classmethod
     def of(cls, store: Path, roots: Mapping[str, Path]) -> Self:
-        """Of a service's store, whose files become keys, and its roots, which become `name:`."""
+        """Cover a service's store, whose files become keys, and its roots, which become `name:`."""
         return cls({store: "store/", **{root: f"{name}:" for name, root in roots.items()}})
 
     def covered(self, text: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _ARG_START = 45
-"""Of the fields after the name in /proc/self/stat."""
+"""Index of arg_start among the fields after the name in /proc/self/stat."""
 
 
 def die_with_parent(parent: int, signal_number: int = signal.SIGTERM) -> None:

@@ -13,7 +13,7 @@ _ROOT = Path("/")
 
 
 def processors(root: Path = _ROOT) -> int:
-    """Those that this process may run on, or a CPU limit's where that is less."""
+    """Number of processors that this process may run on, or of a CPU limit where that is less."""
     return quota(root) or _runnable()
 
 

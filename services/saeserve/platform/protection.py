@@ -38,7 +38,7 @@ NO_PROTECTION = Protection()
 def protection(
     settings: ServiceSettings, address: str, store: ArtifactStore, metrics: Metrics
 ) -> Protection:
-    """As the settings say for a server at `address`; tokens lie in `store`. Raises StartupError."""
+    """Build for a server at `address`; `store` has the tokens. Raises StartupError."""
     verifier = TokenVerifier(TokenStore(store)) if settings.asks_tokens(address) else None
     audit = AuditLog(store, settings.audit_days)
     return Protection(server_tls(settings.tls, metrics), verifier, audit)
@@ -55,7 +55,7 @@ def server_tls(files: TlsFiles | None, metrics: Metrics) -> ServerTls | None:
 
 
 def method_rules(services: Iterable[tuple[str, Mapping[str, Rule]]]) -> dict[str, Rule]:
-    """Of every method by its full name: health checks ask for no token, reflection for any."""
+    """Rule of each method by its full name: health checks need no token, reflection any token."""
     rules = {
         f"/{name}/{method}": rule for name, known in services for method, rule in known.items()
     }

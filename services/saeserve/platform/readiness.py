@@ -1,7 +1,7 @@
 """Whether a service has what it needs: the health of its gRPC services, kept up to date.
 
 Liveness is the process: health of the server as a whole ("") is SERVING while it runs. Readiness is
-what calls need besides, such as the artifact store: health of the gRPC services by name.
+what calls also need, such as the artifact store: health of the gRPC services by name.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def _refused(error: ResponseError) -> bool:
 
 
 def unavailable(error: RedisError) -> Unavailable:
-    """What a caller is told when Redis failed."""
+    """Convert a failure of Redis to the error that a caller gets."""
     if login_refused(error):
         return Unavailable(
             "the job index (Redis) refuses the user or the password",

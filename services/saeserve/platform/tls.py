@@ -1,4 +1,4 @@
-"""TLS of a server: its certificate and the CA of its clients, read anew when they change."""
+"""TLS of a server: its certificate and the CA of its clients, read again when they change."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Failed(_Stored):
 
 
 class UploadHeader(_Stored):
-    """What a client says of a file before its first byte; kept beside the file.
+    """What a client says of a file before its first byte; kept next to the file.
 
     `sha256` is lower-case hex of the whole file.
     """

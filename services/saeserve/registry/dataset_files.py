@@ -84,7 +84,7 @@ class DatasetFiles:
             )
 
     def check_registration(self, files: tuple[str, ...]) -> None:
-        """See that each reference is an activation file below its root, named once."""
+        """Check that each reference is an activation file below its root, named once."""
         if not files:
             raise InvalidInput("no file is named", field="files", remedy="name at least one")
         seen: set[str] = set()

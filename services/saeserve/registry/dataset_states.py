@@ -20,7 +20,7 @@ class DatasetStates:
         self._making = making
 
     def manifest(self, name: str) -> DatasetManifest | None:
-        """Of a READY data set; one that a result names is published on the way."""
+        """Manifest of a READY data set; one that a result names is published first."""
         data = self._store.read(dataset_key(name, MANIFEST))
         if data is None:
             data = self._made(name)

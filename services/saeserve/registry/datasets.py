@@ -98,7 +98,7 @@ class DatasetRegistry:
     def commit(self, name: str, manifest: bytes) -> None:
         """Make a data set READY; the same bytes may come again. Uploads, adopted now, go.
 
-        Raises FormatError for bytes that are no manifest, Conflict when it is READY with another
+        Raises FormatError for bytes that are not a manifest, Conflict when it is READY with another
         manifest, FailedPrecondition when it has FAILED.
         """
         DatasetManifest.from_bytes(manifest)

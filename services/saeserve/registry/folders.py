@@ -1,4 +1,4 @@
-"""Folders committed as one: staged beside their place, synced, then renamed into it."""
+"""Folders committed as one: staged next to their place, synced, then renamed into it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FileDigest:
 
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Generator[Path]:
-    """An empty folder beside `target` that is gone afterwards unless it was committed."""
+    """An empty folder next to `target` that is gone afterwards unless it was committed."""
     staged = temporary_beside(target)
     try:
         make_folders(target.parent)

@@ -22,7 +22,7 @@ from saeserve.registry.stored import read_stored
 _MANIFEST = "manifest.json"
 _SHARDS = "shards"
 _CARRIED = ("harvest.json",)
-"""Files beside the shards without which an interrupted attempt cannot be continued."""
+"""Files next to the shards without which an interrupted attempt cannot be continued."""
 
 
 class DatasetMaking:

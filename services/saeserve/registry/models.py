@@ -46,7 +46,7 @@ class ModelRegistry:
     def resolve(self, reference: str, field: str = "model") -> ModelVersion:
         """The version that `reference` means now.
 
-        Raises InvalidInput for a text that is no reference, NotFound for what does not exist,
+        Raises InvalidInput for a text that is not a reference, NotFound for what does not exist,
         FailedPrecondition for a model whose first version a job is making and FormatError for a
         version that this release cannot read.
         """
@@ -73,7 +73,7 @@ class ModelRegistry:
 
         The same (job, index) is published once, whoever calls again and however often. The
         version is seen once the job's result names it (or the store holds no such job). Raises
-        InvalidInput for a bad name, FormatError for a folder that is no exported model,
+        InvalidInput for a bad name, FormatError for a folder that is not an exported model,
         Unavailable when the disk is full.
         """
         checked_name(name, "model")

@@ -1,6 +1,6 @@
 """Who owns a name: the first to make a data set or a model of it, and nobody else until it is gone.
 
-`owner.json` lies beside what it is about. What was made without an owner is the administrators'.
+`owner.json` lies next to what it is about. What was made without an owner is the administrators'.
 """
 
 from __future__ import annotations

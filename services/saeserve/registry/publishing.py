@@ -24,7 +24,7 @@ def publish_version(store: ArtifactStore, name: str, claim: Claim, folder: Path,
     """Copy `folder` in as a new version unless `claim` has one already; its number.
 
     The version appears by one rename with everything in it, so two writers never mix. Raises
-    FormatError for a folder that is no exported model, Unavailable when the disk is full.
+    FormatError for a folder that is not an exported model, Unavailable when the disk is full.
     """
     numbers = claimed_numbers(store, name)
     for number in numbers:

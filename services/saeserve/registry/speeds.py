@@ -36,8 +36,8 @@ class SpeedBook:
         self._store = store
 
     def records(self, machine: str, architecture: str) -> tuple[SpeedRecord, ...]:
-        """Of jobs on machines of the kind. What cannot be read, or is of a later release, counts
-        as nothing: it only predicts."""
+        """Speeds of jobs on machines of that kind. A record that cannot be read, or is of a later
+        release, is ignored: it only predicts."""
         data = self._store.read(_key(machine, architecture))
         try:
             found = SpeedDocument.model_validate_json(data) if data is not None else None

@@ -1,4 +1,4 @@
-"""Small documents of the store as typed values; damage is told as what it is."""
+"""Small documents of the store as typed values; damage raises DamagedError."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class UploadWriter:
 
     def finish(self) -> None:
         """Verify the whole file and give it its name. Raises FailedPrecondition while bytes are
-        missing, InvalidInput (and starts the file anew) when its sha256 is another."""
+        missing, InvalidInput (and discards the bytes) when its sha256 is another."""
         if self._file is None:
             return
         if self.received_bytes < self._header.size_bytes:

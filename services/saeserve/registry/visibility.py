@@ -39,7 +39,7 @@ class Visibility:
         return resource in self._seen
 
     def reveal(self, name: str, number: int) -> None:
-        """Note beside the version that a result names it."""
+        """Record in the version's folder that a result names it."""
         if self._store.exists(version_key(name, number, MANIFEST)):
             self._store.put_if_absent(version_key(name, number, PUBLISHED), b"")
 

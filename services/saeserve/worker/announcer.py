@@ -45,6 +45,6 @@ class Announcer:
             self._announce()
 
     def _announce(self) -> None:
-        with contextlib.suppress(IndexUnavailable):  # it is told again soon
+        with contextlib.suppress(IndexUnavailable):  # the next announcement comes soon
             for each, machine in self._machines.items():
                 self._index.announce(each, self._worker, machine, self._ttl_s)

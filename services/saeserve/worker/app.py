@@ -113,7 +113,7 @@ def _log_shutdown(message: str, *_: object) -> None:
 
 
 def _end_this_worker() -> None:
-    """As a stop signal does: the job that runs is drained."""
+    """Drain the running job and end, as after a stop signal."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -31,7 +31,7 @@ class Child:
         told: bool = False,
         pipes: Sequence[int] = (),
     ) -> None:
-        """`told`: something is said to it on its standard input; `pipes`: descriptors it keeps."""
+        """`told`: its standard input is a pipe from this process; `pipes`: descriptors it keeps."""
         self._grace_s = stop_grace_s
         self._deadline: float | None = None
         # Started by the thread that waits for it: PR_SET_PDEATHSIG fires when that thread ends.

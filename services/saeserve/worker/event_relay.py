@@ -36,7 +36,7 @@ class EventRelay:
         metrics: WorkerMetrics,
         earlier: Callable[[], Iterable[Event]] = tuple,
     ) -> None:
-        """`path` is what the job process writes to, and beside it this worker; `earlier` gives
+        """`path` is what the job process and this worker write to; `earlier` gives
         earlier attempts' events, which go first: their worker may have died before the index had
         them, and the index takes none twice."""
         self.folder = path.parent

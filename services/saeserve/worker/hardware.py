@@ -64,7 +64,7 @@ def machine_of(
 
 
 def processor_name(root: Path = Path("/")) -> str:
-    """As the kernel calls it."""
+    """Name of the processor from /proc/cpuinfo."""
     try:
         lines = (root / "proc/cpuinfo").read_text().splitlines()
     except OSError:

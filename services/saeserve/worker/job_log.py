@@ -16,7 +16,7 @@ from saeserve.worker.order import JobOrder
 
 NAME = "log.txt"
 MAX_BYTES = 4 * 2**20
-"""Of log.txt and of log.txt.1, which holds what came before it; older lines are dropped."""
+"""Maximum size of log.txt and of log.txt.1, the lines before it; older ones are dropped."""
 
 _log = logging.getLogger("saeserve.worker.job")
 

@@ -1,4 +1,4 @@
-"""Keeps an attempt's lease while its job process runs, and hears what is wished of it."""
+"""Renews an attempt's lease while its job process runs, and receives cancel requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def held(index: JobIndex, lease: Lease, ttl_s: float) -> Generator[None]:
 
 
 class LeaseKeeper:
-    """Two threads beside the supervisor: one beats, one passes events on.
+    """Two threads next to the supervisor's: one beats, one passes events on.
 
     Beats wait for the index alone: a slow store or a long queue of events delays no beat. Without
     the index the attempt goes on by the store

@@ -1,7 +1,7 @@
-"""What a worker tells Prometheus. Job ids are labels of `attempt_metrics` alone.
+"""What a worker reports to Prometheus. Job ids are labels of `attempt_metrics` alone.
 
 `member` is the number of a sweep's member, 0 to 63, and 0 for a job without a sweep; names are
-no labels, for every job brings others. Series of a job go when its attempt ends.
+not labels, for every job brings others. Series of a job go when its attempt ends.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class WorkerMetrics:
         )
         self._progress = Gauge(
             "saeserve_last_progress_timestamp_seconds",
-            "When the running job last told of progress; absent while none has.",
+            "When the running job last reported progress; absent before the first report.",
             ["kind"],
             registry=registry,
         )
@@ -164,7 +164,7 @@ class WorkerMetrics:
         """A member diverged: its figures stand for nothing that trains."""
         self._diverged.inc()
         number = str(warning.member_number)
-        with contextlib.suppress(KeyError):  # it may have told nothing yet
+        with contextlib.suppress(KeyError):  # it may have reported nothing yet
             for gauge in self._train.values():
                 gauge.remove(number)
             for term in self._terms:

@@ -52,7 +52,7 @@ class JobOrder(BaseModel):
 
     @property
     def cover(self) -> PathCover:
-        """Hides the folders of this machine in what is told of the job."""
+        """Hides the folders of this machine in what is reported of the job."""
         return PathCover.of(self.store, self.roots)
 
     @property

@@ -29,5 +29,5 @@ class Pace:
 
     @property
     def median_s(self) -> float:
-        """Of the intervals; 0 before there are any."""
+        """Median of the intervals; 0 before there are any."""
         return statistics.median(tuple(self._intervals) or (0.0,))

@@ -10,7 +10,7 @@ from saeserve.worker.hardware import Accelerator, Seen
 
 
 def seen() -> Seen:
-    """As torch says. Asking for the memory takes some of it: this process ends soon."""
+    """The accelerator as torch reports it. The query uses its memory, so this process ends soon."""
     version = str(torch.__version__)
     if not torch.cuda.is_available():
         return Seen(torch=version)

@@ -46,7 +46,7 @@ class MemberOf:
 
 
 class Report:
-    """Typed events of one attempt; `step` is the latest step that was told."""
+    """Typed events of one attempt; `step` is the latest step that was reported."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -115,7 +115,7 @@ class Report:
         self._log.append(payload, step=step)
 
     def _speed(self, step: int) -> float:
-        """Steps a second since another step was told; members tell of the same ones."""
+        """Steps per second since another step was reported; members report the same steps."""
         now, (before, last) = time.monotonic(), self._last
         if step != last:
             self._last = (now, step)

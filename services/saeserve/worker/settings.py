@@ -1,4 +1,4 @@
-"""What a worker can be told by its environment."""
+"""Settings of a worker, read from its environment."""
 
 from __future__ import annotations
 

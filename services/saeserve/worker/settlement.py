@@ -89,7 +89,8 @@ class Settlement:
         try:
             tell_end(self.ledger, self.index, result)
         except IndexUnavailable as error:
-            _log.warning("%s: %s, untold to the index: %s", result.job, result.state, error)
+            text = "%s: %s is committed, but the index could not be updated: %s"
+            _log.warning(text, result.job, result.state, error)
         return Ending(result.state.lower())
 
     def _release(self, lease: Lease, reason: str) -> None:

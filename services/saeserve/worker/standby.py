@@ -104,7 +104,7 @@ class Standby:
 
     @property
     def pid(self) -> int | None:
-        """Of the waiting process."""
+        """Process id of the waiting process; None while there is none."""
         with self._lock:
             return self._waiting.child.pid if self._waiting else None
 

@@ -37,7 +37,7 @@ _NOTHING_KEPT_GRACE_S = 2.0
 
 @dataclass(frozen=True)
 class Supervisor:
-    """One at a time; `drain` is set when the worker shall end."""
+    """One at a time; `drain` is set when the worker must end."""
 
     settings: WorkerSettings
     settlement: Settlement

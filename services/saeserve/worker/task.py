@@ -79,7 +79,7 @@ class JobTaker:
         return True
 
     def _give_back(self, job: str, owner: str) -> None:
-        """Of an attempt that has begun or has not."""
+        """Release the lease, whether the attempt has begun or not."""
         try:
             if not self.index.release(Lease(job=job, epoch=0, owner=owner), _FAILED):
                 known = self.index.get(job)

@@ -170,7 +170,7 @@ def value_kind(kind: tensor_pb2.DataType.ValueType) -> Callable[[Message], None]
         (fixed(2), "indices", "6 bytes were sent where the shape needs 8"),
         (fixed(-1), "fixed_k", "fixed_k is -1"),
         (fixed(2**62), "fixed_k", "fixed_k is"),
-        (fixed(1, keep_offsets=True), "fixed_k", "is set beside offsets"),
+        (fixed(1, keep_offsets=True), "fixed_k", "is set together with offsets"),
         (shape(), "shape", "the shape is []"),
         (shape(2, 2**33), "shape", "do not fit u32"),
         (shape(2**50, 5), "shape", "more than 8388608 rows"),

@@ -18,7 +18,7 @@ from saeserve.v1 import job_pb2
 
 ANSWERED = 2**20
 LISTED = 2**14
-"""Characters of a spec that are told whole: about a job, and in a listing."""
+"""Maximum characters of a spec that is shown whole: of one job, and in a listing."""
 
 _UNTAGGED = {"progress", "revision", "beats", "spec_cut", "owner_id"}
 """Parts of a record that change without the job changing for its submitter."""

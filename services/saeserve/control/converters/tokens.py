@@ -1,4 +1,4 @@
-"""Opaque tokens: where a listing or a watch goes on. Whoever alters one is told so."""
+"""Opaque tokens: where a listing or a watch goes on. Altered ones are refused."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import cast
 from saeserve.errors import InvalidInput
 
 MAX_ENTRIES = 1000
-"""Of any list in a spec."""
+"""Maximum length of any list in a spec."""
 MAX_TEXT = 4096
 """Characters of any text in a spec, which is what a path may have."""
 MAX_FILES = 10_000

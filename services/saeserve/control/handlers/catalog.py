@@ -28,7 +28,7 @@ class JobCatalog:
         self._index = index
 
     def get(self, job: str, field: str = "id") -> JobRecord:
-        """The job. Raises InvalidInput for what is no id, NotFound."""
+        """Return the job. Raises InvalidInput for a malformed id, NotFound."""
         checked_job_id(job, field)
         try:
             found = self._index.get(job)

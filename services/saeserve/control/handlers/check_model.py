@@ -45,7 +45,7 @@ def check_train(
 def _pinned(
     spec: TrainSpec, layout: Layout | None, inputs: Inputs, upstream: Upstream
 ) -> TrainSpec:
-    """As `pinned`, once every member of a sweep can continue from the model too."""
+    """Pin the model as `pinned` does, after checking that each member can continue from it."""
     for member in spec.members if spec.sweep is not None else ():
         pinned(member, layout, inputs, upstream)
     return pinned(spec, layout, inputs, upstream)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Canceller:
-    """Stops jobs; the wish is in the store before anybody is told."""
+    """Cancels jobs; the request is in the store before the index or a worker learns of it."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Canceller:
         return self._catalog.get(record.id)
 
     def give_up(self, ended: JobRecord) -> None:
-        """See that what an ended job made is published, and what it reserved is given up."""
+        """Publish what an ended job made, and release what it reserved."""
         try:
             self._publication.apply(ended.id)
         except (OSError, SaeserveError):

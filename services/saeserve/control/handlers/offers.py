@@ -10,7 +10,7 @@ from saeserve.core.specs.presets import PRESETS, Preset
 from saeserve.jobs.ports import JobIndex
 
 CLASSES = ("cpu", "gpu")
-"""Of all jobs."""
+"""Resource classes that a job may ask for."""
 
 
 @dataclass(frozen=True)

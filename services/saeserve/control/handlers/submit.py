@@ -96,7 +96,7 @@ class Submitter:
         """The job that an earlier call with this request id made; checks would fail by it.
 
         Raises Conflict when that call had another body. A call that crashed before the job was
-        recorded left an id without a job, and is done anew.
+        recorded left an id without a job, and is repeated.
         """
         if not order.request_id or order.validate_only:
             return None
@@ -114,7 +114,7 @@ class Submitter:
                     f"job {job} is {record.state.value}, so waiting for it would never end",
                     code="WAITS_FOR_ENDED",
                     field=f"waits_for[{index}]",
-                    remedy="submit that job anew and wait for the new one",
+                    remedy="submit that job again and wait for the new one",
                 )
             records.append(record)
         return WaitedFor(records)

@@ -23,7 +23,7 @@ def uploads_of(submission: Submission) -> frozenset[str]:
 
 
 def uploads_in(job: JobKind[Any], field: str = "path") -> frozenset[str]:
-    """The uploads that a spec names. Raises InvalidInput, naming `field`, for what is no path."""
+    """The uploads that a spec names. Raises InvalidInput, naming `field`, for a malformed path."""
     return frozenset(split_path(path, field)[0] for path in job.uploads)
 
 

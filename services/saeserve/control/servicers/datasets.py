@@ -33,7 +33,7 @@ RULES = {
     "DeleteDataset": CHANGE,
 }
 UPLOAD_BYTES = 4 * 1024 * 1024
-"""Of one chunk; the SDK sends 1 MiB at a time."""
+"""Maximum size of a chunk; the SDK sends 1 MiB at a time."""
 _SCOPE = "datasets"
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from saeserve.errors import Unavailable
 
 STALLED_AFTER_S = 120.0
-"""As long may one chunk of about 1 MiB take."""
+"""Longest time that one chunk of about 1 MiB may take."""
 
 Message = TypeVar("Message")
 

@@ -9,21 +9,21 @@
 --   lease_epoch                epoch of the lease held; 0 from acquire to start
 --   beats, lease_ttl           how often leases were renewed, ever; ms that this one lasts unrenewed
 --   left                       owner:epoch that released last, so that a repeat answers the same
---   settled                    1 once finish() told a committed result
+--   settled                    1 once finish() applied a committed result
 --   seq, op:<epoch>            last sequence of the stream; highest op of each attempt
 --   worker_op:<epoch>          the same of the worker's events, whose ops count downwards: minus the lowest
 -- events:<id>                  stream, entry ids <sequence>-0
 --                              expires when its job has ended `keep` ms ago
 -- ids                          all ids; equal scores, so in order of time
 -- state:<state>                ids in that state
--- unsettled                    CANCELLING ids that nobody runs: result not committed or not told
+-- unsettled                    CANCELLING ids that nobody runs: result not committed or not applied
 -- classes, submitters:<class>  what has ever queued
 -- queue:<class>:<submitter>    QUEUED ids; score -priority, then by id, which is age
 -- held:<class>:<submitter>     leased ids
 -- leases                       leased ids; score = the job's beats, which whoever takes leases back watches
 -- offer:<class>:<owner>        the id that acquire gave this owner
--- workers:<class>              names of workers that told of their machine
--- machine:<class>:<worker>     what they told, as JSON; expires
+-- workers:<class>              names of workers that announced their machine
+-- machine:<class>:<worker>     what they announced, as JSON; expires
 -- store                        id of the artifact store that the jobs belong to
 -- generation, server           mark of the data, and run id of the server that it was set on
 local PREFIX = 'saeserve:'

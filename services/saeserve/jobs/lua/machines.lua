@@ -1,4 +1,4 @@
--- ARGV: class. Returns what its workers told, by their names; forgets those that fell silent.
+-- ARGV: class. Returns the machines that its workers announced; forgets those of silent workers.
 local told = {}
 local workers = redis.call('SMEMBERS', key('workers', ARGV[1]))
 table.sort(workers)

@@ -16,7 +16,7 @@ class Caller:
     owner: str
     scopes: frozenset[Scope]
     upload_bytes: int | None = None
-    """What its owner's uploads may hold together; None is no limit."""
+    """Limit on the sum of the owner's uploads; None means unlimited."""
 
     @property
     def admin(self) -> bool:

@@ -36,7 +36,7 @@ class TokenStore:
             ) from error
 
     def ids(self) -> list[str]:
-        """Ids of all tokens, sorted; files that are no records are passed over."""
+        """Ids of all tokens, sorted; files that are not valid records are skipped."""
         names = (name.removesuffix(".json") for name in self._store.names(FOLDER))
         return [name for name in names if is_id(name)]
 

@@ -23,15 +23,15 @@ _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
 class Limits(BaseModel):
-    """What a token may use; None is no limit. Rates hold for each server process."""
+    """What a token may use; None means unlimited. Rates hold for each server process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     calls_per_second: float | None = Field(default=None, gt=0)
     bytes_per_second: float | None = Field(default=None, gt=0)
-    """Of requests' messages."""
+    """Limit on the bytes of request messages per second."""
     upload_bytes: int | None = Field(default=None, ge=0)
-    """Of files that were uploaded and wait, all of the owner's together."""
+    """Limit on the sum of the owner's uploaded files that no data set has adopted yet."""
 
 
 class TokenRecord(BaseModel):

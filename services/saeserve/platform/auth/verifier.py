@@ -47,7 +47,7 @@ class TokenVerifier:
         """The record of the token `text`.
 
         Raises Unauthenticated, and Unavailable while the store cannot be read. A wrong secret and
-        an unknown id are told alike, and only the holder of the secret learns what became of it.
+        an unknown id get the same error; only the holder of the secret learns what became of it.
         """
         token = id_in(text)
         if token is None:
@@ -74,7 +74,7 @@ class TokenVerifier:
         try:
             await self._read(token)
         except ServiceError as error:
-            log.warning("token %s is not looked up anew: %s", token, error.text())
+            log.warning("token %s is not looked up again: %s", token, error.text())
         finally:
             if token in self._known:
                 self._known[token].refreshing = None

@@ -7,7 +7,7 @@ import torch
 from saeserve.worker.runners.base import DeviceMissing
 
 CONTEXT_BYTES = 2**30
-"""More than this process's own context takes on a device, beside its tensors."""
+"""Upper bound of what this process's context takes on a device in addition to its tensors."""
 
 
 def device_of(resource_class: str) -> torch.device:
@@ -24,7 +24,7 @@ def settle_torch(threads: int) -> None:
     if threads:
         torch.set_num_threads(threads)
     # The debug mode sets the same switch as `use_deterministic_algorithms`, which imports torch's
-    # compiler besides: two seconds for a setting of code that is never compiled here.
+    # compiler too: two seconds for a setting of code that is never compiled here.
     torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
     # Filling fresh memory would cost time and help only programs that read it uninitialised. The
     # module sets the attribute by a trick that hides it from type checkers.

@@ -14,7 +14,7 @@ from saeserve.worker.runners.evaluate_subject import Subject, differences, open_
 
 
 def run(context: RunContext) -> Completed:
-    """Reconstruction, then what the spec asks for besides."""
+    """Reconstruction, then what else the spec asks for."""
     subject = open_subject(context)
     for code, message in differences(subject):
         context.report.warning(0, code, message)
@@ -47,7 +47,7 @@ def _trained_figures(lineage: Lineage) -> dict[str, float]:
 def _with_massive(
     context: RunContext, subject: Subject, headline: ReconstructionReport
 ) -> dict[str, float]:
-    """The figures beside the headline, with the rows of massive norm among the rest."""
+    """The figures next to the headline, with the rows of massive norm among the rest."""
     every = headline
     if subject.norm_cut and any(source.massive_rows for source in subject.sources):
         every = _reconstruct(context, subject, 0.0)

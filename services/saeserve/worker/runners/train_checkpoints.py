@@ -1,4 +1,4 @@
-"""What a training job keeps in its checkpoints beside the trainer's own files."""
+"""What a training job keeps in its checkpoints in addition to the trainer's own files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class CompleteSink:
     preprocessing: SideBySide
 
     def commit(self, step: int, write: Callable[[Path], None]) -> int:
-        """As `CheckpointSink.commit`."""
+        """Write and commit the checkpoint of `step`; returns its size in bytes."""
         return self.inner.commit(step, lambda folder: self._write(folder, write))
 
     def _write(self, folder: Path, write: Callable[[Path], None]) -> None:
@@ -74,5 +74,5 @@ def _tensors(preprocessing: SideBySide) -> dict[str, Tensor]:
 def _damaged(folder: Path, name: str) -> CheckpointError:
     return CheckpointError(
         f"checkpoint {folder.name}: {name} cannot be read",
-        remedy="submit the job anew; the data set and the spec are unchanged",
+        remedy="submit the job again; the data set and the spec are unchanged",
     )

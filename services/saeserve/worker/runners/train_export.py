@@ -50,7 +50,7 @@ class Trained:
     number: int = 0
     """Which of the job's outputs it is."""
     member: MemberOf | None = None
-    """Of a sweep: which member it is."""
+    """Member of the sweep that the model is of; None without a sweep."""
     rows: Callable[[Tensor], Tensor] = whole
     """Which rows of each held-out block the closing figures come from."""
 
@@ -176,5 +176,5 @@ def _prepared_heldout(context: RunContext, trained: Trained) -> Iterator[Tensor]
 
 
 def _pace(trained: Trained) -> dict[str, float]:
-    # Not part of the model: two runs of one spec shall publish the same bytes.
+    # Not part of the model: two runs of one spec publish the same bytes.
     return finite({f"train_{name}": value for name, value in trained.pace.items()})

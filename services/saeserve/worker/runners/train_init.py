@@ -16,7 +16,7 @@ from saeserve.worker.runners.base import RunContext
 def initial_form(
     context: RunContext, spec: TrainSpec, layout: Layout, preprocessing: SideBySide
 ) -> EvaluationForm | None:
-    """The form of `spec.init_from`; None where the run starts anew.
+    """The form of `spec.init_from`; None where the run starts from initial values.
 
     Raises NotFound, FormatError, and SpecError for a model that the spec cannot continue.
     """
