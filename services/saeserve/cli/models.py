@@ -71,7 +71,7 @@ def show(
             ("aliases", ", ".join(model.aliases)),
             ("architecture", model.architecture),
             ("activation", model.activation + (f" k={model.k}" if model.k else "")),
-            ("d_in, d_sae, d_out", f"{model.d_in}, {model.d_sae}, {model.d_out}"),
+            ("sizes", f"d_in {model.d_in}, d_sae {model.d_sae}, d_out {model.d_out}"),
             ("reads", _axis(model.inputs)),
             ("writes", _axis(model.outputs) + (" with x W_skipᵀ" if model.skip_connection else "")),
             ("data set", _data(model)),

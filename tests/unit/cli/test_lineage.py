@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
-from saeserve.cli import models
+from saeserve.cli import models, output
 from saeserve.client.model_values import Model, model_value
 from saeserve.v1 import model_pb2
 
@@ -60,6 +64,31 @@ def test_a_trained_model(
     assert "topk.k = 16, tokens = 1000, optimizer.lr = 0.001; the whole spec: --all" in out
     assert "KIND_NOT_STATED: read as an autoencoder" in out
     assert "optimizer.beta1 = 0.9" in shown(value, monkeypatch, capsys, every_field=True)
+
+
+def test_a_reference_a_job_and_a_figure_are_whole_at_40_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = Console(file=io.StringIO(), width=40, force_terminal=True, no_color=True, markup=False)
+    monkeypatch.setattr(output, "console", out)
+    value = replace(
+        model(TRAINED, job="j-06h1rn28vmer5a41g5px"),
+        resource="models/my-sae/versions/1",
+        metrics={"explained_variance": 0.984},
+    )
+
+    def get(_reference: str) -> Model:
+        return value
+
+    @contextmanager
+    def connect() -> Generator[SimpleNamespace]:
+        yield SimpleNamespace(models=SimpleNamespace(get=get))
+
+    monkeypatch.setattr(models, "connect", connect)
+    models.show("m")
+    assert isinstance(out.file, io.StringIO)
+    words = Text.from_ansi(out.file.getvalue()).plain.split()
+    assert {value.resource, value.job, "explained_variance=0.984"} <= set(words)
 
 
 def test_an_import(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
