@@ -6,11 +6,13 @@ The job process writes `events.jsonl`. What its worker has to say of it stands i
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import heapq
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,9 @@ _log = logging.getLogger("saeserve.jobs.events")
 
 EVENTS, WORKER_EVENTS = "events.jsonl", "worker.jsonl"
 """Files in the attempt's folder."""
+PATIENCE_S = 1.0
+"""How long a writer in the middle of an event is waited for; one that is suspended there for
+longer can leave that one event after the job's end."""
 
 
 class EventLog:
@@ -38,10 +43,15 @@ class EventLog:
         epoch: int,
         *,
         by_worker: bool = False,
+        check_fence: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open or create `path`; a torn last line of an earlier process is cut off."""
+        """Open or create `path`; a torn last line of an earlier process is cut off.
+
+        `check_fence` is called before each event and raises where none may be written any more.
+        """
         self._epoch = epoch
+        self._check_fence = check_fence
         self._clock = clock
         make_folders(path.parent)
         written = _mend(path)
@@ -53,8 +63,14 @@ class EventLog:
     def append(self, payload: EventPayload, *, step: int = 0) -> Event:
         """Write one event and hand it to the operating system, so that it outlives the process.
 
-        Of a line that does not fit, nothing stays.
+        Of a line that does not fit, nothing stays. Raises Fenced where `check_fence` does.
         """
+        with _locked(self._file):
+            if self._check_fence is not None:
+                self._check_fence()
+            return self._append(payload, step)
+
+    def _append(self, payload: EventPayload, step: int) -> Event:
         event = Event(
             epoch=self._epoch, op=self._next_op, time=self._clock(), step=step, payload=payload
         )
@@ -95,6 +111,49 @@ class EventLog:
 def write_some(file: FileIO, data: memoryview) -> int:
     """One unbuffered write; the bytes that it took."""
     return file.write(data)
+
+
+@contextlib.contextmanager
+def _locked(file: FileIO) -> Generator[None]:
+    """Hold the file's lock between the look at the fence and the event; see `await_writers`."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        # A file system without locks: the look at the fence alone must do.
+        _log.debug("events are written without a lock: %s", error)
+        yield
+        return
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def await_writers(folder: Path) -> None:
+    """Wait until no process is in the middle of an event of the attempt in `folder`.
+
+    Called when the attempt is fenced already: whoever writes after this sees the fence, so nothing
+    is written that a reading after this lacks. Waits at most PATIENCE_S for each file.
+    """
+    for name in (EVENTS, WORKER_EVENTS):
+        with contextlib.suppress(FileNotFoundError), open(folder / name, "rb") as file:
+            _await_writer(file.fileno())
+
+
+def _await_writer(file: int) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                _log.warning("a process stands still in the middle of an event: not waited for")
+                return
+            time.sleep(0.005)
+        except OSError:
+            return
+        else:
+            return
 
 
 class EventTail:

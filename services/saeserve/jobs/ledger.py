@@ -11,7 +11,14 @@ from pathlib import Path
 
 from saeserve.jobs import attempts, claims, documents, fence, layout
 from saeserve.jobs.errors import no_job
-from saeserve.jobs.events import EVENTS, WORKER_EVENTS, merged, newest_first, tail
+from saeserve.jobs.events import (
+    EVENTS,
+    WORKER_EVENTS,
+    await_writers,
+    merged,
+    newest_first,
+    tail,
+)
 from saeserve.jobs.progress import ended
 from saeserve.jobs.record import (
     Claim,
@@ -116,6 +123,12 @@ class Ledger:
     def history(self, job: str) -> list[Event]:
         """`events`, and what the workers wrote about the attempts, in the order of time."""
         return [event for folder in self._folders(job) for event in merged(folder)]
+
+    def complete_history(self, job: str) -> list[Event]:
+        """`history` of a job whose result is committed: nothing is written after this reading."""
+        for folder in self._folders(job):
+            await_writers(folder)
+        return self.history(job)
 
     def _folders(self, job: str) -> Iterator[Path]:
         for epoch in attempts.epochs(self.store, job):

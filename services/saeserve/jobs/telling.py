@@ -13,10 +13,11 @@ from saeserve.jobs.record import Event, Result
 def tell_end(ledger: Ledger, index: JobIndex, result: Result) -> bool:
     """Make the job terminal in the index as its committed `result` says; False when it was.
 
-    A watch ends with the job's last state, so all events of the ledger are appended before it.
+    A watch ends with the job's last state, so all events of the ledger are appended before it. A
+    job process whose worker is cut off may go on beside the result; it writes no more events.
     Raises IndexUnavailable, RecordUnreadable.
     """
-    events = ledger.history(result.job)
+    events = ledger.complete_history(result.job)
     add_missing(index, result.job, events)
     progress = final_progress(result, reversed(events))
     made, why = result.outputs, result.failure

@@ -35,6 +35,9 @@ _HOST = re.compile(
     re.IGNORECASE,
 )
 
+_LAST_WORDS = re.compile(rf"LLVM ERROR: out of memory|{_HOST.pattern}", re.IGNORECASE)
+"""What libraries write to standard error before they abort: LLVM, C++'s `terminate`, glibc."""
+
 _OF_LIBRARIES = (RuntimeError, ImportError, OSError)
 """Classes whose texts libraries write; OSError where a library was opened, without a number."""
 
@@ -44,6 +47,13 @@ class Memory(StrEnum):
 
     DEVICE = "the accelerator"
     HOST = "the host"
+
+
+def last_words_of_host(text: str) -> str:
+    """The last line of a dead process's standard error that says that the host's memory was full;
+    "" where none does."""
+    lines = (line.strip() for line in reversed(text.splitlines()))
+    return next((line for line in lines if _LAST_WORDS.search(line)), "")
 
 
 def exhausted(error: BaseException) -> Memory | None:

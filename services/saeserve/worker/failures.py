@@ -8,10 +8,13 @@ import uuid
 
 from saeserve.errors import SaeError, SaeserveError
 from saeserve.jobs.record import Failure
-from saeserve.platform.exhaustion import Memory, exhausted
+from saeserve.platform.exhaustion import Memory, exhausted, last_words_of_host
 from saeserve.platform.paths import PathCover
 from saeserve.platform.store import disk_full as store_full
 from saeserve.worker.order import ExitCode
+
+_LOADER_GAVE_UP = 127
+"""Exit code of glibc's loader where it cannot allocate memory."""
 
 
 def failure_of(error: BaseException, step: int, *, device_shared: bool = True) -> Failure:
@@ -40,7 +43,7 @@ def crash(code: int, step: int) -> Failure:
         code="CHILD_CRASHED",
         message=f"the job process ended {how} without saying why",
         cause=_signal_name(-code) if code < 0 else f"exit code {code}",
-        remedy="look at the worker's log; SIGKILL often means that the host ran out of memory",
+        remedy="look at the end of the job's log; SIGKILL often means that memory ran out",
         retryable=True,
         step=step,
     )
@@ -69,12 +72,18 @@ def stalled(seconds: float, step: int) -> Failure:
     )
 
 
-def unsaid(code: int, step: int) -> Failure:
-    """The failure of a job process that left none in the store; `code` is its exit code."""
+def unsaid(code: int, step: int, last_words: str = "") -> Failure:
+    """The failure of a job process that left none in the store; `code` is its exit code and
+    `last_words` the end of what it wrote to standard error.
+
+    LLVM and C++ do not raise where memory runs out: they say so there and abort.
+    """
     if code == ExitCode.STOPPED:
         return interrupted(step)
     if code == ExitCode.DISK_FULL:
         return disk_full("not even the reason could be written", step)
+    if code in (-signal.SIGABRT, _LOADER_GAVE_UP) and (words := last_words_of_host(last_words)):
+        return _no_memory(Memory.HOST, words, step, alone=False)
     return crash(code, step)
 
 
@@ -93,11 +102,16 @@ def _known(error: SaeserveError, step: int) -> Failure:
 def _out_of_memory(
     memory: Memory, error: BaseException, step: int, *, device_shared: bool
 ) -> Failure:
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
     alone = memory is Memory.DEVICE and not device_shared
+    return _no_memory(memory, words, step, alone=alone)
+
+
+def _no_memory(memory: Memory, words: str, step: int, *, alone: bool) -> Failure:
     return Failure(
         code="OOM_GPU" if memory is Memory.DEVICE else "OOM_HOST",
         message=f"{memory} ran out of memory" + (", which the job had to itself" if alone else ""),
-        cause=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        cause=words,
         remedy="lower micro_batch_size, batch_size or d_sae, or use a larger machine",
         retryable=not alone,
         step=step,

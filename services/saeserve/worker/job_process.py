@@ -30,7 +30,7 @@ from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.failures import covered, failure_of
 from saeserve.worker.fence_watch import FenceWatch
-from saeserve.worker.job_log import keep_crash_traces, kept_log, log_path
+from saeserve.worker.job_log import keep_last_words, kept_log, log_path
 from saeserve.worker.order import ExitCode, JobOrder
 from saeserve.worker.orphan import end_with_parent
 from saeserve.worker.report import Report
@@ -53,6 +53,7 @@ def perform(order: JobOrder) -> NoReturn:
 
     signal.signal(signal.SIGTERM, on_signal)
     faulthandler.enable()
+    keep_last_words(log_path(order))
     configure(order.log_level, order.log_format)
     with of_job(order.claim.job, order.claim.epoch):
         sys.exit(_bound(order, stop))
@@ -63,7 +64,6 @@ def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:
         end_with_parent(order.parent, stop.set, order.stop_grace_s)
     except ProcessLookupError:
         return ExitCode.STOPPED
-    keep_crash_traces(log_path(order))
     return run(order, stop)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, TypedDict
 
+from saeserve.errors import Unavailable
 from saeserve.jobs.events import EVENTS, EventLog
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.payloads import (
@@ -19,7 +21,7 @@ from saeserve.jobs.payloads import (
     MetricsReported,
     WarningRaised,
 )
-from saeserve.jobs.record import Claim
+from saeserve.jobs.record import Claim, Lease
 from saeserve.platform.store import ArtifactStore
 
 _log = logging.getLogger("saeserve.worker.job")
@@ -57,9 +59,17 @@ class Report:
 
     @staticmethod
     def open(store: ArtifactStore, ledger: Ledger, claim: Claim) -> Report:
-        """The report of the attempt that `claim` began."""
+        """The report of the attempt that `claim` began. Its methods raise Fenced when the store
+        shows a later attempt or a result: nobody would read what is written after the end."""
         folder = store.path(ledger.attempt_key(claim.job, claim.epoch))
-        return Report(EventLog(folder / EVENTS, claim.epoch))
+        lease = Lease(job=claim.job, epoch=claim.epoch, owner=claim.owner)
+
+        def check_fence() -> None:
+            # A store that is away shows no fence; the file that is open takes the event or fails.
+            with contextlib.suppress(Unavailable):
+                ledger.check_fence(lease)
+
+        return Report(EventLog(folder / EVENTS, claim.epoch, check_fence=check_fence))
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from saeserve.errors import Unavailable
+from saeserve.jobs.errors import Fenced
 from saeserve.jobs.events import EVENTS, WORKER_EVENTS, EventLog
 from saeserve.jobs.payloads import WarningRaised
 from saeserve.jobs.record import STALLING
@@ -54,11 +57,12 @@ class StallWatch:
         relay: EventRelay,
         metrics: WorkerMetrics,
         clock: Callable[[], float] = time.monotonic,
+        check_fence: Callable[[], None] | None = None,
     ) -> None:
-        """`folder` is the attempt's."""
+        """`folder` is the attempt's; `check_fence` raises Fenced where it may write no more."""
         self._folder, self._epoch = folder, epoch
         self._bounds, self._relay, self._metrics = bounds, relay, metrics
-        self._clock = clock
+        self._clock, self._check_fence = clock, check_fence
         self._every_s = min(LOOK_S, bounds.minimum_s / 5)
         self._looked = clock()
         self._mark = self._mark_now()
@@ -117,8 +121,11 @@ class StallWatch:
         )
         _log.warning("attempt %d: %s", self._epoch, message)
         progress = self._relay.progress
-        with EventLog(self._folder / WORKER_EVENTS, self._epoch, by_worker=True) as log:
-            step = progress.step if progress else 0
+        path, step = self._folder / WORKER_EVENTS, progress.step if progress else 0
+        with (
+            contextlib.suppress(Fenced),
+            EventLog(path, self._epoch, by_worker=True, check_fence=self._check_fence) as log,
+        ):
             log.append(WarningRaised(code=STALLING, message=message), step=step)
 
     def _mark_now(self) -> int:
@@ -132,7 +139,7 @@ class StallWatch:
         while not self._closed.wait(self._every_s):
             try:
                 self.look()
-            except OSError as error:
+            except (OSError, Unavailable) as error:
                 if not away:
                     _log.warning("attempt %d: whether it moves is not seen: %s", self._epoch, error)
                 away = True

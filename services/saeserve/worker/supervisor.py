@@ -20,6 +20,7 @@ from saeserve.platform.store_proof import read_marker
 from saeserve.worker.child import Child
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.failures import failure_of, stalled, unsaid
+from saeserve.worker.job_log import last_words, log_of
 from saeserve.worker.lease_keeper import LeaseKeeper, held
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.order import ExitCode, JobOrder, command
@@ -153,7 +154,15 @@ class Supervisor:
 
     def _stall(self, order: JobOrder, relay: EventRelay) -> StallWatch:
         bounds = StallBounds(self.settings.stall_factor, self.settings.stall_minimum_seconds)
-        return StallWatch(relay.folder, order.claim.epoch, bounds, relay, self.metrics)
+        ledger, lease = self.settlement.ledger, order.lease
+        return StallWatch(
+            relay.folder,
+            order.claim.epoch,
+            bounds,
+            relay,
+            self.metrics,
+            check_fence=lambda: ledger.check_fence(lease),
+        )
 
     def _child(self, order: JobOrder, keeper: LeaseKeeper) -> Child:
         """The process that waits for a job, else a new one."""
@@ -178,7 +187,8 @@ class Supervisor:
             return self._recorded(lease, stalled(seen.stalled_s, seen.step))
         if seen.asked_to_stop or self._drained_from_outside(seen):
             return None
-        return self._recorded(lease, unsaid(seen.code or 0, seen.step))
+        words = last_words(log_of(self.settlement.ledger.store, lease))
+        return self._recorded(lease, unsaid(seen.code or 0, seen.step, words))
 
     def _recorded(self, lease: Lease, failure: Failure) -> Failure:
         try:

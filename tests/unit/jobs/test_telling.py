@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.fakes.jobs import TTL, Clock, look, states_told
 from tests.fakes.reconciled import World
+from tests.fakes.worker_bench import until
 
+from saeserve.jobs import events
+from saeserve.jobs.errors import Fenced
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.payloads import LogWritten, MetricsReported, WarningRaised
-from saeserve.jobs.record import Beat, Event, JobRecord, Lease, Progress, Result
+from saeserve.jobs.record import Beat, Claim, Event, JobRecord, Lease, Progress, Result
 from saeserve.jobs.states import JobState
 from saeserve.jobs.telling import add_missing, tell_end
+from saeserve.worker.report import Report
 
 
 @pytest.fixture
@@ -62,6 +69,63 @@ def test_the_end_comes_after_every_event(world: World, end: Callable[[World], No
         event.data["message"] for event in written
     ]
     assert told[-1] in ("SUCCEEDED", "CANCELLED", "FAILED")
+
+
+def test_nothing_is_written_after_the_end_that_is_not_among_them(world: World) -> None:
+    """By a job process that goes on, as one does whose worker is cut off from the index."""
+    world.submit("j-1", max_attempts=1)
+    lease = world.begin()
+    claim = Claim(job="j-1", epoch=lease.epoch, owner=lease.owner, time=0.0)
+    with Report.open(world.ledger.store, world.ledger, claim) as report:
+        report.log("before the end")
+        by_lost_attempts(world)
+        with pytest.raises(Fenced):
+            report.log("after the end")
+    assert [event.data["message"] for event in world.ledger.events("j-1")] == ["before the end"]
+    assert "before the end" in heard(world)
+
+
+def test_a_process_in_the_middle_of_an_event_is_waited_for(world: World) -> None:
+    """It has looked at the fence and found none; its event is written and comes before the end."""
+    world.submit("j-1", max_attempts=1)
+    lease = world.begin()
+    looked, go_on = threading.Event(), threading.Event()
+
+    def check_fence() -> None:
+        world.ledger.check_fence(lease)
+        looked.set()
+        assert go_on.wait(60)
+
+    path = world.ledger.store.path(f"jobs/j-1/attempts/{lease.epoch}/events.jsonl")
+    with (
+        ThreadPoolExecutor(2) as threads,
+        EventLog(path, lease.epoch, check_fence=check_fence) as log,
+    ):
+        written = threads.submit(log.append, LogWritten(message="1.0"))
+        assert looked.wait(60)
+        ended = threads.submit(by_lost_attempts, world)
+        until(lambda: world.ledger.result("j-1") is not None)
+        assert not ended.done()
+        go_on.set()
+        ended.result()
+        written.result()
+        with pytest.raises(Fenced):
+            log.append(LogWritten(message="1.1"))
+    assert [event.data["message"] for event in world.ledger.events("j-1")] == ["1.0"]
+    assert heard(world)[-2:] == ["1.0", "FAILED"]
+
+
+def test_a_process_that_stands_still_in_the_middle_of_an_event_holds_up_no_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PATIENCE_S", 0.05)
+    world.submit("j-1", max_attempts=1)
+    write(world, world.begin(), 2)
+    path = world.ledger.store.path("jobs/j-1/attempts/1/events.jsonl")
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        by_lost_attempts(world)
+    assert heard(world)[-3:] == ["1.0", "1.1", "FAILED"]
 
 
 def test_events_of_earlier_attempts_are_among_them(world: World) -> None:

@@ -19,7 +19,7 @@ from saeserve.errors import (
 )
 from saeserve.jobs.decisions import worker_lost
 from saeserve.platform.paths import PathCover
-from saeserve.worker.failures import covered, crash, failure_of, interrupted
+from saeserve.worker.failures import covered, crash, failure_of, interrupted, unsaid
 
 
 class OutOfMemoryError(RuntimeError):
@@ -100,3 +100,29 @@ def test_memory_that_ran_out_below_an_error_of_ours_is_what_failed() -> None:
     error = DataError("cannot be read", shard="a.safetensors")
     error.__cause__ = OSError(errno.ENOMEM, "Cannot allocate memory")
     assert failure_of(error, 4).code == "OOM_HOST"
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "expected"),
+    [
+        (
+            -6,
+            "LLVM ERROR: out of memory\nAllocation failed\nFatal Python error",
+            "OOM_HOST",
+        ),
+        (-6, "terminate called\n  what():  std::bad_alloc\n", "OOM_HOST"),
+        (127, "cannot allocate memory for thread-local data: ABORT", "OOM_HOST"),
+        (-6, "free(): invalid pointer", "CHILD_CRASHED"),
+        (-6, "", "CHILD_CRASHED"),
+        # It was survived, or is somebody else's.
+        (-11, "LLVM ERROR: out of memory", "CHILD_CRASHED"),
+        (1, "LLVM ERROR: out of memory", "CHILD_CRASHED"),
+    ],
+)
+def test_an_abort_is_out_of_memory_where_its_last_words_say_so(
+    code: int, words: str, expected: str
+) -> None:
+    failure = unsaid(code, 3, words)
+    assert (failure.code, failure.step, failure.retryable) == (expected, 3, True)
+    if expected == "OOM_HOST":
+        assert failure.cause in words

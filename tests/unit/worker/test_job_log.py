@@ -16,8 +16,8 @@ from saeserve.worker.job_log import kept_log
 _log = logging.getLogger("saeserve.worker.job")
 _CRASH = """
 import ctypes, pathlib, sys
-from saeserve.worker.job_log import keep_crash_traces
-keep_crash_traces(pathlib.Path(sys.argv[1]))
+from saeserve.worker.job_log import keep_last_words
+keep_last_words(pathlib.Path(sys.argv[1]))
 ctypes.string_at(0)
 """
 
@@ -64,3 +64,36 @@ def test_a_crash_in_native_code_is_kept(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert "Segmentation fault" in text
     assert "string_at" in text
+
+
+_SPEAK = """
+import logging, os, pathlib, sys
+from saeserve.platform.logging import configure
+from saeserve.worker import job_log
+path = pathlib.Path(sys.argv[1])
+job_log.MAX_BYTES = 2000
+job_log.keep_last_words(path)
+configure()
+with job_log.kept_log(path):
+    os.write(2, b"native: before\\n")
+    for number in range(100):
+        logging.getLogger("saeserve").error("line %d", number)
+    os.write(2, b"native: after\\n")
+print("python", file=sys.stderr)
+"""
+
+
+def test_what_native_code_says_is_in_the_newest_log_and_pythons_lines_go_on(tmp_path: Path) -> None:
+    """Also after the log was rolled over."""
+    path = tmp_path / "log.txt"
+    ended = subprocess.run(
+        [sys.executable, "-c", _SPEAK, str(path)], capture_output=True, text=True, check=True
+    )
+    assert job_log.last_words(path).endswith("native: after\n")
+    assert "native" not in ended.stderr
+    assert ended.stderr.count("ERROR saeserve: line") == 100
+    assert ended.stderr.endswith("python\n")
+
+
+def test_of_a_missing_log_there_are_no_last_words(tmp_path: Path) -> None:
+    assert job_log.last_words(tmp_path / "log.txt") == ""
