@@ -86,7 +86,8 @@ class _KeptLog(RotatingFileHandler):
 
     @override
     def doRollover(self) -> None:
-        shared = os.path.sameopenfile(self.stream.fileno(), _STDERR)
+        before = self.stream
+        shared = before is not None and os.path.sameopenfile(before.fileno(), _STDERR)
         super().doRollover()
-        if shared:
-            os.dup2(self.stream.fileno(), _STDERR)
+        if shared and (stream := self.stream) is not None:
+            os.dup2(stream.fileno(), _STDERR)
