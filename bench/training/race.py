@@ -74,14 +74,15 @@ class Racer:
         own = dict(DEFAULTS) if contestant.as_job else {}
         if contestant.services:
             own |= _of_checkout(contestant.services)
-        text = json.dumps(contestant.to_json())
-        arguments = [str(track.threads), str(track.rows), text]
+        arguments = [str(track.threads), str(track.rows), json.dumps(_understood(contestant))]
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "bench.training.child", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            # A module that is run is sought in the working directory first.
+            cwd=Path(contestant.services or "services").resolve().parent,
             env={**os.environ, **own},  # noqa: TID251 - handed on, not read
         )
         self.base_bytes = 0.0
@@ -110,6 +111,11 @@ class Racer:
         self._process.stdin.flush()
         return self._read()
 
+    def cpu_seconds(self) -> float:
+        """What its process has used so far (Linux)."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def _read(self) -> dict[str, float]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -123,8 +129,16 @@ class Racer:
 
 
 def _of_checkout(services: str) -> dict[str, str]:
-    """Import `saeserve` from there and `bench` from here."""
-    return {"PYTHONPATH": os.pathsep.join((services, str(Path.cwd())))}
+    """Import `saeserve` from there; `bench` is that of the same checkout, for modules move."""
+    return {"PYTHONPATH": services}
+
+
+def _understood(contestant: Contestant) -> dict[str, Any]:
+    """Its fields as its process knows them: a `bench` of another checkout may have fewer."""
+    fields = contestant.to_json()
+    if contestant.services:
+        del fields["services"]
+    return fields
 
 
 def race(contestants: Sequence[Contestant], track: Track) -> list[Result]:
@@ -145,7 +159,9 @@ def _take_turns(racers: Sequence[Racer]) -> list[list[dict[str, float]]]:
     for turn in range(racers[0].contestant.turns):
         began = time.perf_counter()
         for racer, turns in zip(racers, found, strict=True):
-            turns.append(racer.ask("turn"))
+            used = racer.cpu_seconds()
+            answer = racer.ask("turn")
+            turns.append(answer | {"cpu_seconds": racer.cpu_seconds() - used})
         print(f"  round {turn + 1}: {time.perf_counter() - began:.0f} s", flush=True)
     return found
 
