@@ -46,6 +46,31 @@ def test_ingest_makes_an_upload_ready(shop: Workshop) -> None:
     assert (manifest.job, manifest.rows, manifest.sources[0].d) == ("j-1", 3000, 8)
 
 
+def test_held_out_rows_without_variance_are_warned_of_in_training_and_evaluation(
+    shop: Workshop,
+) -> None:
+    """They have no FVU, so no figure can show that the model is bad."""
+    rows = rows_of(1024)
+    for value in range(1, 40):  # a run's content decides whether it is the one that is held out
+        rows[:256] = value
+        name = f"rows-{value}"
+        upload(shop, name, rows)
+        shop.submit(name, "ingest", {"dataset": name, "heldout_fraction": 1e-6})
+        if shop.bench.datasets.manifest(name).documents[0].split == "heldout":
+            break
+    else:
+        pytest.fail("the equal rows were never held out")
+    assert shop.train("j-1", dataset=name) is ExitCode.FINISHED
+    output = shop.output("j-1")
+    assert "fvu" not in output.metrics
+    assert "FVU_UNDEFINED" in {warning.code for warning in output.warnings}
+    evaluate = {"model": "m@1", "dataset": name}
+    assert shop.submit("j-2", "evaluate", evaluate) is ExitCode.FINISHED
+    assert "fvu" not in shop.output("j-2").metrics
+    codes = {event.data["code"] for event in shop.events("j-2") if event.type == "warning"}
+    assert "FVU_UNDEFINED" in codes
+
+
 def test_ingest_names_the_row_that_is_not_finite(shop: Workshop) -> None:
     rows = rows_of(600)
     rows[417, 3] = np.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from saeserve.core.specs.run_warning import RunWarning
@@ -25,14 +26,26 @@ def closing_warnings(spec: TrainSpec, fvu: float, l0: float, rows: str) -> tuple
     """Warnings of a run of resolved `spec` whose exported model has this FVU and mean L0.
 
     `rows` says on which rows both were measured, e.g. "held-out". A warning stands exactly where
-    its condition holds: FVU_WORSE_THAN_MEAN at fvu >= 1, else FVU_HIGH above 0.5; L0_MISSED where
+    its condition holds: FVU_UNDEFINED where fvu is NaN; FVU_WORSE_THAN_MEAN at fvu >= 1, else
+    FVU_HIGH above 0.5; L0_MISSED where
     l0 is more than 5 % from `spec.asked_l0`; L0_DENSE above d_sae / 8; L0_BELOW_ONE below 1.
     """
     found = (*_of_fvu(fvu, rows), *_of_miss(spec, l0, rows), *_of_l0(spec.d_sae, l0, rows))
     return tuple(RunWarning(code=code, message=message) for code, message in found)
 
 
+def without_fvu(fvu: float, rows: str) -> Iterator[tuple[str, str]]:
+    """Code and message where rows have no FVU (NaN), which is then left out of the figures."""
+    if math.isnan(fvu):
+        yield (
+            "FVU_UNDEFINED",
+            f"the {rows} rows are all equal, so they have no FVU and nothing says how good the "
+            "model is: hold out a larger fraction, or evaluate it on another data set",
+        )
+
+
 def _of_fvu(fvu: float, rows: str) -> Iterator[tuple[str, str]]:
+    yield from without_fvu(fvu, rows)
     if fvu >= 1:
         yield (
             "FVU_WORSE_THAN_MEAN",

@@ -6,6 +6,7 @@ from typing import Any
 
 from saeserve.core.evaluation.reconstruction import ReconstructionReport, evaluate_reconstruction
 from saeserve.core.formats.model import Lineage
+from saeserve.core.specs.closing import without_fvu
 from saeserve.jobs.record import Output
 from saeserve.worker.report import Scale, finite
 from saeserve.worker.runners.base import Completed, RunContext
@@ -20,6 +21,8 @@ def run(context: RunContext) -> Completed:
         context.report.warning(0, code, message)
     context.report.log("reconstructing held-out rows")
     headline = _reconstruct(context, subject, subject.norm_cut)
+    for code, message in without_fvu(headline.fvu, "held-out"):
+        context.report.warning(0, code, message)
     metrics = _trained_figures(subject.model.config.lineage) | headline.metrics()
     metrics |= _with_massive(context, subject, headline)
     if subject.spec.loss_recovered is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import given
@@ -56,6 +57,12 @@ def test_a_model_worse_than_the_mean_is_described_otherwise_than_a_poor_one() ->
     assert "half of the variance" in poor.message
     assert "worse than the mean" in broken.message
     assert "on training rows" in broken.message
+
+
+def test_rows_that_do_not_vary_are_named_for_their_figures_lack_an_fvu() -> None:
+    [none] = closing_warnings(spec_of(topk={"k": 8}), math.nan, 8, "held-out")
+    assert none.code == "FVU_UNDEFINED"
+    assert "held-out rows are all equal" in none.message
 
 
 def test_both_forms_are_compared_where_l0_is_controlled_calibrated_or_not_evaluated() -> None:
