@@ -53,14 +53,19 @@ def load(path: str) -> Tree:
 
 
 def rendered(overlay: str, added: Sequence[str] = ()) -> list[Tree]:
-    """What `kubectl kustomize` makes of an overlay with components added."""
+    """What `kubectl kustomize` makes of an overlay to whose `components` more are added."""
+    written = load(f"overlays/{overlay}/kustomization.yaml")
     with tempfile.TemporaryDirectory() as folder:
-        to = os.path.relpath(ROOT, Path(folder).resolve())
-        kustomization = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [f"{to}/overlays/{overlay}"],
-            "components": [f"{to}/components/{name}" for name in added],
+        to = f"{os.path.relpath(ROOT, Path(folder).resolve())}/overlays/{overlay}"
+        # kustomize takes single files from below its own folder alone.
+        files = [each for each in written["resources"] if each.endswith(".yaml")]
+        for each in files:
+            shutil.copy(ROOT / "overlays" / overlay / each, folder)
+        folders = [f"{to}/{each}" for each in written["resources"] if each not in files]
+        more = [f"../../components/{name}" for name in added]
+        kustomization = written | {
+            "resources": [*files, *folders],
+            "components": [f"{to}/{each}" for each in (*written.get("components", ()), *more)],
         }
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         done = subprocess.run(

@@ -111,6 +111,7 @@ def test_a_pod_is_closed_and_knows_when_it_is_well(name: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert {"startupProbe", "livenessProbe", "readinessProbe"} < set(container)
+    assert spec["topologySpreadConstraints"]
     assert {"requests", "limits"} == set(container["resources"])
     ports = {each["containerPort"] for each in container["ports"]}
     bound = {int(v.rsplit(":", 1)[1]) for v in environment(name).values() if "0.0.0.0:" in v}
@@ -164,11 +165,43 @@ def test_what_kubernetes_does_not_know_is_a_fault() -> None:
             assert [*faults(wrong)], wrong["kind"]
 
 
+def test_inference_reads_the_store_and_knows_no_password() -> None:
+    spec = pod("inference")
+    assert {each["name"] for each in spec["volumes"]} == {"store", "run", "tmp"}
+    mounts = {each["name"]: each for each in spec["containers"][0]["volumeMounts"]}
+    assert mounts["store"]["readOnly"] is True
+    maps = [each["configMapRef"]["name"] for each in spec["containers"][0]["envFrom"]]
+    assert maps == ["saeserve"]
+    with_index = [name for name in FILES if "saeserve-index" in str(pod(name))]
+    assert with_index == ["control", "worker", "worker-gpu"]
+
+
+def test_valkey_refuses_writes_before_its_container_is_full() -> None:
+    [server] = [each for each in documents("base/valkey.yaml") if each["kind"] == "StatefulSet"]
+    [container] = server["spec"]["template"]["spec"]["containers"]
+    assert "--maxmemory 768mb --maxmemory-policy noeviction" in container["args"][0]
+    assert container["resources"]["limits"]["memory"] == "1Gi"
+
+
+@needs_kubectl
+def test_production_runs_one_release_of_every_image() -> None:
+    images = {
+        container["image"].removeprefix("registry.example/")
+        for each in rendered("prod", ("gpu",))
+        if each["kind"] == "Deployment"
+        for container in each["spec"]["template"]["spec"]["containers"]
+    }
+    assert images == {
+        *("saeserve-control:0.1.0", "saeserve-inference:0.1.0-cpu"),
+        *("saeserve-worker:0.1.0-cpu", "saeserve-worker:0.1.0-cuda"),
+    }
+
+
 @needs_kubectl
 def test_production_has_tls_and_tokens() -> None:
     resources = rendered("prod")
     maps = [each for each in resources if each["kind"] == "ConfigMap"]
-    [config] = [each["data"] for each in maps if "dashboards" not in each["metadata"]["name"]]
+    [config] = [each["data"] for each in maps if "SAESERVE_STORE" in each["data"]]
     assert config["SAESERVE_AUTH"] == "tokens"
     assert config["SAESERVE_INSECURE"] == "false"
     for each in resources:

@@ -39,7 +39,9 @@ class TelemetryMetrics:
 
         self.free = gauge("store_free_bytes", "Bytes free on the disk of the artifact store.")
         self.size = gauge("store_size_bytes", "Size of the disk of the artifact store.")
-        self.store_up = gauge("store_up", "1 while the artifact store is there, else 0.")
+        self.store_up = gauge(
+            "store_up", "1 while the artifact store is there and can be written, else 0."
+        )
         self.store_errors = Counter(
             "saeserve_store_errors_total",
             "Looks at the artifact store that failed, and rounds of the reconciler that could not "
@@ -76,6 +78,7 @@ class Telemetry:
         self._metrics = metrics
         self._monotonic = monotonic
         self._next = 0.0
+        self._writable = True
 
     def look(self) -> None:
         """Set the gauges, unless they were set a moment ago. Raises nothing: what does not answer
@@ -87,8 +90,9 @@ class Telemetry:
         self._next = self._monotonic() + LOOK_EVERY_S
 
     def note_store(self, error: Unavailable | None) -> None:
-        """Take in what a round of the reconciler met; None: it worked on the store."""
-        self._metrics.store_up.set(error is None)
+        """Take in what a round of the reconciler met; None: it worked on the store. A round that
+        had nothing to write does not see that nothing can be written."""
+        self._metrics.store_up.set(error is None and self._writable)
         if error is not None:
             self._metrics.store_errors.labels(error.code).inc()
 
@@ -101,6 +105,16 @@ class Telemetry:
             return
         self._metrics.free.set(space.free)
         self._metrics.size.set(space.total)
+        self._look_whether_it_can_be_written()
+
+    def _look_whether_it_can_be_written(self) -> None:
+        try:
+            self._store.check_writable()
+        except (OSError, Unavailable) as error:
+            self._writable = False
+            self.note_store(Unavailable(str(error), reason="STORE_UNAVAILABLE"))
+        else:
+            self._writable = True
 
     def _look_at_redis(self) -> None:
         metrics = self._metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from saeserve.jobs import checkpoints, documents, fence
 from saeserve.jobs.checkpoints import MANIFEST, CheckpointManifest
 from saeserve.jobs.layout import attempt_key, checkpoint_key, numbered
 from saeserve.jobs.record import Lease
-from saeserve.platform.store import ArtifactStore, disk_full
+from saeserve.platform.store import ArtifactStore, writing
 
 KEEP = 2
 """The newest and the one before it: should the newest turn out damaged, one is left."""
@@ -53,14 +52,10 @@ class StoreCheckpointSink:
     def _write(self, key: str, step: int, write: Callable[[Path], None]) -> CheckpointManifest:
         self._store.remove(key)
         folder = self._store.path(key)
-        try:
+        with writing():
             make_folders(folder)
             write(folder)
             return _seal(folder, step)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full() from error
-            raise
 
     def _prune(self) -> None:
         # A later claim may resume from any of these two; were we superseded just now, it is

@@ -12,14 +12,18 @@ from saeserve.errors import StartupError
 log = logging.getLogger(__name__)
 
 _MIN_LENGTH = 12
-_PLACEHOLDERS = ("changeme", "change-me", "password", "secret", "example", "replace", "<", "${")
+_MIN_CHARACTERS = 6
+_PLACEHOLDERS = (
+    *("changeme", "change-me", "password", "passw0rd", "secret", "example", "replace", "<", "${"),
+    *("qwerty", "letmein", "1234567", "abcdefg", "default", "placeholder", "your-", "your_"),
+)
 
 
 def read_secret(path: Path) -> str:
     """The text in a file, without the end of its line.
 
-    Raises StartupError for a file that cannot be read, is empty, or holds what is easily guessed.
-    The errors do not show the text.
+    Raises StartupError for a file that cannot be read, is empty, is not one word, or holds what is
+    easily guessed. The errors do not show the text.
     """
     try:
         text = path.read_text().rstrip("\r\n")
@@ -30,13 +34,26 @@ def read_secret(path: Path) -> str:
         ) from None
     if not text:
         raise _wrong(f"the secret file {path} is empty", reason="SECRET_MISSING")
-    if len(text) < _MIN_LENGTH or any(word in text.lower() for word in _PLACEHOLDERS):
+    if why := _easily_guessed(text):
+        raise _wrong(f"the secret in {path} {why}", reason="SECRET_WEAK")
+    if any(each.isspace() or not each.isprintable() for each in text):
         raise _wrong(
-            f"the secret in {path} is shorter than {_MIN_LENGTH} characters or a placeholder",
-            reason="SECRET_WEAK",
+            f"the secret in {path} holds white space or control characters: it has to be one word",
+            reason="SECRET_MALFORMED",
         )
     warn_of_readers(path)
     return text
+
+
+def _easily_guessed(text: str) -> str:
+    """Why, in words; "" when it is not."""
+    if len(text) < _MIN_LENGTH:
+        return f"is shorter than {_MIN_LENGTH} characters"
+    if any(word in text.lower() for word in _PLACEHOLDERS):
+        return "is a placeholder, or holds a word that is tried first"
+    if len(set(text)) < _MIN_CHARACTERS or text in (text + text)[1:-1]:
+        return "repeats few characters"
+    return ""
 
 
 def warn_of_readers(path: Path) -> None:

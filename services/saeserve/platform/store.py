@@ -104,14 +104,15 @@ class ArtifactStore:
         """Add `data` to the end of a file, durably; for logs. Several processes may at once."""
         self._proof()
         target = self.path(key)
-        make_folders(target.parent)
-        handle = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            with locked(handle):
-                os.write(handle, data)
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        with writing():
+            make_folders(target.parent)
+            handle = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                with locked(handle):
+                    os.write(handle, data)
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def names(self, key: str) -> list[str]:
         """Sorted names directly below the folder `key`; empty when it does not exist."""
@@ -133,13 +134,14 @@ class ArtifactStore:
         """Remove the file or folder `key` and all below it; fine when it does not exist."""
         self._proof()
         target = self.path(key)
-        if target.is_dir() and not target.is_symlink():
-            doomed = target.with_name(temporary_name(target.name))
-            with contextlib.suppress(FileNotFoundError):
-                target.rename(doomed)
-                shutil.rmtree(doomed)
-        else:
-            target.unlink(missing_ok=True)
+        with writing():
+            if target.is_dir() and not target.is_symlink():
+                doomed = target.with_name(temporary_name(target.name))
+                with contextlib.suppress(FileNotFoundError):
+                    target.rename(doomed)
+                    shutil.rmtree(doomed)
+            elif target.exists() or target.is_symlink():
+                target.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """Bytes that can still be written."""
@@ -149,6 +151,12 @@ class ArtifactStore:
         """The store's disk. Raises OSError when that does not answer."""
         disk = shutil.disk_usage(self.root)
         return Space(disk.total, disk.free)
+
+    def check_writable(self) -> None:
+        """Raise Unavailable while the store's file system is mounted for reading alone, as the
+        kernel does itself after an error of the disk. Raises OSError as `space` does."""
+        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+            raise read_only()
 
     def check_room(self, needed: int, field: str = "") -> None:
         """Raise Overloaded (DISK_FULL) unless `needed` more bytes of uploads leave the reserve."""
@@ -190,23 +198,43 @@ class ArtifactStore:
         self._proof()
         target = self.path(key)
         staged = target.with_name(temporary_name(target.name))
-        try:
-            make_folders(target.parent)
-            with open(staged, "xb") as file, held(staged):
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                yield staged, target
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full() from error
-            raise
-        finally:
-            staged.unlink(missing_ok=True)
+        with writing():
+            try:
+                make_folders(target.parent)
+                with open(staged, "xb") as file, held(staged):
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    yield staged, target
+            finally:
+                staged.unlink(missing_ok=True)
 
 
 def _unproven() -> None:
     """The proof of a store that nobody guards: tools and tests that own the folder."""
+
+
+@contextlib.contextmanager
+def writing() -> Generator[None]:
+    """Raise Unavailable for what a write below the store meets on a disk that is full (DISK_FULL)
+    or read-only (STORE_UNAVAILABLE); other errors stay themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full() from error
+        if error.errno == errno.EROFS:
+            raise read_only() from error
+        raise
+
+
+def read_only() -> Unavailable:
+    """The error for a volume that can only be read; what is stored can be read meanwhile."""
+    return Unavailable(
+        "the file system of the artifact store is read-only",
+        reason="STORE_UNAVAILABLE",
+        remedy="mount the volume for writing; the kernel's log says whether its disk failed",
+    )
 
 
 def disk_full() -> Unavailable:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from saeserve.core.durable import held, make_folders, sync, temporary_beside
 from saeserve.core.moving import moved
-from saeserve.platform.store import disk_full
+from saeserve.platform.store import writing
 
 _BLOCK = 1 << 20
 
@@ -31,14 +31,11 @@ def staged_folder(target: Path) -> Generator[Path]:
     """An empty folder next to `target` that is gone afterwards unless it was committed."""
     staged = temporary_beside(target)
     try:
-        make_folders(target.parent)
-        staged.mkdir()
-        with held(staged):
-            yield staged
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full() from error
-        raise
+        with writing():
+            make_folders(target.parent)
+            staged.mkdir()
+            with held(staged):
+                yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

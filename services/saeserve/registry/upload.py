@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -16,7 +15,7 @@ from typing import Self
 
 from saeserve.core.durable import make_folders, sync
 from saeserve.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
-from saeserve.platform.store import disk_full
+from saeserve.platform.store import writing
 from saeserve.registry.dataset import UploadHeader
 
 _SYNC_EVERY_BYTES = 16 << 20
@@ -112,14 +111,13 @@ class UploadWriter:
 
     def _append(self, file: FileIO, data: bytes) -> None:
         rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[write_some(file, rest) :]
-        except OSError as error:
-            file.truncate(self.received_bytes)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full() from error
-            raise
+        with writing():
+            try:
+                while rest:
+                    rest = rest[write_some(file, rest) :]
+            except OSError:
+                file.truncate(self.received_bytes)
+                raise
 
     def _check(self, offset: int, data: bytes, crc32: int) -> None:
         where = f"{self._header.file_name} at offset {offset}"
@@ -188,8 +186,9 @@ def part_of(final: Path) -> Path:
 
 def _locked(part: Path) -> FileIO:
     """Open for appending, for this writer alone."""
-    make_folders(part.parent)
-    file = FileIO(part, "a+")
+    with writing():
+        make_folders(part.parent)
+        file = FileIO(part, "a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -11,6 +11,7 @@ from saeserve.jobs.record import Failure
 from saeserve.platform.exhaustion import Memory, exhausted, last_words_of_host
 from saeserve.platform.paths import PathCover
 from saeserve.platform.store import disk_full as store_full
+from saeserve.platform.store import read_only
 from saeserve.worker.order import ExitCode
 
 _LOADER_GAVE_UP = 127
@@ -124,9 +125,13 @@ def disk_full(cause: str, step: int) -> Failure:
 
 
 def _of_disk(error: BaseException, step: int) -> Failure | None:
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not isinstance(error, OSError):
         return None
-    return disk_full(error.strerror or "", step)
+    if error.errno == errno.EROFS:
+        return _known(read_only(), step)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(error.strerror or "", step)
+    return None
 
 
 def _unknown(error: BaseException, step: int) -> Failure:

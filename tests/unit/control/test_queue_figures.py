@@ -17,7 +17,7 @@ from saeserve.errors import Unavailable
 from saeserve.jobs.reconciler import Reconciler
 from saeserve.jobs.record import Failure
 from saeserve.jobs.states import JobState
-from saeserve.platform.store import ArtifactStore
+from saeserve.platform.store import ArtifactStore, read_only
 
 HEALTHY = RedisFigures(used_memory_bytes=7, max_memory_bytes=0, persistence_ok=True)
 OLDEST = "saeserve_oldest_queued_job_age_seconds"
@@ -169,6 +169,23 @@ def test_a_store_that_is_gone_is_an_error(rig: Rig, tmp_path: Path) -> None:
     rig.look()
     assert rig.value("saeserve_store_up") == 0
     assert rig.value("saeserve_store_errors_total", reason="STORE_UNAVAILABLE") == 1
+
+
+def test_a_store_that_can_only_be_read_wakes_somebody_also_while_rounds_succeed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: ArtifactStore) -> None:
+        raise read_only()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArtifactStore, "check_writable", refuse)
+        rig.look()
+        rig.telemetry.note_store(None)
+        assert rig.value("saeserve_store_up") == 0
+        assert rig.value("saeserve_store_errors_total", reason="STORE_UNAVAILABLE") == 1
+    rig.look()
+    rig.telemetry.note_store(None)
+    assert rig.value("saeserve_store_up") == 1
 
 
 def test_redis_is_watched(rig: Rig) -> None:

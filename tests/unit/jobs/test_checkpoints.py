@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,17 +200,22 @@ def test_a_failed_write_leaves_nothing(ledger: Ledger, job: str) -> None:
     assert steps(ledger, 1) == ["100"]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(ledger: Ledger, job: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason"), [(errno.ENOSPC, "DISK_FULL"), (errno.EROFS, "STORE_UNAVAILABLE")]
+)
+def test_a_disk_that_takes_nothing_is_named_and_nothing_is_left(
+    ledger: Ledger, job: str, code: int, reason: str
+) -> None:
     first = claim(ledger, job)
     save(ledger, first, 100)
 
     def write(folder: Path) -> None:
         files(b"x")(folder)
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(code, os.strerror(code))
 
     with pytest.raises(Unavailable) as caught:
         ledger.checkpoint_sink(lease_of(first)).commit(200, write)
-    assert caught.value.code == "DISK_FULL"
+    assert caught.value.code == reason
     assert steps(ledger, 1) == ["100"]
     save(ledger, first, 200)
     assert valid(ledger.store, key(1, 200))

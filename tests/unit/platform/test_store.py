@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,6 +91,29 @@ def test_a_full_disk_is_told_and_leaves_nothing(
         store.put_if_absent("big", b"data")
     assert caught.value.code == "DISK_FULL"
     assert os.listdir(store.root) == []
+
+
+@pytest.mark.parametrize("act", ["put", "replace", "append", "remove"])
+def test_a_read_only_disk_is_named_and_leaves_nothing(
+    store: ArtifactStore, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    store.put_if_absent("old", b"data")
+    removing = act == "remove"
+    monkeypatch.setattr(Path if removing else os, "unlink" if removing else "fsync", refuse)
+    acts: dict[str, Callable[[], object]] = {
+        "put": lambda: store.put_if_absent("new", b"data"),
+        "replace": lambda: store.replace("old", b"new"),
+        "append": lambda: store.append("log", b"line"),
+        "remove": lambda: store.remove("old"),
+    }
+    with pytest.raises(Unavailable, match="is read-only") as caught:
+        acts[act]()
+    assert caught.value.reason == "STORE_UNAVAILABLE"
+    assert store.read("old") == b"data"
+    assert not store.exists("new")
 
 
 def test_another_failure_of_the_disk_stays_itself(

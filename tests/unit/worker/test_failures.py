@@ -35,6 +35,7 @@ class OutOfMemoryError(RuntimeError):
         (FailedPrecondition("not READY"), "FAILED_PRECONDITION", False),
         (Unavailable("full", code="DISK_FULL"), "DISK_FULL", True),
         (OSError(errno.ENOSPC, "No space left on device"), "DISK_FULL", True),
+        (OSError(errno.EROFS, "Read-only file system"), "STORE_UNAVAILABLE", True),
         (OSError(errno.EIO, "Input/output error"), "INTERNAL", True),
         (MemoryError(), "OOM_HOST", True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "OOM_HOST", True),
