@@ -119,7 +119,7 @@ def test_a_pod_is_closed_and_knows_when_it_is_well(name: str) -> None:
 
 
 def test_logs_are_json_alone() -> None:
-    [settings] = load("base/kustomization.yaml")["configMapGenerator"]
+    settings, _ = load("base/kustomization.yaml")["configMapGenerator"]
     assert {"SAESERVE_LOG_FORMAT=json", "GRPC_VERBOSITY=NONE"} < set(settings["literals"])
 
 
