@@ -112,7 +112,7 @@ class Telemetry:
             self._store.check_writable()
         except (OSError, Unavailable) as error:
             self._writable = False
-            self.note_store(Unavailable(str(error), reason="STORE_UNAVAILABLE"))
+            self.note_store(Unavailable(str(error), code="STORE_UNAVAILABLE"))
         else:
             self._writable = True
 

@@ -232,7 +232,7 @@ def read_only() -> Unavailable:
     """The error for a volume that can only be read; what is stored can be read meanwhile."""
     return Unavailable(
         "the file system of the artifact store is read-only",
-        reason="STORE_UNAVAILABLE",
+        code="STORE_UNAVAILABLE",
         remedy="mount the volume for writing; the kernel's log says whether its disk failed",
     )
 

@@ -111,7 +111,7 @@ def test_a_read_only_disk_is_named_and_leaves_nothing(
     }
     with pytest.raises(Unavailable, match="is read-only") as caught:
         acts[act]()
-    assert caught.value.reason == "STORE_UNAVAILABLE"
+    assert caught.value.code == "STORE_UNAVAILABLE"
     assert store.read("old") == b"data"
     assert not store.exists("new")
 
