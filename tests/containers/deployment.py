@@ -17,6 +17,8 @@ from saeserve.client.access import Access
 PROJECT = "saeserve-test"
 _NETWORK = f"{PROJECT}_inside"
 PROMETHEUS = "http://127.0.0.1:9090/api/v1"
+# Where layers are copied (podman's vfs), each container takes minutes on a busy machine.
+_UP_S = 3600
 SERVED = ("valkey", "control", "inference", "worker", "prometheus")
 
 
@@ -42,7 +44,7 @@ class Deployment:
         self.down()
         shutil.rmtree(self._folder, ignore_errors=True)
         self.data.mkdir(parents=True)
-        run([str(ROOT / "deploy/compose/up.sh")], self._environment)
+        run([str(ROOT / "deploy/compose/up.sh")], self._environment, timeout_s=_UP_S)
         for service in SERVED:
             waited(f"{service} is healthy", lambda service=service: self.healthy(service))
 
@@ -52,13 +54,21 @@ class Deployment:
 
     def compose(self, *arguments: str) -> str:
         """What a command of the compose program printed."""
-        return run([*COMPOSE, *arguments], self._environment)
+        return run([*COMPOSE, *arguments], self._environment, timeout_s=_UP_S)
 
-    def container(self, service: str) -> str:
-        """Name of a service's container."""
+    def scale(self, service: str, number: int) -> None:
+        """`make up` with --scale, as README shows it."""
+        self.compose("up", "--detach", "--no-build", "--scale", f"{service}={number}")
+
+    def containers(self, service: str) -> list[str]:
+        """Names of a service's containers."""
         labels = [f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}"]
         filters = [word for label in labels for word in ("--filter", f"label={label}")]
-        found = run([ENGINE, "ps", "--all", *filters, "--format", "{{.Names}}"]).split()
+        return run([ENGINE, "ps", "--all", *filters, "--format", "{{.Names}}"]).split()
+
+    def container(self, service: str) -> str:
+        """Name of a service's only container."""
+        found = self.containers(service)
         if len(found) != 1:
             raise CommandFailed(f"{service} has {len(found)} containers")
         return found[0]

@@ -23,20 +23,26 @@ def run(
     command: Sequence[str], environment: Mapping[str, str] | None = None, timeout_s: float = 600
 ) -> str:
     """What a command printed. Raises CommandFailed."""
-    ended = subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=timeout_s,
-    )
-    if ended.returncode != 0:
-        last = "\n".join((ended.stdout + ended.stderr).splitlines()[-15:])
-        raise CommandFailed(f"{shlex.join(command)}: exit code {ended.returncode}\n{last}")
-    return ended.stdout
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            # What a script had started would go on, and disturb the next run.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
+        last = "\n".join((out + err).splitlines()[-15:])
+        raise CommandFailed(f"{shlex.join(command)}: exit code {process.returncode}\n{last}")
+    return out
 
 
 def works(command: Sequence[str]) -> bool:

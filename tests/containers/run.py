@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from tests.containers import images
 from tests.containers.deployment import SERVED, Deployment, firing, targets
-from tests.containers.engine import ROOT, CommandFailed, kill, logs, restarted, run, waited
+from tests.containers.engine import ENGINE, ROOT, CommandFailed, kill, logs, restarted, run, waited
 from tests.containers.training import (
     ARCHITECTURES,
     D_IN,
@@ -69,8 +69,8 @@ def main() -> int:
     deployment = Deployment(FOLDER, images.stand_ins())
     findings = Findings([], [])
     say("starting")
-    deployment.up()
     try:
+        deployment.up()
         check(deployment, findings, asked.tokens)
     finally:
         if not asked.keep:
@@ -96,6 +96,7 @@ def check(deployment: Deployment, findings: Findings, tokens: int) -> None:
             if service == "worker":
                 waited("WorkerLost fires", lambda: "WorkerLost" in firing(), deadline_s=120)
         without_valkey(deployment, client, findings)
+        two_workers(deployment, client, findings, tokens)
         for architecture in ARCHITECTURES:
             train(client, findings, spec(f"smoke-{architecture}", architecture, 200_000))
     scraped(findings)
@@ -174,6 +175,28 @@ def without_valkey(deployment: Deployment, client: Client, findings: Findings) -
 
     waited("a job is taken", taken)
     findings.expect(ended(client, submitted[0]).state == "SUCCEEDED", "a job after Valkey came")
+
+
+def two_workers(deployment: Deployment, client: Client, findings: Findings, tokens: int) -> None:
+    """With --scale worker=2 two jobs run at once; a worker that is gone leaves its job to the
+    other."""
+    deployment.scale("worker", 2)
+    names = deployment.containers("worker")
+    findings.expect(len(names) == 2, f"--scale worker=2 makes {len(names)} containers")
+    jobs = [client.jobs.submit(spec(f"side-{n}", "topk", tokens)).id for n in range(2)]
+    for job in jobs:
+        wait_for_step(client, job, 1)
+    states = [client.jobs.get(job).state for job in jobs]
+    findings.expect(states == ["RUNNING"] * 2, f"two workers have two jobs: {', '.join(states)}")
+    # Stopped for good: as an operator's wish, it is not restarted.
+    run([ENGINE, "kill", "--signal", "KILL", names[-1]])
+    found = [ended(client, job) for job in jobs]
+    done = [f"{each.state} in {each.attempt} attempt(s)" for each in found]
+    right = all(each.state == "SUCCEEDED" for each in found)
+    findings.expect(right, f"one of two workers killed: {', '.join(done)}")
+    same = len({weights(client, f"side-{n}") for n in range(2)}) == 1
+    findings.expect(same, "both jobs have the same weights")
+    deployment.scale("worker", 1)
 
 
 def confinement(deployment: Deployment, findings: Findings) -> None:

@@ -98,7 +98,7 @@ def test_a_volume_that_is_full_for_a_while_is_named_and_loses_nothing(stack: Rea
     filler = filled(stack.store.root)
     refused(lambda: client.jobs.submit(spec("new", 20)), "is full")
     with pytest.raises(OverloadedError, match="are kept for jobs"):
-        client.datasets.upload("rows", np.zeros((4, 32), np.float32))
+        client.datasets.upload("rows", np.zeros((4, 32), np.float32), timeout=20)
     assert client.jobs.get(queued).state == "QUEUED"
     until(lambda: figure(control, "saeserve_store_free_bytes") == 0, what="a figure of the disk")
     filler.unlink()
