@@ -96,8 +96,8 @@ def check_rows(model: Model, sites: Sequence[SiteSpec]) -> None:
         if error > _ROUNDING[model.compute_dtype]:
             raise SpecError(
                 "sites.hook",
-                f"rows of {site.source} depend on what follows a token or on other contents of its "
-                f"sequence: they differ by {error:.0%} where that is left out",
+                f"rows of {site.source} depend on what follows a token or on other sequences of "
+                f"its batch: they differ by {error:.0%} where that is left out",
                 remedy="use a causal language model",
             )
 

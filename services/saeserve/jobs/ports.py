@@ -73,7 +73,7 @@ class JobIndex(Protocol):
         ...
 
     def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
-        """Renew the lease, record progress; returns whether a cancel is requested."""
+        """Renew the lease and record progress; says if it is fenced or a cancel is requested."""
         ...
 
     def remove(self, job: str) -> bool:

@@ -115,7 +115,7 @@ class RedisIndex(RedisStreams):
         return self._scripts.flag("start", lease.job, lease.owner, lease.epoch, int(charged))
 
     def beat(self, lease: Lease, ttl_s: float, progress: Progress | None) -> Beat:
-        """Renew the lease, record progress; returns whether a cancel is requested."""
+        """Renew the lease and record progress; says if it is fenced or a cancel is requested."""
         told = _progress(progress)
         answer = self._scripts.word("beat", lease.job, lease.owner, lease.epoch, _ms(ttl_s), *told)
         return Beat(answer)

@@ -185,7 +185,7 @@ def test_references_are_matrices_of_as_many_rows(tmp_path: Path) -> None:
         ("a.npz", b"PK\x03\x04", "neither .npy nor .safetensors", "numpy.save"),
         ("a.pt", b"PK\x03\x04", "neither .npy nor .safetensors", "safetensors.torch.save_file"),
         ("a.npy", b"PK\x03\x04", "is an archive", "numpy.save"),
-        ("a.npy", b"", "is empty", "anew"),
+        ("a.npy", b"", "is empty", "again"),
         ("a.npy", b"hello there", "is not a .npy file", "numpy.save"),
         ("a.safetensors", b"PK\x03\x04", "is an archive", "numpy.save"),
     ],
