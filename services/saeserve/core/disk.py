@@ -1,4 +1,4 @@
-"""A full disk, told as what it is, whichever library met it."""
+"""A full disk, recognised in the errors of every library that may meet it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Names, folders and files that survive a loss of power, and temporaries that do not stay.
 
 Everything that is written below the store is first written under a temporary name. Whoever writes
-holds a lock on it, so that what a killed process left can be told from what is being written.
+holds a lock on it, so that leftovers of a killed process differ from what is being written.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def tell_end(ledger: Ledger, index: JobIndex, result: Result) -> bool:
     """Make the job terminal in the index as its committed `result` says; False when it was.
 
     A watch ends with the job's last state, so all events of the ledger are appended before it. A
-    job process whose worker is cut off may go on beside the result; it writes no more events.
+    job process whose worker is cut off may go on after the result; it writes no more events.
     Raises IndexUnavailable, RecordUnreadable.
     """
     events = ledger.complete_history(result.job)

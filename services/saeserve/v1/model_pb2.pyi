@@ -89,7 +89,7 @@ class Model(_message.Message):
     source: _builtins.str
     job: _builtins.str
     skip_connection: _builtins.bool
-    """The output has a linear part of the input besides, so Decode cannot give it and Reconstruct can."""
+    """The output also has a linear part of the input, so Decode cannot give it and Reconstruct can."""
     lineage: _builtins.str
     """What made it, as a JSON object: the train spec, or of an import how the files were read: format,
     writer, conventions, readings between which releases of their library differ.

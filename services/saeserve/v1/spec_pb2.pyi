@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class JobSpec(_message.Message):
-    """What a job shall do. Every scalar is optional, so that zero and unset differ; the server fills
+    """What a job does. Every scalar is optional, so that zero and unset differ; the server fills
     what is unset and returns the whole as Job.resolved_spec. Choices are lower-case words; the
     server names the accepted ones when it refuses.
     """
@@ -146,7 +146,7 @@ class TrainSpec(_message.Message):
     init_from: _builtins.str
     """Continues from this published model (name, name@alias or name@version): the same architecture,
     widths and kind of activation. `tokens` more are trained: the optimiser, schedules and order of
-    rows begin anew, so another seed gives the rows another order.
+    rows begin again, so another seed gives the rows another order.
     """
     target_source: _builtins.str
     """Makes the SAE a transcoder: it reads `source` and predicts this source of the same rows."""

@@ -23,7 +23,7 @@ NAME = "log.txt"
 MAX_BYTES = 4 * 2**20
 """Maximum size of log.txt and of log.txt.1, the lines before it; older ones are dropped."""
 LAST_BYTES = 16 * 2**10
-"""Of the log that `last_words` reads."""
+"""Bytes at the end of the log that `last_words` reads."""
 _STDERR = 2
 
 _log = logging.getLogger("saeserve.worker.job")

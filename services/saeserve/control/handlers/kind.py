@@ -78,7 +78,7 @@ class JobKind(ABC, Generic[S]):
 
     @property
     def uploads(self) -> tuple[str, ...]:
-        """Those of `reads_paths` that are in an upload."""
+        """Paths of `reads_paths` that are in an upload."""
         return tuple(path for path in self.reads_paths if is_upload(path))
 
     @property

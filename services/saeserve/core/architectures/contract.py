@@ -36,7 +36,7 @@ class Dimensions:
     d_out: int
     d_sae: int
     target_widths: tuple[int, ...] = ()
-    """As in Batch."""
+    """Widths of the target's sources, as in Batch."""
 
     def batch(self, rows_BC: Tensor) -> Batch:
         """Rows of the data as a batch: C is d_in, or d_in + d_out where the target is another
@@ -67,7 +67,7 @@ class Collective(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a step knows besides parameters, state and batch."""
+    """What a step knows in addition to parameters, state and batch."""
 
     step: int
     """Steps done before this one, from 0."""
@@ -167,7 +167,7 @@ class Revival:
     rows: Batch
     """One for each, in order."""
     fraction: float
-    """Of the live latents' mean norm: the usual length of a revived encoder row."""
+    """Usual length of a revived encoder row, as a share of the live latents' mean norm."""
 
     def of_live(self, values: Tensor) -> Tensor:
         """Rows of [F, ...] of live latents; of all where none lives."""

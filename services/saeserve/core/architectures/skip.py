@@ -36,11 +36,11 @@ class WithSkip(Architecture[ArchitectureSpec]):
         self._inner = inner
 
     def unit_rows(self, spec: ArchitectureSpec) -> frozenset[str]:
-        """Those of the inner architecture."""
+        """Names of the inner architecture's parameters with unit rows."""
         return self._inner.unit_rows(spec)
 
     def scheduled(self, spec: ArchitectureSpec, step: int, steps: int) -> dict[str, float]:
-        """As the inner architecture."""
+        """Scheduled values of the inner architecture."""
         return self._inner.scheduled(spec, step, steps)
 
     def initialise(
@@ -64,7 +64,7 @@ class WithSkip(Architecture[ArchitectureSpec]):
     def autograd_loss(
         self, spec: ArchitectureSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
-        """As `loss`. `gradients` is autograd's: a compiled form does not know W_skip."""
+        """The inner loss on y - x W_skip^T; `gradients` is autograd's: no fast form has W_skip."""
         return self._inner.autograd_loss(spec, _inner(params), state, _left(params, batch), ctx)
 
     def evaluation_form(
@@ -77,7 +77,7 @@ class WithSkip(Architecture[ArchitectureSpec]):
     def from_form(
         self, spec: ArchitectureSpec, form: EvaluationForm, params: Tensors, state: Tensors
     ) -> tuple[Tensors, Tensors]:
-        """As the inner architecture, with the form's W_skip if it has one."""
+        """Start from the form with the inner architecture, and with its W_skip if it has one."""
         inner, state = self._inner.from_form(spec, form, _inner(params), state)
         W_skip = params[W_SKIP]
         if form.W_skip_OD is not None:
@@ -87,7 +87,7 @@ class WithSkip(Architecture[ArchitectureSpec]):
     def centred(
         self, spec: ArchitectureSpec, params: Tensors, rows: Batch
     ) -> tuple[Tensor, Tensor]:
-        """As the inner architecture on y - x W_skip^T."""
+        """Call the inner architecture on y - x W_skip^T."""
         return self._inner.centred(spec, _inner(params), _left(params, rows))
 
     def revive(
@@ -98,7 +98,7 @@ class WithSkip(Architecture[ArchitectureSpec]):
         form: EvaluationForm,
         new: Revival,
     ) -> Tensors:
-        """As the inner architecture on y - x W_skip^T."""
+        """Call the inner architecture on y - x W_skip^T."""
         left = dataclasses.replace(new, rows=_left(params, new.rows))
         return self._inner.revive(spec, _inner(params), state, form, left)
 

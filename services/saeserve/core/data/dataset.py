@@ -159,7 +159,7 @@ def take_columns(shard: Shard, names: Sequence[str], indices: IndexArray) -> Ten
 
 
 def copy_columns(shard: Shard, names: Sequence[str], indices: IndexArray, into_ND: Tensor) -> None:
-    """As `take_columns`, into memory of the stored type; see `Shard.copy`."""
+    """Copy what `take_columns` takes into memory of the stored type; see `Shard.copy`."""
     start = 0
     for name in names:
         stop = start + shard.width(name)

@@ -156,7 +156,7 @@ def _source_entry(folder: Path, shards: Sequence[ShardEntry], source: SourceOrig
 def exact_median(columns: Callable[[], Iterator[FloatArray]]) -> float:
     """Median of non-negative float32 values, exact, in memory that does not grow with them.
 
-    `columns` is called anew for every pass. For an even count the mean of the two in the middle.
+    `columns` is called for every pass. For an even count the mean of the two in the middle.
     """
     rows = sum(len(values) for values in columns())
     low = _select(columns, (rows - 1) // 2)

@@ -23,7 +23,7 @@ class PreparedRows:
     """An activation source whose rows come prepared, and on the device.
 
     The blocks of the held stretch are kept and handed to whoever asks for the same block; others
-    are prepared anew each time. Values equal those of preparing the source's rows one by one.
+    are prepared again each time. Values equal those of preparing the source's rows one by one.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def mean_of(preprocessing: AnyPreprocessing) -> Tensor:
 
 
 def fit_preprocessing(source: ActivationSource, spec: PreprocessSpec) -> Preprocessing:
-    """As `fit_side_by_side`, for rows of one source."""
+    """Fit the preprocessing of one source's rows; see `fit_side_by_side` for several."""
     (only,) = fit_side_by_side(source, (source.d,), spec).parts
     return only
 

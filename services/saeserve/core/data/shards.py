@@ -95,7 +95,7 @@ class Shard:
         return self._file.get_tensor(source)[torch.as_tensor(indices)]
 
     def copy(self, source: str, indices: IndexArray, into_ND: Tensor) -> None:
-        """As `take`, into memory of the stored type, on this thread alone: numpy starts no other,
+        """Copy rows into memory of the stored type, on this thread alone: numpy starts no other,
         which would compete with a step that goes on meanwhile, and lets go of the interpreter."""
         rows_ND, into = _bits(self._file.get_tensor(source)), _bits(into_ND)
         np.take(rows_ND, indices, axis=0, out=into, mode="clip")

@@ -10,7 +10,7 @@ Split = Literal["train", "heldout"]
 NEAR = 0.05
 """A draw that misses the fraction by no more than this share of it is kept."""
 _BITS = 2**28
-"""Of all sums of rows that are looked at to find the nearest; larger ones are rounded."""
+"""Largest sum of rows of the exact search for the nearest; larger ones are rounded."""
 
 
 def split_of(document_sha256: str, heldout_fraction: float) -> Split:
@@ -52,7 +52,7 @@ def _counts(hashes: Sequence[str], rows: Sequence[int]) -> dict[str, int]:
 
 
 def _nearest(counts: Mapping[str, int], target: float) -> set[str]:
-    """Of two or more contents those whose rows come nearest to `target`: some, and not all."""
+    """Contents whose rows sum nearest to `target`: at least one, and not all."""
     sizes = list(counts.items())
     # Twice the target is as far from it as nothing at all, but one content may be larger still.
     most = min(sum(counts.values()) - 1, max(int(2 * target) + 1, min(counts.values())))

@@ -73,7 +73,7 @@ def loss_recovered(
 ) -> LossRecovered:
     """Compare four arms on the same positions: clean, SAE, mean ablation, zero ablation.
 
-    With `compare` (of the same site as `splice`) the KL divergence is measured besides.
+    With `compare` (of the same site as `splice`) the KL divergence is measured too.
 
     `batches` are tokens [S, T]; `mean_D` is the raw mean of what is written, which mean ablation
     puts everywhere. Rows where the norm of a source exceeds `massive_above` (one for each source of

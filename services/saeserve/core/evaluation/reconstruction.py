@@ -63,7 +63,7 @@ class ReconstructionReport:
 def evaluate_reconstruction(model: InferenceModel, rows: Iterable[Tensor]) -> ReconstructionReport:
     """Stream raw rows [B, C] through the model; sums are float64, counts are whole numbers.
 
-    C is d_in; where the target is another source, its d_out columns stand beside.
+    C is d_in; where the target is another source, its d_out columns follow.
     Raises DataMismatchError for rows of another width, DataError without rows.
     """
     outputs = [_Output(source) for source in model.config.outputs]
@@ -86,7 +86,7 @@ def _split(rows_BC: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
         raise DataMismatchError(
             f"rows of width {rows_BC.shape[1]} do not fit a model that maps {config.d_in} "
             f"dimensions to {config.d_out}",
-            remedy="give the model's inputs, and a transcoder's target beside them",
+            remedy="give the model's inputs, and a transcoder's target after them",
         )
     target_BO = rows_BC[:, config.d_in :] if config.transcodes else rows_BC
     return rows_BC[:, : config.d_in], target_BO
@@ -108,7 +108,7 @@ def _report(outputs: Sequence[_Output], latents: _Latents) -> ReconstructionRepo
 
 
 def _fvu(outputs: Sequence[_Output]) -> float:
-    """Of the sources' columns together; NaN when they do not vary."""
+    """FVU of the sources' columns together; NaN when they do not vary."""
     squares = sum(output.variation.squares for output in outputs)
     return sum(output.squared_error for output in outputs) / squares if squares > 0 else math.nan
 

@@ -4,7 +4,7 @@ With x' = s (x − μ), y' = s_y (y − μ_y) and n_i = ‖W_d,i / s_y‖ (docs/
 W_enc = s n_i W_e; b_enc = n_i (b_e − s W_e μ); θ_i ← n_i θ_i; W_dec row = W_d,i / (s_y n_i);
 W_skip = s W_skip' / s_y; b_dec = b_d / s_y + μ_y − W_skip μ. Features become n_i f_i;
 reconstructions are equal. s and s_y are one constant a source, so for a crosscoder they differ
-along the concatenation, and n_i is no multiple of ‖W_d,i‖: top-k then has to choose by
+along the concatenation, and n_i is not a multiple of ‖W_d,i‖: top-k then has to choose by
 n_i f_i · ‖W_d,i‖ / n_i, whose second factor is the model's `selection`.
 """
 

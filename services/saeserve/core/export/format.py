@@ -142,7 +142,7 @@ def _check_values(name: str, value: Tensor) -> None:
 
 
 def _commit(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `path`, sync, rename: readers see the whole file or none."""
+    """Write next to `path`, sync, rename: readers see the whole file or none."""
     staged = temporary_beside(path)
     try:
         staged.touch(exist_ok=False)

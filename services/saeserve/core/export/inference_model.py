@@ -86,7 +86,7 @@ class InferenceModel:
     def decode(self, features: SparseRows, x: Tensor | None = None) -> Tensor:
         """Reconstructions [rows, d_out] in raw activation space.
 
-        A skip connection maps the raw input `x` [rows, d_in] to the output besides, so features
+        A skip connection also maps the raw input `x` [rows, d_in] to the output, so features
         alone do not make a reconstruction there. A model that normalises rows needs the statistics
         that its encode leaves in the features. Raises DataMismatchError for features of another
         width, and where `x` or statistics are needed and missing.
@@ -121,7 +121,7 @@ class InferenceModel:
             )
 
     def _statistics(self, x: Tensor) -> RowStatistics | None:
-        """Of each row, where the model normalises rows."""
+        """Mean and scale of each row, where the model normalises rows."""
         norm = self.config.row_norm
         if norm.kind == "none":
             return None

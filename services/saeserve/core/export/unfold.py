@@ -1,4 +1,4 @@
-"""From an exported model back to an evaluation form, for data that are centred and scaled anew.
+"""From an exported model back to an evaluation form, for data that are centred and scaled again.
 
 The inverse of `fold`. With x' = s (x − μ), y' = s_y (y − μ_y), one constant a source, and
 a_i = 1 / ‖s_y W_dec,i‖, so that decoder rows are of unit norm again: W_e = W_enc / (s a_i);

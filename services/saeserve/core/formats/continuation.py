@@ -55,13 +55,13 @@ def _check_activation(spec: TrainSpec, config: ModelConfig) -> None:
         raise SpecError(
             _FIELD,
             f"the model keeps negative features (post: {activation.post}), which {name} does not",
-            remedy="train anew",
+            remedy="train from initial values",
         )
     if config.row_norm.kind != "none":
         raise SpecError(
             _FIELD,
             f"the model normalises each row ({config.row_norm.kind}), which no training here does",
-            remedy="train anew",
+            remedy="train from initial values",
         )
 
 

@@ -132,11 +132,11 @@ class DatasetManifest(Spec):
     @staticmethod
     def from_bytes(data: bytes) -> DatasetManifest:
         """Read a manifest; raises FormatError for another format version, DamagedError for what
-        is no manifest."""
+        is not a manifest."""
         try:
             value: dict[str, Any] = dict(json.loads(data))
         except (ValueError, TypeError, RecursionError) as error:
-            raise _damaged(f"it is no JSON object ({error})") from error
+            raise _damaged(f"it is not a JSON object ({error})") from error
         version = value.get("format_version")
         if version not in READ_MANIFESTS:
             raise FormatError(

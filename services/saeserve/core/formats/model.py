@@ -1,4 +1,4 @@
-"""The torch-free description of an exported model, stored beside its tensors."""
+"""The torch-free description of an exported model, stored next to its tensors."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class ModelConfig(Spec):
 
     @property
     def several_sources(self) -> str:
-        """What says that this is no model of one source, such as a crosscoder; "" for one that
+        """Reason why this is not a model of one source, such as a crosscoder; "" for one that
         is."""
         for side, sources in (("inputs", self.inputs), ("outputs", self.outputs)):
             if len(sources) > 1:

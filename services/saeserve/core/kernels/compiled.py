@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 
 def digest_of(folder: Path) -> str:
-    """Of the names and contents of all modules in a folder and in those below it."""
+    """Digest of the names and contents of all modules in a folder and in those below it."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
@@ -45,7 +45,7 @@ def digest_of(folder: Path) -> str:
 
 
 _SOURCES = digest_of(Path(__file__).parent)
-"""Of all files that machine code is made from: kernels are written in this room alone."""
+"""Digest of all files that machine code is made from: kernels are in this package alone."""
 
 SHARES = 64
 """Parts of equal work that threads take, where a loop has no parts of its own."""

@@ -41,7 +41,7 @@ class Errors:
 
     @classmethod
     def of(cls, x_BD: Tensor, W_FD: Tensor, b_F: Tensor, b_low_F: Tensor) -> Errors:
-        """Of x W^T + b, computed from x and W in bfloat16 and the bias `b_low_F`.
+        """Error bounds of x W^T + b, computed from x and W in bfloat16 and the bias `b_low_F`.
 
         Float32 sums of the product and of what it is compared with are counted too.
         """
@@ -70,7 +70,7 @@ def lowest_rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _norms(rows_XD: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row, and of what rounding it to bfloat16 takes away: [X] each."""
+    """Norm of each row, and of what rounding it to bfloat16 takes away: [X] each."""
     if usable(rows_XD):
         squares_2X = torch.empty(2, rows_XD.shape[0], dtype=torch.float64)
         divider = 2.0 ** (_BITS[rows_XD.dtype] - _LOW_BITS) + 1

@@ -18,7 +18,7 @@ class Constants(NamedTuple):
     """What is the same for every entry, as scalars of the matrix's type: others would widen it."""
 
     factor: Any
-    """Of the clip."""
+    """Factor of gradient clipping."""
     beta1: Any
     other1: Any
     """1 - beta1"""

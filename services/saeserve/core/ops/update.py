@@ -62,7 +62,7 @@ def reference_(
     optimizer: Optimizer,
     step: int,
 ) -> Tensor:
-    """As `update_`, one operation after another, without synchronisation."""
+    """`update_` by one torch operation after another, without synchronisation."""
     for name in unit_rows:
         norms.project_rows_(gradients[name], params[name])
     # Sorted, because sums depend on their order and a loaded state has another one.

@@ -20,7 +20,7 @@ from saeserve.core.specs.unfolding import check_directory
 from saeserve.errors import FormatError
 
 MAX_HEADER_BYTES = 10_000
-"""As numpy's own reader has it."""
+"""Longest header that is read, as in numpy's own reader."""
 _MALFORMED = (
     ValueError,
     TypeError,
@@ -51,7 +51,7 @@ def open_npz(path: Path, admit: Callable[[int], None]) -> Generator[TensorTable]
                 path.name, headers, lambda name: _read_member(archive, members[name]), admit
             )
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        raise FormatError(f"{path.name} is no .npz file: {error}", remedy=_AGAIN) from error
+        raise FormatError(f"{path.name} is not an .npz file: {error}", remedy=_AGAIN) from error
 
 
 def read_npy(path: Path) -> Tensor:

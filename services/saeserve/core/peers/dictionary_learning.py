@@ -187,7 +187,7 @@ def _conventions(kind: str, subtracts: bool) -> dict[str, str]:
 
 
 def _state(model: InferenceModel) -> tuple[str, dict[str, Tensor], dict[str, object]]:
-    """Class, state_dict and what the trainer's config says besides."""
+    """Class, state_dict and what else the trainer's config says."""
     if model.threshold is not None:
         names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
         return "JumpReluAutoEncoder", {name: model.tensors[name] for name in names}, {}

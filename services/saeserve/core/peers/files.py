@@ -24,7 +24,7 @@ class ForeignFiles:
 
     resolve: Callable[[str], Path]
     admit: Callable[[int], None] = lambda _values: None
-    """Told how many numbers a file declares before they are read; raises where they do not fit."""
+    """Called with how many numbers a file declares before they are read; raises if too many."""
     path: PurePath = _NOWHERE
     """Where the files lie, as it was named: links not followed."""
     above: Callable[[int, str], Path | None] = lambda _levels, _name: None

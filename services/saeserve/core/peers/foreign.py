@@ -56,7 +56,7 @@ class ForeignModel:
     out_scale: float = 1.0
     row_norm: RowNorm = _NO_ROW_NORM
     W_skip_OD: Tensor | None = None
-    """Maps the raw input to the output, besides."""
+    """Skip connection, from the raw input to the output."""
     source: str = UNNAMED
     target: str = ""
     """The output's source when that is another than the input's."""

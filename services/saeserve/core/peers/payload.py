@@ -95,7 +95,7 @@ def check_single_source(model: InferenceModel, format: str) -> None:
 def unweighted(model: InferenceModel) -> InferenceModel:
     """The same function with weights that need no `selection`: a feature's unit changes with it.
 
-    Decoder rows are no unit rows then, as in the library that such a model was imported from.
+    Decoder rows do not have unit norm then, as in the library that such a model was imported from.
     """
     if model.selection is None:
         return model

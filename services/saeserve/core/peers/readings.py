@@ -22,11 +22,11 @@ class Readings:
     other: str
 
     def to_json(self) -> dict[str, object]:
-        """As it stands in the lineage."""
+        """The entry in the lineage."""
         return {"cause": self.cause, "taken": self.taken, "other": self.other}
 
     def warning(self) -> RunWarning:
-        """As the job says it."""
+        """The job's warning."""
         return RunWarning(
             code=READ_TWO_WAYS,
             message=f"{self.cause}: read as {self.taken}; the other reading is {self.other}",
@@ -45,7 +45,7 @@ class Unstated:
     refused: bool = False
 
     def warning(self) -> RunWarning:
-        """As the job says it where the file is read as an autoencoder."""
+        """The job's warning where the file is read as an autoencoder."""
         return RunWarning(
             code=KIND_NOT_STATED,
             message=f"{self.why}: read as an autoencoder; name the target for a transcoder",

@@ -67,7 +67,7 @@ def version(config: JsonObject) -> str:
 
 
 def major(config: JsonObject) -> int:
-    """Of the release that wrote the config; 0 where it does not say. Raises FormatError."""
+    """Major version of the release that wrote the config; 0 if not stated. Raises FormatError."""
     number = version(config).partition(".")[0] or "0"
     if not number.isdigit():
         raise config.wrong("sae_lens_version", "is not a release")

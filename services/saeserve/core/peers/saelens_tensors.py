@@ -28,7 +28,7 @@ _LAYOUTS: dict[str, Layout] = {
     "jumprelu_skip_transcoder": {**_DECODER, **_BIAS, **_SKIP, "threshold": ("d_sae",)},
 }
 _FACTORS = ("scaling_factor", "finetuning_scaling_factor")
-"""Of releases before 6: features are multiplied by it before they are decoded."""
+"""Factors of releases before 6: features are multiplied by them before they are decoded."""
 _ALWAYS_APPLIED = 3
 """Releases before this one multiply whatever the config says."""
 

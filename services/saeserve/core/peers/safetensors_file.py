@@ -25,7 +25,7 @@ def open_safetensors(path: Path, admit: Callable[[int], None]) -> Generator[Tens
     try:
         with open_tensors(path, path.name) as file:
             headers: dict[str, Header] = {}
-            for name in file.keys():  # noqa: SIM118 - the file is no mapping
+            for name in file.keys():  # noqa: SIM118 - the file is not a mapping
                 view = file.get_slice(name)
                 code = view.get_dtype()
                 headers[name] = Header(_DTYPES.get(code, code), tuple(view.get_shape()))

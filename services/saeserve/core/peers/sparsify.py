@@ -42,7 +42,7 @@ _KEYS = frozenset(
         "transcode",
     }
 )
-"""Of all releases; the rest would be dropped by the library."""
+"""Config fields of all releases; the library would drop others."""
 
 
 def read(files: ForeignFiles) -> ForeignModel:

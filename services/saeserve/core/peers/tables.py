@@ -35,7 +35,7 @@ class TensorTable:
     headers: Mapping[str, Header]
     read: Callable[[str], Tensor]
     admit: Callable[[int], None]
-    """Told how many numbers are about to be read; raises where they do not fit."""
+    """Called with how many numbers are about to be read; raises where they do not fit."""
     dims: dict[str, int] = field(default_factory=dict[str, int])
     """Lengths of the axes, once `take` has seen them."""
 
@@ -47,8 +47,8 @@ class TensorTable:
     ) -> dict[str, Tensor]:
         """The tensors of `layout`, floating point and finite (thresholds may be infinite).
 
-        `dims` are the lengths that the model's config states; `ignore` names tensors that may be
-        there besides. Raises FormatError, naming the tensor, before anything is read.
+        `dims` are the lengths that the model's config states; `ignore` names tensors that may
+        also be there. Raises FormatError, naming the tensor, before anything is read.
         """
         self._check_names(set(layout), ignore)
         self.dims.update(dims or {})

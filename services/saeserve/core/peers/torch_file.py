@@ -24,7 +24,7 @@ MAX_PICKLE_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class TorchFile:
-    """The state of a .pt file: tensors, and the plain values beside them."""
+    """The state of a .pt file: tensors, and the plain values stored with them."""
 
     tensors: TensorTable
     values: Mapping[str, object]

@@ -34,7 +34,7 @@ def warnings_before(spec: TrainSpec, data: TrainingData | None) -> tuple[RunWarn
 def warnings_of_job(
     members: Sequence[TrainSpec], data: TrainingData | None
 ) -> tuple[JobWarning, ...]:
-    """Those of all members (resolved): one that all of them share word for word is of the job."""
+    """Warnings of all resolved members; one that all share word for word is the job's."""
     found: dict[RunWarning, list[str]] = {}
     for spec in members:
         for warning in warnings_before(spec, data):

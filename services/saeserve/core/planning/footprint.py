@@ -26,7 +26,7 @@ class Moment(StrEnum):
     """Written from the live tensors: safetensors copies none."""
     RESAMPLING = "resampling"
     JUDGING = "judging"
-    """The trained model beside its evaluation form."""
+    """The trained model and its evaluation form."""
     EXPORT = "export"
     """The evaluation form is folded; the trainer's state is still there."""
     EVALUATION = "evaluation"

@@ -18,7 +18,7 @@ class StepShape(Spec):
     active: float = Field(ge=0)
     """Latents a row that the spec asks for; 0 where it does not say."""
     encoder_dtype: str
-    """As the spec asks for it, "auto" included."""
+    """Type that the spec asks for, "auto" included."""
     batch_size: int = Field(ge=1)
     micro_batches: int = Field(ge=1)
 
@@ -41,7 +41,7 @@ class Machine(Spec):
     """What one job may have: of the accelerator where there is one, else of the host, where a
     control group's limit counts."""
     records: tuple[SpeedRecord, ...] = ()
-    """Of jobs that ran on machines of this kind; workers announce none, control adds them."""
+    """Speeds of jobs on machines of this kind; workers announce none, control adds them."""
 
 
 class Fleet(Spec):

@@ -69,7 +69,7 @@ class Plan(Spec):
     machine_memory_bytes: int | None = Field(default=None, ge=0)
     tokens_per_second: float | None = Field(default=None, gt=0)
     seconds: float | None = Field(default=None, gt=0)
-    """Of all steps; reading the data, checkpoints and the closing evaluation come on top."""
+    """Duration of all steps, without reading data, checkpoints and the closing evaluation."""
     refusal: Refusal | None = None
     """Set where the job would be refused."""
     warnings: tuple[JobWarning, ...] = ()
@@ -133,7 +133,7 @@ def _on(
     """What the workers' machines make of it."""
     if not fleet.machines:
         note = (
-            f"no worker of class {fleet.resource_class} has told of its machine, so neither fit "
+            f"no worker of class {fleet.resource_class} has announced its machine, so neither fit "
             "nor speed is predicted"
         )
         return {"notes": (note,)}
@@ -170,7 +170,7 @@ def _seconds(
 def _speed(
     members: Sequence[TrainSpec], predicted: Sequence[tuple[float, Machine]]
 ) -> dict[str, object]:
-    """Of the slowest machine that the job may come to."""
+    """Duration and tokens per second on the slowest machine that the job may run on."""
     if not predicted:
         return {}
     seconds = max(seconds for seconds, _ in predicted)

@@ -13,7 +13,7 @@ from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
 
 VALUE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-"""Of the types that data sets are stored in."""
+"""Bytes of a value, by the types that data sets are stored in."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -43,7 +43,7 @@ class TrainingData(Spec):
 
 
 def training_data(layout: Layout, manifest: DatasetManifest) -> TrainingData:
-    """Of the sources that a run reads."""
+    """Size of the data of the sources that a run reads."""
     return TrainingData(
         d=layout.d_in,
         d_target=layout.d_out if layout.inputs != layout.targets else 0,

@@ -22,7 +22,7 @@ ACCUMULATION = 0.3
 """Share of the time per step that each micro-batch after the first adds: its gradients are summed
 (12 bytes a parameter) where the optimiser moves 28 and its guards 16."""
 NEAREST = 5
-"""Jobs of the nearest cost that a prediction is the median of: each ran beside other things."""
+"""Jobs of the nearest cost that a prediction is the median of: each shared its machine."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ ACCELERATOR = Rates(5.1e13, 6.7e14, 1.2e-11, 1.3e-11, 8e-3)
 
 
 def shape_of(spec: TrainSpec, data: TrainingData) -> StepShape:
-    """Of a resolved spec on its data."""
+    """Shape of a step of a resolved spec on its data."""
     return StepShape(
         architecture=spec.architecture.name,
         d_in=data.d,
@@ -87,7 +87,7 @@ def nearest(
 def seconds_per_step(
     spec: TrainSpec, data: TrainingData, machine: Machine, *, accelerated: bool
 ) -> float | None:
-    """Of a resolved spec; None where no job of its architecture ran on the machine's kind."""
+    """Seconds of a step; None where no job of its architecture ran on the machine's kind."""
     found = nearest(spec, data, machine, accelerated=accelerated)
     return statistics.median(seconds for _, seconds in found) if found else None
 
@@ -95,7 +95,7 @@ def seconds_per_step(
 def training_seconds(
     members: Sequence[TrainSpec], data: TrainingData, machine: Machine, *, accelerated: bool
 ) -> float | None:
-    """All steps of runs that step in turn; None where one cannot be told."""
+    """All steps of runs that step in turn; None where one cannot be predicted."""
     total = 0.0
     for spec in members:
         step = seconds_per_step(spec, data, machine, accelerated=accelerated)

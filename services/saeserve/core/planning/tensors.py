@@ -37,13 +37,13 @@ L0_ROWS = 2_048
 FOLD_ELEMENTS = 2**23
 EVALUATION_BYTES = 64 * 2**20
 EVALUATION_ROWS = 2_048
-"""As `training.starting`, `export.fold`, `ops.sparse` and the runner have them; a test holds them
-equal."""
+"""These four equal those of `training.starting`, `export.fold`, `ops.sparse` and the runner; a test
+compares them."""
 
 _BLOCK_ROWS = 256
 """Rows of pre-activations that compiled steps have at a time (`core.kernels`)."""
 _DEAD_BLOCK_BYTES = 64 * 2**20
-"""Of a block of dead latents' pre-activations."""
+"""Bytes of a block of dead latents' pre-activations."""
 _SPARE = 16
 """Candidates a row beyond those that are kept."""
 

@@ -16,7 +16,7 @@ _EVERY_ERROR = object()
 
 
 class _Found(ValueError):
-    """Carries a SpecError past pydantic, which goes on with the fields beside it."""
+    """Carries a SpecError past pydantic, which goes on with the other fields."""
 
     def __init__(self, error: SpecError) -> None:
         super().__init__(error.message)
@@ -45,7 +45,7 @@ class Spec(BaseModel):
 
     @classmethod
     def missing(cls, value: Mapping[str, Any]) -> SpecError | None:
-        """What `value` lacks beside its required fields, such as one of several alternatives;
+        """What `value` lacks apart from its required fields, such as one of several alternatives;
         asked only where some field is wrong, since the spec's own checks have not run then."""
         del value
         return None
@@ -86,7 +86,7 @@ def _validated(
 
 
 def _joined(error: ValidationError, lacks: SpecError) -> ValidationError:
-    """`error` with what the value lacks besides, unless it says so already."""
+    """`error` with what else the value lacks, unless it says so already."""
     found = error.errors(include_url=False)
     causes = [each.get("ctx", {}).get("error") for each in found]
     if any(isinstance(cause, _Found) and str(cause) == lacks.message for cause in causes):

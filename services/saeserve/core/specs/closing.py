@@ -12,11 +12,11 @@ HIGH_FVU = 0.5
 LARGEST_MISS = 0.05
 """Relative distance of L0 from the k or target_l0 that was asked for."""
 DENSE_SHARE = 1 / 8
-"""Of d_sae: an L0 above it is no sparse code."""
+"""Share of d_sae; with a higher L0 the code is not sparse."""
 
 
 def is_judged(spec: TrainSpec, heldout_rows: int) -> bool:
-    """Whether the trained state is judged beside its evaluation form: where L0 is controlled or a
+    """Whether the trained state is judged with its evaluation form: where L0 is controlled or a
     threshold is calibrated, and where no held-out rows evaluate the exported model."""
     calibrated = spec.architecture.calibrates_threshold
     return spec.target_l0 is not None or calibrated or not (spec.eval_rows and heldout_rows)

@@ -30,13 +30,13 @@ class FieldSource(Spec):
     replaced: str = ""
     reason: str = ""
     member: str = ""
-    """Of a sweep: name of the model that it is about; empty when it holds for all of the job."""
+    """Name of the model of the sweep's member that it is about; empty for the whole job."""
 
 
 def sources_of_training(
     given: Mapping[str, Any], members: Sequence[TrainSpec]
 ) -> tuple[FieldSource, ...]:
-    """Of a train spec as it was `given` and its `members`, resolved (itself without a sweep)."""
+    """Field sources of a `given` train spec with its resolved `members` (one without a sweep)."""
     known = {name: value for name, value in given.items() if value is not None}
     own = [known]
     if "sweep" in known:
@@ -50,7 +50,7 @@ def sources_of_training(
 
 
 def sources_of(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> tuple[FieldSource, ...]:
-    """Of a spec of another kind, as it was `given` and `resolved`."""
+    """Field sources of a spec of another kind, from the `given` and `resolved` forms."""
     before = flat(given)
     found = (_plain(path, value, before) for path, value in flat(resolved).items())
     return tuple(each for each in found if each is not None)

@@ -15,7 +15,7 @@ WARMUP_SHARE = 0.05
 USUAL_L0 = 32.0
 """The default k of the specs that have one."""
 LARGEST_SHARE = 1 / 16
-"""Of d_sae, of an L0 that nobody asked for."""
+"""Largest L0 that is chosen when none is given, as a share of d_sae."""
 PRESET_STEPS = 500
 """Steps that a preset's batch leaves at least."""
 

@@ -36,7 +36,7 @@ def _check_crosscoder(
         name = "target_source" if source is None else "source"
         raise SpecError(
             f"train.{name}",
-            "stands beside sources, which name all that a crosscoder reads and writes",
+            "is given together with sources, which name all that a crosscoder reads and writes",
             remedy=f"leave {name} or sources out",
         )
     if len(sources) < 2:

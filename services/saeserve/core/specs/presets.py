@@ -1,6 +1,6 @@
 """Presets: documented training configs by name, which a job spec may override field by field.
 
-A train spec that names a preset needs only a data set and d_sae besides. What it sets itself wins;
+A train spec that names a preset needs a data set and d_sae, nothing else. What it sets itself wins;
 `resolved_spec` shows the whole. What all of them share, whatever their sources say: activations are
 cut at five median norms (massive ones carry most of the variance; the source's data have none to
 speak of, or do not say), scaled by one constant to E|x| = sqrt(d_in), and centred, except where a
@@ -23,7 +23,7 @@ from saeserve.errors import SpecError
 Fields = dict[str, Any]
 
 PRESET_TOKENS = 100_000_000
-"""Rows that a preset trains on unless told: between dictionary_learning's demo (50 M) and
+"""Rows that a preset trains on by default: between dictionary_learning's demo (50 M) and
 SAEBench's baselines (500 M). The published runs below saw billions; set `tokens` when you have
 them, or have less."""
 WIDTH_OF_INITIAL = 8
@@ -42,7 +42,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "openai-topk-2024": Preset(
-        source="Gao et al. 2024, arXiv 2406.04093, appendix A, and the code beside it (train.py): "
+        source="Gao et al. 2024, arXiv 2406.04093, appendix A, and its code (train.py): "
         "k = 32, AuxK 1/32, batch 131,072, constant rate, gradient norm clipped at 1. The rate "
         "follows the paper's law 2e-4 / sqrt(d_sae / 2^14). Different here: averaged weights are "
         "left out; rows are centred by the data's mean in place of being normalised each by its "
@@ -247,7 +247,7 @@ def _shortened(optimizer: Fields, whole: Fields) -> Fields:
 
 
 def _within_reach(preset: Preset, whole: Fields) -> Fields:
-    """First threshold and bandwidth of a run whose thresholds shall end near `last_threshold`.
+    """First threshold and bandwidth of a run whose thresholds are to end near `last_threshold`.
 
     Adam moves log thresholds by the rate a step at most and by about half of that as gradients
     waver, so they start no further below than that times the steps, and never below the preset's

@@ -92,8 +92,8 @@ class Grid:
     def of(cls, fields: Mapping[str, Any]) -> Self:
         """Read the sweep in `fields`.
 
-        Raises SpecError for one that is no grid, that varies what the architecture does not have,
-        or whose fields are set beside it to another value.
+        Raises SpecError for one that is not a grid, that varies what the architecture does not
+        have, or whose fields are also set to another value.
         """
         given = fields["sweep"]
         sweep = given if isinstance(given, SweepSpec) else SweepSpec.parse(given, _FIELD)
@@ -187,7 +187,7 @@ def _check_unset(
     axes: Mapping[str, Sequence[float]],
     paths: Mapping[str, tuple[str, ...]],
 ) -> None:
-    """What is varied may be set beside it to the first value, as in a spec that was read before."""
+    """What is varied may also be set to the first value, as in a spec that was read before."""
     for axis, values in axes.items():
         for path in paths[axis]:
             own = _get(fields, path)

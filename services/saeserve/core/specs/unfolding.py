@@ -19,7 +19,7 @@ IMPORT_BYTES_A_VALUE = 16
 """A parameter as it is read and as it is kept (float32), and while it is folded (float64). Measured
 with Gemma Scope's format: 14."""
 MAX_DIRECTORY_BYTES = 2**20
-"""Of an archive's list of members, which is read whole; that of a model has a few."""
+"""Maximum size of an archive's list of members, which is read whole; models have few."""
 _ARCHIVES = (".npz", ".pt", ".pth")
 _FLOAT32 = 4
 _END = struct.Struct("<4s4H2LH")

@@ -23,7 +23,7 @@ from saeserve.core.architectures.contract import EvaluationForm
 from saeserve.core.ops.norms import SMALLEST_NORM
 
 LARGEST_MOVE = 0.15
-"""Of L0, relative."""
+"""Largest relative change of L0."""
 LEAST_ROWS = 1024
 BINS = 8192
 
@@ -76,7 +76,7 @@ class _Margins:
 
     @property
     def l0(self) -> float:
-        """Of the form as it is."""
+        """L0 of the form with its present threshold."""
         return self._fired / self.rows
 
     def add(self, x_BD: Tensor) -> None:

@@ -61,7 +61,7 @@ class TensorEntry(Spec):
 
 
 class Header(Spec):
-    """The JSON beside the tensors."""
+    """The JSON that is stored with the tensors."""
 
     format_version: int
     spec: TrainSpec

@@ -1,7 +1,7 @@
-"""How a run's evaluation form does, beside the form that was trained.
+"""How a run's evaluation form does, compared with the form that was trained.
 
 Where the evaluation form has a calibrated threshold, in place of a batch's own choice
-or for rows that were not trained on (`calibrating`), that shall have moved L0 by at most 15 % and
+or for rows that were not trained on (`calibrating`), that must have moved L0 by at most 15 % and
 raised the FVU by at most 2 %: else the L0 is had by the threshold alone
 (docs/RECIPES.md, "Sparsity is asked for, not tuned"). What else a
 reader must be warned of: `specs.closing`.
@@ -40,9 +40,9 @@ class Judged:
     """Figures of both forms on the same rows."""
 
     fvu: float
-    """Of the evaluation form, with these rows' own mean; NaN where they do not vary."""
+    """FVU of the evaluation form, with these rows' own mean; NaN where they do not vary."""
     l0: float
-    """Of the evaluation form."""
+    """L0 of the evaluation form."""
     training_l0: float
     fvu_ratio: float
     """Squared error of the evaluation form over that of the training form; 1 where both are 0."""

@@ -8,7 +8,7 @@ from saeserve.core.training.events import Warned
 
 
 def of_start(spec: TrainSpec) -> tuple[Warned, ...]:
-    """Of a run from step 0: that latents count as dead sooner than usual."""
+    """Warn of a run from step 0 whose latents count as dead sooner than usual."""
     window = spec.dead_window_tokens
     if window >= DEAD_WINDOW_TOKENS:
         return ()
@@ -17,7 +17,7 @@ def of_start(spec: TrainSpec) -> tuple[Warned, ...]:
 
 
 def of_resume(loaded: Checkpoint, now: Environment) -> tuple[Warned, ...]:
-    """Of a run from a checkpoint: that it was made elsewhere than `now`."""
+    """Warn of a run from a checkpoint that was made in another environment than `now`."""
     if loaded.environment == now:
         return ()
     message = (

@@ -5,7 +5,7 @@ probability proportional to the square of their loss. Its decoder row is that of
 mean norm of the live ones (unit rows stay unit), its encoder row that of the input at `fraction` of
 the live ones' mean norm, both measured from the biases that the source subtracts; its biases are 0
 (an encoder that does not subtract b_dec gets what subtracting it would add), and its moments start
-anew. Whether it fired is counted as before: resampled is not revived.
+again. Whether it fired is counted as before: resampled is not revived.
 
 With that alone the latents of some architectures might not fire even on their own rows: what takes
 a dead latent's place is therefore the architecture's to say (`Architecture.revive`).
@@ -98,7 +98,7 @@ class Upcoming:
         return torch.cat(found)
 
     def rows_at(self, places_N: Tensor) -> Batch:
-        """Rows of the given offsets, in that order; read anew rather than kept."""
+        """Rows of the given offsets, in that order; read again rather than kept."""
         found: dict[int, tuple[Tensor, Tensor]] = {}
         places = [int(place) for place in places_N]
         for number in sorted({place // self._block for place in places}):

@@ -19,7 +19,7 @@ from saeserve.errors import DataMismatchError, SpecError
 class TrainingSetup:
     """A resolved spec and what it runs on.
 
-    Rows of `source` hold the input, and beside it a transcoder's target.
+    Rows of `source` hold the input, followed by a transcoder's target.
     """
 
     spec: TrainSpec
@@ -55,7 +55,7 @@ def check(setup: TrainingSetup) -> None:
 
 
 def adam_settings(spec: TrainSpec) -> AdamSettings:
-    """Of a resolved spec; raises SpecError for another."""
+    """Adam's settings of a resolved spec; raises SpecError for another."""
     settings = spec.optimizer
     eps = resolved(settings.eps, "train.optimizer.eps")
     return AdamSettings(settings.beta1, settings.beta2, eps)

@@ -1,6 +1,6 @@
 """`target_l0` for architectures with a penalty: a controller in place of the weight's ramp.
 
-The L0 of the batches shall follow a geometric path from the untrained model's to the target, which
+The L0 of the batches is to follow a geometric path from the untrained model's to the target, which
 it reaches at 80 % of the steps. The controller moves the log of a factor on the penalty: the
 integral of the error, plus the error itself. Optimisers move L0 at a limited speed, so a plain
 integral would swing; the error is therefore one of prediction, the log of the L0 that today's trend
@@ -46,7 +46,7 @@ class Controller:
     """The controller of a run; it does nothing where L0 is not asked for, or is a k."""
 
     def __init__(self, spec: TrainSpec) -> None:
-        """Of a resolved spec."""
+        """Take a resolved spec."""
         penalty = spec.architecture
         self._penalty = penalty if isinstance(penalty, PenaltySpec) else None
         self._target = spec.target_l0 if self._penalty is not None else None
@@ -73,7 +73,7 @@ class Controller:
         }
 
     def control(self, state: Tensors, steps_done: int) -> Control | None:
-        """What the penalty shall do in the next step; None without controller."""
+        """Control of the penalty in the next step; None without controller."""
         if self._target is None:
             return None
         log_factor = (state["integral"] + state["error"]).clamp(*LOG_FACTOR)

@@ -33,11 +33,11 @@ from saeserve.errors import CheckpointError, DivergedError
 FORMAT_VERSION = 1
 SWEEP_FILE = "sweep.json"
 HELD_BYTES = 2**24
-"""Of prepared rows that are held at a time, where one batch is not more already."""
+"""Bytes of prepared rows that are held at a time, unless one batch has more."""
 
 Setups = Mapping[str, TrainingSetup]
-"""Of every member by its name, in order. All take their rows from one `PreparedRows`, and have the
-same number of steps, batch and cadence."""
+"""Setup of each member by its name, in order. All take their rows from one `PreparedRows`, and have
+the same number of steps, batch and cadence."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Sweep:
 
     @classmethod
     def resume(cls, rows: PreparedRows, setups: Setups, folder: Path) -> Sweep:
-        """As the checkpoint in `folder` has it; who had diverged stays out.
+        """Resume from the checkpoint in `folder`; members that diverged are not resumed.
 
         Raises CheckpointError where the sweep or one of its members cannot be resumed.
         """

@@ -139,7 +139,7 @@ class Trainer:
         yield Finished(self.step)
 
     def opening(self) -> Iterator[Warned]:
-        """What is to be told before the next step; the clock of the next report starts."""
+        """What is to be reported before the next step; the clock of the next report starts."""
         yield from self._warnings
         self._warnings = ()
         self._pace.restart()
@@ -179,7 +179,7 @@ class Trainer:
         return calibrated(self.form(), fitted, asked)
 
     def judged(self, form: EvaluationForm, heldout: Iterable[Tensor] | None = None) -> Judged:
-        """How `form` does beside the training form on prepared `heldout` rows, without them on
+        """How `form` and the training form do on prepared `heldout` rows, without them on
         those that come next; both by micro-batches at most."""
         following = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
         batches = following if heldout is None else self._batches_of(heldout)

@@ -224,7 +224,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path: Path) -> None:
 
 def test_an_npz_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "params.npz").write_bytes(b"PK\x03\x04 but nothing else")
-    with pytest.raises(FormatError, match=r"no \.npz file"):
+    with pytest.raises(FormatError, match=r"not an \.npz file"):
         read(tmp_path, "gemma_scope")
 
 

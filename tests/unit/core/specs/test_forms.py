@@ -51,8 +51,12 @@ def finder(made: DatasetManifest) -> Any:  # noqa: ANN401 - a function of two ar
     [
         ({"sources": ["a"]}, "train.sources", "two sources or more"),
         ({"sources": ["a", "b", "a"]}, "train.sources", "is listed twice"),
-        ({"sources": ["a", "b"], "source": "a"}, "train.source", "stands beside sources"),
-        ({"sources": ["a", "b"], "target_source": "a"}, "train.target_source", "beside sources"),
+        ({"sources": ["a", "b"], "source": "a"}, "train.source", "is given together with sources"),
+        (
+            {"sources": ["a", "b"], "target_source": "a"},
+            "train.target_source",
+            "together with sources",
+        ),
         ({"source": "a", "target_source": "a"}, "train.target_source", "is the source itself"),
         ({"skip_connection": True}, "train.skip_connection", "needs target_source"),
         ({"sources": ["a", "b"], "skip_connection": True}, "train.skip_connection", "needs"),

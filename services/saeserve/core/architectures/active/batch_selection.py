@@ -15,7 +15,7 @@ from torch import Tensor
 from saeserve.core.kernels.ranks import SPARE
 
 _STRIDE = 61
-"""Of the sample: a prime, so that it visits all latents unless d_sae is a multiple of it."""
+"""Stride of the sample: a prime, so it visits all latents unless d_sae is a multiple of it."""
 _SLACK = 1.15
 """Share of candidates that the sampled level aims at."""
 MOST_AT_ONCE = 2**28

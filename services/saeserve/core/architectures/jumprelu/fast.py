@@ -66,7 +66,7 @@ class FastStep:
         self._x_sum_D = batch.x_BD.sum(0)
 
     def output(self, state: Tensors) -> StepOutput:
-        """See the contract."""
+        """Loss terms and gradients of the batch; `state` is returned unchanged."""
         spec, rows = self._spec, self._rows
         encoder = Encoder(self._batch.x_BD, self._W_enc, self._b_enc, self._ctx.encoder_dtype)
         way = choose(
@@ -202,7 +202,7 @@ class FastJumpRelu(JumpRelu):
     def gradients(
         self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Those of `loss`."""
+        """Gradients of `loss`: in compiled loops where they can run, else by autograd."""
         if possible(params, batch):
             return FastStep(spec, params, batch, ctx).output(state)
         return super().gradients(spec, params, state, batch, ctx)

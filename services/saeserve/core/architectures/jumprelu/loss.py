@@ -12,7 +12,7 @@ Whether a latent fires is seen by s_i, whose mean over the micro-batch's rows is
 - `quadratic` (as Gemma Scope 2): the same s_i, penalty lambda (sum p_i / L0* - 1)^2.
 
 Under `target_l0` all three are quadratic, each in its own s_i, with the L0* that the controller
-asks for: JumpReLU's own gradient can bring L0 below the path, whence no lambda would raise it.
+asks for: JumpReLU's own gradient can bring L0 below the path, from where no lambda raises it.
 
 With `frequency_scale` p0, sum p_i (1 + p_i / p0) takes the place of sum p_i: the price of firing
 once more is then (1 + 2 p_i / p0) times as high, dear for latents that fire often (in the quadratic
@@ -165,7 +165,7 @@ def _uniform(rows: int, columns: int, width: int, seed: int, name: str) -> Tenso
 
 def _firing_levels(sample_ND: Tensor, W_enc_FD: Tensor, initial_l0: float) -> Tensor:
     """For each latent the level that W_enc x exceeds on initial_l0 / d_sae of the sample:
-    half-way between the last row that shall fire and the first that shall not."""
+    half-way between the last row that is to fire and the first that is not."""
     rows, latents = sample_ND.shape[0], W_enc_FD.shape[0]
     firing = min(max(round(rows * initial_l0 / latents), 1), rows - 1)
     levels: list[Tensor] = []

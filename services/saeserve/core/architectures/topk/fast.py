@@ -86,7 +86,7 @@ class _Step:
 
 @torch.no_grad()
 def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context) -> StepOutput:
-    """As `TopK.loss`: with Multi-TopK, the k largest are one group and the next 3k another."""
+    """`TopK.loss` with gradients; in Multi-TopK the k largest are a group, the next 3k another."""
     step = _Step.of(spec, params, state, batch, ctx)
     wide = spec.multi_topk_coefficient
     entries = row_selection.top(step.encoder, (spec.k, 4 * spec.k) if wide else (spec.k,))
@@ -103,7 +103,7 @@ def nested(
     batch: Batch,
     ctx: Context,
 ) -> tuple[StepOutput, Tensor]:
-    """As `sparse.nested_loss`: its gradients, the state as it came; and the level."""
+    """`sparse.nested_loss` with gradients: the output, its state unchanged, and the level."""
     step = _Step.of(spec, params, state, batch, ctx)
     n = max(1, round(ctx.scheduled.get("k", spec.k) * batch.x_BD.shape[0]))
     top = batch_selection.top_of_batch(step.encoder, n, nesting.widths)
@@ -194,7 +194,7 @@ class FastTopK(TopK):
     def gradients(
         self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Those of `loss`: in compiled loops where they can run, else by autograd."""
+        """Gradients of `loss`: in compiled loops where they can run, else by autograd."""
         if possible(params, batch):
             return topk(spec, params, state, batch, ctx)
         return super().gradients(spec, params, state, batch, ctx)
@@ -215,7 +215,7 @@ class _FastByBatch(ByBatch[SpecT]):
     def gradients(
         self, spec: SpecT, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Those of `loss`: in compiled loops where they can run, else by autograd."""
+        """Gradients of `loss`: in compiled loops where they can run, else by autograd."""
         if not possible(params, batch):
             return super().gradients(spec, params, state, batch, ctx)
         nesting = Prefixes.of(spec, params["W_dec"].shape[0])

@@ -29,7 +29,7 @@ PER_LATENT = frozenset({"W_enc", "b_enc", "W_dec", "frequency"})
 
 
 class Sorting(ByBatch[MatryoshkaSpec]):
-    """What Matryoshka does besides its loss."""
+    """What Matryoshka does apart from its loss."""
 
     def initialise(
         self,
@@ -39,7 +39,7 @@ class Sorting(ByBatch[MatryoshkaSpec]):
         target_NO: Tensor,
         seed: int,
     ) -> tuple[Tensors, Tensors]:
-        """As BatchTopK's; frequencies are known after the first micro-batch."""
+        """Start as BatchTopK does; frequencies are known after the first micro-batch."""
         params, state = super().initialise(spec, dims, sample_ND, target_NO, seed)
         if spec.sort_by_frequency:
             state["frequency"] = sample_ND.new_zeros(dims.d_sae)

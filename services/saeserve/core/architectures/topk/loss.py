@@ -34,7 +34,7 @@ class TopK(Architecture[TopKSpec]):
     def initialise(
         self, spec: TopKSpec, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
     ) -> tuple[Tensors, Tensors]:
-        """See `selecting_start`. Raises DataError for a sample without variance."""
+        """Start by `selecting_start`. Raises DataError for a sample without variance."""
         return selecting_start(spec, dims, sample_ND, target_NO, seed)
 
     def loss(
@@ -65,7 +65,7 @@ class TopK(Architecture[TopKSpec]):
     def revived_norms(
         self, spec: TopKSpec, params: Tensors, state: Tensors, form: EvaluationForm, new: Revival
     ) -> Tensor:
-        """As much as is among the k largest on a latent's own row, if the usual norm is not."""
+        """Norms [N]: the usual one, or as much as is among the k largest on a latent's own row."""
         usual_N = super().revived_norms(spec, params, state, form, new)
         centred_ND, _ = self.centred(spec, params, new.rows)
         return above_largest(usual_N, form, spec.k, new.dead_F, new.rows.x_BD, centred_ND)

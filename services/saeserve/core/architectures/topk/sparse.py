@@ -67,7 +67,7 @@ class _Active:
 def topk_loss(
     spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
 ) -> LossOutput:
-    """As `TopK.loss`; AuxK's residual is detached."""
+    """`TopK.loss` with one dense product; AuxK's residual is detached."""
     chosen, auxiliary = _choose(spec, params, batch, ctx)
     b_dec, W_dec = params["b_dec"], params["W_dec"]
     main = chosen.first(spec.k)

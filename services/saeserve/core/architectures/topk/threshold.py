@@ -48,7 +48,7 @@ class ByBatch(Architecture[SpecT]):
     def initialise(
         self, spec: SpecT, dims: Dimensions, sample_ND: Tensor, target_NO: Tensor, seed: int
     ) -> tuple[Tensors, Tensors]:
-        """As TopK's; the threshold is known after the first micro-batch.
+        """Start as TopK does; the threshold is known after the first micro-batch.
 
         Raises DataError for a sample without variance.
         """
@@ -77,7 +77,7 @@ class ByBatch(Architecture[SpecT]):
     def revived_norms(
         self, spec: SpecT, params: Tensors, state: Tensors, form: EvaluationForm, new: Revival
     ) -> Tensor:
-        """As much as exceeds the threshold on a latent's own row, if the usual norm does not."""
+        """Norms [N]: the usual one, or as much as exceeds the threshold on a latent's own row."""
         usual_N = super().revived_norms(spec, params, state, form, new)
         return above_threshold(usual_N, state["threshold"], self.centred(spec, params, new.rows)[0])
 

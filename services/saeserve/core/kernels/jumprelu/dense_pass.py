@@ -47,7 +47,7 @@ class Dense:
     def forward(
         self, y_BO: Tensor, W_dec_FO: Tensor, threshold_F: Tensor, tanh_scale_F: Tensor
     ) -> Firing:
-        """See `Pass`."""
+        """Add f W_dec to y; returns how each latent fired."""
         encoder, found = self._encoder, Firing.nothing(threshold_F)
         number, margins = array(threshold_F).dtype.type, Margins.of(encoder)
         layer = (array(encoder.W_FD), array(encoder.b_F))
@@ -75,7 +75,7 @@ class Dense:
         to_W_dec_FO: Tensor,
         to_W_enc_FD: Tensor,
     ) -> Tensor:
-        """See `Pass`."""
+        """Add to the weights' gradients; returns the sums of each latent [F, S]."""
         encoder, prices = self._encoder, pricing.arrays(self.usual_band)
         sums_SF = W_dec_FO.new_zeros(SUMS, W_dec_FO.shape[0])
         low_error_BO, low_W_OF = error_BO.to(encoder.low), W_dec_FO.to(encoder.low).T

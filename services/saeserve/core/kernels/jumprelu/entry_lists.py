@@ -182,7 +182,7 @@ def _list_outside(
     latents_N: Array,
     values_N: Array,
 ) -> None:
-    """Those entries, by row and ascending: their latents and values. Space is as was counted."""
+    """Write latents and values of the counted entries, by row and ascending by latent."""
     rows, latents = h_RF.shape
     for r in prange(rows):
         row, place = h_RF[r], offsets_R1[r]

@@ -31,7 +31,7 @@ class Margins:
 
     @classmethod
     def of(cls, encoder: Encoder) -> Margins:
-        """Those of the encoder's GEMM; zero where it is in the parameters' type."""
+        """Margins of the encoder's GEMM; zero where it is in the parameters' type."""
         if encoder.exact:
             zero_F = torch.zeros_like(encoder.b_F)
             return cls(zero_F, zero_F, encoder.x_BD.new_ones(encoder.x_BD.shape[0]), 0.0)

@@ -66,7 +66,7 @@ class Pricing:
     tanh_scale_F: Tensor
     """tanh is taken of this times f."""
     half_width: float
-    """Of the band."""
+    """Half of the band's width, in units of h."""
     per_error: float
     """d loss / d reconstruction, in units of the error."""
 

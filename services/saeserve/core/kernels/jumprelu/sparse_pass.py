@@ -25,13 +25,13 @@ class Listed:
 
     @property
     def usual_band(self) -> float:
-        """As the interval's."""
+        """1 where the entries that are not listed are in the band, else 0."""
         return self._listed.interval.in_band
 
     def forward(
         self, y_BO: Tensor, W_dec_FO: Tensor, threshold_F: Tensor, tanh_scale_F: Tensor
     ) -> Firing:
-        """See `Pass`."""
+        """Add f W_dec to y; returns how each latent fired."""
         self._listed.decode_onto(y_BO, W_dec_FO, threshold_F)
         found = Firing.nothing(threshold_F)
         entries.firing(
@@ -53,7 +53,7 @@ class Listed:
         to_W_dec_FO: Tensor,
         to_W_enc_FD: Tensor,
     ) -> Tensor:
-        """See `Pass`."""
+        """Add to the weights' gradients; returns the sums of each latent [F, S]."""
         sums_FS = W_dec_FO.new_zeros(W_dec_FO.shape[0], SUMS)
         entries.gradients(
             pricing.arrays(self.usual_band),
@@ -87,7 +87,7 @@ class ListedWithBand(Listed):
         to_W_dec_FO: Tensor,
         to_W_enc_FD: Tensor,
     ) -> Tensor:
-        """See `Pass`."""
+        """Add to the weights' gradients; returns the sums of each latent [F, S]."""
         sums_FS = super().backward(pricing, error_BO, W_dec_FO, to_W_dec_FO, to_W_enc_FD)
         along_F, entries_F = self._silent_band(pricing, error_BO, W_dec_FO)
         sums_FS[:, BAND] += pricing.per_error * along_F

@@ -29,7 +29,7 @@ _SLACKS = (1.2, 2.0, 8.0)
 """How many times the wanted entries the guessed levels aim at, one after the other; after the last
 all positive entries are collected."""
 _STRIDE = 17
-"""Of the sample: a prime, so that it visits all latents unless d_sae is a multiple of it."""
+"""Stride of the sample: a prime, so it visits all latents unless d_sae is a multiple of it."""
 
 
 class BatchEntries(NamedTuple):

@@ -15,7 +15,7 @@ from saeserve.core.specs.base import Spec
 from saeserve.errors import SpecError
 
 STRONG_L1_PENALTY = 1 / 3
-"""Of a row's mean norm: L1 shrinks an activation by half of its weight."""
+"""Share of a row's mean norm: L1 shrinks an activation by half of its weight."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class AuxKSpec(ArchitectureSpec):
         return self.model_copy(update={"k_aux": min(near_half, d_sae)})
 
     def resolved_by(self, d_sae: int) -> Mapping[str, str]:
-        """See `resolved`."""
+        """Rules by which `resolved` fills the fields, in words."""
         return {"k_aux": "a power of two near half the width of the data, at most d_sae"}
 
 
@@ -184,7 +184,7 @@ class PenaltySpec(AuxKSpec):
         return STRONG_L1_PENALTY * mean_norm
 
     def aimed_at(self, target_l0: float | None) -> Self:
-        """As it stands: a controller moves the penalty while training."""
+        """Return the spec unchanged: a controller moves the penalty while training."""
         if target_l0 is not None and self.sparsity_coefficient == 0:
             raise SpecError(
                 f"train.{self.name}.sparsity_coefficient",

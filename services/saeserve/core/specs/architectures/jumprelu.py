@@ -15,7 +15,7 @@ LEAST_SAMPLE_ROWS = 4_096
 ROWS_PER_FIRING = 10
 """Sample rows in which each latent fires at the start, so that quantiles mean something."""
 STRONG_COUNT_PENALTY = 1 / 16
-"""Of a row's mean squared norm: the price of one active latent that leaves hardly any active."""
+"""Price of an active latent that leaves few active, as a share of a row's mean squared norm."""
 
 
 class JumpReluSpec(PenaltySpec):
@@ -76,12 +76,12 @@ class JumpReluSpec(PenaltySpec):
         return spec.model_copy(update={"initial_l0": min(float(wanted), d_sae / 2)})
 
     def resolved_by(self, d_sae: int) -> Mapping[str, str]:
-        """See `resolved`."""
+        """Rules by which `resolved` fills the fields, in words."""
         law = "min(10,000, width of the data), twice target_l0 if more, d_sae / 2 at most"
         return {**super().resolved_by(d_sae), "initial_l0": law}
 
     def aimed_at(self, target_l0: float | None) -> Self:
-        """As any penalty; the quadratic one cannot do without a target."""
+        """Return the spec unchanged. Raises SpecError for "quadratic" without a target."""
         if self.penalty == "quadratic" and target_l0 is None:
             raise SpecError(
                 "train.target_l0",

@@ -47,7 +47,7 @@ class MatryoshkaSpec(BatchTopKSpec):
         return spec.model_copy(update={"widths": self.widths or prefix_widths(d_sae)})
 
     def resolved_by(self, d_sae: int) -> Mapping[str, str]:
-        """See `resolved`."""
+        """Rules by which `resolved` fills the fields, in words."""
         widths = f"d_sae = {d_sae:,} over 128, 32, 8, 4, 2 and 1"
         return {**super().resolved_by(d_sae), "widths": widths}
 

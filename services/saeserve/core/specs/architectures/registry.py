@@ -1,6 +1,6 @@
 """Every architecture's spec by its name.
 
-A module beside this one whose class has a `name` of its own adds an architecture: no list has to
+A module next to this one whose class has a `name` of its own adds an architecture: no list has to
 be kept.
 """
 
