@@ -121,7 +121,7 @@ def test_logs_of_earlier_runs_are_kept(tmp_path: Path, modules: dict[str, str]) 
 
 TALKER = """
 import sys, time
-print('x ready port=1', file=sys.stderr, flush=True)
+print('INFO x: ready port=1', file=sys.stderr, flush=True)
 for number in range(10_000):
     print(f'line {number:05d}', flush=True)
     time.sleep(0.001)
