@@ -81,7 +81,7 @@ def logs(container: str) -> str:
     return ended.stdout + ended.stderr
 
 
-def waited(what: str, until: Callable[[], bool], deadline_s: float = 300) -> float:
+def waited(what: str, until: Callable[[], bool], deadline_s: float = 900) -> float:
     """Seconds until `until` was true. Raises TimeoutError, which names `what`."""
     begun = time.monotonic()
     while not until():

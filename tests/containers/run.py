@@ -9,10 +9,11 @@ should be. Needs the right to signal the containers' processes, so root as a rul
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from tests.containers import images
@@ -33,7 +34,33 @@ from saeserve.client import Client
 from saeserve.client.errors import ClientError
 
 FOLDER = ROOT / "build/containers"
-_COLUMNS = ("disturbed", "back", "job goes on", "attempts", "job", "weights")
+_BROKEN_OFF = (CommandFailed, ClientError, subprocess.SubprocessError, OSError)
+
+
+@dataclass
+class Row:
+    """A line of the table; what was not reached stays a dash."""
+
+    disturbed: str
+    back: str = "-"
+    goes_on: str = "-"
+    encodes: str = "-"
+    attempts: str = "-"
+    job: str = "-"
+    weights: str = "-"
+    bits: str = "-"
+
+
+_COLUMNS = Row(
+    disturbed="killed",
+    back="healthy again",
+    goes_on="job runs again",
+    encodes="encodes",
+    attempts="attempts",
+    job="job",
+    weights="weights",
+    bits="bits",
+)
 
 
 @dataclass
@@ -41,13 +68,25 @@ class Findings:
     """What was wrong, and the table."""
 
     wrong: list[str]
-    rows: list[Sequence[str]]
+    rows: list[Row]
 
     def expect(self, right: bool, what: str) -> None:
         """Note `what` unless `right`."""
         say(f"{'ok   ' if right else 'WRONG'} {what}")
         if not right:
             self.wrong.append(what)
+
+    def part(self, what: str, check: Callable[[], None]) -> None:
+        """Run a part of the checks; the others run too where it breaks off."""
+        try:
+            check()
+        except _BROKEN_OFF as error:
+            self.expect(False, f"{what} broke off: {type(error).__name__}: {error}")
+
+    def row(self, disturbed: str) -> Row:
+        """A new line of the table, to be filled in as the figures come."""
+        self.rows.append(Row(disturbed))
+        return self.rows[-1]
 
 
 def say(line: str) -> None:
@@ -70,8 +109,7 @@ def main() -> int:
     findings = Findings([], [])
     say("starting")
     try:
-        deployment.up()
-        check(deployment, findings, asked.tokens)
+        findings.part("the deployment", lambda: start(deployment, findings, asked.tokens))
     finally:
         # What was found so far, also where something ends the run.
         report(findings)
@@ -80,27 +118,34 @@ def main() -> int:
     return 1 if findings.wrong else 0
 
 
+def start(deployment: Deployment, findings: Findings, tokens: int) -> None:
+    """`make up`, and the checks of what then runs."""
+    deployment.up()
+    check(deployment, findings, tokens)
+
+
 def check(deployment: Deployment, findings: Findings, tokens: int) -> None:
     """All that is expected of a deployment."""
     write_activations(deployment.data / "acts.npy")
-    confinement(deployment, findings)
-    without_driver(deployment, findings)
-    strangers(deployment, findings)
+    findings.part("confinement", lambda: confinement(deployment, findings))
+    findings.part("no driver", lambda: without_driver(deployment, findings))
+    findings.part("strangers", lambda: strangers(deployment, findings))
     with deployment.client() as client:
         client.datasets.register("acts", ["data:acts.npy"])
         train(client, findings, {"ingest": {"dataset": "acts"}})
-        undisturbed = disturbed(deployment, client, findings, "nothing", tokens)
+        disturbed(deployment, client, findings, "nothing", tokens)
         findings.expect(not firing(), f"alerts before anything was killed: {firing() or 'none'}")
         for service in SERVED:
-            found = disturbed(deployment, client, findings, service, tokens)
-            findings.expect(found == undisturbed, f"weights after {service} was killed")
-            if service == "worker":
-                waited("WorkerLost fires", lambda: "WorkerLost" in firing(), deadline_s=120)
-        without_valkey(deployment, client, findings)
-        two_workers(deployment, client, findings, tokens)
+            findings.part(
+                f"{service} killed",
+                lambda name=service: disturbed(deployment, client, findings, name, tokens),
+            )
+        findings.part("without Valkey", lambda: without_valkey(deployment, client, findings))
+        findings.part("two workers", lambda: two_workers(deployment, client, findings, tokens))
         for architecture in ARCHITECTURES:
-            train(client, findings, spec(f"smoke-{architecture}", architecture, 200_000))
-    scraped(findings)
+            job = spec(f"smoke-{architecture}", architecture, 200_000)
+            findings.part(architecture, lambda job=job: train(client, findings, job))
+    findings.part("Prometheus", lambda: scraped(findings))
     for service in SERVED:
         # podman-compose leaves the second worker's container after a scale back to one.
         for container in deployment.containers(service):
@@ -116,32 +161,51 @@ def train(client: Client, findings: Findings, job: dict[str, object]) -> None:
 
 def disturbed(
     deployment: Deployment, client: Client, findings: Findings, service: str, tokens: int
-) -> str:
-    """Train, and kill a service's container in the middle; a digest of the weights."""
-    model = f"disturbed-{service}"
+) -> None:
+    """Train, kill a service's container in the middle, and compare the weights with those of the
+    first row, whose job was left alone."""
+    row, model = findings.row(service), f"disturbed-{service}"
     job = client.jobs.submit(spec(model, "topk", tokens)).id
     wait_for_step(client, job, tokens // 512 // 4)
-    back = goes_on = ""
     if service in SERVED:
-        pid, step = deployment.pid(service), client.jobs.get(job).progress.step
-        begun = time.monotonic()
-        kill(deployment.container(service))
-        container = deployment.container(service)
-        waited(f"{service} restarts", lambda: restarted(container, pid))
-        waited(f"{service} is healthy", lambda: deployment.healthy(service))
-        back = f"{time.monotonic() - begun:.1f} s"
-        wait_for_step(client, job, step + 1)
-        goes_on = f"{time.monotonic() - begun:.1f} s"
+        killed(deployment, client, row, job)
+    if service == "worker":
+        waited("WorkerLost fires", lambda: "WorkerLost" in firing())
     found = ended(client, job)
+    row.attempts, row.job = str(found.attempt), found.state
     findings.expect(found.state == "SUCCEEDED", f"job with {service} killed: {found.state}")
-    encodes(client, findings, model)
-    digest = weights(client, model)
-    findings.rows.append((service, back, goes_on, str(found.attempt), found.state, digest))
-    return digest
+    row.encodes = f"{encodes(client, findings, model):.1f} s"
+    same_weights(client, findings, row, model)
 
 
-def encodes(client: Client, findings: Findings, model: str) -> None:
-    """The inference service, which may be on its way back, encodes with the model."""
+def killed(deployment: Deployment, client: Client, row: Row, job: str) -> None:
+    """Kill the row's service, and wait until it is healthy and the job goes on."""
+    service = row.disturbed
+    pid, step = deployment.pid(service), client.jobs.get(job).progress.step
+    begun = time.monotonic()
+    container = deployment.container(service)
+    kill(container)
+    if service == "worker":
+        # What it still reported before it died does not count as running again.
+        step = client.jobs.get(job).progress.step
+    waited(f"{service} restarts", lambda: restarted(container, pid))
+    waited(f"{service} is healthy", lambda: deployment.healthy(service))
+    row.back = f"{time.monotonic() - begun:.1f} s"
+    wait_for_step(client, job, step + 1)
+    row.goes_on = f"{time.monotonic() - begun:.1f} s"
+
+
+def same_weights(client: Client, findings: Findings, row: Row, model: str) -> None:
+    """The model's weights are those of the undisturbed run, which is the first row."""
+    row.weights = weights(client, model)
+    same = row.weights == findings.rows[0].weights
+    row.bits = "equal" if same else "DIFFER"
+    findings.expect(same, f"weights of {model}")
+
+
+def encodes(client: Client, findings: Findings, model: str) -> float:
+    """The inference service, which may be on its way back, encodes with the model; seconds until
+    it did."""
     rows = np.ones((4, D_IN), np.float32)
     found: list[int] = []
 
@@ -151,12 +215,14 @@ def encodes(client: Client, findings: Findings, model: str) -> None:
             found.append(len(features.indices))
         return bool(found)
 
-    waited(f"{model} encodes", answered)
+    took = waited(f"{model} encodes", answered)
     findings.expect(found[0] > 0, f"{model} encodes")
+    return took
 
 
 def without_valkey(deployment: Deployment, client: Client, findings: Findings) -> None:
     """Services that start while Valkey is absent wait for it, and all is served once it comes."""
+    row = findings.row("valkey absent")
     deployment.disconnect("valkey")
     before = {service: deployment.pid(service) for service in ("control", "worker")}
     for service, pid in before.items():
@@ -168,6 +234,7 @@ def without_valkey(deployment: Deployment, client: Client, findings: Findings) -
     for service, pid in started.items():
         findings.expect(deployment.pid(service) == pid, f"{service} lives without Valkey")
     deployment.connect("valkey")
+    begun = time.monotonic()
     model = spec("after-valkey", "topk", 200_000)
     submitted: list[str] = []
 
@@ -177,7 +244,11 @@ def without_valkey(deployment: Deployment, client: Client, findings: Findings) -
         return bool(submitted)
 
     waited("a job is taken", taken)
-    findings.expect(ended(client, submitted[0]).state == "SUCCEEDED", "a job after Valkey came")
+    wait_for_step(client, submitted[0], 1)
+    row.goes_on = f"{time.monotonic() - begun:.1f} s"
+    found = ended(client, submitted[0])
+    row.attempts, row.job = str(found.attempt), found.state
+    findings.expect(found.state == "SUCCEEDED", "a job after Valkey came")
 
 
 def two_workers(deployment: Deployment, client: Client, findings: Findings, tokens: int) -> None:
@@ -189,16 +260,21 @@ def two_workers(deployment: Deployment, client: Client, findings: Findings, toke
     jobs = [client.jobs.submit(spec(f"side-{n}", "topk", tokens)).id for n in range(2)]
     for job in jobs:
         wait_for_step(client, job, 1)
-    states = [client.jobs.get(job).state for job in jobs]
+    before = [client.jobs.get(job) for job in jobs]
+    states = [job.state for job in before]
     findings.expect(states == ["RUNNING"] * 2, f"two workers have two jobs: {', '.join(states)}")
+    begun = time.monotonic()
     # Stopped for good: as an operator's wish, it is not restarted.
     run([ENGINE, "kill", "--signal", "KILL", names[-1]])
-    found = [ended(client, job) for job in jobs]
-    done = [f"{each.state} in {each.attempt} attempt(s)" for each in found]
-    right = all(each.state == "SUCCEEDED" for each in found)
-    findings.expect(right, f"one of two workers killed: {', '.join(done)}")
-    same = len({weights(client, f"side-{n}") for n in range(2)}) == 1
-    findings.expect(same, "both jobs have the same weights")
+    rows = [findings.row(f"1 of 2 workers, job {n + 1}") for n in range(2)]
+    for row, job in zip(rows, before, strict=True):
+        wait_for_step(client, job.id, job.progress.step + 1)
+        row.goes_on = f"{time.monotonic() - begun:.1f} s"
+    for n, (row, job) in enumerate(zip(rows, jobs, strict=True)):
+        found = ended(client, job)
+        row.attempts, row.job = str(found.attempt), found.state
+        findings.expect(found.state == "SUCCEEDED", f"job {n + 1}, one of two workers killed")
+        same_weights(client, findings, row, f"side-{n}")
     deployment.scale("worker", 1)
 
 
@@ -262,8 +338,8 @@ def scraped(findings: Findings) -> None:
 
 def report(findings: Findings) -> None:
     """The table, and what was wrong."""
-    rows = [_COLUMNS, *findings.rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    rows: list[tuple[str, ...]] = [astuple(row) for row in (_COLUMNS, *findings.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         sys.stdout.write("  ".join(cells).rstrip() + "\n")

@@ -83,7 +83,7 @@ def ended(client: Client, job: str) -> Job:
             last.append(found)
         return bool(last)
 
-    waited(f"{job} ends", done, deadline_s=600)
+    waited(f"{job} ends", done, deadline_s=3600)
     return last[0]
 
 
