@@ -21,6 +21,9 @@ class Access:
 
     The token is sent with every call, over TLS or to this machine only. `token_file` is read again
     when it changes, so that a new token needs no new client.
+
+    >>> access = Access(ca=Path("ca.pem"), token_file=Path("token"))
+    >>> client = Client("https://control.example:7070", access=access)
     """
 
     ca: Path | None = None
@@ -35,7 +38,12 @@ class Access:
         return bool(self.token) or self.token_file is not None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Credentials of a TLS channel. Raises InvalidArgumentError for files that cannot be."""
+        """Credentials of a TLS channel.
+
+        Raises InvalidArgumentError for files that cannot be read or do not belong together.
+
+        >>> credentials = Access(ca=Path("ca.pem")).credentials()
+        """
         authorities = None if self.ca is None else _read(self.ca, "ca")
         if authorities is not None:
             _check_authorities(authorities, self.ca)

@@ -122,6 +122,7 @@ class SparseFeatures:
     def load(cls, file: str | os.PathLike[str]) -> SparseFeatures:
         """Read what `save`, or `saeserve encode --out`, wrote. Raises ValueError for another file.
 
+        >>> features.save("features.npz")
         >>> features = SparseFeatures.load("features.npz")
         """
         with np.load(file, allow_pickle=False) as stored:

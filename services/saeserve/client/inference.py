@@ -19,7 +19,7 @@ from saeserve.client.errors import InvalidArgumentError, translated
 from saeserve.client.feature_inputs import FeatureInput, features_of
 from saeserve.client.features import FloatArray, SparseFeatures, concatenate
 from saeserve.client.parts import Answer, each_part, spans
-from saeserve.client.reconstruction import Reconstruction, joined
+from saeserve.client.reconstruction import Reconstruction, joined, reconstruction_of
 from saeserve.client.retries import Limit, patiently
 from saeserve.client.tensors import (
     WireType,
@@ -132,7 +132,7 @@ class Inference:
             request = pb.ReconstructRequest(model=version, activations=to_tensor(part, wire))
             with _located(part):
                 answer = self._ask(self._stub.Reconstruct, request, limit)
-            made = Reconstruction.of(from_tensor(answer.activations), answer)
+            made = reconstruction_of(from_tensor(answer.activations), answer)
             return Answer(made, made.model)
 
         return joined(_rowwise(call, model, given.flat()), given.shape[:-1])

@@ -70,7 +70,8 @@ class Jobs:
         returns, the job is safe. A request id is made when none is given, so that the call itself
         may be retried.
 
-        >>> train = {"dataset": "my-acts", "model": "my-sae", "topk": {"k": 32}, "d_sae": 4096}
+        >>> train = {"dataset": "my-acts", "model": "my-sae", "topk": {"k": 32}}
+        >>> train |= {"d_sae": 4096, "tokens": 10_000_000}
         >>> job = client.jobs.submit({"train": train})
         >>> job = client.jobs.submit("job.yaml", labels={"project": "demo"}, priority=5)
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,11 @@ from saeserve.v1 import inference_service_pb2
 
 
 class Reconstruction(npt.NDArray[np.float32]):
-    """Reconstructions [..., d_out]: an array of numpy with a note on some of its rows."""
+    """Reconstructions [..., d_out]: an array of numpy with a note on some of its rows.
+
+    >>> reconstructions = client.reconstruct("my-sae@prod", activations)
+    >>> unusual = activations[reconstructions.beyond_norm_bound]
+    """
 
     model: str = ""
     """models/<name>/versions/<n> that answered."""
@@ -21,15 +24,15 @@ class Reconstruction(npt.NDArray[np.float32]):
     trained on such, and what it makes of them means little. None in an array that was computed
     from this one, whose rows may be others."""
 
-    @classmethod
-    def of(
-        cls, x: npt.NDArray[np.float32], answer: inference_service_pb2.ReconstructResponse
-    ) -> Self:
-        """The array of an answer, with what the answer says of its rows."""
-        found = x.view(cls)
-        found.model = answer.execution.resolved_model
-        found.beyond_norm_bound = np.array(answer.beyond_norm_bound, np.int64)
-        return found
+
+def reconstruction_of(
+    x: npt.NDArray[np.float32], answer: inference_service_pb2.ReconstructResponse
+) -> Reconstruction:
+    """Make the array of an answer, with what the answer says of its rows."""
+    found = x.view(Reconstruction)
+    found.model = answer.execution.resolved_model
+    found.beyond_norm_bound = np.array(answer.beyond_norm_bound, np.int64)
+    return found
 
 
 def joined(parts: Sequence[Reconstruction], leading: tuple[int, ...]) -> Reconstruction:

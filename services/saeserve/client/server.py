@@ -72,7 +72,7 @@ class Server:
         """Configs that `preset` of a train spec may name.
 
         >>> [preset.name for preset in client.server.presets()]
-        ['openai-topk-2024', …]
+        ['openai-topk-2024', ...]
         """
         request = server_service_pb2.ListPresetsRequest()
         with translated(self._address):

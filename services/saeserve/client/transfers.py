@@ -90,7 +90,7 @@ class Transfers:
     ) -> Iterator[bytes]:
         """The bytes of one listed file as they come; raises DataLossError after damaged ones.
 
-        >>> listing = client.transfers.files("jobs/j-0123/logs")
+        >>> listing = client.transfers.files(f"jobs/{job.id}/logs")
         >>> log = b"".join(client.transfers.read(listing.resource, listing.files[0]))
         """
         return Downloader(self._stub, self._address, resource, Limit(timeout)).read(file)
