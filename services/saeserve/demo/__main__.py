@@ -113,12 +113,14 @@ def _figures(client: Client, preset: presets.SaePreset, done: Mapping[str, Job])
 
 def _where_next() -> None:
     console.print("look next", style="bold")
+    found = show.metrics_addresses().items()
+    metrics = ", ".join(f"{address} ({name})" for name, address in found)
     console.print(
         f"  {FOLDER}/report.html    curves, densities, features\n"
         f"  {FOLDER}/summary.json   the figures\n"
         f"  .venv/bin/python -m saeserve.demo --stay   again (reusing all), services left up:\n"
         f"    .venv/bin/saeserve jobs ls | models ls | datasets ls | doctor\n"
-        f"    metrics at 127.0.0.1:9470 (control), 9471 (worker), 9472 (inference)\n"
+        f"    metrics at {metrics}\n"
         f"  README.md               your own data and models",
         highlight=False,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from urllib.request import ProxyHandler, build_opener
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -18,7 +18,9 @@ PROBE_SECONDS = 5.0
 
 def scrape(address: str) -> Samples:
     """Every sample of one process's /metrics."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=PROBE_SECONDS) as answer:
+    # The process at this very address is meant, whatever proxies the environment names.
+    direct = build_opener(ProxyHandler({}))
+    with direct.open(f"http://{address}/metrics", timeout=PROBE_SECONDS) as answer:
         text = answer.read().decode()
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 

@@ -16,10 +16,11 @@ from saeserve.cli.tables import print_table
 from saeserve.client import Client
 from saeserve.client.features import FloatArray
 from saeserve.client.values import Job
+from saeserve.control.settings import ControlSettings
 from saeserve.demo import counts, presets, report, run, sentence
+from saeserve.inference.settings import InferenceSettings
+from saeserve.worker.settings import WorkerSettings
 
-METRICS = ("127.0.0.1:9470", "127.0.0.1:9471", "127.0.0.1:9472")
-"""Default addresses of the metrics of control, worker and inference."""
 SCRAPE_SECONDS = 6.0
 """Longer than the interval of deploy/prometheus/local.yml, so that it sees the last counts."""
 
@@ -41,14 +42,24 @@ def figures(saes: list[dict[str, Any]]) -> None:
     print_table(columns, rows, "Figures")
 
 
+def metrics_addresses() -> dict[str, str]:
+    """Where each of the services serves its metrics, by their own settings."""
+    return {
+        "control": ControlSettings.load().control_metrics_address,
+        "worker": WorkerSettings.load().worker_metrics_address,
+        "inference": InferenceSettings.load().inference_metrics_address,
+    }
+
+
 def metrics(client: Client, encoded_rows: int, since: datetime) -> None:
     """Compare /metrics with what the jobs say. The gauges of jobs follow within a second."""
     time.sleep(SCRAPE_SECONDS)
-    control, worker, inference = (counts.scrape(address) for address in METRICS)
-    own = client.jobs.list()
-    found = counts.compare(control, worker, inference, own, encoded_rows, since)
+    found = {name: counts.scrape(address) for name, address in metrics_addresses().items()}
+    compared = counts.compare(
+        **found, jobs=client.jobs.list(), encoded_rows=encoded_rows, since=since
+    )
     title = "Prometheus metrics next to the jobs' own counts"
-    rows = ((what, f"{metric:,.0f}", f"{count:,.0f}") for what, metric, count in found)
+    rows = ((what, f"{metric:,.0f}", f"{count:,.0f}") for what, metric, count in compared)
     print_table(("", "metrics", "own count"), rows, title)
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from tests.fakes.jobs import submission
 from tests.fakes.worker_bench import make_bench
 
+from saeserve.client import Client
 from saeserve.client.values import Job, job_value
 from saeserve.control.metrics import ControlMetrics
-from saeserve.control.settings import ControlSettings
+from saeserve.demo import show
 from saeserve.demo.counts import Samples, compare, scrape, total
-from saeserve.demo.show import METRICS
 from saeserve.inference.metrics import InferenceMetrics
-from saeserve.inference.settings import InferenceSettings
 from saeserve.jobs.events import EventLog
 from saeserve.jobs.record import Claim
 from saeserve.jobs.states import JobState
@@ -24,7 +26,6 @@ from saeserve.platform.metrics import serve_metrics
 from saeserve.v1 import job_pb2
 from saeserve.worker.event_relay import EventRelay
 from saeserve.worker.report import Report, Scale
-from saeserve.worker.settings import WorkerSettings
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -95,9 +96,47 @@ def test_a_metric_that_is_not_there_is_no_count_of_0(control: Samples) -> None:
         total(control, "saeserve_jobs", phase="FAILED")
 
 
-def test_the_demo_asks_where_the_services_answer_by_default() -> None:
-    assert (
-        ControlSettings.model_fields["control_metrics_address"].default,
-        WorkerSettings.model_fields["worker_metrics_address"].default,
-        InferenceSettings.model_fields["inference_metrics_address"].default,
-    ) == METRICS
+SERVICES = ("control", "worker", "inference")
+
+
+def served_by_each(
+    registries: dict[str, CollectorRegistry], stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Serve each registry at a port of its own, as the services' settings are made to say."""
+    for name, registry in registries.items():
+        endpoint = serve_metrics(registry, "127.0.0.1:0")
+        stack.callback(endpoint.close)
+        monkeypatch.setenv(f"SAESERVE_{name.upper()}_METRICS_ADDRESS", str(endpoint.address))
+
+
+def test_the_demo_asks_where_the_services_are_set_to_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registries = {name: CollectorRegistry() for name in SERVICES}
+    ControlMetrics(registries["control"]).count_jobs({(JobState.SUCCEEDED, "cpu"): 3})
+    Counter("saeserve_train_tokens", "", registry=registries["worker"]).inc(5120)
+    InferenceMetrics(registries["inference"]).encode_rows.inc(19)
+    monkeypatch.setattr(show, "SCRAPE_SECONDS", 0.0)
+    # Nobody answers there: the addresses are asked themselves.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with ExitStack() as stack:
+        served_by_each(registries, stack, monkeypatch)
+        client = SimpleNamespace(jobs=SimpleNamespace(list=lambda: [trained(5120, SINCE)]))
+        show.metrics(cast("Client", client), 19, SINCE)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    cells = [[cell for cell in line if cell not in "│┃|"] for line in lines]
+    assert ["training", "tokens", "5,120", "5,120"] in cells
+    assert ["encoded", "rows", "19", "19"] in cells
+    assert ["jobs", "SUCCEEDED", "3", "1"] in cells
+
+
+def test_the_demo_asks_at_the_defaults_where_nothing_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in SERVICES:
+        monkeypatch.delenv(f"SAESERVE_{name.upper()}_METRICS_ADDRESS", raising=False)
+    assert show.metrics_addresses() == {
+        "control": "127.0.0.1:9470",
+        "worker": "127.0.0.1:9471",
+        "inference": "127.0.0.1:9472",
+    }
