@@ -8,6 +8,13 @@ from saeserve.core.formats.manifest import DatasetManifest
 
 
 @dataclass(frozen=True)
+class HarvestResolved:
+    """The language model is read, and gives the tokens of a context that the spec leaves open."""
+
+    context_length: int
+
+
+@dataclass(frozen=True)
 class HarvestProgress:
     """Rows that exist so far, of all that the texts give, and the rate of this run."""
 
@@ -31,4 +38,4 @@ class HarvestFinished:
     manifest: DatasetManifest
 
 
-HarvestEvent = HarvestProgress | HarvestStopped | HarvestFinished
+HarvestEvent = HarvestResolved | HarvestProgress | HarvestStopped | HarvestFinished

@@ -85,10 +85,21 @@ class LanguageModel:
         heads = cast("int | None", self._config("num_attention_heads"))
         return place_of(site, self._anatomies[site.layer], self.d, heads or 0)
 
+    @property
+    def positions(self) -> int | None:
+        """The most tokens of a sequence; None where the model has no bound."""
+        limits = (self._positions, constant_rotation(self.model))
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def _positions(self) -> int | None:
+        limit = self._config("max_position_embeddings")
+        return limit if isinstance(limit, int) else None
+
     def check_context(self, length: int) -> None:
         """Raise SpecError where sequences of `length` tokens exceed the model's positions."""
-        limit: object = self._config("max_position_embeddings")
-        if isinstance(limit, int) and length > limit:
+        limit = self._positions
+        if limit is not None and length > limit:
             raise SpecError(
                 "harvest.context_length",
                 f"{length} exceeds the model's {limit} positions",

@@ -21,6 +21,7 @@ from saeserve.harvest.events import (
     HarvestEvent,
     HarvestFinished,
     HarvestProgress,
+    HarvestResolved,
     HarvestStopped,
 )
 from saeserve.harvest.language_model import LanguageModel
@@ -49,7 +50,9 @@ def run_harvest(
     `resolve` turns root:relative into a path. Raises SpecError, DataError, NoSpaceError.
     """
     run = _prepare(spec, resolve, folder)
-    plan = survey(spec, run.tokenization, resolve, stop)
+    if spec.context_length is None:
+        yield HarvestResolved(run.tokenization.context_length)
+    plan = survey(run.spec, run.tokenization, resolve, stop)
     if plan is None:
         yield HarvestStopped(0, 0)
         return
@@ -90,9 +93,11 @@ def _prepare(spec: HarvestSpec, resolve: Resolve, folder: Path) -> _Run:
     model = LanguageModel.load(
         resolve(source.path), source.gguf_file, resolve_device(spec.device), spec.compute_dtype
     )
-    model.check_context(spec.context_length)
+    length = spec.context_of(model.positions)
+    model.check_context(length)
     check_rows(model, spec.sites)
-    return _Run(spec, model, tokenization_of(spec, model.tokenizer))
+    settled = spec.with_context(length)
+    return _Run(settled, model, tokenization_of(settled, model.tokenizer, length))
 
 
 def _open_writer(run: _Run, resolve: Resolve, folder: Path, plan: Plan) -> DatasetWriter:

@@ -70,7 +70,8 @@ class Submission(Value):
 
     @property
     def unresolved(self) -> bool:
-        """Whether fields depend on a data set that was not READY yet: the worker resolves them."""
+        """Whether fields depend on a data set that was not READY yet, or on a language model that
+        control could not read: the worker resolves them."""
         return any(not each.value for each in self.field_sources)
 
     def resolved(self, found: Resolution) -> Submission:
@@ -81,8 +82,8 @@ class Submission(Value):
 
 
 class Resolution(Value):
-    """What `jobs/<id>/resolved.json` holds: the spec that a worker resolved of a job that was
-    submitted before its data set was READY."""
+    """What `jobs/<id>/resolved.json` holds: the spec that a worker resolved of a job that
+    control could not resolve when it was submitted."""
 
     format_version: int = JOB_FORMAT
     resolved_spec: dict[str, Any]

@@ -1057,7 +1057,9 @@ class HarvestSpec(_message.Message):
     dataset: _builtins.str
     """Name of the data set to make."""
     context_length: _builtins.int
-    """Tokens a sequence, BOS included."""
+    """Tokens a sequence, BOS included. By default 256, or all positions of a language model that has
+    fewer.
+    """
     max_tokens: _builtins.int
     """Stops after this many tokens, EOS tokens of packing included; 0 reads all text. Each is a stored
     row, unless special_token_rows or positions leave it out.

@@ -62,6 +62,66 @@ def test_the_text_part_of_a_larger_model_counts(sources: Bench) -> None:
     assert "2 layers" in error.message
 
 
+def configured(sources: Bench, **fields: object) -> None:
+    """Let the language model's config.json say so."""
+    config = {"hidden_size": 64, "num_hidden_layers": 4} | fields
+    (sources.root / "smol" / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions"])
+def test_the_default_context_is_at_most_the_models_positions(sources: Bench, name: str) -> None:
+    configured(sources, **{name: 128})
+    record = sources.submit(harvest())
+    assert record.submission.resolved_spec["harvest"]["context_length"] == 128
+    (found,) = (each for each in record.submission.field_sources if each.field == "context_length")
+    assert (found.value, found.origin) == ("128", "fitted")
+    assert "positions" in found.reason
+
+
+def test_a_model_with_more_positions_leaves_the_default_context(sources: Bench) -> None:
+    configured(sources, max_position_embeddings=2048, rope_scaling={"rope_type": "default"})
+    record = sources.submit(harvest())
+    assert record.submission.resolved_spec["harvest"]["context_length"] == 256
+    (found,) = (each for each in record.submission.field_sources if each.field == "context_length")
+    assert (found.value, found.origin) == ("256", "default")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"context_length": 129}, "context_length"), ({"position_start": 200}, "position_start")],
+)
+def test_a_given_context_that_the_model_has_not_is_refused(
+    sources: Bench, changes: dict[str, Any], field: str
+) -> None:
+    configured(sources, max_position_embeddings=128)
+    error = refused(sources, harvest(**changes))
+    assert isinstance(error, InvalidInput)
+    assert error.field == f"spec.harvest.{field}"
+    assert "128" in error.message
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {},
+        {"max_position_embeddings": "many"},
+        {"max_position_embeddings": 128, "rope_scaling": {"type": "longrope"}},
+        {"max_position_embeddings": 128, "rope_parameters": {"full": {"rope_type": "longrope"}}},
+    ],
+)
+def test_a_context_that_only_a_worker_can_know_is_left_to_it(
+    sources: Bench, unknown: dict[str, Any]
+) -> None:
+    configured(sources, **unknown)
+    record = sources.submit(harvest())
+    assert "context_length" not in record.submission.resolved_spec["harvest"]
+    assert record.submission.unresolved
+    (found,) = (each for each in record.submission.field_sources if each.field == "context_length")
+    assert (found.value, found.origin) == ("", "fitted")
+    given = sources.submit(harvest(dataset="other", context_length=64)).submission
+    assert not given.unresolved
+
+
 def test_a_gguf_file_is_taken_as_it_is(sources: Bench) -> None:
     model = {"path": "files:smol", "gguf_file": "smol.gguf"}
     assert sources.submit(harvest(language_model=model)).state is JobState.QUEUED

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.fakes.tiny_models import CPU, WORDS, listed, save_tokenizer, tiny_llama
+from tests.fakes.tiny_models import CPU, POSITIONS, WORDS, listed, save_tokenizer, tiny_llama
 
 from saeserve.core.data.writer import RowBlock
 from saeserve.core.formats.manifest import DatasetManifest
@@ -23,6 +23,7 @@ from saeserve.harvest import run as run_module
 from saeserve.harvest.events import (
     HarvestFinished,
     HarvestProgress,
+    HarvestResolved,
     HarvestStopped,
 )
 from saeserve.harvest.heldout import heldout_sequences
@@ -175,7 +176,7 @@ def test_whole_shards_are_not_forwarded_again(
     monkeypatch.setattr(run_module, "forward_rows", counting)
     assert harvest(spec, resolve, tmp_path / "set") == first
     last_shard = first.rows % spec.shard_rows
-    assert last_shard <= sum(forwarded) < last_shard + 2 * spec.context_length
+    assert last_shard <= sum(forwarded) < last_shard + 2 * (spec.context_length or 0)
 
 
 def test_text_that_changed_does_not_continue_old_shards(
@@ -372,3 +373,24 @@ def test_few_documents_are_never_all_for_training(resolve: Resolve, tmp_path: Pa
         resolve("texts:a.txt").write_text("\n".join(lines))
         manifest = harvest(spec_with(heldout_fraction=0.02), resolve, tmp_path / str(seed))
         assert manifest.heldout_rows == 12
+
+
+@pytest.mark.usefixtures("text")
+def test_the_default_context_is_at_most_the_models_positions(
+    resolve: Resolve, tmp_path: Path
+) -> None:
+    spec = spec_with(context_length=None)
+    first, *_, last = run_harvest(spec, resolve, tmp_path / "set", lambda: False)
+    assert first == HarvestResolved(POSITIONS)
+    assert isinstance(last, HarvestFinished)
+    assert last.manifest.tokenization is not None
+    assert last.manifest.tokenization.context_length == POSITIONS
+
+
+@pytest.mark.usefixtures("text")
+def test_a_given_context_beyond_the_models_positions_is_refused(
+    resolve: Resolve, tmp_path: Path
+) -> None:
+    spec = spec_with(context_length=POSITIONS + 1)
+    with pytest.raises(SpecError, match=f"exceeds the model's {POSITIONS} positions"):
+        harvest(spec, resolve, tmp_path / "set")

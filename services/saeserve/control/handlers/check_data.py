@@ -7,13 +7,17 @@ from saeserve.control.handlers.model_folder import ModelFacts, language_model_fa
 from saeserve.core.planning.plan import Plan
 from saeserve.core.planning.sizes import VALUE_BYTES
 from saeserve.core.specs.jobs import HarvestSpec, IngestSpec
-from saeserve.errors import FailedPrecondition, InvalidInput
+from saeserve.errors import FailedPrecondition, InvalidInput, SpecError
+from saeserve.platform.status import refused_spec
 from saeserve.registry.dataset import DatasetState
 from saeserve.registry.dataset_errors import taken
 
 
-def check_harvest(spec: HarvestSpec, inputs: Inputs) -> Plan:
-    """The plan. Raises Conflict for a taken name, InvalidInput and NotFound for bad sources."""
+def check_harvest(spec: HarvestSpec, inputs: Inputs) -> tuple[HarvestSpec, Plan]:
+    """The spec, resolved as far as it can be here, and the plan.
+
+    Raises Conflict for a taken name, InvalidInput and NotFound for bad sources.
+    """
     if inputs.datasets.exists(spec.dataset):
         raise taken(spec.dataset, inputs.datasets.get(spec.dataset).job)
     facts = language_model_facts(spec.language_model, inputs.roots)
@@ -23,7 +27,7 @@ def check_harvest(spec: HarvestSpec, inputs: Inputs) -> Plan:
         if inputs.roots.present(text.path):
             inputs.roots.resolve(text.path, field)
     _check_layers(spec, facts)
-    return _harvest_plan(spec, facts)
+    return _resolved(spec, facts), _harvest_plan(spec, facts)
 
 
 def check_ingest(spec: IngestSpec, inputs: Inputs) -> Plan:
@@ -59,6 +63,24 @@ def _check_layers(spec: HarvestSpec, facts: ModelFacts) -> None:
                 field=f"spec.harvest.sites[{index}].layer",
                 remedy=f"choose 0 to {facts.layers - 1}",
             )
+
+
+def _resolved(spec: HarvestSpec, facts: ModelFacts) -> HarvestSpec:
+    """With its context_length, where the model's positions are known."""
+    if not facts.positions:
+        return spec
+    length = spec.context_of(facts.positions)
+    if length > facts.positions:
+        raise InvalidInput(
+            f"{length} exceeds the language model's {facts.positions} positions",
+            code="CONTEXT_TOO_LONG",
+            field="spec.harvest.context_length",
+            remedy=f"choose at most {facts.positions}, or leave it unset",
+        )
+    try:
+        return spec.with_context(length)
+    except SpecError as error:
+        raise refused_spec(error.under("spec")) from None
 
 
 def _harvest_plan(spec: HarvestSpec, facts: ModelFacts) -> Plan:

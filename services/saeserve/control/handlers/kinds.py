@@ -12,6 +12,7 @@ from saeserve.control.handlers.check_interchange import check_export, check_impo
 from saeserve.control.handlers.check_model import check_evaluate, check_train
 from saeserve.control.handlers.kind import JobKind, PlanContext
 from saeserve.core.planning.plan import Plan
+from saeserve.core.specs.field_sources import sources_of_harvest
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.jobs import EvaluateSpec, HarvestSpec, IngestSpec, JobSpec
 from saeserve.core.specs.training import TrainSpec
@@ -59,7 +60,9 @@ class Harvest(JobKind[HarvestSpec]):
 
     @override
     def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
-        return context.planned(JobSpec(harvest=self.spec), check_harvest(self.spec, context.inputs))
+        harvest, plan = check_harvest(self.spec, context.inputs)
+        sources = sources_of_harvest(context.given, harvest)
+        return JobSpec(harvest=harvest), plan.model_copy(update={"field_sources": sources})
 
     @property
     @override

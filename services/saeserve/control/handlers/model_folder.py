@@ -13,16 +13,20 @@ from saeserve.errors import InvalidInput, NotFound
 from saeserve.registry.roots import Roots
 
 _FIELD = "spec.harvest.language_model"
+_ROPES_WITH_A_BOUND = ("longrope", "su")
+"""Rotary positions whose factors change beyond a length: `harvest.layout.constant_rotation`."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Width of the residual stream, of all heads' outputs, layers and heads; 0 when not known."""
+    """Width of the residual stream, of all heads' outputs, layers, heads, and the most tokens of a
+    sequence; 0 when not known."""
 
     width: int = 0
     layers: int = 0
     heads: int = 0
     heads_width: int = 0
+    positions: int = 0
 
     def width_of(self, site: SiteSpec) -> int:
         """Width of the rows of a site."""
@@ -41,13 +45,26 @@ class _TextConfig(BaseModel):
     num_attention_heads: int = 0
     n_head: int = 0
     head_dim: int | None = None
+    max_position_embeddings: object = None
+    n_positions: object = None
+    rope_scaling: object = None
+    rope_parameters: object = None
 
     @property
     def facts(self) -> ModelFacts:
         width = self.hidden_size or self.n_embd
         heads = self.num_attention_heads or self.n_head
         heads_width = heads * self.head_dim if self.head_dim else width
-        return ModelFacts(width, self.num_hidden_layers or self.n_layer, heads, heads_width)
+        layers = self.num_hidden_layers or self.n_layer
+        return ModelFacts(width, layers, heads, heads_width, self._positions)
+
+    @property
+    def _positions(self) -> int:
+        """0 where only the loaded model tells, since these rotary factors are a bound as well."""
+        rope = repr((self.rope_scaling, self.rope_parameters))
+        limit = self.max_position_embeddings or self.n_positions
+        bounded = any(repr(name) in rope for name in _ROPES_WITH_A_BOUND)
+        return limit if isinstance(limit, int) and not bounded else 0
 
 
 class _Config(_TextConfig):

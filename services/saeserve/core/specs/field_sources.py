@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from saeserve.core.specs import field_reasons as reasons
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.jobs import CONTEXT_LENGTH, HarvestSpec
 from saeserve.core.specs.presets import PRESETS, Fields
 from saeserve.core.specs.sweep import Grid
 from saeserve.core.specs.training import TrainSpec
@@ -23,7 +24,8 @@ class FieldSource(Spec):
     field: str
     """Path below the job's kind, such as "optimizer.lr"."""
     value: str = ""
-    """Empty while it is not known, because the data set is not READY yet."""
+    """Empty while it is not known, because the data set is not READY yet or the language model
+    was not read."""
     origin: Origin
     """default: a constant; fitted: computed from the run, the data or other fields; preset: as
     published; preset_changed: published as `replaced`; adjusted: given as `replaced`."""
@@ -54,6 +56,22 @@ def sources_of(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> tuple[F
     before = flat(given)
     found = (_plain(path, value, before) for path, value in flat(resolved).items())
     return tuple(each for each in found if each is not None)
+
+
+def sources_of_harvest(given: Mapping[str, Any], spec: HarvestSpec) -> tuple[FieldSource, ...]:
+    """Field sources of a harvest, whose context_length follows the language model's positions."""
+    found = sources_of(given, spec.to_json())
+    if spec.context_length is None:
+        why = "once a worker has read the language model"
+        return (*found, FieldSource(field="context_length", origin="fitted", reason=why))
+    return tuple(_fitted_context(each, spec.context_length) for each in found)
+
+
+def _fitted_context(each: FieldSource, length: int) -> FieldSource:
+    if (each.field, each.origin) != ("context_length", "default") or length == CONTEXT_LENGTH:
+        return each
+    why = f"all positions of the language model, which are fewer than {CONTEXT_LENGTH}"
+    return each.model_copy(update={"origin": "fitted", "reason": why})
 
 
 def flat(value: object, path: str = "") -> Flat:

@@ -11,11 +11,6 @@ class Positions(Protocol):
     """The fields of a harvest spec that say which positions of a context become rows."""
 
     @property
-    def context_length(self) -> int:
-        """Tokens a context, BOS included."""
-        ...
-
-    @property
     def bos(self) -> str:
         """prepend, none or model."""
         ...
@@ -31,10 +26,11 @@ class Positions(Protocol):
         ...
 
 
-def check_positions(spec: Positions) -> None:
-    """Raise SpecError where a bound is outside of the longest context, or where the bounds leave
-    no row of it (the row of a BOS that is put in front is never stored)."""
-    length, start, stop = spec.context_length, spec.position_start, spec.position_stop
+def check_positions(spec: Positions, length: int) -> None:
+    """Raise SpecError where a bound is outside of the longest context of `length` tokens, BOS
+    included, or where the bounds leave no row of it (the row of a BOS that is put in front is
+    never stored)."""
+    start, stop = spec.position_start, spec.position_stop
     for name, value in (("position_start", start), ("position_stop", stop)):
         if value is not None and not -length <= value <= length:
             raise SpecError(

@@ -14,6 +14,8 @@ from saeserve.core.specs.training import Device, Name, TrainSpec
 from saeserve.errors import SpecError
 
 StorageType = Literal["float16", "bfloat16", "float32"]
+CONTEXT_LENGTH = 256
+"""Tokens a context by default, where the language model has as many positions."""
 
 
 class LanguageModelSpec(Spec):
@@ -38,7 +40,8 @@ class HarvestSpec(Spec):
     language_model: LanguageModelSpec
     texts: tuple[TextSpec, ...] = Field(min_length=1)
     sites: tuple[SiteSpec, ...] = Field(min_length=1)
-    context_length: int = Field(default=256, ge=2)
+    context_length: int | None = Field(default=None, ge=2)
+    """Unset until the model's positions are known: see `context_of`."""
     max_tokens: int = Field(default=0, ge=0)
     bos: Literal["prepend", "none", "model"] = "prepend"
     special_token_rows: Literal["store", "drop"] = "store"
@@ -54,8 +57,20 @@ class HarvestSpec(Spec):
 
     @model_validator(mode="after")
     def _positions_fit(self) -> Self:
-        check_positions(self)
+        check_positions(self, self.context_length or CONTEXT_LENGTH)
         return self
+
+    def context_of(self, positions: int | None) -> int:
+        """Tokens a context: the given number, which may exceed a language model's `positions`,
+        else the default, which does not. None: the model has no bound."""
+        if self.context_length is not None:
+            return self.context_length
+        return CONTEXT_LENGTH if positions is None else min(CONTEXT_LENGTH, positions)
+
+    def with_context(self, length: int) -> Self:
+        """With `length` as context_length. Raises SpecError where the positions that are stored
+        do not fit in it."""
+        return self.parse(self.to_json() | {"context_length": length}, "harvest")
 
     @model_validator(mode="after")
     def _sites_differ(self) -> Self:
