@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import trustme
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.repo.deploy_files import ROOT, load
@@ -125,15 +124,6 @@ def test_certificates_that_were_given_stay_as_they_are(tmp_path: Path) -> None:
     before = {name: (tmp_path / name).read_bytes() for name in FILES[:3]}
     assert run(tmp_path).returncode == 0
     assert {name: (tmp_path / name).read_bytes() for name in FILES[:3]} == before
-
-
-def test_a_given_certificate_stays_where_a_ca_was_made_before(tmp_path: Path) -> None:
-    made(tmp_path)
-    given = trustme.CA().issue_cert("sae.example.org", not_after=datetime.now(UTC))
-    (tmp_path / "tls/server.pem").chmod(0o600)
-    given.cert_chain_pems[0].write_to_path(str(tmp_path / "tls/server.pem"))
-    before = (tmp_path / "tls/server.pem").read_bytes()
-    assert made(tmp_path, TLS_NAMES="DNS:other.example")["tls/server.pem"] == before
 
 
 def test_a_ca_without_its_key_is_refused_by_name(tmp_path: Path) -> None:

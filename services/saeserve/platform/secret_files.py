@@ -13,10 +13,11 @@ log = logging.getLogger(__name__)
 
 _MIN_LENGTH = 12
 _MIN_CHARACTERS = 6
-_PLACEHOLDERS = (
+PLACEHOLDERS = (
     *("changeme", "change-me", "password", "passw0rd", "secret", "example", "replace", "<", "${"),
     *("qwerty", "letmein", "1234567", "abcdefg", "default", "placeholder", "your-", "your_"),
 )
+"""Parts of secrets that are guessed first; deploy/compose/secrets.sh refuses the same ones."""
 
 
 def read_secret(path: Path) -> str:
@@ -49,7 +50,7 @@ def _easily_guessed(text: str) -> str:
     """Why, in words; "" when it is not."""
     if len(text) < _MIN_LENGTH:
         return f"is shorter than {_MIN_LENGTH} characters"
-    if any(word in text.lower() for word in _PLACEHOLDERS):
+    if any(word in text.lower() for word in PLACEHOLDERS):
         return "is a placeholder, or holds a word that is tried first"
     if len(set(text)) < _MIN_CHARACTERS or text in (text + text)[1:-1]:
         return "repeats few characters"
