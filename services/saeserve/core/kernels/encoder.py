@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.rounding import Errors
+from saeserve.core.kernels.rounding import Errors, Rounded
 
 ROWS = 256
 """Rows of a block: below, the GEMM loses speed; above, its result leaves the cache (measured at
@@ -40,7 +40,7 @@ class Encoder:
     def errors(self) -> Errors:
         """Bounds on the error of h after a product in bfloat16."""
         b_low_F = self.b_F if _packs() else self.b_F.to(self.low)
-        return Errors.of(self.x_BD, self.W_FD, self.b_F, b_low_F)
+        return Errors.of(*self._rounded, self.b_F, b_low_F)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """The rows of each block and its h [R, F], which the next block may overwrite."""
@@ -67,9 +67,16 @@ class Encoder:
         return self._kept_BF
 
     @cached_property
+    def _rounded(self) -> tuple[Rounded, Rounded]:
+        """Both factors in bfloat16, with what rounding them changes."""
+        return Rounded.of(self.x_BD), Rounded.of(self.W_FD)
+
+    @cached_property
     def _product(self) -> Callable[[slice], Tensor]:
         """The GEMM of some rows; weights are cast, and packed, once."""
-        x_low, W_low = self.x_BD.to(self.low), self.W_FD.to(self.low)
+        x_low, W_low = self.x_BD, self.W_FD
+        if not self.exact:
+            x_low, W_low = (factor.low_XD for factor in self._rounded)
         if self.low == torch.bfloat16 and _packs():
             return _packed(x_low, W_low, self.b_F)
         b_low, size = self.b_F.to(self.low), min(ROWS, x_low.shape[0])

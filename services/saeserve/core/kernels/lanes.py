@@ -61,6 +61,16 @@ def moments(_context: Code, g_N: Code, w_N: Code) -> Code:
 
 
 @intrinsic
+def round_row(_context: Code, w_N: Code, low_N: Code) -> Code:
+    """low = w rounded to bfloat16, as the int16 of its bits, and with it <w, w> and
+    <w - low, w - low> in float64; `w_N` is float32."""
+    rows = isinstance(low_N, types.Array) and (low_N.ndim, low_N.layout) == (1, "C")
+    if not (rows and _is_row(w_N) and (w_N.dtype, low_N.dtype) == (types.float32, types.int16)):
+        return None
+    return _generated((w_N, low_N), [(0, 0), (1, 1)], types.float64, _Rounding)
+
+
+@intrinsic
 def square(_context: Code, w_N: Code) -> Code:
     """<w, w> in float64."""
     return _products((w_N,), [(0, 0)], lambda _element: types.float64)
@@ -104,16 +114,25 @@ def _products(
     first = arrays[0]
     if not all(_is_row(array) and array.dtype == first.dtype for array in arrays):
         return None
-    element = sum_type(first.dtype)
+    return _generated(arrays, pairs, sum_type(first.dtype), _Sums)
+
+
+def _generated(
+    arrays: tuple[Code, ...],
+    pairs: Sequence[tuple[int, int]],
+    element: Code,
+    kind: type[_Sums],
+) -> Code:
+    """The same in sums of the type `element`, by code of this kind."""
     answer = element if len(pairs) == 1 else types.UniTuple(element, len(pairs))
 
     def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         rows = [
-            context.make_array(kind)(context, builder, value)
-            for kind, value in zip(signature.args, args, strict=True)
+            context.make_array(array)(context, builder, value)
+            for array, value in zip(signature.args, args, strict=True)
         ]
         length = cgutils.unpack_tuple(builder, rows[0].shape)[0]
-        sums = _Sums(builder, [row.data for row in rows], pairs, context.get_value_type(element))
+        sums = kind(builder, [row.data for row in rows], pairs, context.get_value_type(element))
         found = sums.over(length)
         return found[0] if len(pairs) == 1 else context.make_tuple(builder, answer, found)
 
@@ -150,18 +169,27 @@ class _Sums:
         values = sums or [ir.Constant(kind, None)] * len(self._pairs)
         slots = [cgutils.alloca_once_value(builder, value) for value in values]
         with cgutils.for_range_slice(builder, start, stop, start.type(step)) as (place, _count):
-            loaded = [self._load(row, place, kind) for row in self._rows]
+            loaded = self._elements(place, kind)
             for slot, (one, other) in zip(slots, self._pairs, strict=True):
                 builder.store(_fma(builder, loaded[one], loaded[other], builder.load(slot)), slot)
         return [builder.load(slot) for slot in slots]
 
+    def _elements(self, place: Code, kind: Code) -> list[Code]:
+        """Elements of each row from `place` on, in the sums' type."""
+        return [self._widened(self._load(row, place, kind), kind) for row in self._rows]
+
     def _load(self, row: Code, place: Code, kind: Code) -> Code:
-        """Elements from `place` on, in the sums' type."""
-        builder, stored = self._builder, row.type.pointee
-        source = ir.VectorType(stored, LANES) if isinstance(kind, ir.VectorType) else stored
-        pointer = builder.bitcast(builder.gep(row, [place]), source.as_pointer())
-        value = builder.load(pointer, align=8 if stored == ir.DoubleType() else 4)
-        return value if source == kind else builder.fpext(value, kind)
+        """Elements from `place` on, as many as `kind` has."""
+        pointer = self._pointer(row, place, kind)
+        return self._builder.load(pointer, align=8 if row.type.pointee == ir.DoubleType() else 4)
+
+    def _pointer(self, row: Code, place: Code, kind: Code) -> Code:
+        """To as many elements as `kind` has, in the type that they are stored in."""
+        builder, source = self._builder, _like(kind, row.type.pointee)
+        return builder.bitcast(builder.gep(row, [place]), source.as_pointer())
+
+    def _widened(self, value: Code, kind: Code) -> Code:
+        return value if value.type == kind else self._builder.fpext(value, kind)
 
     def _folded(self, lanes: Code) -> Code:
         """The sum of a vector's elements, the upper half added to the lower until one is left."""
@@ -178,6 +206,42 @@ class _Sums:
             )
             lanes = builder.fadd(lower, upper)
         return builder.extract_element(lanes, ir.IntType(32)(0))
+
+
+class _Rounding(_Sums):
+    """Of two rows, w and room for its bfloat16: products of w and of what rounding takes away."""
+
+    def _elements(self, place: Code, kind: Code) -> list[Code]:
+        builder, (row, low) = self._builder, self._rows
+        exact = self._load(row, place, kind)
+        rounded = self._rounded(exact)
+        upper = builder.trunc(rounded, _like(kind, low.type.pointee))
+        builder.store(upper, self._pointer(low, place, kind), align=2)
+        bits = builder.shl(rounded, ir.Constant(rounded.type, _each(rounded.type, 16)))
+        lost = builder.fsub(exact, builder.bitcast(bits, exact.type))
+        return [self._widened(exact, kind), self._widened(lost, kind)]
+
+    def _rounded(self, exact: Code) -> Code:
+        """The upper halves of float32, ties to even; NaN stays one."""
+        builder, kind = self._builder, _like(exact.type, ir.IntType(32))
+
+        def number(value: int) -> Code:
+            return ir.Constant(kind, _each(kind, value))
+
+        bits = builder.bitcast(exact, kind)
+        odd = builder.and_(builder.lshr(bits, number(16)), number(1))
+        nearest = builder.add(bits, builder.add(odd, number(0x7FFF)))
+        is_nan = builder.fcmp_unordered("uno", exact, exact)
+        return builder.select(is_nan, number(0x7FC0), builder.lshr(nearest, number(16)))
+
+
+def _like(kind: Code, element: Code) -> Code:
+    """A number of the type `element`, or a vector of them, as `kind` is."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
+def _each(kind: Code, value: int) -> int | list[int]:
+    return [value] * kind.count if isinstance(kind, ir.VectorType) else value
 
 
 def _fma(builder: Code, a: Code, b: Code, c: Code) -> Code:

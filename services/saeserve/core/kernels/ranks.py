@@ -19,6 +19,8 @@ from saeserve.core.kernels.compiled import SHARES, Array, array, helper, kernel,
 _KEYS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 SPARE = 16
 """Candidates beyond those that are aimed at, so that small numbers of them suffice as well."""
+_NEVER = np.iinfo(np.int64).max
+"""A level that no key reaches."""
 _MEMBERS = 16
 """Columns of a group in wide rows; fewer where n is large, for there are 4 n groups or more."""
 
@@ -157,18 +159,27 @@ def top_of_row(
     found_F: Array,
     places_C: Array,
     chosen_C: Array,
-) -> None:
+    spare: int,
+) -> tuple[int, np.int64]:
     """Columns of a row's C largest; the other arrays are for the work, `maxima_G` holds the
-    groups' largest keys then."""
+    groups' largest keys then.
+
+    Returns how many entries `columns_F` and `found_F` hold, and a level: they are all that reach
+    it. `spare` entries more than C are collected, as far as positive ones are there.
+    """
     group_maxima(keys_F, maxima_G)
-    level = level_of(maxima_G, places_C.shape[0])
+    n = places_C.shape[0]
+    level = level_of(maxima_G, min(n + spare, maxima_G.shape[0]))
+    if level < 0 and spare > 0:
+        level = level_of(maxima_G, n)
     if level >= 0:
         count = collect(keys_F, maxima_G, level, columns_F, found_F)
     else:
-        count = everything(keys_F, columns_F, found_F)
+        count, level = everything(keys_F, columns_F, found_F), np.int64(_NEVER)
     keep(columns_F[:count], found_F[:count], places_C)
-    for c in range(places_C.shape[0]):
+    for c in range(n):
         chosen_C[c] = columns_F[places_C[c]]
+    return count, level
 
 
 @kernel
@@ -180,4 +191,4 @@ def top_columns(keys_RF: Array, chosen_RC: Array) -> None:
         columns_F, found_F = np.empty(width, np.int64), np.empty(width, keys_RF.dtype)
         # The memory above is used again for every row of the share.
         for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
-            top_of_row(keys_RF[row], maxima_G, columns_F, found_F, places_C, chosen_RC[row])
+            top_of_row(keys_RF[row], maxima_G, columns_F, found_F, places_C, chosen_RC[row], 0)

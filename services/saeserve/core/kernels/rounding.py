@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from saeserve.core.kernels.compiled import SHARES, Array, array, kernel, prange, usable
-from saeserve.core.kernels.lanes import square
+from saeserve.core.kernels.lanes import round_row
 
 UNIT = 1.01 * 2**-8
 """What rounding a number to bfloat16 changes at most, as a share of the rounded one."""
@@ -24,8 +23,31 @@ SAFETY = 1.001
 """On norms, which are rounded themselves."""
 SUM_UNIT = 2**-24
 """What each addition in float32 changes at most, as a share of its result."""
-_BITS = {torch.float32: 24, torch.float64: 53}
-_LOW_BITS = 8
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A factor in bfloat16."""
+
+    low_XD: Tensor
+    norm_X: Tensor
+    """Norm of each row before it was rounded, and at most `SAFETY` times as much."""
+    lost_X: Tensor
+    """The same of what rounding took away."""
+
+    @classmethod
+    def of(cls, rows_XD: Tensor) -> Rounded:
+        """Round each row to the nearest bfloat16, ties to even."""
+        if usable(rows_XD) and rows_XD.dtype == torch.float32:
+            low_XD = torch.empty_like(rows_XD, dtype=torch.bfloat16)
+            squares_2X = torch.empty(2, rows_XD.shape[0], dtype=torch.float64)
+            _round_rows(array(rows_XD), array(low_XD), array(squares_2X))
+            norms_2X = squares_2X.sqrt().to(rows_XD)
+        else:
+            low_XD = rows_XD.to(torch.bfloat16)
+            norms_2X = torch.stack([_norm(rows_XD), _norm(rows_XD - low_XD.to(rows_XD.dtype))])
+        norm_X, lost_X = (SAFETY * norms_2X).unbind()
+        return cls(low_XD, norm_X, lost_X)
 
 
 @dataclass(frozen=True)
@@ -40,16 +62,15 @@ class Errors:
     bias_F: Tensor
 
     @classmethod
-    def of(cls, x_BD: Tensor, W_FD: Tensor, b_F: Tensor, b_low_F: Tensor) -> Errors:
+    def of(cls, x: Rounded, W: Rounded, b_F: Tensor, b_low_F: Tensor) -> Errors:
         """Error bounds of x W^T + b, computed from x and W in bfloat16 and the bias `b_low_F`.
 
         Float32 sums of the product and of what it is compared with are counted too.
         """
-        (norm_B, lost_B), (norm_F, lost_F) = _norms(x_BD), _norms(W_FD)
-        additions = (1.125 * x_BD.shape[1] + 8) * SUM_UNIT
-        lost_F = (1 + UNIT) * lost_F + additions * norm_F
+        additions = (1.125 * x.low_XD.shape[1] + 8) * SUM_UNIT
+        lost_F = (1 + UNIT) * W.lost_X + additions * W.norm_X
         bias_F = (b_F - b_low_F.to(b_F)).abs() + 4 * SUM_UNIT * b_F.abs()
-        return cls(norm_B, lost_B, norm_F, lost_F, bias_F)
+        return cls(x.norm_X, x.lost_X, W.norm_X, lost_F, bias_F)
 
     def largest(self) -> Tensor:
         """A bound for all entries of each row: [B]."""
@@ -69,20 +90,6 @@ def lowest_rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(exact > 0, exact / (1 + UNIT), exact / (1 - UNIT))
 
 
-def _norms(rows_XD: Tensor) -> tuple[Tensor, Tensor]:
-    """Norm of each row, and of what rounding it to bfloat16 takes away: [X] each."""
-    if usable(rows_XD):
-        squares_2X = torch.empty(2, rows_XD.shape[0], dtype=torch.float64)
-        divider = 2.0 ** (_BITS[rows_XD.dtype] - _LOW_BITS) + 1
-        _sum_squares(array(rows_XD), array(rows_XD.new_tensor([divider])), array(squares_2X))
-        norms_2X = squares_2X.sqrt().to(rows_XD)
-    else:
-        lost_XD = rows_XD - rows_XD.to(torch.bfloat16).to(rows_XD.dtype)
-        norms_2X = torch.stack([_norm(rows_XD), _norm(lost_XD)])
-    norm_X, lost_X = (SAFETY * norms_2X).unbind()
-    return norm_X, lost_X
-
-
 def _norm(rows_XD: Tensor) -> Tensor:
     """Scaled by the largest, so that squares of small numbers do not vanish."""
     largest_X1 = rows_XD.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(rows_XD.dtype).tiny)
@@ -91,17 +98,10 @@ def _norm(rows_XD: Tensor) -> Tensor:
 
 
 @kernel
-def _sum_squares(rows_XD: Array, divider_1: Array, squares_2X: Array) -> None:
-    """squares = <w, w> and <w - w', w - w'> of each row w and its rounded w', in float64, where
-    squares of small numbers do not vanish; with c = (2^s + 1) w, Veltkamp's w' = c - (c - w) is the
-    nearest number with s bits fewer."""
-    rows, width = rows_XD.shape
+def _round_rows(rows_XD: Array, low_XD: Array, squares_2X: Array) -> None:
+    """low = w' in bfloat16 of each row w, squares = <w, w> and <w - w', w - w'> in float64, where
+    squares of small numbers do not vanish."""
+    rows = rows_XD.shape[0]
     for share in prange(SHARES):
-        lost_D, by = np.empty(width, rows_XD.dtype), divider_1[0]
         for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
-            row_D = rows_XD[row]
-            # In this order of operations, which nothing may rearrange.
-            for d in range(width):
-                large = by * row_D[d]
-                lost_D[d] = row_D[d] - (large - (large - row_D[d]))
-            squares_2X[0, row], squares_2X[1, row] = square(row_D), square(lost_D)
+            squares_2X[0, row], squares_2X[1, row] = round_row(rows_XD[row], low_XD[row])

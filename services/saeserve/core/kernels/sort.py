@@ -14,7 +14,8 @@ from saeserve.core.kernels.compiled import Array, array, kernel, prange
 from saeserve.core.kernels.csr import Csr, offsets_of
 
 CHUNKS = 16
-"""Parts of the rows that are sorted side by side."""
+"""Parts of the rows that are sorted side by side, at most: one a thread. The result does not
+depend on their number."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,17 @@ class ByLatent:
 
 def by_latent(entries: Csr, latents: int) -> ByLatent:
     """A counting sort, by chunks of rows; `values` may be of any type."""
-    chunk = -(-entries.rows // CHUNKS)
+    chunks = min(CHUNKS, torch.get_num_threads())
+    chunk = -(-entries.rows // chunks)
     places = (array(entries.offsets), array(entries.latents))
-    counts_FC = torch.zeros(latents, CHUNKS, dtype=torch.int64)
+    counts_FC = torch.zeros(latents, chunks, dtype=torch.int64)
     _count(*places, array(counts_FC), chunk)
     # Chunk c of latent i begins where all smaller latents, and i's chunks before c, end.
     starts = offsets_of(counts_FC.view(-1))
     places_FC = starts[:-1].view_as(counts_FC).clone()
     rows, values = torch.empty_like(entries.latents), torch.empty_like(entries.values)
     _place(*places, array(entries.values), array(places_FC), chunk, array(rows), array(values))
-    return ByLatent(starts[::CHUNKS].contiguous(), rows, values)
+    return ByLatent(starts[::chunks].contiguous(), rows, values)
 
 
 @kernel

@@ -14,7 +14,7 @@ from torch import Tensor
 from saeserve.core.architectures.active.preactivations import PreActivations
 from saeserve.core.kernels.compiled import available
 from saeserve.core.kernels.encoder import Encoder
-from saeserve.core.kernels.rounding import Errors, highest
+from saeserve.core.kernels.rounding import Errors, Rounded, highest
 from saeserve.core.kernels.topk import batch_selection, row_selection
 
 WIDE = 32_768
@@ -197,7 +197,7 @@ def test_the_bound_holds_for_every_entry(kind: str, size: tuple[int, int], seed:
     for layer in (drawn(kind, 20, *size, seed), aligned(8)):
         low_b = layer.b.bfloat16()
         rounded = PreActivations.compute(layer.x, layer.W, layer.b, torch.bfloat16).h_BF.double()
-        errors = Errors.of(layer.x, layer.W, layer.b, low_b)
+        errors = Errors.of(Rounded.of(layer.x), Rounded.of(layer.W), layer.b, low_b)
         bounds = (
             errors.lost_F * errors.norm_B[:, None]
             + errors.norm_F * errors.lost_B[:, None]
@@ -216,10 +216,10 @@ def test_norms_of_compiled_loops_are_those_of_torch(monkeypatch: pytest.MonkeyPa
     layer = drawn("uneven", 9, 50, 77, seed=1)
     tiny = Layer(layer.x * 1e-25, layer.W * 1e-20, layer.b)
     for one in (layer, tiny, Layer(layer.x.double(), layer.W.double(), layer.b.double())):
-        found = Errors.of(one.x, one.W, one.b, one.b)
+        found = Errors.of(Rounded.of(one.x), Rounded.of(one.W), one.b, one.b)
         with monkeypatch.context() as patched:
             patched.setattr("saeserve.core.kernels.rounding.usable", unusable)
-            plain = Errors.of(one.x, one.W, one.b, one.b)
+            plain = Errors.of(Rounded.of(one.x), Rounded.of(one.W), one.b, one.b)
         for name in ("norm_B", "lost_B", "norm_F", "lost_F"):
             assert bool((getattr(found, name) > 0).all()), name
             torch.testing.assert_close(getattr(found, name), getattr(plain, name))

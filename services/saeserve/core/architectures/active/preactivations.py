@@ -18,7 +18,7 @@ from saeserve.core.architectures.active.latents import row_dots
 from saeserve.core.kernels import rounding
 from saeserve.core.kernels.encoder import ROWS
 from saeserve.core.kernels.ranks import SPARE
-from saeserve.core.kernels.rounding import Errors
+from saeserve.core.kernels.rounding import Errors, Rounded
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class PreActivations:
         return BatchTop.at(places_N, latents, exact_C[chosen.places_N], chosen.level)
 
     def _errors(self) -> Errors:
-        return Errors.of(self.x_BD, self.W_FD, self.b_F, self.b_F.to(self.h_BF.dtype))
+        factors = Rounded.of(self.x_BD), Rounded.of(self.W_FD)
+        return Errors.of(*factors, self.b_F, self.b_F.to(self.h_BF.dtype))
 
     def _settle(
         self, values_BK: Tensor, indices_BK: Tensor, proven_B: Tensor, among_F: Tensor | None

@@ -91,6 +91,25 @@ def _key_from(lowest: Number, number_1: Array, bits_1: Array) -> np.int64:
 
 
 @helper
+def _all_from(
+    key: np.int64,
+    complete: np.int64,
+    collected: int,
+    keys_F: Array,
+    maxima_G: Array,
+    columns_F: Array,
+    found_F: Array,
+) -> int:
+    """Have all entries from `key` on in `columns_F` and `found_F`, which hold those from `complete`
+    on; returns how many they hold."""
+    if key <= 0:
+        return ranks.everything(keys_F, columns_F, found_F)
+    if key < complete:
+        return ranks.collect(keys_F, maxima_G, key, columns_F, found_F)
+    return collected
+
+
+@helper
 def _order_row(values_C: Array, bits_C: Array, keys_C: Array) -> None:
     """Keys that are ordered as the values; NaN of either sign is the largest."""
     sign = bits_C.itemsize * 8 - 1
@@ -168,7 +187,10 @@ def _choose(
         bits_1 = number_1.view(np.int32)
         # The memory above is used again for every row of the share.
         for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
-            ranks.top_of_row(keys_RF[row], maxima_G, columns_F, found_F, places_K, chosen_F)
+            # With some to spare, which are mostly all that may reach the level.
+            reaching, complete = ranks.top_of_row(
+                keys_RF[row], maxima_G, columns_F, found_F, places_K, chosen_F, ranks.SPARE
+            )
             count, computed, level = n, 0, values_F[0]
             # Twice: the largest after rounding, then what may be larger than one of those.
             for _ in range(2):
@@ -181,19 +203,19 @@ def _choose(
                 lowest = level - largest_R[row]
                 if lowest != lowest:
                     continue
-                key, reaching = _key_from(lowest, number_1, bits_1), width
-                if key > 0:
-                    reaching = ranks.collect(keys_RF[row], maxima_G, key, columns_F, found_F)
-                else:
-                    ranks.everything(keys_RF[row], columns_F, found_F)
+                key = _key_from(lowest, number_1, bits_1)
+                reaching = _all_from(
+                    key, complete, reaching, keys_RF[row], maxima_G, columns_F, found_F
+                )
                 taken_F[chosen_F[:n]] = True
                 # Candidates that were not computed yet and may reach the level.
                 for c in range(reaching):
                     i = columns_F[c]
+                    if found_F[c] < key or taken_F[i]:
+                        continue
                     bits_1[0] = np.int32(keys_RF[row, i]) << 16
                     error = lost_F[i] * norm_R[row] + norm_F[i] * lost_R[row] + bias_F[i]
-                    highest = number_1[0] + UNIT * abs(number_1[0]) + error
-                    if highest >= level and not taken_F[i]:
+                    if number_1[0] + UNIT * abs(number_1[0]) + error >= level:
                         chosen_F[count] = i
                         count += 1
                 taken_F[chosen_F[:n]] = False

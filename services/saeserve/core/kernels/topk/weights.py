@@ -77,6 +77,7 @@ def _sum(
 ) -> None:
     """W_enc[i] = sum of delta x[row], b_enc[i] = sum of delta, W_dec[i] = sum of value r[bag] over
     the entries of latent i; fired[i] = those of the first groups with value > 0."""
+    all_fire = fired_groups >= groups
     for share in prange(SHARES):
         for latent in range(
             gathers.first_bag(starts_F1, share, SHARES),
@@ -91,5 +92,10 @@ def _sum(
             # Entries are in the order of their rows, so the sum has one order.
             for n in range(start, stop):
                 total += deltas_N[n]
-                fired += values_N[n] > 0 and bags_N[n] % groups < fired_groups
+            if all_fire:
+                for n in range(start, stop):
+                    fired += values_N[n] > 0
+            else:
+                for n in range(start, stop):
+                    fired += values_N[n] > 0 and bags_N[n] % groups < fired_groups
             b_enc_F[latent], fired_F[latent] = total, fired
