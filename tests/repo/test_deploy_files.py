@@ -242,6 +242,17 @@ def test_every_container_has_limits_and_its_logs_too(service: str) -> None:
         assert ":size=" in mounted
 
 
+@pytest.mark.parametrize("service", [*OURS, "valkey", "client"])
+def test_nothing_that_works_waits_for_what_watches(service: str) -> None:
+    """Prometheus or Grafana may be down: they call, and are never called."""
+    watching = {"prometheus", "grafana"}
+    for found in (COMPOSE, *OVERRIDES.values()):
+        each = found["services"].get(service, {})
+        assert not watching & set(each.get("depends_on", ()))
+        told = " ".join(map(str, each.get("environment", {}).values()))
+        assert not [name for name in watching if name in told]
+
+
 def test_variables_are_in_the_example_with_their_defaults() -> None:
     texts = [
         (ROOT / path).read_text()

@@ -165,6 +165,15 @@ def test_what_kubernetes_does_not_know_is_a_fault() -> None:
             assert [*faults(wrong)], wrong["kind"]
 
 
+@pytest.mark.parametrize("path", ["keda/worker.yaml", "keda-gpu/worker-gpu.yaml"])
+def test_a_prometheus_that_is_down_or_knows_no_jobs_takes_no_worker_away(path: str) -> None:
+    [scaled] = documents(f"components/{path}")
+    fallback = scaled["spec"]["fallback"]
+    assert (fallback["behavior"], fallback["replicas"]) == ("currentReplicasIfHigher", 1)
+    [trigger] = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+
+
 def test_inference_reads_the_store_and_knows_no_password() -> None:
     spec = pod("inference")
     assert {each["name"] for each in spec["volumes"]} == {"store", "run", "tmp"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import platform
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import StringIO
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 from wsgiref.simple_server import WSGIServer
@@ -26,6 +29,11 @@ from saeserve.platform.address import TcpAddress, is_local, parse_tcp
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 60.0
+"""A scraper's connection on which nothing moves for this long is closed."""
 
 LATENCY_BUCKETS = tuple(0.0005 * 2**n for n in range(16))
 """0.5 ms to 16 s, doubling."""
@@ -120,7 +128,27 @@ def serve_metrics(
     # The library leaves the type of its application open.
     made = cast("WSGIApplication", cast(Any, prometheus_client).make_wsgi_app(registry))
     server.set_app(_by_path(made, missing))
+    _outlive_scrapers(server)
     return MetricsEndpoint(TcpAddress(wanted.host, server.server_port), server, thread)
+
+
+def _outlive_scrapers(server: WSGIServer) -> None:
+    """Close connections of scrapers that hang, and keep those that break off out of the log: the
+    library would wait for ever, and write tracebacks past our log."""
+    # The library leaves these to be replaced, but no types say so.
+    plain = cast(Any, server)
+    mended = {"timeout": SILENCE_S, "get_stderr": _discarded}
+    plain.RequestHandlerClass = type("Handler", (plain.RequestHandlerClass,), mended)
+    plain.handle_error = _broke_off
+
+
+def _discarded(_handler: object) -> StringIO:
+    return StringIO()
+
+
+def _broke_off(_request: object, address: object) -> None:
+    """Called by the library while it handles what ended a connection."""
+    log.debug("a scraper at %s broke off: %s", address, sys.exception())
 
 
 def _by_path(metrics: WSGIApplication, missing: Callable[[], str] | None) -> WSGIApplication:
@@ -128,9 +156,13 @@ def _by_path(metrics: WSGIApplication, missing: Callable[[], str] | None) -> WSG
 
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        if path == "/metrics":
-            return metrics(environ, start)
-        status, text = _short_answer(path, missing)
+        try:
+            if path == "/metrics":
+                return metrics(environ, start)
+            status, text = _short_answer(path, missing)
+        except Exception:
+            log.exception("%s could not be answered", path)
+            status, text = "500 Internal Server Error", "the service's log says why"
         start(status, [("Content-Type", "text/plain; charset=utf-8")])  # which the server adds to
         return [f"{text}\n".encode()]
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter, Metric
 
 from saeserve.errors import StartupError
-from saeserve.platform.metrics import LATENCY_BUCKETS, Metrics, serve_metrics
+from saeserve.platform import metrics as served_metrics
+from saeserve.platform.metrics import LATENCY_BUCKETS, Metrics, MetricsEndpoint, serve_metrics
 from saeserve.platform.settings import ServiceSettings
 
 
@@ -36,6 +44,103 @@ def test_other_paths_are_not_found() -> None:
                 urlopen(f"http://{endpoint.address}{path}")
     finally:
         endpoint.close()
+
+
+REQUEST = b"GET /metrics HTTP/1.1\r\n\r\n"
+ROWS = 100_000
+
+
+def a_long_page() -> CollectorRegistry:
+    """Figures that the buffers of a connection do not hold."""
+    registry = CollectorRegistry()
+    long = Counter("long", "Many series.", ("a",), registry=registry)
+    for number in range(ROWS):
+        long.labels(str(number))
+    return registry
+
+
+def until(reached: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def connected(endpoint: MetricsEndpoint, sent: bytes = b"") -> socket.socket:
+    """A scraper that has said no more than this."""
+    made = socket.create_connection((endpoint.address.host, endpoint.address.port))
+    made.sendall(sent)
+    return made
+
+
+def killed(scraper: socket.socket) -> None:
+    """End it as the kernel does for a process that is gone: with a reset."""
+    scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    scraper.close()
+
+
+def test_a_prometheus_that_dies_or_hangs_in_a_scrape_harms_nothing(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = serve_metrics(a_long_page(), "127.0.0.1:0")
+    hanging = [connected(endpoint, REQUEST[:n]) for n in (0, 5, len(REQUEST))]
+    try:
+        for sent in (b"", REQUEST[:5], REQUEST, b"no HTTP\r\n\r\n"):
+            killed(connected(endpoint, sent))
+        cut = connected(endpoint, REQUEST)
+        assert cut.recv(100)
+        killed(cut)
+        with urlopen(f"http://{endpoint.address}/metrics") as answer:
+            assert b'long_total{a="99999"}' in answer.read()
+    finally:
+        endpoint.close()
+        for each in hanging:
+            each.close()
+    assert capfd.readouterr().err == ""
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /met", REQUEST])
+def test_a_scraper_on_whose_connection_nothing_moves_is_hung_up_on(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(served_metrics, "SILENCE_S", 0.2)
+    before = {thread.ident for thread in threading.enumerate()}
+    endpoint = serve_metrics(a_long_page(), "127.0.0.1:0")
+    silent = connected(endpoint, sent)
+    try:
+        until(lambda: len({t.ident for t in threading.enumerate()} - before) > 1)
+        # The thread that serves all, and none for the connection.
+        until(lambda: {t.ident for t in threading.enumerate()} - before == {endpoint.thread.ident})
+    finally:
+        silent.close()
+        endpoint.close()
+    assert capfd.readouterr().err == ""
+
+
+class Broken:
+    """A collector that fails."""
+
+    def collect(self) -> Iterator[Metric]:
+        raise LookupError("no such device")
+
+
+def test_figures_that_cannot_be_read_are_a_500_and_a_line_of_our_log(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registry = CollectorRegistry(auto_describe=False)
+    endpoint = serve_metrics(registry, "127.0.0.1:0")
+    registry.register(Broken())
+    try:
+        with pytest.raises(HTTPError, match="500"):
+            urlopen(f"http://{endpoint.address}/metrics")
+        with urlopen(f"http://{endpoint.address}/healthz") as answer:
+            assert answer.read() == b"ok\n"
+    finally:
+        endpoint.close()
+    assert [record.getMessage() for record in caplog.records] == ["/metrics could not be answered"]
+    assert "no such device" in caplog.text
+    assert capfd.readouterr().err == ""
 
 
 def test_readiness_says_what_is_missing() -> None:
