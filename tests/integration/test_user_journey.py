@@ -183,6 +183,27 @@ def test_the_command_line_names_rows_beyond_the_norm_bound(
     )
 
 
+def test_the_command_line_decodes_whatever_encode_writes(journey: Journey, tmp_path: Path) -> None:
+    file, out = tmp_path / "rows.npy", tmp_path / "y.npy"
+    x = rows(6).reshape(2, 3, D)
+    np.save(file, x)
+    features = journey.client.encode("sae", x)
+    expected = journey.client.decode("sae", features)
+    saved, printed, dense = (tmp_path / name for name in ("f.bin", "f.json", "dense.npy"))
+    journey.run("encode", "sae", str(file), "--out", str(saved))
+    printed.write_text(journey.run("encode", "sae", str(file), "--json").stdout)
+    np.save(dense, features.to_dense())
+    for given in (saved, printed, dense):
+        done = journey.run("decode", "sae", str(given), "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        assert np.array_equal(np.load(out), expected)
+        out.unlink()
+    printed.write_text(printed.read_text().replace("models/sae/", "models/other/"))
+    refused = journey.run("decode", "sae", str(printed), "--out", str(out))
+    assert refused.returncode == 1
+    assert "models/other/versions/1" in refused.stderr
+
+
 def test_a_model_that_was_trained_on_all_rows_has_no_norm_bound(journey: Journey) -> None:
     trained = {**TRAIN, "model": "whole", "preprocess": {"norm_cut": 0}}
     assert journey.client.jobs.wait(journey.client.jobs.submit({"train": trained}).id).done

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from saeserve.cli.array_files import Array, feature_arrays, read_features
 from saeserve.cli.output import Json, connect, console, print_json, say, told
 from saeserve.cli.refusals import writing
 from saeserve.cli.tables import print_table
 from saeserve.client import SparseFeatures
 from saeserve.client.array_files import read_rows
 from saeserve.client.arrays import ArrayInput
+from saeserve.client.feature_inputs import features_of
 
+Array = NDArray[Any]
 RowNumbers = NDArray[np.int64]
 SHOWN_ROWS = 20
 ROWS = (
     "Raw activations, [..., d_in]: a .npy file, or a .safetensors file of one tensor; float16, "
     "bfloat16, float32 or float64, as for datasets import."
+)
+
+FEATURES = (
+    "Features: what saeserve encode --out wrote or --json printed, or dense ones, [..., d_sae], as "
+    ".npy or .safetensors."
 )
 
 Reference = Annotated[str, typer.Argument(help="name, name@3 or name@alias.")]
@@ -46,8 +52,7 @@ def encode(
     else:
         with writing(out) as part:
             features = _encoded(reference, rows)
-            with part.open("wb") as stream:
-                np.savez(stream, allow_pickle=False, **feature_arrays(features))
+            features.save(part)
     if as_json:
         print_json(features)
     else:
@@ -56,12 +61,12 @@ def encode(
 
 def decode(
     reference: Reference,
-    file: Annotated[Path, typer.Argument(help=".npz that saeserve encode --out wrote.")],
+    file: Annotated[Path, typer.Argument(help=FEATURES)],
     out: Written,
     as_json: Json = False,
 ) -> None:
     """Decode features from a file into activations."""
-    features = read_features(file)
+    features = features_of(file)
     with writing(out) as part:
         with connect() as client:
             rows = client.decode(reference, features)

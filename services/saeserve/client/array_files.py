@@ -113,7 +113,7 @@ def stored_arrays(path: Path, suffix: str = "") -> list[StoredArray]:
 
     Raises InvalidArgumentError for another file.
     """
-    _check_file(path)
+    check_file(path)
     suffix = suffix or path.suffix
     if suffix not in SUFFIXES:
         remedy = _REMEDIES.get(suffix, "convert it to one of these")
@@ -206,13 +206,14 @@ def _check_size(path: Path, expected: int) -> None:
         raise ValueError(f"it has {found} bytes where its header makes {expected}")
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path, wanted: str = "a .npy or .safetensors file") -> None:
+    """Raise InvalidArgumentError unless there is a file, which should be `wanted`."""
     if not path.is_file():
         raise InvalidArgumentError(
             f"{path} is a folder" if path.is_dir() else f"there is no {path} on this machine",
             reason="LOCAL_FILE_NOT_FOUND",
             field="file",
-            remedy="name a .npy or .safetensors file",
+            remedy=f"name {wanted}",
         )
 
 

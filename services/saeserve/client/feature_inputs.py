@@ -5,18 +5,17 @@ Everything is checked here, with row numbers of the whole batch, before a byte i
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
 from typing import Any, Protocol, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from saeserve.client.array_files import bad_file, read_rows
+from saeserve.client.array_files import read_rows
 from saeserve.client.arrays import ArrayInput, Rows, rows_of
 from saeserve.client.errors import InvalidArgumentError
+from saeserve.client.feature_files import stored_features
 from saeserve.client.features import IntArray, SparseFeatures
-from saeserve.client.local_files import local_errors, path_of
+from saeserve.client.local_files import path_of
 
 
 class SparseMatrix(Protocol):
@@ -28,7 +27,8 @@ class SparseMatrix(Protocol):
 
 
 FeatureInput = Union[SparseFeatures, SparseMatrix, ArrayInput]  # noqa: UP007 - ArrayLike is a string to |
-"""SparseFeatures, dense features [..., d_sae], a CSR matrix of scipy or torch, or a file's path."""
+"""SparseFeatures, dense features [..., d_sae], a CSR matrix of scipy or torch, or the path of a
+file of features or of one dense array."""
 
 _DENSE_BYTES = 16 * 2**20
 _REMEDY = "pass features as encode gives them, or a dense array of [..., d_sae]"
@@ -37,8 +37,9 @@ _REMEDY = "pass features as encode gives them, or a dense array of [..., d_sae]"
 def features_of(value: Any) -> SparseFeatures:  # noqa: ANN401 - torch's and scipy's are known by their methods
     """Read and check what a user passed. Raises InvalidArgumentError."""
     path = path_of(value)
-    if path is not None and path.suffix == ".npz":
-        value = _of_file(path)
+    stored = None if path is None else stored_features(path)
+    if stored is not None:
+        value = stored
     elif hasattr(value, "tocsr"):
         value = _of_scipy(value)
     elif "sparse" in str(getattr(value, "layout", "")):
@@ -46,15 +47,6 @@ def features_of(value: Any) -> SparseFeatures:  # noqa: ANN401 - torch's and sci
     elif not isinstance(value, SparseFeatures):
         return _of_dense(read_rows(value, "features"))
     return _checked(value)
-
-
-def _of_file(path: Path) -> SparseFeatures:
-    with local_errors(f"{path} cannot be read"):
-        try:
-            return SparseFeatures.load(path)
-        except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            remedy = "write it with SparseFeatures.save"
-            raise bad_file(path, f"holds no features: {error}", remedy) from error
 
 
 def _of_scipy(matrix: Any) -> SparseFeatures:  # noqa: ANN401 - scipy is optional for the client

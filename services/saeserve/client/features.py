@@ -125,7 +125,8 @@ class SparseFeatures:
         >>> features.save("features.npz")
         >>> features = SparseFeatures.load("features.npz")
         """
-        with np.load(file, allow_pickle=False) as stored:
+        # numpy leaves a file open that is no archive.
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             if missing := {"shape", "offsets", "indices", "values"} - set(stored.files):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             return cls(

@@ -68,12 +68,35 @@ def test_files_that_are_no_rows(
     assert not (tmp_path / "y.npy").exists()
 
 
-@pytest.mark.parametrize("name", [*BAD_ARRAYS, "good.npy"])
-def test_files_that_are_no_features(name: str, run: Run, tmp_path: Path) -> None:
+BAD_FEATURES = BAD_ARRAYS | {
+    "x.npz": "x.npz holds no features: it lacks indices, offsets, shape, values",
+    "renamed.npy": "renamed.npy holds no features: it lacks indices, offsets, shape, values",
+    "other.json": "other.json holds no features: it lacks indices, offsets, shape, values",
+    "cut.json": "cut.json holds no features: ",
+    "cut.npz": "cut.npz holds no features: ",
+    "rows.txt": "rows.txt holds no features: it is neither an archive nor JSON nor an array",
+    "empty.npz": "empty.npz holds no features: it is empty",
+}
+
+
+@pytest.mark.parametrize(("name", "cause"), BAD_FEATURES.items())
+def test_files_that_are_no_features(name: str, cause: str, run: Run, tmp_path: Path) -> None:
     write_bad_files(tmp_path)
+    (tmp_path / "other.json").write_text('{"model": "m"}')
+    (tmp_path / "cut.json").write_text('{"shape": [4, ')
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:90])
+    (tmp_path / "rows.txt").write_text("1 2 3")
+    (tmp_path / "empty.npz").write_bytes(b"")
     ran = run("decode", "m", name, "--out", "y.npy")
     assert ran.code == 1
     assert name in ran.line
+    assert cause in ran.line
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_dense_features_of_a_file_are_sent(run: Run, tmp_path: Path) -> None:
+    write_bad_files(tmp_path)
+    assert "no answer from" in run("decode", "m", "good.npy", "--out", "y.npy").line
 
 
 @pytest.mark.parametrize("out", ["/nope/x.npz", "there", "/proc/x.npz"])

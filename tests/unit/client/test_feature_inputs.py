@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from safetensors.torch import save_file
 
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.feature_inputs import features_of
@@ -75,6 +76,17 @@ def test_files_give_back_all_that_was_saved(tmp_path: Path) -> None:
     assert {field.name for field in dataclasses.fields(loaded)} == set(vars(CSR))
     np.save(tmp_path / "dense.npy", DENSE)
     assert np.array_equal(features_of(str(tmp_path / "dense.npy")).to_dense(), DENSE)
+
+
+@pytest.mark.parametrize("name", ["features.bin", "features", "features.npy"])
+def test_saved_features_are_known_by_their_contents(tmp_path: Path, name: str) -> None:
+    CSR.save(tmp_path / name)
+    assert np.array_equal(features_of(tmp_path / name).to_dense(), DENSE)
+
+
+def test_dense_features_of_a_safetensors_file(tmp_path: Path) -> None:
+    save_file({"features": torch.as_tensor(DENSE).bfloat16()}, tmp_path / "f.safetensors")
+    assert np.array_equal(features_of(tmp_path / "f.safetensors").to_dense(), DENSE)
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive at all"])
