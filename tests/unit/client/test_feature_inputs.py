@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import scipy.sparse
 import torch
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - untyped
 
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.feature_inputs import features_of
@@ -85,9 +85,7 @@ def test_saved_features_are_known_by_their_contents(tmp_path: Path, name: str) -
 
 
 def test_dense_features_of_a_safetensors_file(tmp_path: Path) -> None:
-    safetensors.torch.save_file(
-        {"features": torch.as_tensor(DENSE).bfloat16()}, tmp_path / "f.safetensors"
-    )
+    save_file({"features": torch.as_tensor(DENSE).bfloat16()}, tmp_path / "f.safetensors")
     assert np.array_equal(features_of(tmp_path / "f.safetensors").to_dense(), DENSE)
 
 

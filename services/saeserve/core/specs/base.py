@@ -36,7 +36,7 @@ class Spec(BaseModel):
         """Build from plain JSON data; `field` names the value in errors.
 
         Raises SpecError that names every field that is wrong; where all of them are right by
-        themselves, the first thing that does not fit together.
+        themselves, what does not fit together, as far as it is independent.
         """
         try:
             return cls.model_validate(dict(value), context=_EVERY_ERROR)
@@ -67,6 +67,18 @@ class Spec(BaseModel):
         return core_schema.with_info_wrap_validator_function(validate, handler(source))
 
 
+def refuse_together(*checks: Callable[[], object]) -> None:
+    """Run checks that do not depend on each other. Raises the SpecErrors of all of them as one."""
+    found: list[SpecError] = []
+    for check in checks:
+        try:
+            check()
+        except SpecError as error:
+            found.append(error)
+    if found:
+        raise found[0] if len(found) == 1 else SpecErrors(found)
+
+
 def _validated(
     kind: type[Spec], value: object, inner: Callable[[object], object], *, every_error: bool
 ) -> object:
@@ -89,7 +101,8 @@ def _joined(error: ValidationError, lacks: SpecError) -> ValidationError:
     """`error` with what else the value lacks, unless it says so already."""
     found = error.errors(include_url=False)
     causes = [each.get("ctx", {}).get("error") for each in found]
-    if any(isinstance(cause, _Found) and str(cause) == lacks.message for cause in causes):
+    said = [cause.error.parts for cause in causes if isinstance(cause, _Found)]
+    if any(part.message == lacks.message for parts in said for part in parts):
         return error
     lines = [_line(each) for each in found]
     lines.append(InitErrorDetails(type="value_error", input=None, ctx={"error": _Found(lacks)}))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
+from saeserve.core.specs.base import refuse_together
 from saeserve.errors import SpecError
 
 
@@ -13,14 +14,23 @@ def check_form(
     source: str | None, target_source: str | None, sources: Sequence[str], *, skip: bool
 ) -> None:
     """Raise SpecError for fields of a train spec that do not make one form."""
-    if sources:
-        _check_crosscoder(source, target_source, sources)
+    refuse_together(
+        lambda: _check_crosscoder(source, target_source, sources),
+        lambda: _check_target(source, target_source),
+        lambda: _check_skip(target_source, skip=skip),
+    )
+
+
+def _check_target(source: str | None, target_source: str | None) -> None:
     if target_source is not None and target_source == source:
         raise SpecError(
             "train.target_source",
             f"is the source itself, {source!r}: that is an autoencoder",
             remedy="leave target_source out, or name another source",
         )
+
+
+def _check_skip(target_source: str | None, *, skip: bool) -> None:
     if skip and target_source is None:
         raise SpecError(
             "train.skip_connection",
@@ -32,6 +42,8 @@ def check_form(
 def _check_crosscoder(
     source: str | None, target_source: str | None, sources: Sequence[str]
 ) -> None:
+    if not sources:
+        return
     if source is not None or target_source is not None:
         name = "target_source" if source is None else "source"
         raise SpecError(

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from saeserve.core.specs.base import Spec
+from saeserve.core.specs.base import Spec, refuse_together
 from saeserve.core.specs.harvest_positions import check_positions
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.sites import Hook, SiteSpec
@@ -56,9 +56,17 @@ class HarvestSpec(Spec):
     device: Device = "auto"
 
     @model_validator(mode="after")
-    def _positions_fit(self) -> Self:
-        check_positions(self, self.context_length or CONTEXT_LENGTH)
+    def _fits_together(self) -> Self:
+        length = self.context_length or CONTEXT_LENGTH
+        refuse_together(lambda: check_positions(self, length), self._check_sites)
         return self
+
+    def _check_sites(self) -> None:
+        names = [site.source for site in self.sites]
+        if len(set(names)) != len(names):
+            raise SpecError(
+                "harvest.sites", f"a site is listed twice: {names}", remedy="name each once"
+            )
 
     def context_of(self, positions: int | None) -> int:
         """Tokens a context: the given number, which may exceed a language model's `positions`,

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any, Self, cast
 
 from pydantic import model_validator
 
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
-from saeserve.core.specs.base import Spec
+from saeserve.core.specs.base import Spec, refuse_together
 from saeserve.core.specs.presets import Fields, overlaid
-from saeserve.errors import SpecError
+from saeserve.errors import SpecError, SpecErrors
 
 MOST_MEMBERS = 64
 _FIELD = "train.sweep"
@@ -50,12 +51,12 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> Self:
-        for name, values in self.axes.items():
-            again = next((v for n, v in enumerate(values) if v in values[:n]), None)
-            if again is not None:
-                raise SpecError(
-                    f"{_FIELD}.{name}", f"{_text(again)} is listed twice", remedy="list it once"
-                )
+        refuse_together(
+            *(partial(_check_axis, *axis) for axis in self.axes.items()), self._check_size
+        )
+        return self
+
+    def _check_size(self) -> None:
         size = math.prod(len(values) for values in self.axes.values())
         if size < 2:
             raise SpecError(
@@ -69,7 +70,14 @@ class SweepSpec(Spec):
                 f"has {size} members; at most {MOST_MEMBERS} are trained at a time",
                 remedy="list fewer values, or submit several jobs",
             )
-        return self
+
+
+def _check_axis(name: str, values: Sequence[float]) -> None:
+    again = next((v for n, v in enumerate(values) if v in values[:n]), None)
+    if again is not None:
+        raise SpecError(
+            f"{_FIELD}.{name}", f"{_text(again)} is listed twice", remedy="list it once"
+        )
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,10 @@ class Grid:
 
     def named(self, member: Member, error: SpecError) -> SpecError:
         """The error as one of the sweep, at the axis that sets the field where there is one."""
+        found = [self._named(member, part) for part in error.parts]
+        return found[0] if len(found) == 1 else SpecErrors(found)
+
+    def _named(self, member: Member, error: SpecError) -> SpecError:
         axis = next((a for a, own in self.paths.items() if error.field in _fields(own)), None)
         field = error.field if axis is None else f"{_FIELD}.{axis}"
         message = error.message.removeprefix(f"{error.field}: ")

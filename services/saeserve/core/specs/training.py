@@ -18,7 +18,7 @@ from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.architectures.relu import ReluSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
-from saeserve.core.specs.base import Spec
+from saeserve.core.specs.base import Spec, refuse_together
 from saeserve.core.specs.forms import check_form, not_one
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.presets import overlaid
@@ -179,19 +179,17 @@ class TrainSpec(Spec):
         return not_one([name for name in ARCHITECTURE_SPECS if value.get(name) is not None])
 
     @model_validator(mode="after")
-    def _one_architecture(self) -> Self:
+    def _fits_together(self) -> Self:
+        refuse_together(self._check_architecture, self._check_form, self._check_sizes)
+        return self
+
+    def _check_architecture(self) -> None:
         error = not_one([name for name in ARCHITECTURE_SPECS if getattr(self, name) is not None])
         if error is not None:
             raise error
-        return self
+        refuse_together(self._check_target, self._check_width)
 
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        check_form(self.source, self.target_source, self.sources, skip=self.skip_connection)
-        return self
-
-    @model_validator(mode="after")
-    def _sparsity_can_be_had(self) -> Self:
+    def _check_target(self) -> None:
         self.architecture.aimed_at(self.target_l0)
         if self.target_l0 is not None and self.target_l0 > self.d_sae:
             raise SpecError(
@@ -199,23 +197,35 @@ class TrainSpec(Spec):
                 f"{self.target_l0:g} exceeds d_sae = {self.d_sae}",
                 remedy="lower target_l0 or raise d_sae",
             )
-        if self.resample is not None and not any(s < self.steps for s in self.resample.steps):
-            raise SpecError(
-                "train.resample.steps",
-                f"{list(self.resample.steps)} has none before the run's last, {self.steps}",
-                remedy="resample earlier, or train longer",
-            )
-        return self
 
-    @model_validator(mode="after")
-    def _sizes_agree(self) -> Self:
-        self.architecture.check_width(self.d_sae)
+    def _check_width(self) -> None:
+        chosen = self.architecture
+        unset = "k" in type(chosen).model_fields and "k" not in chosen.model_fields_set
+        if unset and self.target_l0 is not None:
+            chosen = chosen.aimed_at(1)  # k is target_l0, which `_check_target` checks
+        chosen.check_width(self.d_sae)
+
+    def _check_form(self) -> None:
+        check_form(self.source, self.target_source, self.sources, skip=self.skip_connection)
+
+    def _check_sizes(self) -> None:
+        refuse_together(self._check_steps, self._check_micro_batch)
+
+    def _check_steps(self) -> None:
         if self.steps < 1:
             raise SpecError(
                 "train.tokens",
                 f"{self.tokens} tokens make no whole batch of {self.batch_size}",
                 remedy="raise tokens or lower batch_size",
             )
+        if self.resample is not None and not any(s < self.steps for s in self.resample.steps):
+            raise SpecError(
+                "train.resample.steps",
+                f"{list(self.resample.steps)} has none before the run's last, {self.steps}",
+                remedy="resample earlier, or train longer",
+            )
+
+    def _check_micro_batch(self) -> None:
         micro = self.micro_batch_size
         if micro is not None and self.batch_size % micro:
             raise SpecError(
@@ -223,7 +233,6 @@ class TrainSpec(Spec):
                 f"{micro} does not divide batch_size = {self.batch_size}",
                 remedy="choose a divisor of batch_size",
             )
-        return self
 
 
 def resolve(spec: TrainSpec, d_in: int, source: str | None) -> TrainSpec:

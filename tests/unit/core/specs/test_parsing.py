@@ -196,3 +196,71 @@ def test_every_field_that_is_wrong_is_named_at_once(
 def test_an_error_of_a_part_is_raised_as_it_is_where_a_spec_is_made_by_code() -> None:
     with pytest.raises(SpecError, match="one architecture"):
         TrainSpec(dataset="acts", model="sae", d_sae=8, tokens=8_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        (
+            {"topk": {"k": 600}, "tokens": 10, "batch_size": 64, "micro_batch_size": 3},
+            ["train.topk.k", "train.tokens", "train.micro_batch_size"],
+        ),
+        (
+            {"skip_connection": True, "target_l0": 9, "micro_batch_size": 3, "batch_size": 64},
+            ["train.target_l0", "train.skip_connection", "train.micro_batch_size"],
+        ),
+        (
+            {
+                "topk": None,
+                "sources": ["a"],
+                "tokens": 1,
+                "batch_size": 2,
+                "resample": {"steps": [9]},
+            },
+            ["train", "train.sources", "train.tokens"],
+        ),
+        (
+            {"topk": None, "matryoshka": {"k": 600, "k_initial": 700, "widths": [2, 1]}},
+            ["train.matryoshka.k", "train.matryoshka.k_initial", "train.matryoshka.widths"],
+        ),
+        (
+            {"topk": None, "jumprelu": {}, "target_l0": 600, "resample": {"steps": [10**6]}},
+            ["train.target_l0", "train.resample.steps"],
+        ),
+        (
+            {"sweep": {"k": [4, 4], "lr": [1, 1]}, "topk": {}},
+            ["train.sweep.k", "train.sweep.lr"],
+        ),
+        (
+            {"sweep": {"k": [4, 600]}, "topk": {}, "skip_connection": True},
+            ["train.skip_connection"],
+        ),
+        (
+            {"sweep": {"k": [4, 600], "d_sae": [256, 512]}, "topk": {}, "d_sae": None},
+            ["train.sweep.k"],
+        ),
+    ],
+)
+def test_all_that_does_not_fit_together_is_named_at_once(
+    changes: dict[str, Any], fields: list[str]
+) -> None:
+    asked = {name: value for name, value in (TRAIN | changes).items() if value is not None}
+    with pytest.raises(SpecError) as caught:
+        JobSpec.parse({"train": asked}, "")
+    assert [part.field for part in caught.value.parts] == fields
+    assert all(part.remedy for part in caught.value.parts)
+
+
+def test_all_that_does_not_fit_in_a_harvest_is_named_at_once() -> None:
+    changes = {"position_start": 300, "position_stop": -300, "sites": [{"layer": 1}] * 2}
+    with pytest.raises(SpecError) as caught:
+        JobSpec.parse({"harvest": HARVEST | changes}, "")
+    fields = ["harvest.position_start", "harvest.position_stop", "harvest.sites"]
+    assert [part.field for part in caught.value.parts] == fields
+
+
+def test_a_narrow_dictionary_takes_the_k_of_its_target() -> None:
+    spec = TrainSpec.parse(TRAIN | {"topk": {}, "target_l0": 4, "d_sae": 16}, "train")
+    assert resolve(spec, 8, "x").asked_l0 == 4
+    with pytest.raises(SpecError, match=r"k = 32 exceeds d_sae = 16"):
+        TrainSpec.parse(TRAIN | {"topk": {}, "d_sae": 16}, "train")

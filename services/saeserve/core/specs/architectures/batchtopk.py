@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from saeserve.core.specs.architectures.base import SelectingSpec
+from saeserve.core.specs.base import refuse_together
 
 
 class BatchTopKSpec(SelectingSpec):
@@ -57,9 +58,10 @@ class BatchTopKSpec(SelectingSpec):
 
     def check_width(self, d_sae: int) -> None:
         """k and k_initial are at most d_sae."""
-        self.check_active("k", self.k, d_sae)
-        if self.k_initial is not None:
-            self.check_active("k_initial", self.k_initial, d_sae)
+        refuse_together(
+            lambda: self.check_active("k", self.k, d_sae),
+            lambda: self.check_active("k_initial", self.k_initial or 0, d_sae),
+        )
 
     def aimed_at(self, target_l0: float | None) -> Self:
         """k, a mean over rows, is the target."""

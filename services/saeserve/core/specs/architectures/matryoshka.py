@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from pydantic import Field
 
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
+from saeserve.core.specs.base import refuse_together
 from saeserve.errors import SpecError
 
 
@@ -53,9 +54,10 @@ class MatryoshkaSpec(BatchTopKSpec):
 
     def check_width(self, d_sae: int) -> None:
         """Widths ascend strictly from 1 on and end with d_sae."""
-        super().check_width(d_sae)
-        if self.widths:
-            check_prefixes(self.widths, d_sae)
+        refuse_together(
+            lambda: super(MatryoshkaSpec, self).check_width(d_sae),
+            lambda: check_prefixes(self.widths or (d_sae,), d_sae),
+        )
 
 
 def check_prefixes(widths: Sequence[int], d_sae: int) -> None:
