@@ -101,11 +101,12 @@ class Deployment:
         except CommandFailed:
             return False
 
-    def client(self, *, token: bool = True, ca: bool = True) -> Client:
-        """The SDK with what `make up` made."""
+    def client(self, *, token: str | None = None, ca: bool = True) -> Client:
+        """The SDK with what `make up` made, or with another token; "" is none."""
         access = Access(
             ca=self._secrets / "tls/ca.pem" if ca else None,
-            token_file=self._secrets / "admin.token" if token else None,
+            token=token or "",
+            token_file=self._secrets / "admin.token" if token is None else None,
         )
         return Client("127.0.0.1:7070", "127.0.0.1:7071", access=access)
 

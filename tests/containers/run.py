@@ -130,6 +130,7 @@ def check(deployment: Deployment, findings: Findings, tokens: int) -> None:
     findings.part("confinement", lambda: confinement(deployment, findings))
     findings.part("no driver", lambda: without_driver(deployment, findings))
     findings.part("strangers", lambda: strangers(deployment, findings))
+    findings.part("tokens", lambda: tokens_come_and_go(deployment, findings))
     with deployment.client() as client:
         client.datasets.register("acts", ["data:acts.npy"])
         train(client, findings, {"ingest": {"dataset": "acts"}})
@@ -313,8 +314,8 @@ def without_driver(deployment: Deployment, findings: Findings) -> None:
 def strangers(deployment: Deployment, findings: Findings) -> None:
     """Without a token, and without TLS, nothing is answered."""
     for what, client in (
-        ("a token", deployment.client(token=False)),
-        ("TLS", deployment.client(token=False, ca=False)),
+        ("a token", deployment.client(token="")),
+        ("TLS", deployment.client(token="", ca=False)),
     ):
         with client:
             try:
@@ -323,6 +324,28 @@ def strangers(deployment: Deployment, findings: Findings) -> None:
             except ClientError as error:
                 code = {"a token": "UNAUTHENTICATED", "TLS": "UNAVAILABLE"}[what]
                 findings.expect(error.code == code, f"without {what}: {error.code}")
+
+
+def tokens_come_and_go(deployment: Deployment, findings: Findings) -> None:
+    """A token is made in control's container, as README shows it, and revoked there; control goes
+    on running."""
+    pid, command = deployment.pid("control"), ("saeserve", "token")
+    asked = ("create", "--scope", "read", "--owner", "alice")
+    text = run(deployment.inside("control", *command, *asked)).strip()
+    with deployment.client(token=text) as client:
+        findings.expect(list(client.jobs.list()) == [], "a token made in the container lets in")
+        run(deployment.inside("control", *command, "revoke", text.split("_")[1]))
+
+        def refused() -> bool:
+            try:
+                list(client.jobs.list())
+            except ClientError as error:
+                return error.code == "UNAUTHENTICATED"
+            return False
+
+        took = waited("the revoked token is refused", refused)
+    same = deployment.pid("control") == pid
+    findings.expect(same, f"the token was revoked within {took:.1f} s, without a restart")
 
 
 def scraped(findings: Findings) -> None:

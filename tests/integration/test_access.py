@@ -19,8 +19,11 @@ from tests.fakes.access import Tokens
 from tests.fakes.control_server import Control, run_to_the_end, train_spec
 from tests.fakes.every_call import Method, every_method, outcome
 from tests.fakes.inference_server import in_thread, settings_of
+from tests.fakes.real_stack import until
 from tests.fakes.valkey import Valkey
+from typer.testing import CliRunner
 
+from saeserve.cli.__main__ import app
 from saeserve.client import Access, Client
 from saeserve.client.errors import OverloadedError, UnauthenticatedError
 from saeserve.client.values import Job
@@ -317,6 +320,24 @@ def test_a_token_that_is_revoked_while_it_is_used_ends_within_seconds(site: Site
         assert time.monotonic() < limit
         time.sleep(0.05)
     assert found == "UNAUTHENTICATED TOKEN_REVOKED"
+
+
+def test_the_operators_commands_make_and_revoke_a_token_beside_a_running_server(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker compose exec control saeserve token …`: where the store is, without a restart."""
+    monkeypatch.setenv("SAESERVE_STORE", str(site.control.store.root))
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(app, ["token", *words], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout.strip()
+
+    method = BY_NAME["ModelService/ListModels"]
+    token = said("create", "--scope", "read", "--owner", "dave")
+    assert site.outcome(method, token) == "OK"
+    said("revoke", token.split("_")[1])
+    until(lambda: site.outcome(method, token) == "UNAUTHENTICATED TOKEN_REVOKED")
 
 
 def test_a_watch_ends_when_its_token_is_revoked_and_goes_on_with_a_new_one(
