@@ -8,7 +8,10 @@ from pathlib import Path
 
 from tests.repo.test_layout import ROOT
 
-PAGES = ("README.md", "CONTRIBUTING.md", "deploy/prometheus/RUNBOOK.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "docs/THREATS.md"),
+    *("deploy/prometheus/RUNBOOK.md", "deploy/kubernetes/README.md"),
+)
 
 
 def blocks(page: Path, language: str = "", heading: str = "") -> list[str]:
@@ -35,7 +38,9 @@ def commands(page: Path) -> list[list[str]]:
     inline = re.findall(
         r"`((?:\.venv/bin/)?saeserve [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     )
-    found = [re.search(r"(?:^|\s|/)saeserve ([a-z-].*)$", line) for line in [*shown, *inline]]
+    # Behind -n it is the name of a namespace.
+    command = r"(?:^|(?<!-n)\s|/)saeserve ([a-z-].*)$"
+    found = [re.search(command, line) for line in [*shown, *inline]]
     return [shlex.split(each[1]) for each in found if each]
 
 
