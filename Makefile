@@ -38,8 +38,9 @@ demo: $(STAMP) ## The whole main job on a real language model: harvest, train, e
 test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gRPC servers
 	$(BIN)/python -m pytest tests --ignore=tests/slow --ignore=tests/kernels
 
-test-kernels: $(STAMP) ## Whether every kernel writes the same bits compiled and loaded: compiles all, a minute or more
+test-kernels: $(STAMP) ## Same bits of every kernel compiled and loaded; a GPU's compiled for it, and interpreted: minutes
 	$(BIN)/python -m pytest tests/kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted
 
 test-slow: $(STAMP) ## Tests that train for minutes
 	$(BIN)/python -m pytest tests/slow

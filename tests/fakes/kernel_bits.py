@@ -25,6 +25,9 @@ import torch
 import saeserve.core
 from saeserve.core.kernels import compiled
 
+TRITON = "saeserve.core.kernels.gpu."
+"""Modules that need Triton, which may be missing; they hold nothing of numba's."""
+
 
 class Bits(TypedDict):
     """What a process found."""
@@ -90,6 +93,8 @@ def helpers() -> dict[str, Any]:
     found: dict[str, Any] = {}
     dispatcher = importlib.import_module("numba.core.dispatcher").Dispatcher
     for listed in pkgutil.walk_packages(saeserve.core.__path__, "saeserve.core."):
+        if listed.name.startswith(TRITON):
+            continue
         for value in vars(importlib.import_module(listed.name)).values():
             if isinstance(value, dispatcher):
                 found[f"{value.py_func.__module__}.{value.py_func.__qualname__}"] = value

@@ -1,8 +1,9 @@
 """From gradients to parameters: project, global norm, clip, Adam, renormalise, in this order
 (Gao et al. 2024, arXiv 2406.04093, appendix A.1).
 
-Written out in `reference_`, which a device runs, and a CPU without numba. On the CPU the same is
-two passes over the memory: one measures gradients, the other moves parameters and moments.
+Written out in `reference_`, which runs where no kernels do. With numba on the CPU, and with Triton
+on a GPU, the same is two passes over the memory: one measures gradients, the other moves parameters
+and moments.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from saeserve.core.kernels import update_passes
 from saeserve.core.kernels.compiled import Array, array, usable
+from saeserve.core.kernels.gpu import shadows
+from saeserve.core.kernels.gpu.device import usable_on_device
 from saeserve.core.ops import norms
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import Tensors
@@ -48,8 +51,11 @@ def update_(
     Returns the global norm of the projected gradients before the clip (scalar); where it is NaN,
     every parameter is.
     """
-    tensors = (params, gradients, moments.first, moments.second)
-    if usable(*(value for named in tensors for value in named.values())):
+    groups = (params, gradients, moments.first, moments.second)
+    tensors = [value for named in groups for value in named.values()]
+    if usable_on_device(*tensors) and _fits_on_device(params):
+        return _on_device_(params, gradients, moments, unit_rows, optimizer, step)
+    if usable(*tensors):
         return _two_passes_(params, gradients, moments, unit_rows, optimizer, step)
     return reference_(params, gradients, moments, unit_rows, optimizer, step)
 
@@ -73,6 +79,37 @@ def reference_(
     for name in unit_rows:
         norms.renormalise_rows_(params[name])
     return norm
+
+
+def _fits_on_device(params: Tensors) -> bool:
+    from saeserve.core.kernels.gpu import update
+
+    return update.fits(params.values())
+
+
+def _on_device_(
+    params: Tensors,
+    gradients: Tensors,
+    moments: Moments,
+    unit_rows: Collection[str],
+    optimizer: Optimizer,
+    step: int,
+) -> Tensor:
+    """The two passes in Triton, without synchronisation; they keep the low-precision copies of
+    weights up to date (`kernels.gpu.shadows`)."""
+    from saeserve.core.kernels.gpu import update
+
+    found = {name: shadows.known(value) for name, value in params.items()}
+    return update.update_(
+        params,
+        gradients,
+        (moments.first, moments.second),
+        frozenset(unit_rows),
+        {name: shadow for name, shadow in found.items() if shadow is not None},
+        optimizer.clip_norm,
+        update.Rates(*_rates(optimizer, step)),
+        norms.SMALLEST_NORM,
+    )
 
 
 def _two_passes_(
@@ -114,19 +151,16 @@ def _rows(tensor: Tensor) -> Array:
 def _constants(
     optimizer: Optimizer, norm: float, step: int, kind: type[np.floating]
 ) -> update_passes.Constants:
-    adam, limit = optimizer.adam, optimizer.clip_norm
+    limit = optimizer.clip_norm
     # Asked this way round, a NaN norm makes the factor, and so every parameter, NaN.
-    root = math.sqrt(1 - adam.beta2 ** (step + 1))
     factor = 1.0 if limit == 0 or norm <= limit else limit / norm
-    values = (
-        factor,
-        adam.beta1,
-        1 - adam.beta1,
-        adam.beta2,
-        1 - adam.beta2,
-        optimizer.lr * root / (1 - adam.beta1 ** (step + 1)),
-        adam.eps * root,
-        0.0,
-        SMALLEST_MOMENT,
-    )
+    values = (factor, *_rates(optimizer, step), 0.0, SMALLEST_MOMENT)
     return update_passes.Constants(*map(kind, values))
+
+
+def _rates(optimizer: Optimizer, step: int) -> tuple[float, ...]:
+    """beta1, 1 - beta1, beta2, 1 - beta2, and rate and eps with both bias corrections."""
+    adam = optimizer.adam
+    root = math.sqrt(1 - adam.beta2 ** (step + 1))
+    rate = optimizer.lr * root / (1 - adam.beta1 ** (step + 1))
+    return adam.beta1, 1 - adam.beta1, adam.beta2, 1 - adam.beta2, rate, adam.eps * root

@@ -1,0 +1,51 @@
+"""Whether Triton's kernels can run, and on which tensors.
+
+Triton is no requirement: torch brings it along in its builds for CUDA. Where it is missing, plain
+torch computes. Triton is not imported for tensors on the CPU, for that takes a second.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import cache
+
+import torch
+from torch import Tensor
+
+OLDEST_CAPABILITY = (8, 0)
+"""Of the GPUs for which the kernels are meant: Ampere."""
+
+
+@cache
+def available() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Whether Triton has been imported with its interpreter, which runs kernels on the CPU: slowly,
+    for tests (TRITON_INTERPRET=1)."""
+    if "triton" not in sys.modules:
+        return False
+    import triton
+
+    return triton.knobs.runtime.interpret
+
+
+def usable_on_device(*tensors: Tensor) -> bool:
+    """Whether kernels can run on these: float32 and contiguous, all on one GPU that is new enough,
+    or on the CPU under the interpreter."""
+    places = {tensor.device for tensor in tensors}
+    if len(places) != 1 or not available() or not _runs_on(places.pop()):
+        return False
+    return all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+
+
+def _runs_on(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return interpreting()
+    # ROCm's devices are called cuda as well.
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= OLDEST_CAPABILITY

@@ -1,0 +1,69 @@
+"""Low-precision copies of weights, kept from one step to the next.
+
+A copy belongs to one tensor and goes with it. It holds as long as the tensor does not change, which
+torch counts; the optimiser's pass writes both. So checkpoints need no copies: after a resume, or
+where anything else has changed the weights, the next product makes its copy again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+LOW = torch.float16
+"""Its errors are an eighth of bfloat16's. A number that it cannot hold makes the bound on the
+errors infinite, and then all that could be chosen is computed in float32."""
+
+
+@dataclass
+class Shadow:
+    """A matrix in `LOW`, and norms that bound what its products lose."""
+
+    low_FD: Tensor
+    norm_F: Tensor
+    """Norm of each row."""
+    lost_F: Tensor
+    """Norm of what rounding took away from it."""
+    version: int = -1
+    """Of the weights that were rounded; -1 before any were."""
+
+    @classmethod
+    def like(cls, weights_FD: Tensor) -> Shadow:
+        """Memory for the copy of a matrix."""
+        norm_F, lost_F = weights_FD.new_empty(2, weights_FD.shape[0])
+        return cls(torch.empty_like(weights_FD, dtype=LOW), norm_F, lost_F)
+
+    def holds(self, weights_FD: Tensor) -> bool:
+        """Whether it is the copy of what the weights are now."""
+        return self.version == _version(weights_FD)
+
+    def made_of(self, weights_FD: Tensor) -> None:
+        """Note that a kernel has written the copy of what the weights are now."""
+        self.version = _version(weights_FD)
+
+
+_shadows: Any = WeakTensorKeyDictionary()
+
+
+def known(weights_FD: Tensor) -> Shadow | None:
+    """The copy of a matrix that some product has asked for, which may be out of date."""
+    found: Shadow | None = _shadows.get(weights_FD)
+    return found
+
+
+def of(weights_FD: Tensor) -> Shadow:
+    """The copy of a matrix, which may be out of date or not be written yet."""
+    found = known(weights_FD)
+    if found is None:
+        found = _shadows[weights_FD] = Shadow.like(weights_FD)
+    return found
+
+
+def _version(tensor: Tensor) -> int:
+    """How often torch's operations have changed the tensor in place."""
+    version: int = cast("Any", tensor)._version
+    return version

@@ -1,0 +1,33 @@
+"""Kernels of a GPU, run on the CPU by Triton's interpreter: `make test-kernels`.
+
+Triton chooses the interpreter when it is imported, so these tests have a process of their own. In
+any other one they are not collected.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import numpy as np
+import pytest
+import torch
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import triton
+
+    assert triton.knobs.runtime.interpret
+else:
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_numpy_warnings() -> Generator[None]:
+    """The interpreter computes with numpy, which warns where a GPU gives NaN or Inf."""
+    with np.errstate(all="ignore"):
+        yield
