@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def _free_address() -> str:
 
 CONTROL, INFERENCE, PROMETHEUS = _free_address(), _free_address(), _free_address()
 METRICS = {name: _free_address() for name in ("control", "worker", "inference")}
-JOB_DEADLINE_S, START_DEADLINE_S = 900.0, 120.0
+# Of the settings of whoever runs this none is meant.
+_PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("SAESERVE_")}
+JOB_DEADLINE_S, START_DEADLINE_S = 900.0, 400.0
 
 
 def say(line: str) -> None:
@@ -71,7 +74,9 @@ class Run:
         self.events.append((time.time(), what))
         (self.out / "events.json").write_text(json.dumps(self.events, indent=1))
 
-    def start(self, name: str, command: list[str], environment: dict[str, str]) -> int:
+    def start(
+        self, name: str, command: list[str], environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
         """Start a process; its output goes to a file."""
         with (self.out / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -79,10 +84,10 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **environment},
+                env={**_PLAIN, **environment},
             )
         self.processes.append(process)
-        return process.pid
+        return process
 
     def stop(self) -> None:
         """End everything, the last first."""
@@ -124,6 +129,24 @@ def prometheus(run: Run) -> None:
     file.write_text(yaml.safe_dump(config))
     command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={run.out / 'tsdb'}"]
     run.start("prometheus", [*command, f"--web.listen-address={PROMETHEUS}"], {})
+
+
+def until(reached: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait. Raises TimeoutError, which names `what`."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(1)
+
+
+def lacking(demo: Path) -> str:
+    """What has to be there first; "" where nothing is missing."""
+    if shutil.which("prometheus") is None:
+        return "prometheus is not on PATH (Debian: apt install prometheus)"
+    if not (demo / "store").is_dir():
+        return f"{demo}/store is not there: run make demo first"
+    return ""
 
 
 def pid_of(parent: int, module: str) -> int:
@@ -226,8 +249,7 @@ def disturbed(client: Client, run: Run, stack: int, stopped_seconds: float) -> N
     client.jobs.submit(spec)
     run.note("queued for a GPU that nobody has")
     job = client.jobs.submit(train("long", {"topk": {"k": 32}}, 250_000))
-    while client.jobs.get(job.id).progress.step < 200:
-        time.sleep(1)
+    until(lambda: client.jobs.get(job.id).progress.step >= 200, JOB_DEADLINE_S, "step 200")
     os.kill(pid_of(stack, "saeserve.worker"), signal.SIGKILL)
     run.note("worker killed")
     time.sleep(60)
@@ -257,15 +279,21 @@ def work(run: Run, stopped_seconds: float) -> list[str]:
     """Everything; what was wrong with the alerts."""
     settings = environment(run.out, run.demo)
     stack = run.start("up", [str(Path(sys.executable).with_name("saeserve")), "up"], settings)
-    while "Ctrl-C" not in (run.out / "up.log").read_text():
-        time.sleep(1)
+    log = run.out / "up.log"
+    until(
+        lambda: "Ctrl-C" in log.read_text() or stack.poll() is not None,
+        START_DEADLINE_S,
+        "saeserve up",
+    )
+    if stack.poll() is not None:
+        raise SystemExit(f"saeserve up has ended:\n{log.read_text()}")
     run.note("begin")
     calls = Callers()
     calls.start()
     with Client(CONTROL, INFERENCE, timeout=10.0) as client:
         undisturbed(client, run)
         run.note(DISTURBANCES)
-        disturbed(client, run, stack, stopped_seconds)
+        disturbed(client, run, stack.pid, stopped_seconds)
     run.note("end")
     calls.end()
     return judge(run)
@@ -279,8 +307,11 @@ def main() -> int:
     options.add_argument("--stopped-seconds", type=float, default=200.0)
     options.add_argument("--stay", action="store_true", help="leave all up until Ctrl-C")
     given = options.parse_args()
+    demo = given.demo.resolve()
+    if why := lacking(demo):
+        raise SystemExit(why)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run = Run(given.out, given.demo.resolve())
+    run = Run(given.out.resolve(), demo)
     prometheus(run)
     try:
         found = work(run, given.stopped_seconds)

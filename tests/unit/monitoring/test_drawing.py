@@ -15,6 +15,7 @@ from tests.monitoring.alerts import DISTURBANCES, EXPECTED, table, wrong
 from tests.monitoring.draw import FOLDER, draw
 from tests.monitoring.series import Prometheus, Series, Span
 from tests.monitoring.units import written
+from tests.monitoring.workload import lacking, until
 
 SPAN = Span(1000.0, 1300.0, 5.0)
 
@@ -91,3 +92,19 @@ def test_alerts_are_judged_by_the_events() -> None:
     assert wrong(early, events) == ["QueueTooOld fired while nothing was disturbed"]
     assert wrong([*right, alert("GpuHot", 1250.0)], events) == ["GpuHot fired without a cause"]
     assert "GpuHot" in table([alert("GpuHot", 1250.0)], events)
+
+
+def test_the_workload_names_what_has_to_be_there_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "apt install prometheus" in lacking(tmp_path)
+    (tmp_path / "prometheus").touch(mode=0o755)
+    assert "make demo" in lacking(tmp_path)
+    (tmp_path / "store").mkdir()
+    assert lacking(tmp_path) == ""
+
+
+def test_waiting_for_what_does_not_come_ends() -> None:
+    with pytest.raises(TimeoutError, match=r"the store: not within 0 s"):
+        until(lambda: False, 0.0, "the store")
