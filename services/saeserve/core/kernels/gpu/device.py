@@ -1,18 +1,22 @@
 """Whether Triton's kernels can run, and on which tensors.
 
-Triton is no requirement: torch brings it along in its builds for CUDA. Where it is missing, plain
-torch computes. Triton is not imported for tensors on the CPU, for that takes a second.
+Triton is no requirement: torch brings it along in its builds for CUDA. Where it is missing, or
+cannot start kernels, plain torch computes. It is not imported for tensors on the CPU, for that
+takes a second.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
+import subprocess
 import sys
 from functools import cache
 
 import torch
 from torch import Tensor
 
+_log = logging.getLogger(__name__)
 OLDEST_CAPABILITY = (8, 0)
 """Of the GPUs for which the kernels are meant: Ampere."""
 
@@ -33,6 +37,24 @@ def interpreting() -> bool:
     return triton.knobs.runtime.interpret
 
 
+@cache
+def starts_kernels() -> bool:
+    """Whether Triton can start kernels on this machine's GPU. It builds a small program for that,
+    which takes a C compiler and Python's headers; a warning says what is missing."""
+    from triton.runtime import driver
+
+    try:
+        driver.active.utils  # noqa: B018 - builds it
+    except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
+        _log.warning(
+            "Triton cannot start kernels, so plain torch computes. It needs a C "
+            "compiler and Python's header files (Debian: gcc, libc6-dev, python3-dev): %s",
+            error,
+        )
+        return False
+    return True
+
+
 def usable_on_device(*tensors: Tensor) -> bool:
     """Whether kernels can run on these: float32 and contiguous, all on one GPU that is new enough,
     or on the CPU under the interpreter."""
@@ -48,4 +70,4 @@ def _runs_on(device: torch.device) -> bool:
     # ROCm's devices are called cuda as well.
     if device.type != "cuda" or torch.version.cuda is None:
         return False
-    return torch.cuda.get_device_capability(device) >= OLDEST_CAPABILITY
+    return torch.cuda.get_device_capability(device) >= OLDEST_CAPABILITY and starts_kernels()

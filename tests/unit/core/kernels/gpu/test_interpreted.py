@@ -38,6 +38,24 @@ def test_tensors_on_the_cpu_are_left_to_the_cpu() -> None:
     assert not usable_on_device(torch.ones(2))
 
 
+def test_where_triton_cannot_build_its_launcher_torch_computes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Driver:
+        @property
+        def active(self) -> object:
+            raise RuntimeError("Failed to find C compiler")
+
+    runtime = pytest.importorskip("triton.runtime", reason="Triton is not installed")
+    monkeypatch.setattr(runtime, "driver", Driver())
+    device.starts_kernels.cache_clear()
+    try:
+        assert not device.starts_kernels()
+    finally:
+        device.starts_kernels.cache_clear()
+    assert "C compiler" in caplog.text
+
+
 def test_without_triton_nothing_runs_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def runs_on(place: torch.device) -> bool:
         return place.type == "meta"
