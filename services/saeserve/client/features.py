@@ -125,7 +125,7 @@ class SparseFeatures:
         >>> features.save("features.npz")
         >>> features = SparseFeatures.load("features.npz")
         """
-        # numpy leaves a file open that is no archive.
+        # numpy leaves a file open that it does not take for an archive.
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             if missing := {"shape", "offsets", "indices", "values"} - set(stored.files):
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
