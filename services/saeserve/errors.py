@@ -167,7 +167,7 @@ class FormatError(SaeError):
 class DamagedError(FormatError):
     """A stored file whose bytes are not those that were written."""
 
-    code = "BAD_DATA"
+    code = DataError.code
 
 
 class NoSpaceError(SaeError):

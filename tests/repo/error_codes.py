@@ -62,10 +62,13 @@ class Use:
 
 
 def uses() -> list[Use]:
-    """Every use in the services, in the order of the files."""
+    """Every use in the services, in the order of the files; calls of functions that make one
+    error of one word last."""
     files = sorted(SERVICES.rglob("*.py"))
     modules = [_Module(file) for file in files if "/v1/" not in str(file)]
-    return [*_without_word(), *(use for module in modules for use in module.uses())]
+    found = [*_without_word(), *(use for module in modules for use in module.uses())]
+    makers = {name: use for module in modules for name, use in module.makers()}
+    return [*found, *(use for module in modules for use in module.calls_of(makers))]
 
 
 def table(found: list[Use]) -> dict[str, tuple[str, str]]:
@@ -104,6 +107,28 @@ class _Module:
                 yield from self._of_default(node)
             elif isinstance(node, ast.Yield) and self.path in WARNING_ROOMS:
                 yield from self._of_pair(node)
+
+    def makers(self) -> Iterator[tuple[str, Use]]:
+        """Functions that return the error of one word, whose message is an argument; the names of
+        private ones count in this module alone."""
+        for node in self.tree.body:
+            if isinstance(node, ast.FunctionDef) and isinstance(node.body[-1], ast.Return):
+                made = node.body[-1].value
+                for use in self._of_call(made) if isinstance(made, ast.Call) else ():
+                    if not use.example:
+                        yield self._known_as(node.name), use
+
+    def calls_of(self, makers: dict[str, Use]) -> Iterator[Use]:
+        """Calls of `makers` from this module, with their messages as examples."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call) and (
+                use := makers.get(self._known_as(ast.unparse(node.func)))
+            ):
+                text = next((text for each in node.args if (text := self._told(each))), "")
+                yield Use(use.word, use.where, text)
+
+    def _known_as(self, name: str) -> str:
+        return f"{self.path}:{name}" if name.startswith("_") else name
 
     def _of_call(self, call: ast.Call) -> Iterator[Use]:
         keywords = {each.arg: each.value for each in call.keywords}
@@ -156,8 +181,13 @@ class _Module:
         if isinstance(value, ast.IfExp):
             return [*self._words(value.body), *self._words(value.orelse)]
         known: object = None
+        module = importlib.import_module(self.name)
         if isinstance(value, ast.Name) and value.id.isupper():
-            known = getattr(importlib.import_module(self.name), value.id, None)
+            known = getattr(module, value.id, None)
+        elif isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name):
+            # The word of an error's class, as in `NoSpaceError.code`.
+            kind = getattr(module, value.value.id, None)
+            known = kind.__dict__.get(value.attr) if inspect.isclass(kind) else None
         elif isinstance(value, ast.Constant):
             known = value.value
         return [known] if isinstance(known, str) and WORD.fullmatch(known) else []

@@ -17,6 +17,7 @@ from saeserve.cli.presets import presets
 from saeserve.cli.sending import send
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
+from saeserve.client.refusals import local_file
 from saeserve.errors import ServiceError
 
 app = typer.Typer(
@@ -76,7 +77,8 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         # A file of this machine that a command was given; what it names is the user's to mend.
-        print_refusal("LOCAL_FILE", f"{error.filename or 'a file'}: {error.strerror or error}")
+        refusal = local_file(f"{error.filename or 'a file'}: {error.strerror or error}")
+        print_refusal(refusal.reason, str(refusal))
         sys.exit(1)
 
 

@@ -66,7 +66,6 @@ def _chosen(listing: Listing, job: str, attempt: int | None, name: str) -> list[
         which = "" if attempt is None else f" of attempt {attempt}"
         raise NotFoundError(
             f"job {job} has no {name}{which}",
-            code="NOT_FOUND",
             reason="LOG_NOT_FOUND",
             field="attempt",
             remedy="a job has logs once its first attempt has begun; see saeserve jobs show",

@@ -7,11 +7,12 @@ from collections.abc import Generator
 from pathlib import Path
 
 from saeserve.client.errors import InvalidArgumentError, PreconditionError
+from saeserve.client.refusals import local_file
 
 
 def refused(message: str, *, field: str = "", remedy: str = "") -> InvalidArgumentError:
     """The error for input that is wrong before any server sees it."""
-    return InvalidArgumentError(message, code="INVALID_ARGUMENT", field=field, remedy=remedy)
+    return InvalidArgumentError(message, field=field, remedy=remedy)
 
 
 @contextlib.contextmanager
@@ -52,10 +53,8 @@ def writing(path: Path) -> Generator[Path]:
 
 
 def _unwritable(path: Path, why: str) -> PreconditionError:
-    return PreconditionError(
+    return local_file(
         f"{path} cannot be written: {why}",
-        code="FAILED_PRECONDITION",
-        reason="LOCAL_FILE",
         field="out",
         remedy="name a file in a folder that you may write to",
     )

@@ -93,6 +93,4 @@ def _check_pair(certificate: Path, key: Path) -> None:
 
 
 def _wrong(message: str, field: str, remedy: str) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        message, code="INVALID_ARGUMENT", reason="BAD_TLS_FILE", field=field, remedy=remedy
-    )
+    return InvalidArgumentError(message, reason="BAD_TLS_FILE", field=field, remedy=remedy)

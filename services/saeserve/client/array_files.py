@@ -16,6 +16,7 @@ import numpy.typing as npt
 from saeserve.client.arrays import ArrayInput, Rows, rows_of
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.local_files import local_errors, path_of
+from saeserve.client.refusals import bad_type, no_local_file
 
 MAX_NPY_HEADER = 10_000
 MAX_SAFETENSORS_HEADER = 4 * 2**20
@@ -133,9 +134,8 @@ def stored_arrays(path: Path, suffix: str = "") -> list[StoredArray]:
 def check_type(array: StoredArray) -> None:
     """Raise InvalidArgumentError unless the values are of a type that is accepted."""
     if isinstance(array.dtype, str):
-        raise InvalidArgumentError(
+        raise bad_type(
             f"{array.name} is of type {array.dtype}; accepted are {ACCEPTED}",
-            reason="BAD_TYPE",
             field="file",
             remedy="convert it to float32",
         )
@@ -209,9 +209,8 @@ def _check_size(path: Path, expected: int) -> None:
 def check_file(path: Path, wanted: str = "a .npy or .safetensors file") -> None:
     """Raise InvalidArgumentError unless there is a file, which should be `wanted`."""
     if not path.is_file():
-        raise InvalidArgumentError(
+        raise no_local_file(
             f"{path} is a folder" if path.is_dir() else f"there is no {path} on this machine",
-            reason="LOCAL_FILE_NOT_FOUND",
             field="file",
             remedy=f"name {wanted}",
         )

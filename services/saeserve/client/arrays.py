@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.features import FloatArray
+from saeserve.client.refusals import bad_shape, bad_type
 
 
 class TensorLike(Protocol):
@@ -69,9 +70,8 @@ class Rows:
     def flat(self) -> Rows:
         """The same as [rows, d]. Raises InvalidArgumentError when there is no row axis."""
         if self.data.ndim < 1 or self.shape[-1] == 0:
-            raise InvalidArgumentError(
+            raise bad_shape(
                 f"{self.name} have shape {list(self.shape)}",
-                reason="BAD_SHAPE",
                 field=self.name,
                 remedy="pass an array of [..., d_in]",
             )
@@ -178,17 +178,14 @@ def _checked(array: npt.NDArray[Any], name: str) -> Rows:
     if array.dtype.name == "bfloat16":  # of the ml_dtypes package, which JAX uses
         return Rows(array.view(np.uint16), bfloat16=True, name=name)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise InvalidArgumentError(
-            f"{name} are {array.dtype}", reason="BAD_TYPE", field=name, remedy=_REMEDY
-        )
+        raise bad_type(f"{name} are {array.dtype}", field=name, remedy=_REMEDY)
     return Rows(array, name=name)
 
 
 def _no_array(value: object, name: str, why: str) -> InvalidArgumentError:
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    return InvalidArgumentError(
+    return bad_type(
         f"{name}: a {kind} cannot be read as an array: {why}",
-        reason="BAD_TYPE",
         field=name,
         remedy="pass a dense array or tensor of floats, a list of rows, or the path of a file",
     )

@@ -90,7 +90,6 @@ def _local_credentials(address: str) -> grpc.ChannelCredentials:
         return grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
     raise InvalidArgumentError(
         f"the token is not sent to {address}: without TLS others could read it",
-        code="INVALID_ARGUMENT",
         reason="TOKEN_OVER_PLAINTEXT",
         field="address",
         remedy="give the CA of the server's certificate (SAESERVE_TLS_CA), or the address as "

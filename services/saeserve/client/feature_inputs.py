@@ -16,6 +16,7 @@ from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.feature_files import stored_features
 from saeserve.client.features import IntArray, SparseFeatures
 from saeserve.client.local_files import path_of
+from saeserve.client.refusals import bad_shape
 
 
 class SparseMatrix(Protocol):
@@ -58,7 +59,7 @@ def _of_scipy(matrix: Any) -> SparseFeatures:  # noqa: ANN401 - scipy is optiona
 def _of_torch(tensor: Any) -> SparseFeatures:  # noqa: ANN401 - torch is not imported
     """A tensor [rows, d_sae] of layout CSR or COO."""
     if len(tensor.shape) != 2:
-        raise _wrong(f"a sparse tensor of shape {list(tensor.shape)} is not a matrix", "BAD_SHAPE")
+        raise _misshapen(f"a sparse tensor of shape {list(tensor.shape)} is not a matrix")
     given, shape = tensor.detach().cpu(), tuple(int(axis) for axis in tensor.shape)
     if not given.is_sparse:
         return SparseFeatures(shape, given.crow_indices(), given.col_indices(), given.values())
@@ -93,7 +94,7 @@ def _checked(given: SparseFeatures) -> SparseFeatures:
     values = rows_of(given.values, "values").float32() if len(indices) else np.zeros(0, np.float32)
     rows = int(np.prod(shape[:-1], dtype=np.int64))
     if not shape or shape[-1] < 1 or len(offsets) != rows + 1:
-        raise _wrong(f"shape {list(shape)} does not fit {len(offsets)} offsets", "BAD_SHAPE")
+        raise _misshapen(f"shape {list(shape)} does not fit {len(offsets)} offsets")
     if (
         offsets[0] != 0
         or (np.diff(offsets) < 0).any()
@@ -139,7 +140,11 @@ def _integers(value: Any, name: str) -> IntArray:  # noqa: ANN401 - arrays, list
     return array.astype(np.int64, copy=False)
 
 
-def _wrong(what: str, reason: str = "BAD_FEATURES") -> InvalidArgumentError:
+def _misshapen(what: str) -> InvalidArgumentError:
+    return bad_shape(f"features: {what}", field="features", remedy=_REMEDY)
+
+
+def _wrong(what: str) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"features: {what}", reason=reason, field="features", remedy=_REMEDY
+        f"features: {what}", reason="BAD_FEATURES", field="features", remedy=_REMEDY
     )

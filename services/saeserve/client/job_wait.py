@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from saeserve.client.errors import DeadlineError, OverloadedError, UnavailableError
+from saeserve.client.refusals import timed_out
 from saeserve.client.retries import Patience
 from saeserve.client.values import Job
 
@@ -43,9 +44,7 @@ class Waiter:
 
 
 def _still_running(job: Job, timeout: float) -> DeadlineError:
-    return DeadlineError(
+    return timed_out(
         f"job {job.id} is still {job.state} after {timeout:g} seconds",
-        reason="TIMEOUT",
-        field="timeout",
         remedy="the job goes on: wait again, or cancel it",
     )

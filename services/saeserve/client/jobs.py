@@ -12,7 +12,6 @@ import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
 from saeserve.client.errors import (
-    InvalidArgumentError,
     UnauthenticatedError,
     UnavailableError,
     translated,
@@ -21,6 +20,7 @@ from saeserve.client.events import JobEvent, event_value
 from saeserve.client.job_filters import job_filter
 from saeserve.client.job_wait import Waiter
 from saeserve.client.plans import Plan, plan_value
+from saeserve.client.refusals import bad_spec
 from saeserve.client.retries import Limit
 from saeserve.client.spec_fields import fitted
 from saeserve.client.spec_files import SpecInput, spec_data
@@ -40,11 +40,7 @@ def parse_spec(spec: Mapping[str, Any] | spec_pb2.JobSpec) -> spec_pb2.JobSpec:
     try:
         return ParseDict(fitted(spec, spec_pb2.JobSpec.DESCRIPTOR), spec_pb2.JobSpec())
     except ParseError as error:
-        raise InvalidArgumentError(
-            f"the job spec does not fit the API: {error}",
-            reason="BAD_SPEC",
-            field="spec",
-        ) from error
+        raise bad_spec(f"the job spec does not fit the API: {error}", field="spec") from error
 
 
 class Jobs:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from saeserve.client.errors import AlreadyExistsError, ClientError, PreconditionError
+from saeserve.client.refusals import local_file
 
 STATE = ".saeserve-download.json"
 _BLOCK = 1 << 20
@@ -167,9 +168,8 @@ def local_errors(what: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise PreconditionError(
+        raise local_file(
             f"{what}: {error.strerror or error}: {error.filename or ''}".rstrip(": "),
-            reason="LOCAL_FILE",
             field="path",
             remedy="look at this machine's disk and permissions, then repeat: it goes on from here",
         ) from error

@@ -14,6 +14,7 @@ import numpy as np
 from saeserve.client.arrays import ArrayInput, Rows, rows_of
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.local_files import blocks, file_sha256, local_errors, path_of
+from saeserve.client.refusals import bad_shape
 from saeserve.client.upload_checks import check_matrices
 
 CHUNK_BYTES = 2**20
@@ -146,7 +147,7 @@ def _matrix(source: str, value: ArrayInput) -> Rows:
     rows = rows_of(value, source)
     if len(rows.shape) != 2 or not rows.data.size:
         what = f"{source} has shape {list(rows.shape)}; a matrix [rows, d] is needed"
-        raise _wrong(what, "data", "reshape it to [rows, d]", "BAD_SHAPE")
+        raise bad_shape(what, field="data", remedy="reshape it to [rows, d]")
     rows.refuse_not_finite()
     if rows.dtype == "float64":
         rows = Rows(rows.float32(), name=source)
@@ -154,5 +155,5 @@ def _matrix(source: str, value: ArrayInput) -> Rows:
     return Rows(np.ascontiguousarray(rows.data, little), rows.bfloat16, source)
 
 
-def _wrong(message: str, field: str, remedy: str, reason: str = "BAD_DATA") -> InvalidArgumentError:
-    return InvalidArgumentError(message, reason=reason, field=field, remedy=remedy)
+def _wrong(message: str, field: str, remedy: str) -> InvalidArgumentError:
+    return InvalidArgumentError(message, reason="BAD_DATA", field=field, remedy=remedy)

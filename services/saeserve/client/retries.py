@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from saeserve.client.errors import ClientError, DeadlineError, OverloadedError
+from saeserve.client.errors import ClientError, OverloadedError
+from saeserve.client.refusals import timed_out
 
 T = TypeVar("T")
 
@@ -74,10 +75,8 @@ class Limit:
             return self._each
         left = self._begun + self._seconds - time.monotonic()
         if left <= 0:
-            raise DeadlineError(
+            raise timed_out(
                 f"the {self._seconds:g} seconds that the call was given are over",
-                reason="TIMEOUT",
-                field="timeout",
                 remedy="give it a longer timeout; transfers go on when they are called again",
             )
         return left

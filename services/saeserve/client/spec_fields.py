@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.quantities import quantity
+from saeserve.client.refusals import bad_spec
 
 _WHOLE = {FieldDescriptor.CPPTYPE_INT64: 63, FieldDescriptor.CPPTYPE_INT32: 31}
 """Integer types of the API's specs, with the bits of their largest value."""
@@ -29,12 +29,10 @@ def fitted(value: object, kind: Descriptor, path: str = "") -> dict[str, Any]:
     faults: list[tuple[str, str]] = []
     result = _message(value, kind, path, faults)
     if faults:
-        raise InvalidArgumentError(
+        raise bad_spec(
             "the job spec has "
             + ("an error: " if len(faults) == 1 else f"{len(faults)} errors: ")
             + "; ".join(told for _, told in faults),
-            code="INVALID_ARGUMENT",
-            reason="BAD_SPEC",
             field=faults[0][0],
             violations=faults if len(faults) > 1 else (),
         )

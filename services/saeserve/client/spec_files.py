@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from saeserve.client.errors import InvalidArgumentError, PreconditionError
 from saeserve.client.local_files import local_errors, path_of
+from saeserve.client.refusals import bad_spec, no_local_file
 from saeserve.v1 import spec_pb2
 
 SpecInput = Mapping[str, Any] | spec_pb2.JobSpec
@@ -24,9 +25,8 @@ def spec_data(spec: object) -> SpecInput:
     if path is not None:
         return _read(path)
     if not isinstance(spec, Mapping | spec_pb2.JobSpec):
-        raise InvalidArgumentError(
+        raise bad_spec(
             f"a {type(spec).__name__} is not a job spec",
-            reason="BAD_SPEC",
             field="spec",
             remedy='pass {"train": {…}} or another kind of job, or the path of a job file',
         )
@@ -35,9 +35,8 @@ def spec_data(spec: object) -> SpecInput:
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise InvalidArgumentError(
+        raise no_local_file(
             f"{path} is a folder" if path.is_dir() else f"there is no {path} on this machine",
-            reason="LOCAL_FILE_NOT_FOUND",
             field="spec",
             remedy="name a job file, YAML or JSON",
         )
@@ -92,9 +91,8 @@ def _check_unique(names: list[str]) -> None:
 
 
 def _bad(path: Path, what: str) -> InvalidArgumentError:
-    return InvalidArgumentError(
+    return bad_spec(
         f"{path} {what}",
-        reason="BAD_SPEC",
         field="spec",
         remedy="write a job file that begins with its kind, such as 'train:'",
     )

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from saeserve.client.arrays import Rows
-from saeserve.client.errors import InvalidArgumentError
 from saeserve.client.features import FloatArray, IntArray, SparseFeatures
+from saeserve.client.refusals import bad_type
 from saeserve.v1 import tensor_pb2
 
 WireType = Literal["f32", "f16", "bf16"]
@@ -24,11 +24,8 @@ _TYPES: dict[WireType, tensor_pb2.DataType.ValueType] = {
 def wire_type(name: WireType) -> tensor_pb2.DataType.ValueType:
     """The API's value for "f32", "f16" or "bf16"."""
     if name not in _TYPES:
-        raise InvalidArgumentError(
-            f"wire type {name!r} is not known",
-            reason="BAD_TYPE",
-            field="dtype",
-            remedy="use f32, f16 or bf16",
+        raise bad_type(
+            f"wire type {name!r} is not known", field="dtype", remedy="use f32, f16 or bf16"
         )
     return _TYPES[name]
 

@@ -148,6 +148,4 @@ def _checked(token: str, where: str) -> str:
 
 
 def _wrong(message: str, remedy: str) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        message, code="INVALID_ARGUMENT", reason="BAD_TOKEN", field="token", remedy=remedy
-    )
+    return InvalidArgumentError(message, reason="BAD_TOKEN", field="token", remedy=remedy)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from saeserve.client.array_files import StoredArray, bad_file, check_type, stored_arrays
-from saeserve.client.errors import InvalidArgumentError
+from saeserve.client.refusals import bad_shape
 
 _CHOOSE = "name those that the ingest will take: upload(…, tensors=[…])"
 REFERENCES = "reference/"
@@ -38,9 +38,8 @@ def check_matrix(array: StoredArray) -> None:
     """Raise InvalidArgumentError unless it is a matrix [rows, d] of floats that holds something."""
     check_type(array)
     if len(array.shape) != 2 or min(array.shape) < 1:
-        raise InvalidArgumentError(
+        raise bad_shape(
             f"{array.name} has shape {list(array.shape)}; a matrix [rows, d] is needed",
-            reason="BAD_SHAPE",
             field="file",
             remedy="reshape it to [rows, d]" if not array.tensor else f"reshape it, or {_CHOOSE}",
         )
@@ -54,9 +53,8 @@ def check_references(items: Mapping[str, Path]) -> None:
         check_matrix(array)
     if len({array.shape[0] for array in found}) > 1:
         listed = ", ".join(f"{array.name}: {array.shape[0]}" for array in found)
-        raise InvalidArgumentError(
+        raise bad_shape(
             f"the references differ in rows ({listed})",
-            reason="BAD_SHAPE",
             field="reference",
             remedy="give what the library made of exactly the rows of activations",
         )

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from saeserve.client.errors import ClientError, InvalidArgumentError, translated
+from saeserve.client.errors import ClientError, translated
 from saeserve.client.local_files import blocks, file_sha256
 from saeserve.client.progress import Progress, shifted
+from saeserve.client.refusals import no_local_file
 from saeserve.client.retries import Limit, Patience
 from saeserve.v1 import transfer_service_pb2 as pb
 from saeserve.v1 import transfer_service_pb2_grpc
@@ -97,9 +98,8 @@ def local_files(items: Mapping[str, Path]) -> Iterator[LocalFile]:
     for name, path in items.items():
         found = list(_below(name, path))
         if not found:
-            raise InvalidArgumentError(
+            raise no_local_file(
                 f"{path} has no file to upload" if path.exists() else f"there is no {path}",
-                reason="LOCAL_FILE_NOT_FOUND",
                 field="path",
                 remedy="name the folder of a model, or its file",
             )

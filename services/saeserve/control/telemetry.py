@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from saeserve.errors import Unavailable
 from saeserve.platform.store import ArtifactStore
+from saeserve.platform.store_errors import store_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Telemetry:
             space = self._store.space()
         except OSError as error:
             log.debug("the disk of the store does not answer: %s", error)
-            self.note_store(Unavailable(str(error), code="STORE_UNAVAILABLE"))
+            self.note_store(store_unavailable(str(error)))
             return
         self._metrics.free.set(space.free)
         self._metrics.size.set(space.total)
@@ -112,7 +113,7 @@ class Telemetry:
             self._store.check_writable()
         except (OSError, Unavailable) as error:
             self._writable = False
-            self.note_store(Unavailable(str(error), code="STORE_UNAVAILABLE"))
+            self.note_store(store_unavailable(str(error)))
         else:
             self._writable = True
 

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from saeserve.errors import DeadlinePassed, Overloaded, Unavailable
+from saeserve.errors import DeadlinePassed, Overloaded
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.queue import FairQueue, Slice
 from saeserve.inference.rows import Rows, join
 from saeserve.inference.work import Engine, Operation, Request, Served
+from saeserve.platform.service import stopping
 
 ModelT = TypeVar("ModelT")
 # Share of the newest batch in the running estimate of rows a second.
@@ -82,7 +83,7 @@ class Batcher(Generic[ModelT]):
         self._loop_task.cancel()
         await asyncio.gather(self._loop_task, return_exceptions=True)
         for request in self._open:
-            request.fail(Unavailable("the service is stopping", code="STOPPING"))
+            request.fail(stopping())
         await asyncio.to_thread(self._device.shutdown)
 
     def _admit(self, rows: int) -> None:

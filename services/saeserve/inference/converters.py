@@ -11,9 +11,10 @@ from google.protobuf.duration_pb2 import Duration
 from saeserve.errors import InvalidInput
 from saeserve.inference.features import feature_rows, sparse_features
 from saeserve.inference.handlers import Decoded, Encoded
+from saeserve.inference.refusals import too_large
 from saeserve.inference.rows import DenseRows, FeatureRows
 from saeserve.inference.tensors import BF16, F16, F32, checked_type, dense_rows, dense_tensor
-from saeserve.inference.work import Served, too_large
+from saeserve.inference.work import Served
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
 from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import tensor_pb2

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
 from saeserve.core.ops.sparse import RowStatistics
-from saeserve.errors import InvalidInput, StartupError
+from saeserve.inference.refusals import overflow
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows, index_type
 from saeserve.inference.work import Operation
 from saeserve.platform.exhaustion import exhausted, overloaded
+from saeserve.platform.startup_errors import no_device
 
 
 class TorchEngine:
@@ -37,9 +38,8 @@ def choose_device(name: str) -> torch.device:
     """The device that `auto`, `cpu` or `cuda` means here. Raises StartupError."""
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
-        raise StartupError(
+        raise no_device(
             "torch finds no CUDA device",
-            code="NO_DEVICE",
             remedy="set SAESERVE_INFERENCE_DEVICE=cpu, or install a CUDA build of torch",
         )
     return torch.device("cuda" if there and name != "cpu" else "cpu")
@@ -92,10 +92,9 @@ def _to_statistics(statistics: RowStatistics | None) -> FloatArray | None:
 
 def _to_numpy(values: Tensor) -> FloatArray:
     if not bool(values.isfinite().all()):
-        raise InvalidInput(
+        raise overflow(
             "the activations are so large that the result leaves float32",
-            code="OVERFLOW",
-            field="activations.data",
-            remedy="send raw activations of the site that the model was trained on",
+            "activations.data",
+            "send raw activations of the site that the model was trained on",
         )
     return values.cpu().numpy()

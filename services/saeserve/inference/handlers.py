@@ -14,8 +14,9 @@ from saeserve.inference.batcher import Batcher
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import Loaded, ModelCache
 from saeserve.inference.norms import beyond_norm_bound
+from saeserve.inference.refusals import too_large
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows
-from saeserve.inference.work import Operation, Served, too_large
+from saeserve.inference.work import Operation, Served
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
 
 MAX_RESULT_BYTES = 2 * MAX_MESSAGE_BYTES

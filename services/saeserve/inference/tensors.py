@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from saeserve.errors import InvalidInput
+from saeserve.inference.refusals import overflow, too_large
 from saeserve.inference.rows import DenseRows, FloatArray
 from saeserve.v1 import tensor_pb2
 
@@ -59,12 +60,7 @@ def checked_shape(shape: Sequence[int], field: str) -> tuple[int, ...]:
             remedy=f"send 1 to {MAX_AXES} axes, none negative, the last at least 1",
         )
     if math.prod(axes[:-1]) > MAX_ROWS:
-        raise InvalidInput(
-            f"the shape {list(axes)} has more than {MAX_ROWS} rows",
-            code="TOO_LARGE",
-            field=field,
-            remedy="send fewer rows a request",
-        )
+        raise too_large(f"the shape {list(axes)} has more than {MAX_ROWS} rows", field)
     return axes
 
 
@@ -75,12 +71,7 @@ def checked_type(
     if dtype == tensor_pb2.DATA_TYPE_UNSPECIFIED:
         return F32
     if dtype not in accepted:
-        raise InvalidInput(
-            f"the type {_name(dtype)} cannot be given here",
-            code="BAD_TYPE",
-            field=field,
-            remedy=f"choose one of {', '.join(map(_name, accepted))}",
-        )
+        raise _bad_type(dtype, "cannot be given here", field, accepted)
     return dtype
 
 
@@ -89,12 +80,7 @@ def elements(
 ) -> FloatArray:
     """`count` elements as float32. Raises InvalidInput for a bad type or number of bytes."""
     if dtype not in ITEM_BYTES:
-        raise InvalidInput(
-            f"the type {_name(dtype)} is not an element type",
-            code="BAD_TYPE",
-            field=f"{field}.dtype",
-            remedy=f"set one of {', '.join(map(_name, ITEM_BYTES))}",
-        )
+        raise _bad_type(dtype, "is not an element type", f"{field}.dtype", ITEM_BYTES)
     check_size(data, count, ITEM_BYTES[dtype], f"{field}.data")
     if dtype == F32:
         return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
@@ -142,12 +128,22 @@ def _refuse_overflow(
 ) -> None:
     if infinite.any():
         value = x.reshape(-1)[int(np.flatnonzero(infinite)[0])]
-        raise InvalidInput(
-            f"the result holds {value:g}, too large for {_name(dtype)}",
-            code="OVERFLOW",
-            field=field,
-            remedy="ask for F32",
-        )
+        what = f"the result holds {value:g}, too large for {_name(dtype)}"
+        raise overflow(what, field, "ask for F32")
+
+
+def _bad_type(
+    dtype: tensor_pb2.DataType.ValueType,
+    why: str,
+    field: str,
+    accepted: Iterable[tensor_pb2.DataType.ValueType],
+) -> InvalidInput:
+    return InvalidInput(
+        f"the type {_name(dtype)} {why}",
+        code="BAD_TYPE",
+        field=field,
+        remedy=f"choose one of {', '.join(map(_name, accepted))}",
+    )
 
 
 def _name(dtype: tensor_pb2.DataType.ValueType) -> str:

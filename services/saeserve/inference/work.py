@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from saeserve.errors import InvalidInput
 from saeserve.inference.queue import Entry
+from saeserve.inference.refusals import too_large
 from saeserve.inference.rows import Rows, join
 
 ModelT = TypeVar("ModelT")
@@ -81,12 +81,3 @@ class Request(Entry, Generic[ModelT]):
         rows = self.done[0] if len(self.done) == 1 else join(self.done)
         waited = time.monotonic() - self.queued - self.compute_seconds
         return Served(rows, max(waited, 0.0), self.compute_seconds, self.batch_rows)
-
-
-def too_large() -> InvalidInput:
-    """The refusal of an answer that no message can hold."""
-    return InvalidInput(
-        "the answer is larger than a message may be",
-        code="TOO_LARGE",
-        remedy="send fewer rows a request",
-    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saeserve.errors import StartupError
+from saeserve.platform.startup_errors import insecure_address
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ def check_allowed(address: str, *, insecure: bool, tls: bool = False) -> None:
     """Refuse what others can reach, unless by `tls` or `insecure`. Raises StartupError."""
     if is_local(address) or tls or insecure:
         return
-    raise StartupError(
+    raise insecure_address(
         f"{address} can be reached from other machines, and the service has no TLS",
-        code="INSECURE_ADDRESS",
         remedy="set SAESERVE_TLS_CERT and SAESERVE_TLS_KEY, listen on 127.0.0.1 or unix:/path, or "
         "set SAESERVE_INSECURE=true behind a network that you trust",
     )

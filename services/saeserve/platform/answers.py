@@ -14,7 +14,7 @@ import grpc.aio
 from google.rpc import status_pb2
 from grpc_status import rpc_status as rich_status
 
-from saeserve.errors import ServiceError
+from saeserve.errors import SaeError, ServiceError
 from saeserve.platform.paths import PathCover
 from saeserve.platform.status import rpc_status, service_error
 
@@ -72,6 +72,6 @@ def _unforeseen(method: str, error: Exception) -> ServiceError:
     log.error("%s failed, error id %s", method, error_id, exc_info=error)
     return ServiceError(
         f"internal error {error_id}",
-        code="INTERNAL",
+        code=SaeError.code,
         remedy="give this id to the operator, whose log has the cause",
     )

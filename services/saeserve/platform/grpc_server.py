@@ -32,6 +32,7 @@ from saeserve.platform.messages import SLACK_BYTES, MessageReader
 from saeserve.platform.metrics import Metrics
 from saeserve.platform.paths import PathCover
 from saeserve.platform.protection import NO_PROTECTION, Protection, method_rules
+from saeserve.platform.startup_errors import address_in_use
 from saeserve.platform.status import NO_COVER
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -201,8 +202,4 @@ def _methods(service: str) -> list[str]:
 
 
 def _not_bound(address: str, why: str) -> StartupError:
-    return StartupError(
-        f"cannot listen at {address}: {why}",
-        code="ADDRESS_IN_USE",
-        remedy="stop what listens there or set another address",
-    )
+    return address_in_use(f"cannot listen at {address}: {why}", "another address")

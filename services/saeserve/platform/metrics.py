@@ -24,8 +24,8 @@ from prometheus_client import (
     start_http_server,
 )
 
-from saeserve.errors import StartupError
 from saeserve.platform.address import TcpAddress, is_local, parse_tcp
+from saeserve.platform.startup_errors import address_in_use, insecure_address
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -111,20 +111,16 @@ def serve_metrics(
     200 when they are "". Other paths are 404. Raises StartupError."""
     wanted = parse_tcp(address)
     if not insecure and not is_local(address):
-        raise StartupError(
+        raise insecure_address(
             f"metrics at {address} can be read from other machines",
-            code="INSECURE_ADDRESS",
             remedy="serve them on 127.0.0.1, or set SAESERVE_METRICS_OPEN=true on a network that "
             "you trust",
         )
     try:
         server, thread = start_http_server(wanted.port, wanted.host, registry)
     except OSError as error:
-        raise StartupError(
-            f"metrics cannot be served at {address}: {error.strerror}",
-            code="ADDRESS_IN_USE",
-            remedy="stop what listens there or set the service's metrics address",
-        ) from error
+        message = f"metrics cannot be served at {address}: {error.strerror}"
+        raise address_in_use(message, "the service's metrics address") from error
     # The library leaves the type of its application open.
     made = cast("WSGIApplication", cast(Any, prometheus_client).make_wsgi_app(registry))
     server.set_app(_by_path(made, missing))

@@ -21,7 +21,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from saeserve.errors import StartupError, Unavailable
+from saeserve.errors import Unavailable
+from saeserve.platform.startup_errors import bad_setting
 
 SOCKET_TIMEOUT_S = 5.0
 """A blocking command (XREAD BLOCK, BRPOP) must wait for less than this."""
@@ -58,10 +59,9 @@ def connect(url: str) -> Redis:
         cast(Any, client).connection_pool.make_connection()
     except (ValueError, TypeError, AttributeError):
         # Neither the URL nor the parser's words, which quote parts of it: it may hold a password.
-        raise StartupError(
+        raise bad_setting(
             "SAESERVE_REDIS_URL is not the URL of a Redis server; its value is not shown, because "
             "it may hold a password",
-            code="BAD_SETTING",
             remedy="use redis://host:port/0, rediss://user:password@host:port/0 (with special "
             "characters of the password percent-encoded) or unix:///path/to/socket",
         ) from None
@@ -131,13 +131,13 @@ def _refused(error: ResponseError) -> bool:
 def unavailable(error: RedisError) -> Unavailable:
     """Convert a failure of Redis to the error that a caller gets."""
     if login_refused(error):
-        return Unavailable(
-            "the job index (Redis) refuses the user or the password",
-            code="REDIS_UNAVAILABLE",
-            remedy=LOGIN_REMEDY,
-        )
-    return Unavailable(
-        f"the job index (Redis) is out of reach: {type(error).__name__}",
-        code="REDIS_UNAVAILABLE",
-        remedy="try again; the operator starts the broker or corrects SAESERVE_REDIS_URL",
+        return _redis_unavailable("refuses the user or the password", LOGIN_REMEDY)
+    return _redis_unavailable(
+        f"is out of reach: {type(error).__name__}",
+        "try again; the operator starts the broker or corrects SAESERVE_REDIS_URL",
     )
+
+
+def _redis_unavailable(what: str, remedy: str) -> Unavailable:
+    message = f"the job index (Redis) {what}"
+    return Unavailable(message, code="REDIS_UNAVAILABLE", remedy=remedy)

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from saeserve.errors import StartupError
+from saeserve.platform.startup_errors import bad_setting
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,8 @@ def with_password(url: str, password: str) -> str:
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     if ":" in user:
-        raise _wrong(
+        raise bad_setting(
             "SAESERVE_REDIS_URL holds a password, and so does SAESERVE_REDIS_PASSWORD_FILE",
-            reason="BAD_SETTING",
             remedy="take the password out of the URL",
         )
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))

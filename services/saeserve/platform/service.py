@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from saeserve.errors import ServiceError
+from saeserve.errors import ServiceError, Unavailable
 from saeserve.platform.logging import as_json
 
 STARTUP_FAILED = 2
@@ -24,6 +24,11 @@ def run(service: str, main: Callable[[], None]) -> NoReturn:
         logging.getLogger(f"saeserve.{service}").info("interrupted")
         sys.exit(130)
     sys.exit(0)
+
+
+def stopping(remedy: str = "try again") -> Unavailable:
+    """The error for calls that a server's end cuts off."""
+    return Unavailable("the server is stopping", code="STOPPING", remedy=remedy)
 
 
 def _say(service: str, error: ServiceError) -> None:

@@ -16,6 +16,7 @@ from saeserve.errors import StartupError
 from saeserve.platform.address import is_local
 from saeserve.platform.secret_files import read_secret, with_password
 from saeserve.platform.setting_names import PREFIX, misspelt
+from saeserve.platform.startup_errors import bad_setting, insecure_address
 from saeserve.platform.tls_files import TlsFiles
 
 _log = logging.getLogger("saeserve.settings")
@@ -104,7 +105,7 @@ class ServiceSettings(BaseSettings):
             first = error.errors(include_url=False)[0]
             field, *inner = first["loc"]
             name = _variable(str(field)) + "".join(f"[{part!r}]" for part in inner)
-            raise _bad_setting(f"{name}: {first['msg']}; got {first.get('input')!r}") from None
+            raise bad_setting(f"{name}: {first['msg']}; got {first.get('input')!r}") from None
         except SettingsError as error:
             raise _not_json(error) from None
 
@@ -135,9 +136,8 @@ class ServiceSettings(BaseSettings):
         if self.auth is None:
             return True
         if self.tls_client_ca is None and not self.insecure:
-            raise StartupError(
+            raise insecure_address(
                 f"{address} can be reached from other machines, and SAESERVE_AUTH is off",
-                code="INSECURE_ADDRESS",
                 remedy="set SAESERVE_AUTH=tokens, ask for certificates (SAESERVE_TLS_CLIENT_CA) or "
                 "set SAESERVE_INSECURE=true behind a network that you trust",
             )
@@ -154,7 +154,7 @@ class ServiceSettings(BaseSettings):
         if self.tls_cert and self.tls_key:
             return TlsFiles(self.tls_cert, self.tls_key, self.tls_client_ca)
         if self.tls_cert or self.tls_key or self.tls_client_ca:
-            raise _bad_setting("SAESERVE_TLS_CERT and SAESERVE_TLS_KEY belong together")
+            raise bad_setting("SAESERVE_TLS_CERT and SAESERVE_TLS_KEY belong together")
         return None
 
 
@@ -196,13 +196,7 @@ def _not_json(error: SettingsError) -> StartupError:
     found = re.search(r'field "(\w+)"', str(error))
     name = _variable(found[1]) if found else str(error)
     value = os.environ.get(name, "")  # noqa: TID251 — to name what was read as a setting
-    return _bad_setting(
+    return bad_setting(
         f"{name} is not JSON: {value!r}; write an object such as "
         '{"text": "/data/text"}, or a list such as ["gpu"]'
-    )
-
-
-def _bad_setting(message: str) -> StartupError:
-    return StartupError(
-        message, code="BAD_SETTING", remedy="correct the environment variable and start again"
     )

@@ -15,11 +15,16 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from saeserve.core.durable import held, is_temporary, locked, make_folders, sync, temporary_name
-from saeserve.errors import InvalidInput, Overloaded, Unavailable
+from saeserve.platform.store_errors import (
+    bad_path,
+    disk_full,
+    no_room,
+    read_only,
+    store_unavailable,
+)
 from saeserve.platform.store_links import check_links
 
 _RESERVED_PART, _MOST_RESERVED_BYTES = 20, 16 << 30
-_LOOK_AGAIN_S = 60.0
 
 
 class Space(NamedTuple):
@@ -48,10 +53,8 @@ class ArtifactStore:
         """Local path of `key`. Raises InvalidInput for a key that leaves the root."""
         pure = PurePosixPath(key)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in key:
-            raise InvalidInput(
-                f"{key!r} leaves the artifact store",
-                code="BAD_PATH",
-                remedy="use a relative path without '..'",
+            raise bad_path(
+                f"{key!r} leaves the artifact store", remedy="use a relative path without '..'"
             )
         return self.root / pure
 
@@ -166,13 +169,10 @@ class ArtifactStore:
         if reserve is None:
             reserve = min(disk.total // _RESERVED_PART, _MOST_RESERVED_BYTES)
         if needed > disk.free - reserve:
-            raise Overloaded(
+            raise no_room(
                 f"{needed} more bytes are announced; the store's disk has {disk.free} free, of "
                 f"which {reserve} are kept for jobs",
-                retry_after_s=_LOOK_AGAIN_S,
-                code="DISK_FULL",
-                field=field,
-                remedy="free space, or register the file under a root in place of uploading it",
+                field,
             )
 
     def check(self) -> None:
@@ -187,9 +187,8 @@ class ArtifactStore:
             finally:
                 probe.unlink()
         except OSError as error:
-            raise Unavailable(
+            raise store_unavailable(
                 f"the artifact store {self.root} cannot be written: {error.strerror}",
-                code="STORE_UNAVAILABLE",
                 remedy="set SAESERVE_STORE to a writable directory with free space",
             ) from error
 
@@ -226,21 +225,3 @@ def writing() -> Generator[None]:
         if error.errno == errno.EROFS:
             raise read_only() from error
         raise
-
-
-def read_only() -> Unavailable:
-    """The error for a volume that can only be read; what is stored can be read meanwhile."""
-    return Unavailable(
-        "the file system of the artifact store is read-only",
-        code="STORE_UNAVAILABLE",
-        remedy="mount the volume for writing; the kernel's log says whether its disk failed",
-    )
-
-
-def disk_full() -> Unavailable:
-    """The error for a full disk; nothing half-written stays behind it."""
-    return Unavailable(
-        "the disk that holds the artifact store is full",
-        code="DISK_FULL",
-        remedy="free space or move the store, then submit again",
-    )

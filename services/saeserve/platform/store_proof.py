@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from saeserve.errors import Unavailable
+from saeserve.platform.store_errors import store_unavailable
 
 MARKER = "store.json"
 _NO_CONTENTS = {MARKER, "lost+found"}
@@ -105,4 +106,4 @@ class StoreProof:
 
 
 def _unavailable(message: str, remedy: str) -> Unavailable:
-    return Unavailable(message, code="STORE_UNAVAILABLE", remedy=remedy)
+    return store_unavailable(message, remedy=remedy)

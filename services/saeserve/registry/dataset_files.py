@@ -8,6 +8,7 @@ from pathlib import Path
 from saeserve.errors import Conflict, InvalidInput, NotFound
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import DatasetFile, Registered, UploadHeader, dataset_key
+from saeserve.registry.dataset_errors import other_files
 from saeserve.registry.names import checked_file_name
 from saeserve.registry.roots import Roots
 from saeserve.registry.stored import read_stored
@@ -76,12 +77,7 @@ class DatasetFiles:
         if self._store.put_if_absent(dataset_key(name, _REGISTERED), data):
             return
         if self.registered(name) != files:
-            raise Conflict(
-                f"data set {name} has other files registered",
-                code="DATASET_EXISTS",
-                field="dataset",
-                remedy="use another name, or delete the data set",
-            )
+            raise other_files(name)
 
     def check_registration(self, files: tuple[str, ...]) -> None:
         """Check that each reference is an activation file below its root, named once."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saeserve.core.formats.manifest import DatasetManifest
-from saeserve.errors import Conflict, FailedPrecondition, NotFound
+from saeserve.errors import FailedPrecondition
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import (
     Created,
@@ -23,6 +23,7 @@ from saeserve.registry.dataset_errors import (
     incomplete,
     no_dataset,
     not_ready,
+    other_manifest,
     taken,
     takes_no_files,
 )
@@ -30,6 +31,7 @@ from saeserve.registry.dataset_files import DatasetFiles
 from saeserve.registry.dataset_states import CREATED, MANIFEST, DatasetStates
 from saeserve.registry.making import DatasetMaking
 from saeserve.registry.names import checked_file_name, checked_name
+from saeserve.registry.refusals import no_upload
 from saeserve.registry.roots import Roots
 from saeserve.registry.stored import read_stored
 from saeserve.registry.upload import UploadWriter
@@ -107,7 +109,7 @@ class DatasetRegistry:
             raise has_failed(name, found.failure)
         key = dataset_key(name, MANIFEST)
         if not self._store.put_if_absent(key, manifest) and self._store.read(key) != manifest:
-            raise Conflict(f"data set {name} is READY with another manifest", code="DATASET_EXISTS")
+            raise other_manifest(name)
         self._store.remove(dataset_key(name, "incoming"))
 
     def begin(self, name: str, job: str, epoch: int) -> Path:
@@ -173,9 +175,8 @@ class DatasetRegistry:
         self.get(name)
         found = self._files.upload(name, checked_file_name(file_name, "file_name"))
         if found is None:
-            raise NotFound(
+            raise no_upload(
                 f"no upload of {file_name} to data set {name} has begun",
-                code="UPLOAD_NOT_FOUND",
                 field="file_name",
                 remedy="begin it with UploadDataset",
             )

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from saeserve.core.durable import make_folders, sync, temporary_beside
 from saeserve.core.formats.manifest import DatasetManifest
-from saeserve.errors import Conflict, FailedPrecondition
+from saeserve.errors import FailedPrecondition
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import Created, Maker, dataset_key
 from saeserve.registry.outcomes import is_live
+from saeserve.registry.refusals import in_use
 from saeserve.registry.stored import read_stored
 
 _MANIFEST = "manifest.json"
@@ -115,9 +116,8 @@ class DatasetMaking:
         while (holder := self.maker(name)) != job:
             number, latest = self._latest(name)
             if holder and (holder != latest or is_live(self._store, holder)):
-                raise Conflict(
+                raise in_use(
                     f"job {holder} makes data set {name}",
-                    code="IN_USE",
                     field="dataset",
                     remedy="wait for that job, or cancel it",
                 )

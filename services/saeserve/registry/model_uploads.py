@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saeserve.core.durable import make_folders
-from saeserve.errors import FailedPrecondition, NotFound
+from saeserve.errors import NotFound
 from saeserve.platform.auth.caller import Caller
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.dataset import UploadHeader
+from saeserve.registry.refusals import no_file, upload_incomplete
 from saeserve.registry.upload import UploadWriter, part_of
 from saeserve.registry.upload_paths import (
     Announced,
@@ -103,9 +104,8 @@ class ModelUploads:
                 )
                 final = self._final(resource, name)
                 return UploadWriter(header, final, self._store.check_room, gone(resource))
-        raise NotFound(
+        raise no_file(
             f"{resource} announces no file {name!r}",
-            code="FILE_NOT_FOUND",
             field="header.name",
             remedy="announce it in CreateUpload",
         )
@@ -135,11 +135,10 @@ class ModelUploads:
         if not chosen:
             raise nothing_there(path, field)
         if not upload.complete:
-            raise FailedPrecondition(
+            raise upload_incomplete(
                 f"{upload.missing_bytes} bytes of {resource} have not arrived",
-                code="UPLOAD_INCOMPLETE",
-                field=field,
                 remedy="upload the rest; CreateUpload says what has arrived",
+                field=field,
             )
         self.use(resource)
         return sum(file.size_bytes for file in chosen)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
+from saeserve.errors import FailedPrecondition, NotFound, ServiceError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.aliases import Aliases
 from saeserve.registry.announcements import Announcements
@@ -19,6 +19,7 @@ from saeserve.registry.references import (
     parse_reference,
     resource_of,
 )
+from saeserve.registry.refusals import bad_reference, in_use
 from saeserve.registry.version import (
     CONFIG,
     MANIFEST,
@@ -170,9 +171,8 @@ class ModelRegistry:
 def _one_version(reference: str) -> Reference:
     wanted = parse_reference(reference)
     if not wanted.version:
-        raise InvalidInput(
+        raise bad_reference(
             f"{reference!r} does not name one version",
-            code="BAD_REFERENCE",
             field="model",
             remedy="write name@version or models/<name>/versions/<n>",
         )
@@ -182,9 +182,8 @@ def _one_version(reference: str) -> Reference:
 def _refuse_if_used(resource: str, aliases: Sequence[str], jobs: Sequence[str]) -> None:
     holders = [f"alias {alias}" for alias in aliases] + [f"job {job}" for job in jobs]
     if holders:
-        raise FailedPrecondition(
+        raise in_use(
             f"{resource} is used by {', '.join(holders)}",
-            code="IN_USE",
             field="model",
             remedy="move the alias and wait for the jobs, or delete with force",
         )

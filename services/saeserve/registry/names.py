@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from saeserve.core.specs.names import check_name
-from saeserve.errors import InvalidInput
+from saeserve.registry.refusals import bad_name
 
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.(?:npy|safetensors)")
 
@@ -15,21 +15,17 @@ def checked_name(name: str, field: str) -> str:
     try:
         return check_name(name)
     except ValueError as error:
-        raise InvalidInput(
-            f"{name!r} is not a valid name: {error}",
-            code="BAD_NAME",
-            field=field,
-            remedy="rename it",
+        raise bad_name(
+            f"{name!r} is not a valid name: {error}", field=field, remedy="rename it"
         ) from None
 
 
 def checked_file_name(name: str, field: str) -> str:
     """`name` when it may name an activation file. Raises InvalidInput."""
     if not _FILE.fullmatch(name):
-        raise InvalidInput(
+        raise bad_name(
             f"{name!r} is not a valid file name: letters, digits, '.', '_' and '-', ending in .npy "
             "or .safetensors",
-            code="BAD_NAME",
             field=field,
             remedy="rename the file; the path before it is not part of the name",
         )

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from saeserve.errors import PermissionDenied
 from saeserve.platform.auth.caller import Caller
 from saeserve.platform.store import ArtifactStore
+from saeserve.registry.refusals import not_owner
 from saeserve.registry.stored import read_stored
 
 Kind = Literal["datasets", "models"]
@@ -41,9 +41,8 @@ class Owners:
         if owner is None and not self._store.exists(f"{kind}/{name}"):
             return
         if not caller.owns(owner or ""):
-            raise PermissionDenied(
+            raise not_owner(
                 f"{_WORDS[kind]} {name} belongs to another owner",
-                code="NOT_OWNER",
                 field=field,
                 remedy="use another name, or a token of its owner or with the scope admin",
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from saeserve.errors import InvalidInput
 from saeserve.registry.names import checked_name
+from saeserve.registry.refusals import bad_name, bad_reference
 
 _RESOURCE = re.compile(r"models/([^/]+)/versions/([1-9][0-9]{0,8})")
 
@@ -43,9 +44,8 @@ def parse_reference(text: str, field: str = "model") -> Reference:
 def checked_alias(alias: str, field: str) -> str:
     """`alias` when it may name one. Raises InvalidInput; digits alone would read as a version."""
     if alias.isdigit():
-        raise InvalidInput(
+        raise bad_name(
             f"the alias {alias!r} would read as a version",
-            code="BAD_NAME",
             field=field,
             remedy="put a letter into it",
         )
@@ -59,9 +59,8 @@ def _version(digits: str, text: str, field: str) -> int:
 
 
 def _bad_reference(text: str, field: str) -> InvalidInput:
-    return InvalidInput(
+    return bad_reference(
         f"{text!r} is not a model reference",
-        code="BAD_REFERENCE",
         field=field,
         remedy="write name, name@version, name@alias or models/<name>/versions/<n>",
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from saeserve.errors import InvalidInput, NotFound
+from saeserve.errors import InvalidInput
+from saeserve.platform.store_errors import bad_path
+from saeserve.registry.refusals import no_file
 
 _SHOWN = 200
 """Characters of a reference that an error repeats."""
@@ -70,9 +72,8 @@ class Roots:
                 remedy="put the file itself below the root",
             )
         if not _exists(path, reference, field):
-            raise NotFound(
+            raise no_file(
                 f"there is no {_shown(reference)}",
-                code="FILE_NOT_FOUND",
                 field=field,
                 remedy="correct the path, or put the file below the root",
             )
@@ -96,11 +97,10 @@ def _exists(path: Path, reference: str, field: str) -> bool:
 def _unusable(reference: str, field: str, error: OSError | RuntimeError) -> InvalidInput:
     """What the system says of a path, without the machine's own path in it."""
     why = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
-    return InvalidInput(
+    return bad_path(
         f"{_shown(reference)} cannot be looked up: {why}",
-        code="BAD_PATH",
-        field=field,
         remedy="correct the path, or let the services' user read it",
+        field=field,
     )
 
 
@@ -110,9 +110,8 @@ def _shown(reference: str) -> str:
 
 
 def _bad_reference(reference: str, field: str) -> InvalidInput:
-    return InvalidInput(
+    return bad_path(
         f"{_shown(reference)} is not a path of the form root:relative",
-        code="BAD_PATH",
-        field=field,
         remedy="write the root's name, a colon, and a path below it without '..'",
+        field=field,
     )

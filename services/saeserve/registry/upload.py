@@ -17,6 +17,8 @@ from saeserve.core.durable import make_folders, sync
 from saeserve.errors import Conflict, FailedPrecondition, InvalidInput, NotFound
 from saeserve.platform.store import writing
 from saeserve.registry.dataset import UploadHeader
+from saeserve.registry.dataset_errors import deleted_meanwhile
+from saeserve.registry.refusals import upload_incomplete
 
 _SYNC_EVERY_BYTES = 16 << 20
 _BLOCK = 1 << 20
@@ -35,7 +37,7 @@ class UploadWriter:
         """`check_room` raises where so many more bytes may not be written; `gone` is raised when
         the folder is removed meanwhile, by default it is a data set's."""
         self._check_room = check_room
-        self._gone = gone or _dataset_gone(header.dataset)
+        self._gone = gone or deleted_meanwhile(header.dataset)
         self._header = header
         self._final = final
         self._part = part_of(final)
@@ -85,10 +87,9 @@ class UploadWriter:
         if self._file is None:
             return
         if self.received_bytes < self._header.size_bytes:
-            raise FailedPrecondition(
+            raise upload_incomplete(
                 f"{self._header.file_name} has {self.received_bytes} of "
                 f"{self._header.size_bytes} bytes",
-                code="UPLOAD_INCOMPLETE",
                 remedy=f"continue from offset {self.received_bytes}",
             )
         self._sync(self._file)
@@ -164,14 +165,6 @@ class UploadWriter:
         file.flush()
         os.fsync(file.fileno())
         self._unsynced = 0
-
-
-def _dataset_gone(name: str) -> NotFound:
-    return NotFound(
-        f"data set {name} was deleted during the upload",
-        code="DATASET_NOT_FOUND",
-        remedy="upload it again",
-    )
 
 
 def write_some(file: FileIO, data: memoryview) -> int:

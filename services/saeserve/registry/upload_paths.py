@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 from pydantic import BaseModel, ConfigDict
 
 from saeserve.errors import InvalidInput, NotFound
+from saeserve.platform.store_errors import bad_path
+from saeserve.registry.refusals import bad_name, bad_resource, no_file, no_upload
 
 MAX_FILES = 1000
 _RESOURCE = re.compile(r"uploads/u-[0-9a-f]{24}")
@@ -55,11 +57,10 @@ def split_path(path: str, field: str) -> tuple[str, PurePosixPath]:
     match = _PATH.fullmatch(path)
     below = PurePosixPath((match[2] if match else None) or ".")
     if match is None or below.is_absolute() or ".." in below.parts or "\0" in path:
-        raise InvalidInput(
+        raise bad_path(
             f"{path!r} is not a path in an upload",
-            code="BAD_PATH",
-            field=field,
             remedy="write uploads/<id> as CreateUpload gave it, and a file or folder below it",
+            field=field,
         )
     return match[1], below
 
@@ -67,9 +68,8 @@ def split_path(path: str, field: str) -> tuple[str, PurePosixPath]:
 def checked_resource(resource: str) -> str:
     """`resource` when it has the form of an upload's name. Raises InvalidInput."""
     if not is_resource(resource):
-        raise InvalidInput(
+        raise bad_resource(
             f"{resource!r} does not name an upload",
-            code="BAD_RESOURCE",
             field="upload",
             remedy="use uploads/<id> as CreateUpload gave it",
         )
@@ -78,9 +78,8 @@ def checked_resource(resource: str) -> str:
 
 def gone(resource: str) -> NotFound:
     """The error for an upload that is not, or no longer, there."""
-    return NotFound(
+    return no_upload(
         f"there is no {resource}; uploads that no job imports expire",
-        code="UPLOAD_NOT_FOUND",
         field="upload",
         remedy="upload the files again",
     )
@@ -88,9 +87,8 @@ def gone(resource: str) -> NotFound:
 
 def nothing_there(path: str, field: str) -> NotFound:
     """The error for a path of an upload that has no file."""
-    return NotFound(
+    return no_file(
         f"there is no {path}",
-        code="FILE_NOT_FOUND",
         field=field,
         remedy="correct the path, or upload the files again: uploads that are not used expire",
     )
@@ -127,9 +125,8 @@ def checked_files(files: Sequence[Announced]) -> tuple[Announced, ...]:
 def _check_file(file: Announced, field: str) -> None:
     parts = file.name.split("/")
     if len(parts) > _MAX_DEPTH or not all(map(_may_name, parts)):
-        raise InvalidInput(
+        raise bad_name(
             f"{file.name!r} cannot name an uploaded file",
-            code="BAD_NAME",
             field=f"{field}.name",
             remedy="rename it: no control characters, no backslash, no leading dot, no .part at "
             f"the end, {_MAX_NAME_BYTES} bytes a part and {_MAX_DEPTH} levels of folders at most",

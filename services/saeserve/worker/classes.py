@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from saeserve.core.planning.machine import Machine
 from saeserve.errors import StartupError
+from saeserve.platform.startup_errors import no_device
 from saeserve.worker.hardware import Accelerator, accelerator, machine_of
 from saeserve.worker.settings import WorkerSettings
 
@@ -26,15 +27,13 @@ def machines_of(
     classes = asked or ((GPU, CPU) if device else (CPU,))
     for each in classes:
         if each != CPU and device is None:
-            raise no_device(each)
+            raise _no_gpu(each)
     return {each: machine_of(each, device, settings.threads) for each in classes}
 
 
-def no_device(resource_class: str) -> StartupError:
-    """The error of a worker that cannot run the jobs of a class."""
-    return StartupError(
+def _no_gpu(resource_class: str) -> StartupError:
+    return no_device(
         f"this worker would take jobs of class {resource_class}, but torch sees no GPU here",
-        code="NO_DEVICE",
         remedy="install the NVIDIA driver and a CUDA build of torch (python -m torch.utils."
         f"collect_env tells), or take {resource_class} out of SAESERVE_WORKER_CLASSES",
     )

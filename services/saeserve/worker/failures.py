@@ -10,8 +10,8 @@ from saeserve.errors import SaeError, SaeserveError
 from saeserve.jobs.record import Failure
 from saeserve.platform.exhaustion import Memory, exhausted, last_words_of_host
 from saeserve.platform.paths import PathCover
-from saeserve.platform.store import disk_full as store_full
-from saeserve.platform.store import read_only
+from saeserve.platform.store_errors import disk_full as store_full
+from saeserve.platform.store_errors import read_only
 from saeserve.worker.order import ExitCode
 
 _LOADER_GAVE_UP = 127
@@ -136,7 +136,7 @@ def _of_disk(error: BaseException, step: int) -> Failure | None:
 
 def _unknown(error: BaseException, step: int) -> Failure:
     return Failure(
-        code="INTERNAL",
+        code=SaeError.code,
         message=f"internal error {uuid.uuid4().hex[:12]}; the worker's log has it under this id",
         cause=type(error).__name__,
         remedy="report the error id to the operator",

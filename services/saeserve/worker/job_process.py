@@ -16,7 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from saeserve.core.moving import listening
-from saeserve.errors import SaeserveError, ServiceError
+from saeserve.errors import CheckpointError, SaeserveError, ServiceError
 from saeserve.jobs.errors import Fenced
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
@@ -123,7 +123,9 @@ def _run(context: RunContext) -> ExitCode:
     runner = runner_of(context.submission.kind)
     context.report.attempt_started(claim.resume_step)
     for key in claim.corrupt:
-        context.report.warning(claim.resume_step, "CKPT_CORRUPT", f"{key} is damaged; passed over")
+        context.report.warning(
+            claim.resume_step, CheckpointError.code, f"{key} is damaged; passed over"
+        )
     completed = runner(context)
     context.check_fence()
     winner = context.ledger.finish(_result(context, completed))

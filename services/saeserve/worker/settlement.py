@@ -12,6 +12,7 @@ from saeserve.jobs.ports import Doorbell, IndexUnavailable, JobIndex
 from saeserve.jobs.record import Failure, Lease, Result, Submission
 from saeserve.jobs.states import JobState
 from saeserve.jobs.telling import tell_end
+from saeserve.platform.startup_errors import NO_DEVICE
 from saeserve.registry.publication import Publication
 
 _log = logging.getLogger("saeserve.worker")
@@ -60,7 +61,7 @@ class Settlement:
 
     def unfit(self, job: Submission, lease: Lease) -> Ending:
         """Give the job back because this worker cannot run it; that costs the job no attempt."""
-        self._give_back(job, lease, "NO_DEVICE")
+        self._give_back(job, lease, NO_DEVICE)
         return Ending.UNFIT
 
     def drain(self, job: Submission, lease: Lease) -> Ending:

@@ -10,7 +10,7 @@ from saeserve.core.specs.jobs import HarvestSpec, IngestSpec
 from saeserve.errors import FailedPrecondition, InvalidInput, SpecError
 from saeserve.platform.status import refused_spec
 from saeserve.registry.dataset import DatasetState
-from saeserve.registry.dataset_errors import taken
+from saeserve.registry.dataset_errors import taken, takes_no_ingest
 
 
 def check_harvest(spec: HarvestSpec, inputs: Inputs) -> tuple[HarvestSpec, Plan]:
@@ -35,13 +35,7 @@ def check_ingest(spec: IngestSpec, inputs: Inputs) -> Plan:
     field = "spec.ingest.dataset"
     found = inputs.datasets.get(spec.dataset, field)
     if found.state is not DatasetState.PENDING or found.job:
-        made = f" and made by job {found.job}" if found.job else ""
-        raise FailedPrecondition(
-            f"data set {spec.dataset} is {found.state.value}{made}",
-            code="DATASET_NOT_PENDING",
-            field=field,
-            remedy="upload or register files under a new name, and ingest that",
-        )
+        raise takes_no_ingest(found, field)
     busy = inputs.use.ingesting(spec.dataset)
     if busy:
         raise FailedPrecondition(

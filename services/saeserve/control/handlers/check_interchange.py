@@ -8,6 +8,7 @@ from saeserve.core.planning.tensors import BASE_BYTES
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE, declared_values
 from saeserve.errors import FailedPrecondition, FormatError, InvalidInput
+from saeserve.platform.store_errors import bad_path
 from saeserve.registry.references import parse_reference
 from saeserve.registry.upload_paths import is_upload
 from saeserve.registry.version import ModelVersion
@@ -66,22 +67,18 @@ def _declared(path: str, inputs: Inputs, field: str) -> tuple[int, int]:
             error.message, code=error.code, field=field, remedy=error.remedy
         ) from error
     except OSError as error:
-        raise InvalidInput(
+        raise bad_path(
             f"{path[:200]!r} cannot be read: {error.strerror}",
-            code="BAD_PATH",
-            field=field,
             remedy="let the services' user read it",
+            field=field,
         ) from error
 
 
 def _check_sources(version: ModelVersion, spec: ExportModelSpec) -> None:
     """The property that no format holds, known before the job runs; the rest the exporter says."""
-    several = version.config.several_sources
-    if several:
+    try:
+        version.config.check_single_source(spec.format, version.resource)
+    except FormatError as error:
         raise FailedPrecondition(
-            f"the {spec.format} format cannot hold {version.resource}: {several}",
-            code="BAD_FORMAT",
-            field=f"{_EXPORT}.format",
-            remedy="no format holds such a model: download its own files, or use it through "
-            "saeserve",
-        )
+            error.message, code=FormatError.code, field=f"{_EXPORT}.format", remedy=error.remedy
+        ) from error

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.usage import LiveUse
-from saeserve.errors import DamagedError, FailedPrecondition, NotFound
+from saeserve.errors import DamagedError, NotFound
 from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.registry.dataset import Dataset, DatasetFile, UploadHeader, unreadable
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.names import checked_name
 from saeserve.registry.owners import Owners
+from saeserve.registry.refusals import in_use
 from saeserve.registry.upload import UploadWriter
 
 
@@ -58,9 +59,8 @@ class DatasetHandlers:
         writer = self._datasets.begin_upload(header)
         busy = self._use.ingesting(header.dataset)
         if busy:
-            raise FailedPrecondition(
+            raise in_use(
                 f"job {busy[0]} ingests data set {header.dataset}",
-                code="IN_USE",
                 field="header.dataset",
                 remedy="wait for that job; it takes the files that were there at its start",
             )

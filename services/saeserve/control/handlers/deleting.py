@@ -10,6 +10,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import JobIndex
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import TERMINAL
+from saeserve.registry.refusals import in_use
 
 
 class Deleter:
@@ -55,9 +56,8 @@ class Deleter:
             each.id for each in self._catalog.live() if record.id in each.submission.waits_for
         ]
         if waiting:
-            raise FailedPrecondition(
+            raise in_use(
                 f"job {waiting[0]} waits for job {record.id}",
-                code="IN_USE",
                 field="id",
                 remedy="delete it when that job has begun, or cancel that job first",
             )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from io import FileIO
 
 from saeserve.control.handlers.resources import Listing, Resources, StoredFile
-from saeserve.errors import FailedPrecondition, InvalidInput, NotFound
+from saeserve.errors import FailedPrecondition, InvalidInput
 from saeserve.platform.auth.caller import EVERYONE, Caller
+from saeserve.registry.refusals import no_file
 
 CHUNK_BYTES = 1 << 20
 
@@ -100,11 +101,8 @@ def _opened(stored: StoredFile) -> FileIO:
     try:
         handle = os.open(stored.path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
-        raise NotFound(
-            f"{stored.name} is no longer there",
-            code="FILE_NOT_FOUND",
-            field="name",
-            remedy="list the files again",
+        raise no_file(
+            f"{stored.name} is no longer there", field="name", remedy="list the files again"
         ) from error
     return FileIO(handle)
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from saeserve.core.specs.jobs import LanguageModelSpec
 from saeserve.core.specs.sites import SiteSpec
-from saeserve.errors import InvalidInput, NotFound
+from saeserve.errors import InvalidInput
+from saeserve.registry.refusals import no_file
 from saeserve.registry.roots import Roots
 
 _FIELD = "spec.harvest.language_model"
@@ -98,9 +99,8 @@ def _check_gguf(folder: Path, name: str) -> None:
             remedy="name a file in the folder that ends in .gguf",
         )
     if not (folder / name).is_file():
-        raise NotFound(
+        raise no_file(
             f"there is no {name} in {folder.name}",
-            code="FILE_NOT_FOUND",
             field=f"{_FIELD}.gguf_file",
             remedy="correct the name",
         )

@@ -9,12 +9,12 @@ from saeserve.control.handlers.kinds import kind_of
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.usage import uploads_in
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.errors import PermissionDenied
 from saeserve.jobs.errors import no_job
 from saeserve.jobs.record import JobFilter, JobRecord, Submission
 from saeserve.platform.auth.caller import Caller
 from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.owners import Kind, Owners
+from saeserve.registry.refusals import not_owner
 
 
 def seen_by(caller: Caller, record: JobRecord, field: str = "") -> JobRecord:
@@ -50,9 +50,8 @@ def owned_filter(wanted: JobFilter, caller: Caller) -> JobFilter:
 
 def _check_owner(owner: str, caller: Caller, field: str) -> None:
     if owner not in ("", caller.owner):
-        raise PermissionDenied(
+        raise not_owner(
             f"token {caller.token} is of owner {caller.owner}, not of {owner}",
-            code="NOT_OWNER",
             field=field,
             remedy="leave the owner out, or use a token with the scope admin",
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from saeserve.control.handlers.catalog import checked_job_id
 from saeserve.control.handlers.ownership import check_seen
-from saeserve.errors import InvalidInput, NotFound
+from saeserve.errors import NotFound
 from saeserve.jobs import documents
 from saeserve.jobs.checkpoints import MANIFEST, Checkpoint, CheckpointManifest, chain
 from saeserve.jobs.layout import checkpoint_key
@@ -20,6 +20,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.names import checked_name
+from saeserve.registry.refusals import bad_resource, no_file
 from saeserve.registry.version import MANIFEST as VERSION_MANIFEST
 from saeserve.registry.version import read_manifest
 
@@ -52,9 +53,8 @@ class Listing:
         """Raises NotFound for a name that is not listed."""
         found = self.files.get(name)
         if found is None:
-            raise NotFound(
+            raise no_file(
                 f"{self.resource} has no file {name!r}",
-                code="FILE_NOT_FOUND",
                 field="name",
                 remedy="use a name that ListFiles gives; files may have gone since",
             )
@@ -85,9 +85,8 @@ class Resources:
                     check_seen(caller, self._ledger.submission(job))
                 return find(*match.groups())
         if resource.startswith(("jobs/", "exports/")):
-            raise InvalidInput(
+            raise bad_resource(
                 f"{resource!r} names nothing that can be downloaded",
-                code="BAD_RESOURCE",
                 field="resource",
                 remedy="write jobs/<id>/logs, jobs/<id>/checkpoints or exports/<name>/<n>/<format>",
             )

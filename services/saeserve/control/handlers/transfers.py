@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from saeserve.control.handlers.downloads import Downloads
 from saeserve.control.handlers.quota import UploadQuota
 from saeserve.control.handlers.usage import LiveUse, uploads_of
-from saeserve.errors import FailedPrecondition
 from saeserve.jobs.record import JobRecord
 from saeserve.jobs.states import JobState
 from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.registry.model_uploads import ModelUploads, Upload
+from saeserve.registry.refusals import in_use
 from saeserve.registry.upload import UploadWriter
 from saeserve.registry.upload_paths import Announced, checked_files, resource_of
 
@@ -54,9 +54,8 @@ class TransferHandlers:
         self.uploads.check_owner(resource, caller)
         users = self._use.of_upload(resource)
         if users:
-            raise FailedPrecondition(
+            raise in_use(
                 f"job {users[0]} imports {resource}",
-                code="IN_USE",
                 field="upload",
                 remedy="wait for that job, or cancel it first",
             )

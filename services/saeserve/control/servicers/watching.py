@@ -14,10 +14,10 @@ from saeserve.control.handlers.ownership import seen_by
 from saeserve.control.handlers.waiting import WaitingRoom
 from saeserve.control.handlers.watch import News, Watcher
 from saeserve.control.servicers.pools import Pools
-from saeserve.errors import Unavailable
 from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import JobRecord
 from saeserve.platform.auth.caller import current_caller
+from saeserve.platform.service import stopping
 from saeserve.v1 import job_service_pb2 as pb
 
 _QUEUES_EVERY_S = 1.0
@@ -64,11 +64,7 @@ class Watching:
             await asyncio.wait_for(self.stopping.wait(), self.watch_seconds)
         except TimeoutError:
             return
-        raise Unavailable(
-            "the server is stopping",
-            code="STOPPING",
-            remedy="watch again with the token of the last event",
-        )
+        raise stopping("watch again with the token of the last event")
 
 
 def _job(record: JobRecord, waits: Waiting | None = None) -> pb.WatchJobResponse:

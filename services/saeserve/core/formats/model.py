@@ -157,6 +157,16 @@ class ModelConfig(Spec):
         """Whether the target is another source than the input."""
         return self.inputs != self.outputs
 
+    def check_single_source(self, format: str, name: str = "this model") -> None:
+        """Raise FormatError for a model of several inputs or outputs, which no format of other
+        libraries holds: a crosscoder, mostly."""
+        if self.several_sources:
+            raise FormatError(
+                f"the {format} format cannot hold {name}: {self.several_sources}",
+                remedy="no format holds such a model: download its own files, or use it through "
+                "saeserve",
+            )
+
     @property
     def several_sources(self) -> str:
         """Reason why this is not a model of one source, such as a crosscoder; "" for one that

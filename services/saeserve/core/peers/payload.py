@@ -82,14 +82,7 @@ def cannot(format: str, what: str, remedy: str = "") -> FormatError:
 
 def check_single_source(model: InferenceModel, format: str) -> None:
     """Raise FormatError for a model of several inputs or outputs: a crosscoder, mostly."""
-    several = model.config.several_sources
-    if several:
-        raise cannot(
-            format,
-            several,
-            remedy="no format holds such a model: download its own files, or use "
-            "it through saeserve",
-        )
+    model.config.check_single_source(format)
 
 
 def unweighted(model: InferenceModel) -> InferenceModel:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from saeserve.errors import ServiceError, Unauthenticated, Unavailable
 from saeserve.platform.auth.token_store import TokenStore
 from saeserve.platform.auth.tokens import TokenRecord, id_in
+from saeserve.platform.store_errors import store_unavailable
 
 FRESH_S = 2.0
 """A record that was read this long ago is used, and read again meanwhile."""
@@ -98,9 +99,8 @@ class TokenVerifier:
             return known.record
         if isinstance(error, Unavailable):
             raise error
-        raise Unavailable(
+        raise store_unavailable(
             "tokens cannot be looked up",
-            code="STORE_UNAVAILABLE",
             remedy="try again; the operator sees to the artifact store",
         ) from error
 
