@@ -10,7 +10,7 @@ import pytest
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 
 PACKAGE = Path(__file__).parents[2] / "services" / "saeserve"
-ROOMS = ("core/planning", "core/training", "core/export", "worker", "control")
+ROOMS = ("core/planning", "core/training", "core/export", "worker", "control", "cli", "registry")
 NAMES = re.compile("|".join(ARCHITECTURE_SPECS), re.IGNORECASE)
 # Torch's functions of these names, and words that hold one.
 OTHER = re.compile(r"\.(?:relu|topk)\(|\b(?:aggre|dele|propa|investi)gated", re.IGNORECASE)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from saeserve.cli.figures import count, duration, listed
+from saeserve.client.architectures import ARCHITECTURES
 from saeserve.client.values import Job
 
-ARCHITECTURES = ("topk", "jumprelu", "relu", "gated", "batchtopk", "matryoshka")
 _LISTED = 3
 
 Spec = Mapping[str, Any]

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from saeserve.cli.describing import ARCHITECTURES
 from saeserve.cli.figures import listed
 from saeserve.cli.output import Json, connect, print_json, say
 from saeserve.cli.refusals import refused
 from saeserve.cli.tables import print_table
+from saeserve.client.architectures import ARCHITECTURES
 from saeserve.client.server import Preset
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
 
 from saeserve.cli import specs
 from saeserve.cli.sending import File, Set
+from saeserve.client.architectures import ARCHITECTURES
 
 
 def train(
@@ -28,16 +30,6 @@ def train(
         str | None, typer.Option(help="Documented config to start from: saeserve presets.")
     ] = None,
     init_from: Annotated[str | None, typer.Option(help="Published model to go on from.")] = None,
-    topk: Annotated[str | None, typer.Option("--topk", help="TopK with this k.")] = None,
-    batchtopk: Annotated[
-        str | None, typer.Option("--batchtopk", help="BatchTopK with this k.")
-    ] = None,
-    matryoshka: Annotated[
-        str | None, typer.Option("--matryoshka", help="Matryoshka with this k.")
-    ] = None,
-    jumprelu: Annotated[bool, typer.Option("--jumprelu", help="JumpReLU, January 2025.")] = False,
-    relu: Annotated[bool, typer.Option("--relu", help="ReLU with an L1 penalty.")] = False,
-    gated: Annotated[bool, typer.Option("--gated", help="Gated.")] = False,
     target_l0: Annotated[
         str | None, typer.Option("--target-l0", help="Mean number of active latents a row.")
     ] = None,
@@ -59,6 +51,7 @@ def train(
         list[str] | None, typer.Option(help="Values to try: k=16,32,64; again for another field.")
     ] = None,
     set_: Set = None,
+    **architectures: str | bool | None,
 ) -> specs.Tree:
     """Train an SAE on a data set, or with --sweep a grid of them on the same rows."""
     flags: specs.Tree = {
@@ -70,9 +63,7 @@ def train(
         "model": model,
         "preset": preset,
         "init_from": init_from,
-        "topk.k": topk,
-        "batchtopk.k": batchtopk,
-        "matryoshka.k": matryoshka,
+        **{f"{name}.k": k for name, k in architectures.items() if isinstance(k, str)},
         "target_l0": target_l0,
         "d_sae": d_sae,
         "tokens": tokens,
@@ -85,7 +76,34 @@ def train(
         "sweep": specs.grid(sweep),
     }
     spec = specs.build("train", file, flags, [])
-    for name, chosen in {"jumprelu": jumprelu, "relu": relu, "gated": gated}.items():
-        if chosen:
+    for name, chosen in architectures.items():
+        if chosen is True:
             spec["train"].setdefault(name, {})
     return specs.overlaid(spec, "train", set_ or [])
+
+
+def _flag(name: str, fields: tuple[str, ...]) -> inspect.Parameter:
+    """--NAME K for an architecture that has a k, --NAME for another."""
+    if "k" in fields:
+        words, kind, default = f"{name} with this k.", str | None, None
+    else:
+        words, kind, default = f"{name}; its fields by --set {name}.FIELD=…", bool, False
+    annotation = Annotated[kind, typer.Option(f"--{name}", help=words)]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+
+
+def _add_architectures() -> None:
+    """Give `train` a flag for each architecture of the API in the place of `**architectures`."""
+    signature = inspect.signature(train, eval_str=True)
+    *parameters, _ = signature.parameters.values()
+    flags = [_flag(name, fields) for name, fields in ARCHITECTURES.items()]
+    at = 1 + [each.name for each in parameters].index("init_from")
+    placed = [each.replace(kind=flags[0].kind) for each in parameters]
+    placed[at:at] = flags
+    vars(train)["__signature__"] = signature.replace(parameters=placed)
+    del train.__annotations__["architectures"]
+    train.__annotations__ |= {each.name: each.annotation for each in flags}
+
+
+_add_architectures()

@@ -68,13 +68,6 @@ class StoredArray:
         """What errors call it."""
         return f"{self.file.name}, tensor {self.tensor}" if self.tensor else self.file.name
 
-    @property
-    def type_name(self) -> str:
-        """Its type as people know it."""
-        if isinstance(self.dtype, str):
-            return self.dtype
-        return "bfloat16" if self.bfloat16 else self.dtype.name
-
     def rows(self) -> Rows:
         """The array, mapped rather than read."""
         if not math.prod(self.shape):

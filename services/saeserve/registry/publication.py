@@ -66,13 +66,9 @@ class Publication:
 
     def _settle(self, job: str, spec: JobSpec) -> None:
         """Data sets become READY or FAILED, and models that no result names go."""
-        making = spec.harvest or spec.ingest
-        if making is not None:
-            self._datasets.settle(making.dataset, job)
-        publishing = spec.train.models if spec.train is not None else ()
-        if spec.import_model is not None:
-            publishing = (spec.import_model.model,)
-        for model in publishing:
+        if spec.chosen.makes_dataset:
+            self._datasets.settle(spec.chosen.makes_dataset, job)
+        for model in spec.chosen.publishes:
             self._visible.withdraw(model, job)
 
 

@@ -11,12 +11,12 @@ import logging
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from saeserve.core.specs.jobs import JobSpec
-from saeserve.errors import SpecError
+from saeserve.errors import CheckpointError, NoSpaceError, SpecError
 from saeserve.jobs.record import Claim, Failure, Submission
 
 _log = logging.getLogger("saeserve.worker.metrics")
 
-CHECKPOINT_CODES = ("CKPT_CORRUPT", "DISK_FULL")
+CHECKPOINT_CODES = (CheckpointError.code, NoSpaceError.code)
 """Codes of warnings and failures that cost a checkpoint."""
 
 
@@ -104,6 +104,4 @@ def _models(job: Submission) -> list[tuple[str, float | None]]:
         # The job process refuses it with a failure of its own.
         _log.debug("%s: no figures of its spec: %s", job.id, error)
         return []
-    if spec.train is not None:
-        return [(member.model, member.asked_l0) for member in spec.train.members]
-    return [(spec.import_model.model, None)] if spec.import_model is not None else []
+    return [*spec.chosen.l0_by_model.items()]

@@ -10,12 +10,12 @@ from typing import ClassVar, Generic, TypeVar
 from saeserve.control.handlers.inputs import Inputs, Upstream
 from saeserve.core.planning.machine import Fleet
 from saeserve.core.planning.plan import Plan
-from saeserve.core.specs.base import Spec
 from saeserve.core.specs.field_sources import sources_of
 from saeserve.core.specs.jobs import JobSpec
+from saeserve.core.specs.kind import KindSpec
 from saeserve.registry.upload_paths import is_upload
 
-S = TypeVar("S", bound=Spec)
+S = TypeVar("S", bound=KindSpec)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class JobKind(ABC, Generic[S]):
     @property
     def makes_dataset(self) -> str:
         """Name of the data set that the job makes READY; empty for none."""
-        return self.creates_dataset or self.fills_dataset
+        return self.spec.makes_dataset
 
     @property
     def dataset(self) -> str:
@@ -104,4 +104,4 @@ class JobKind(ABC, Generic[S]):
     @property
     def publishes(self) -> tuple[str, ...]:
         """Names of the models of which the job publishes a version."""
-        return ()
+        return self.spec.publishes

@@ -49,11 +49,6 @@ class Train(JobKind[TrainSpec]):
     def reads_model(self) -> str | None:
         return self.spec.init_from
 
-    @property
-    @override
-    def publishes(self) -> tuple[str, ...]:
-        return self.spec.models
-
 
 class Harvest(JobKind[HarvestSpec]):
     """Makes a data set from a language model and text."""
@@ -128,11 +123,6 @@ class ImportModel(JobKind[ImportModelSpec]):
     def reads_paths(self) -> tuple[str, ...]:
         return self.spec.paths
 
-    @property
-    @override
-    def publishes(self) -> tuple[str, ...]:
-        return (self.spec.model,)
-
 
 class ExportModel(JobKind[ExportModelSpec]):
     """Writes a model in the format of another library."""
@@ -161,7 +151,7 @@ KINDS: Mapping[str, type[JobKind[Any]]] = {
 
 def kind_of(spec: JobSpec) -> JobKind[Any]:
     """The job that `spec` asks for."""
-    return KINDS[spec.kind](getattr(spec, spec.kind))
+    return KINDS[spec.kind](spec.chosen)
 
 
 def kind_of_submission(submission: Submission) -> JobKind[Any]:

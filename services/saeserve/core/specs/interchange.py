@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.kind import KindSpec
 from saeserve.core.specs.training import Name
 from saeserve.errors import SpecError
 
@@ -45,7 +47,7 @@ class ReferenceSpec(Spec):
         return self
 
 
-class ImportModelSpec(Spec):
+class ImportModelSpec(KindSpec):
     """Publishes a model from another library's files; paths are root:relative or in an upload.
 
     `source` and `target` name what it reads and writes where the files should not; a target equal
@@ -60,6 +62,11 @@ class ImportModelSpec(Spec):
     reference: ReferenceSpec | None = None
 
     @property
+    @override
+    def l0_by_model(self) -> dict[str, float | None]:
+        return {self.model: None}
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """Everything that the job reads."""
         if self.reference is None:
@@ -69,7 +76,7 @@ class ImportModelSpec(Spec):
         return (self.path, *(path for path in rows if path is not None))
 
 
-class ExportModelSpec(Spec):
+class ExportModelSpec(KindSpec):
     """Writes a published model as another library's files, into the store."""
 
     model: str

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from saeserve.core.specs.base import Spec, refuse_together
 from saeserve.core.specs.harvest_positions import check_positions
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
+from saeserve.core.specs.kind import KindSpec
 from saeserve.core.specs.sites import Hook, SiteSpec
 from saeserve.core.specs.training import Device, Name, TrainSpec
 from saeserve.errors import SpecError
@@ -33,7 +35,7 @@ class TextSpec(Spec):
     field: str = "text"
 
 
-class HarvestSpec(Spec):
+class HarvestSpec(KindSpec):
     """Runs a language model over text and stores activations as a data set."""
 
     dataset: Name
@@ -54,6 +56,11 @@ class HarvestSpec(Spec):
     batch_sequences: int = Field(default=8, ge=1)
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Device = "auto"
+
+    @property
+    @override
+    def makes_dataset(self) -> str:
+        return self.dataset
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -99,7 +106,7 @@ class IngestSourceSpec(Spec):
     layer: int | None = Field(default=None, ge=0)
 
 
-class IngestSpec(Spec):
+class IngestSpec(KindSpec):
     """Verifies the files of a PENDING data set and adopts them."""
 
     dataset: Name
@@ -107,6 +114,11 @@ class IngestSpec(Spec):
     dtype: Literal["keep", "float16", "bfloat16", "float32"] = "keep"
     heldout_fraction: float = Field(default=0.1, ge=0, lt=1)
     shard_rows: int = Field(default=16_384, ge=1)
+
+    @property
+    @override
+    def makes_dataset(self) -> str:
+        return self.dataset
 
 
 class LossRecoveredSpec(Spec):
@@ -116,7 +128,7 @@ class LossRecoveredSpec(Spec):
     batch_sequences: int = Field(default=8, ge=1)
 
 
-class EvaluateSpec(Spec):
+class EvaluateSpec(KindSpec):
     """Evaluates a published model on the held-out rows of a data set."""
 
     model: str
@@ -146,6 +158,11 @@ class JobSpec(Spec):
     def kind(self) -> str:
         """The name of the kind that is set."""
         return next(name for name in JOB_KINDS if getattr(self, name) is not None)
+
+    @property
+    def chosen(self) -> KindSpec:
+        """The spec of the kind that is set."""
+        return getattr(self, self.kind)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -20,6 +20,7 @@ from saeserve.core.specs.architectures.relu import ReluSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
 from saeserve.core.specs.base import Spec, refuse_together
 from saeserve.core.specs.forms import check_form, not_one
+from saeserve.core.specs.kind import KindSpec
 from saeserve.core.specs.names import check_name
 from saeserve.core.specs.presets import overlaid
 from saeserve.core.specs.sweep import Grid, SweepSpec, checked_grid
@@ -80,7 +81,7 @@ class ResampleSpec(Spec):
     rows: int = Field(default=819_200, ge=1, le=2**24)
 
 
-class TrainSpec(Spec):
+class TrainSpec(KindSpec):
     """Trains an SAE, transcoder (`target_source`) or crosscoder (`sources`) on a READY data set.
 
     With a `sweep` it stands for several, its `members`; what it says itself is the first of them.
@@ -145,9 +146,9 @@ class TrainSpec(Spec):
         return tuple(TrainSpec.parse(member.fields, "train") for member in members)
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the models that a job with this spec publishes."""
-        return tuple(member.model for member in self.members)
+    @override
+    def l0_by_model(self) -> dict[str, float | None]:
+        return {member.model: member.asked_l0 for member in self.members}
 
     @property
     def architecture(self) -> ArchitectureSpec:

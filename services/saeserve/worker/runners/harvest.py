@@ -22,7 +22,7 @@ def run(context: RunContext) -> Completed:
     """Harvest into the attempt's folder; an attempt goes on after the last whole shard."""
     wanted = HarvestSpec.parse(context.submission.resolved_spec["harvest"], "harvest")
     context.datasets.create(wanted.dataset, context.submission.id)
-    folder = begin_dataset(context, wanted.dataset)
+    folder = begin_dataset(context, wanted)
     if isinstance(folder, Completed):
         return folder
     settle_torch(context.order.torch_threads)
@@ -36,7 +36,7 @@ def run(context: RunContext) -> Completed:
                 values = {"rows": float(done), "tokens_per_second": rate}
                 context.report.metrics(done, values, Scale("rows", total))
             case HarvestFinished(manifest):
-                return commit_dataset(context, manifest)
+                return commit_dataset(context, wanted, manifest)
             case HarvestStopped():
                 break
     raise JobStopped

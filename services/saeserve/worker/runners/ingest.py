@@ -13,7 +13,7 @@ from saeserve.worker.runners.devices import settle_torch
 def run(context: RunContext) -> Completed:
     """Verify every row and adopt it; an attempt goes on after the last whole shard."""
     spec = IngestSpec.parse(context.submission.resolved_spec["ingest"], "ingest")
-    folder = begin_dataset(context, spec.dataset)
+    folder = begin_dataset(context, spec)
     if isinstance(folder, Completed):
         return folder
     settle_torch(context.order.torch_threads)
@@ -23,7 +23,7 @@ def run(context: RunContext) -> Completed:
             case IngestProgress(done, total):
                 context.report.metrics(done, {"rows": float(done)}, Scale("rows", total))
             case IngestFinished(manifest):
-                return commit_dataset(context, manifest)
+                return commit_dataset(context, spec, manifest)
             case IngestStopped():
                 break
     raise JobStopped

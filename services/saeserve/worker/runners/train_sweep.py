@@ -77,7 +77,7 @@ def _sweep(
 def _train(context: RunContext, ground: Ground, sweep: Sweep) -> dict[str, float]:
     """Run to the end; the pace of each member in this attempt, checkpoints included."""
     first, pace = sweep.step, Pace(sweep.rows)
-    members = {name: MemberOf(name, n) for n, name in enumerate(ground.spec.models)}
+    members = {name: MemberOf(name, n) for n, name in enumerate(ground.spec.publishes)}
     sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), ground.preprocessing)
     for event in sweep.run(sink, context.stop):
         if isinstance(event, OfMember):

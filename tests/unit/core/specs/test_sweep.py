@@ -33,7 +33,7 @@ def alone(**changes: object) -> TrainSpec:
 
 def test_members_are_the_grid_the_last_field_varying_fastest() -> None:
     spec = parse({"lr": [1e-3, 3e-5], "k": [4, 8.0]}, topk={})
-    assert spec.models == (
+    assert spec.publishes == (
         "sae-k4-lr0.001",
         "sae-k4-lr3e-05",
         "sae-k8-lr0.001",
@@ -59,7 +59,7 @@ def test_what_is_varied_may_be_left_out_and_the_spec_is_its_first_member() -> No
 def test_a_spec_without_a_sweep_is_its_only_member() -> None:
     spec = TrainSpec.parse(TRAIN, "train")
     assert spec.members == (spec,)
-    assert spec.models == ("sae",)
+    assert spec.publishes == ("sae",)
 
 
 def test_every_member_is_resolved_by_itself() -> None:
@@ -90,9 +90,9 @@ def test_without_a_data_seed_the_seed_decides_the_order() -> None:
 def test_a_swept_target_l0_is_k_where_there_is_one() -> None:
     spec = parse({"target_l0": [16, 20.5]}, topk=None, preset="batchtopk")
     assert [m.batchtopk.k for m in spec.members if m.batchtopk] == [16, 20.5]
-    assert spec.models == ("sae-l0_16", "sae-l0_20.5")
+    assert spec.publishes == ("sae-l0_16", "sae-l0_20.5")
     penalised = parse({"target_l0": [16, 20], "sparsity_coefficient": [1, 2]}, topk=None, relu={})
-    assert penalised.models[1] == "sae-lambda1-l0_20"
+    assert penalised.publishes[1] == "sae-lambda1-l0_20"
     assert [m.target_l0 for m in penalised.members] == [16, 20, 16, 20]
 
 
@@ -103,7 +103,7 @@ def test_a_target_l0_beside_the_grid_may_stand_for_k() -> None:
 
 
 def test_large_seeds_have_names_of_their_own() -> None:
-    models = parse({"seed": [2**60, 2**60 + 1]}).models
+    models = parse({"seed": [2**60, 2**60 + 1]}).publishes
     assert models == (f"sae-seed{2**60}", f"sae-seed{2**60 + 1}")
 
 
@@ -144,8 +144,8 @@ def test_every_combination_is_there_once_under_a_valid_name(grid: dict[str, list
     assert [tuple(each[name] for name in order) for each in found] == list(
         itertools.product(*(grid[name] for name in order))
     )
-    assert len(set(spec.models)) == len(found)
-    assert all(check_name(name) for name in spec.models)
+    assert len(set(spec.publishes)) == len(found)
+    assert all(check_name(name) for name in spec.publishes)
     assert len({member.data_seed for member in spec.members}) == 1
 
 
