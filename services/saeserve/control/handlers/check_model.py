@@ -39,7 +39,7 @@ def check_train(
         members = layout.members(resolved)
         plan = _plan(spec, resolved, layout, manifest, fleet)
     sources = sources_of_training(given, members)
-    return resolved, plan.model_copy(update={"models": resolved.models, "field_sources": sources})
+    return resolved, plan.model_copy(update={"models": resolved.publishes, "field_sources": sources})
 
 
 def _pinned(
