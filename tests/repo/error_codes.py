@@ -181,12 +181,15 @@ class _Module:
         if isinstance(value, ast.IfExp):
             return [*self._words(value.body), *self._words(value.orelse)]
         known: object = None
-        module = importlib.import_module(self.name)
         if isinstance(value, ast.Name) and value.id.isupper():
-            known = getattr(module, value.id, None)
-        elif isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name):
+            known = getattr(importlib.import_module(self.name), value.id, None)
+        elif (
+            isinstance(value, ast.Attribute)
+            and isinstance(value.value, ast.Name)
+            and value.value.id[0].isupper()
+        ):
             # The word of an error's class, as in `NoSpaceError.code`.
-            kind = getattr(module, value.value.id, None)
+            kind = getattr(importlib.import_module(self.name), value.value.id, None)
             known = kind.__dict__.get(value.attr) if inspect.isclass(kind) else None
         elif isinstance(value, ast.Constant):
             known = value.value

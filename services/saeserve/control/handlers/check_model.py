@@ -39,7 +39,8 @@ def check_train(
         members = layout.members(resolved)
         plan = _plan(spec, resolved, layout, manifest, fleet)
     sources = sources_of_training(given, members)
-    return resolved, plan.model_copy(update={"models": resolved.publishes, "field_sources": sources})
+    facts = {"models": resolved.publishes, "field_sources": sources}
+    return resolved, plan.model_copy(update=facts)
 
 
 def _pinned(
