@@ -134,12 +134,13 @@ class _Module:
         keywords = {each.arg: each.value for each in call.keywords}
         texts = [*call.args, *([keywords["message"]] if "message" in keywords else [])]
         example = next((text for each in texts if WORD.sub("", text := self._told(each))), "")
-        where = self._where(call.func)
         given = [keywords.get("reason"), keywords.get("code")]
-        given += call.args if where == "warning" else []
-        for word in (word for each in given for word in self._words(each)):
-            if where:
-                yield Use(word, where, example)
+        given += call.args if self._warns(call.func) else []
+        # Only then is the module imported: some need what is not installed everywhere.
+        words = [word for each in given for word in self._words(each)]
+        where = self._where(call.func) if words else ""
+        for word in words if where else ():
+            yield Use(word, where, example)
 
     def _of_class(self, node: ast.ClassDef) -> Iterator[Use]:
         for each in node.body:
@@ -195,9 +196,12 @@ class _Module:
             known = value.value
         return [known] if isinstance(known, str) and WORD.fullmatch(known) else []
 
+    def _warns(self, called: ast.expr) -> bool:
+        return ast.unparse(called).endswith("report.warning")
+
     def _where(self, called: ast.expr) -> str:
         text = ast.unparse(called)
-        if text.endswith("report.warning"):
+        if self._warns(called):
             return "warning"
         return self._named(self.owner.get(called, "") if text.startswith("super()") else text)
 
