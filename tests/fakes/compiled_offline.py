@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from saeserve.core.kernels import gpu
-from saeserve.core.kernels.gpu import update
+from saeserve.core.kernels.gpu import choice, reconstruction, rows, segments, sorted_entries, update
 
 TYPES = {"F": "*fp32", "H": "*fp16", "I": "*i32", "L": "*i64", "n": "i32", "x": "fp32"}
 """Of pointers by capital letters, of numbers by small ones."""
@@ -34,8 +34,8 @@ Case = tuple[Any, str, int, dict[str, int | bool]]
 """Kernel, types of the other arguments in their order, warps, constants."""
 
 
-def cases() -> Iterator[Case]:
-    """Every kernel, with the sizes of rows in use."""
+def update_cases() -> Iterator[Case]:
+    """Rows of 768 and of 4,096 numbers."""
     for width in (768, 4096):
         block, warps = update.block_of(width).values()
         for unit in (False, True):
@@ -44,6 +44,41 @@ def cases() -> Iterator[Case]:
             sizes = {"UNIT": unit, "SHADOW": shadow, "BLOCK": block}
             yield update.move_kernel, "FFFFFFHFFnnxxxxxxx", warps, sizes
     yield update.clip_kernel, "FFnx", 4, {"BLOCK": 1024}
+
+
+def choice_cases() -> Iterator[Case]:
+    """Shapes d 768, m 24,576, k 32 and d 4,096, m 65,536, k 64; after a product and without one."""
+    for width, latents, k in ((768, 24_576, 32), (4096, 65_536, 64)):
+        block, warps = update.block_of(width).values()
+        yield rows.round_kernel, "FFFHFFn", warps, {"CENTRE": True, "BLOCK": block}
+        group = choice.group_width(latents, k)
+        groups = triton.next_power_of_2(triton.cdiv(latents, group))
+        found: dict[str, int | bool] = {"WIDTH": group}
+        sizes = {"AT_ONCE": choice.AT_ONCE // group, "GROUPS": groups}
+        yield choice.groups_kernel, "HFIIIFnnnxxx", 4, found | sizes
+        sizes = {"STEP": choice.ENTRIES // group, "BLOCK": block}
+        sizes |= {"CAPACITY": triton.next_power_of_2(k + choice.ENTRIES)}
+        warps = choice.launch_of(width, sizes["CAPACITY"])["num_warps"]
+        yield choice.choose_kernel, "HIIFFFFIFFInnnn", warps, found | sizes | {"EXACT": False}
+    sizes = {"AT_ONCE": choice.AT_ONCE // 32, "GROUPS": 1024, "WIDTH": 32}
+    yield choice.groups_kernel, "FFIIIFnnnxxx", 4, sizes
+    sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
+    warps = choice.launch_of(1, 4096)["num_warps"]
+    yield choice.choose_kernel, "FIIFFFFIFFInnnn", warps, sizes | {"EXACT": True}
+
+
+def entry_cases() -> Iterator[Case]:
+    """Tiles of columns serve any width."""
+    tile, many = reconstruction.WIDEST_TILE, reconstruction.AT_ONCE
+    sizes: dict[str, int | bool] = {"TILE": tile, "AT_ONCE": many}
+    yield reconstruction.reconstruct_kernel, "FIFFFFFFnn", reconstruction.WARPS, sizes
+    sizes = {"STEPS": 20, "BLOCK": sorted_entries.BLOCK}
+    yield sorted_entries.arrange_kernel, "ILFFIFFInnnn", 4, sizes
+    window, warps = {"WINDOW": segments.WINDOW}, segments.WARPS
+    tiles = {"TILE": segments.WIDEST_TILE}
+    sizes = {**window, **tiles, "AT_ONCE": segments.AT_ONCE}
+    yield segments.sum_kernel, "IIIFFFFFFFFLFFFnnnn", warps, sizes
+    yield segments.join_kernel, "IIFFFFLFFFnnn", warps, {**window, **tiles}
 
 
 def launched() -> set[str]:
@@ -91,7 +126,10 @@ def main() -> None:
     if "--names" in sys.argv:
         sys.stdout.write(json.dumps(sorted(launched())))
         return
-    found = {f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case) for case in cases()}
+    found = {
+        f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case)
+        for case in (*update_cases(), *choice_cases(), *entry_cases())
+    }
     sys.stdout.write(json.dumps(found, indent=1))
 
 

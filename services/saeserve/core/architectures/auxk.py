@@ -24,12 +24,20 @@ def width(spec: AuxKSpec, dead_F: Tensor) -> int:
     before ReLU and adds exactly zero, hence both ways agree. Raises SpecError where k_aux is not
     resolved.
     """
+    return _limit(spec, dead_F) if dead_F.is_cuda else exact_width(spec, dead_F)
+
+
+def exact_width(spec: AuxKSpec, dead_F: Tensor) -> int:
+    """The same without surplus on any device; an accelerator is waited for."""
+    return min(_limit(spec, dead_F), int(dead_F.sum()))
+
+
+def _limit(spec: AuxKSpec, dead_F: Tensor) -> int:
     if spec.k_aux is None:
         raise SpecError(
             f"train.{spec.name}.k_aux", "is not resolved", remedy="resolve the spec first"
         )
-    limit = min(spec.k_aux, dead_F.shape[0])
-    return limit if dead_F.is_cuda else min(limit, int(dead_F.sum()))
+    return min(spec.k_aux, dead_F.shape[0])
 
 
 def error_share(residual_BO: Tensor, auxiliary_BO: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ def settle_torch(threads: int) -> None:
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     # Partial sums in float32: `core.kernels.rounding` bounds the errors of no other ones.
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def device_shared() -> bool:

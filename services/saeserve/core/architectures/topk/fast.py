@@ -1,8 +1,8 @@
 """The step of the TopK family in compiled loops: the gradients of `loss`, with one dense product.
 
 What it computes is said by the losses in `loss`, `batchtopk` and `matryoshka`; tests hold them to
-be equal. It runs on the CPU where numba is installed; elsewhere autograd of `sparse` takes its
-place.
+be equal. It runs on the CPU where numba is installed; on a GPU TopK has `on_device`; elsewhere
+autograd of `sparse` takes its place.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from saeserve.core.architectures.topk.sparse import Prefixes
 from saeserve.core.architectures.topk.threshold import ByBatch
 from saeserve.core.kernels.compiled import usable
 from saeserve.core.kernels.encoder import Encoder
+from saeserve.core.kernels.gpu.device import usable_on_device
 from saeserve.core.kernels.topk import auxk as auxk_kernels
 from saeserve.core.kernels.topk import batch_selection, reconstruction, row_selection, weights
 from saeserve.core.kernels.topk.entries import Entries
@@ -46,6 +47,15 @@ SpecT = TypeVar("SpecT", bound=BatchTopKSpec)
 def possible(params: Tensors, batch: Batch) -> bool:
     """Whether this step can run on these tensors."""
     return usable(*params.values(), batch.x_BD, batch.target_BO)
+
+
+def possible_on_device(spec: TopKSpec, params: Tensors, batch: Batch) -> bool:
+    """Whether TopK's step can run on these tensors in Triton."""
+    if not usable_on_device(*params.values(), batch.x_BD, batch.target_BO):
+        return False
+    from saeserve.core.architectures.topk import on_device
+
+    return on_device.possible(spec, params["W_enc"].shape[0])
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,11 @@ class FastTopK(TopK):
     def gradients(
         self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Gradients of `loss`: in compiled loops where they can run, else by autograd."""
+        """Gradients of `loss`: by kernels where they can run, else by autograd."""
+        if possible_on_device(spec, params, batch):
+            from saeserve.core.architectures.topk import on_device
+
+            return on_device.topk(spec, params, state, batch, ctx)
         if possible(params, batch):
             return topk(spec, params, state, batch, ctx)
         return super().gradients(spec, params, state, batch, ctx)

@@ -7,6 +7,7 @@ latents, D d_in, O d_out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,9 +40,11 @@ def auxiliary(
     dead_F: Tensor,
     n: int,
     coefficient: float,
+    largest: Callable[[Tensor, int], Tensor] | None = None,
 ) -> DeadGradients:
     """The term's gradients times `coefficient`; `weights` are W_enc, b_enc, W_dec, `x_BD` is
-    centred, `n` at least 1 and at most the number of dead latents."""
+    centred, `n` at least 1 and at most the number of dead latents. `largest` makes of h [R, A] the
+    ReLU of each row's n largest, zero elsewhere; by default compiled loops do."""
     dead_A = dead_F.nonzero().squeeze(1)
     W_AD, b_A, V_AO = (weight[dead_A] for weight in weights)
     variance = (residual_BO - residual_BO.mean(dim=0)).square().sum()
@@ -52,7 +55,7 @@ def auxiliary(
     size = max(1, _BLOCK_BYTES // (W_AD.element_size() * dead_A.numel()))
     for start in range(0, x_BD.shape[0], size):
         e_RO, x_RD = residual_BO[start : start + size], x_BD[start : start + size]
-        f_RA = _chosen(torch.addmm(b_A, x_RD, W_AD.T), n)
+        f_RA = (largest or _chosen)(torch.addmm(b_A, x_RD, W_AD.T), n)
         left_RO = torch.addmm(e_RO, f_RA, V_AO, alpha=-1)
         error += left_RO.square().sum()
         out.W_dec_AO.addmm_(f_RA.T, left_RO, alpha=-2)

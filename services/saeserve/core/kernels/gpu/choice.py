@@ -1,0 +1,277 @@
+"""K1 and K3: the k largest positive pre-activations of each row, exactly.
+
+    h = x W^T + b in low precision, and a bound E on the error of a row's entries before they are
+        rounded
+    K1: the k-th largest of the maxima of disjoint groups of columns is a level that k entries of h
+        reach. So the true k-th largest is at least T = max(0, level - rounding - E), and only
+        entries that may be T or more can be among the k largest: h >= cut. Groups that have one
+        are listed.
+    K3: entries of those groups that reach the cut are computed in float32, or are exact already.
+        The k largest are kept, of equals those of lower latents, in ascending order of latent.
+
+A list holds at least `k + ENTRIES` entries. When it is full, its k largest so far take its place,
+which loses nothing, so any number of candidates is handled: no row is ever wrong, a row of many
+ties is slow. Not a number counts as the largest.
+
+With C candidates a row. K1: bytes 2 B m of h (4 B m in float32), and three times 4 B m / WIDTH of
+maxima. K3: bytes 4 B C d of gathered weights and 8 B C of lists; FLOPs 2 B C d. A launch each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+from triton import language as tl
+
+from saeserve.core.kernels.gpu.update import block_of
+
+ENTRIES = 512
+"""Entries that a program of K3 looks at in one go."""
+AT_ONCE = 2048
+"""Entries of which a program of K1 takes the groups' maxima in one go."""
+MOST_GROUPS = 4096
+WIDEST_GROUP = 32
+LONGEST_LIST = 4096
+"""A program holds it in registers."""
+UNITS = {torch.float16: (1.01 * 2**-11, 2**-24), torch.float32: (0.0, 0.0)}
+"""What rounding changes at most: as a share of the rounded number, and below normal numbers."""
+LARGEST = {torch.float16: 65504.0, torch.float32: 3.4028234e38}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is kept of each row, in ascending order of latent. Where fewer than k entries are
+    positive, the last ones have the value 0, at latents that mean nothing."""
+
+    values_BK: Tensor
+    latents_BK: Tensor
+    """int32"""
+
+
+def possible(k: int) -> bool:
+    """Whether lists of so many entries fit a program."""
+    return k + ENTRIES <= LONGEST_LIST
+
+
+def top(h_BF: Tensor, k: int) -> Chosen:
+    """The choice among pre-activations that are exact."""
+    errors_B = h_BF.new_zeros(h_BF.shape[0])
+    return _choose(h_BF, errors_B, k, None)
+
+
+def top_of_low(
+    h_BF: Tensor, errors_B: Tensor, k: int, x_BD: Tensor, weights: tuple[Tensor, Tensor]
+) -> Chosen:
+    """The choice by x W^T + b in float32, with `weights` W [F, D] and b [F]; `h_BF` is the same in
+    low precision, and `errors_B` bounds the error of a row's entries before they were rounded."""
+    return _choose(h_BF, errors_B, k, (x_BD, *weights))
+
+
+def _choose(
+    h_BF: Tensor, errors_B: Tensor, k: int, exact: tuple[Tensor, Tensor, Tensor] | None
+) -> Chosen:
+    rows, latents = h_BF.shape
+    width = group_width(latents, k)
+    groups = triton.cdiv(latents, width)
+    ints = h_BF.new_empty(2, rows, groups, dtype=torch.int32)
+    counts_B, cuts_B = h_BF.new_empty(rows, dtype=torch.int32), torch.empty_like(errors_B)
+    unit, tiny = UNITS[h_BF.dtype]
+    groups_kernel[(rows,)](
+        *(h_BF, errors_B, *ints, counts_B, cuts_B, k, latents, groups),
+        *(unit, tiny, LARGEST[h_BF.dtype]),
+        WIDTH=width,
+        AT_ONCE=max(1, AT_ONCE // width),
+        GROUPS=triton.next_power_of_2(groups),
+    )
+    capacity = triton.next_power_of_2(k + ENTRIES)
+    list_i = ints.new_empty(rows, capacity)
+    list_v = errors_B.new_empty(rows, capacity)
+    chosen = Chosen(errors_B.new_empty(rows, k), ints.new_empty(rows, k))
+    x_BD, W_FD, b_F = (errors_B, errors_B, errors_B) if exact is None else exact
+    depth = 1 if exact is None else x_BD.shape[1]
+    choose_kernel[(rows,)](
+        *(h_BF, ints[1], counts_B, cuts_B, x_BD, W_FD, b_F, list_i, list_v),
+        *(chosen.values_BK, chosen.latents_BK, k, latents, groups, depth),
+        EXACT=exact is None,
+        WIDTH=width,
+        STEP=ENTRIES // width,
+        CAPACITY=capacity,
+        **launch_of(depth, capacity),
+    )
+    return chosen
+
+
+def launch_of(depth: int, capacity: int) -> dict[str, int]:
+    """How a program of K3 holds a row of weights and a list: in enough warps for both."""
+    row = block_of(depth)
+    return row | {"num_warps": max(row["num_warps"], capacity // 256)}
+
+
+def group_width(latents: int, k: int) -> int:
+    """Columns of a group: at most 32, fewer where there would be less than 4 k groups, more where
+    there would be too many for a program."""
+    width = WIDEST_GROUP
+    while width > 1 and width * 4 * k > latents:
+        width //= 2
+    while triton.cdiv(latents, width) > MOST_GROUPS:
+        width *= 2
+    return width
+
+
+@triton.jit
+def _keys(values: tl.tensor) -> tl.tensor:
+    """Integers that are ordered as positive numbers are; not a number is the largest, all others
+    are 0."""
+    bits = values.to(tl.int32, bitcast=True)
+    return tl.where(values != values, 0x7FC00000, tl.maximum(bits, 0))
+
+
+@triton.jit
+def _level(keys: tl.tensor, n: int) -> tl.tensor:
+    """The largest key that n of them reach; 0 where fewer than n are above 0."""
+    low, high = 0, 0x7FC00001
+    for _ in range(31):
+        middle = low + (high - low) // 2
+        reached = tl.sum((keys >= middle).to(tl.int32), 0) >= n
+        low = tl.where(reached, middle, low)
+        high = tl.where(reached, high, middle)
+    return low
+
+
+@triton.jit
+def groups_kernel(
+    h: tl.tensor,
+    errors: tl.tensor,
+    maxima: tl.tensor,
+    hits: tl.tensor,
+    counts: tl.tensor,
+    cuts: tl.tensor,
+    k: int,
+    latents: int,
+    groups: int,
+    unit: float,
+    tiny: float,
+    largest: float,
+    WIDTH: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    GROUPS: tl.constexpr,
+) -> None:
+    """K1, a row a program: the cut, and the groups of columns that reach it."""
+    row = tl.program_id(0).to(tl.int64)
+    inside = tl.arange(0, WIDTH)
+    for start in range(0, groups, AT_ONCE):
+        group = start + tl.arange(0, AT_ONCE)
+        column = group[:, None] * WIDTH + inside[None, :]
+        values = tl.load(h + row * latents + column, mask=column < latents, other=float("-inf"))
+        best = tl.max(_keys(values.to(tl.float32)), 1)
+        tl.store(maxima + row * groups + group, best, mask=group < groups)
+    tl.debug_barrier()
+    at = tl.arange(0, GROUPS)
+    best = tl.load(maxima + row * groups + at, mask=at < groups, other=0)
+    # Not a number says nothing about sizes, and infinity may be a number that did not fit.
+    level = _level(tl.where(best > 0x7F800000, 0, best), k).to(tl.float32, bitcast=True)
+    level = tl.minimum(level, largest)
+    error = tl.load(errors + row)
+    least = tl.maximum(level - (unit * level + tiny) - error, 0.0) - error - tiny
+    cut = least / tl.where(least > 0.0, 1.0 + unit, 1.0 - unit)
+    # What computing the cut itself has rounded.
+    cut -= tl.abs(cut) * 1e-6
+    number = best.to(tl.float32, bitcast=True)
+    hit = (((number >= cut) | (number != number)) & (at < groups)).to(tl.int32)
+    place = tl.cumsum(hit, 0) - hit
+    tl.store(hits + row * groups + place, at, mask=hit > 0)
+    tl.store(counts + row, tl.sum(hit, 0))
+    tl.store(cuts + row, cut)
+
+
+@triton.jit
+def _kept(keys: tl.tensor, k: int) -> tl.tensor:
+    """Which are the k largest, of those above 0; of equals the first."""
+    level = tl.maximum(_level(keys, k), 1)
+    above = (keys > level).to(tl.int32)
+    equal = (keys == level).to(tl.int32)
+    return above + equal * (tl.cumsum(equal, 0) <= k - tl.sum(above, 0)).to(tl.int32)
+
+
+@triton.jit
+def choose_kernel(
+    h: tl.tensor,
+    hits: tl.tensor,
+    counts: tl.tensor,
+    cuts: tl.tensor,
+    x: tl.tensor,
+    W: tl.tensor,
+    b: tl.tensor,
+    list_i: tl.tensor,
+    list_v: tl.tensor,
+    values: tl.tensor,
+    latents: tl.tensor,
+    k: int,
+    width: int,
+    groups: int,
+    depth: int,
+    EXACT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STEP: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """K3, a row a program."""
+    row = tl.program_id(0).to(tl.int64)
+    list_i += row * CAPACITY
+    list_v += row * CAPACITY
+    at = tl.arange(0, CAPACITY)
+    column_of_x = tl.arange(0, BLOCK)
+    if not EXACT:
+        own = tl.load(x + row * depth + column_of_x, mask=column_of_x < depth, other=0.0)
+    cut = tl.load(cuts + row)
+    total = tl.load(counts + row)
+    filled = 0
+    for start in range(0, total, STEP):
+        step = start + tl.arange(0, STEP)
+        group = tl.load(hits + row * groups + step, mask=step < total, other=0)
+        column = group[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+        here = (step < total)[:, None] & (column < width)
+        number = tl.load(h + row * width + column, mask=here, other=float("-inf")).to(tl.float32)
+        column = tl.reshape(column, [STEP * WIDTH])
+        number = tl.reshape(number, [STEP * WIDTH])
+        reach = ((number >= cut) | (number != number)) & (tl.reshape(here, [STEP * WIDTH]))
+        reach = reach.to(tl.int32)
+        many = tl.sum(reach, 0)
+        if filled + many > CAPACITY:
+            # The list's k largest take its place; whatever is left out is not among the row's.
+            number_so_far = tl.load(list_v + at, mask=at < filled, other=0.0)
+            column_so_far = tl.load(list_i + at, mask=at < filled, other=0)
+            keep = _kept(tl.where(at < filled, _keys(number_so_far), 0), k)
+            spot = tl.cumsum(keep, 0) - keep
+            tl.debug_barrier()
+            tl.store(list_v + spot, number_so_far, mask=keep > 0)
+            tl.store(list_i + spot, column_so_far, mask=keep > 0)
+            filled = tl.sum(keep, 0)
+            tl.debug_barrier()
+        spot = filled + tl.cumsum(reach, 0) - reach
+        tl.store(list_i + spot, column, mask=reach > 0)
+        tl.store(list_v + spot, number, mask=reach > 0)
+        tl.debug_barrier()
+        if not EXACT:
+            for place in range(filled, filled + many):
+                latent = tl.load(list_i + place).to(tl.int64)
+                weights = tl.load(
+                    W + latent * depth + column_of_x, mask=column_of_x < depth, other=0.0
+                )
+                tl.store(list_v + place, tl.sum(weights * own, 0) + tl.load(b + latent))
+            tl.debug_barrier()
+        filled += many
+    number = tl.load(list_v + at, mask=at < filled, other=0.0)
+    column = tl.load(list_i + at, mask=at < filled, other=0)
+    keep = _kept(tl.where(at < filled, _keys(number), 0), k)
+    spot = tl.cumsum(keep, 0) - keep
+    tl.store(values + row * k + spot, number, mask=keep > 0)
+    tl.store(latents + row * k + spot, column, mask=keep > 0)
+    # Spread over the latents, so that none of them gets many.
+    rest = (at >= tl.sum(keep, 0)) & (at < k)
+    tl.store(values + row * k + at, tl.zeros([CAPACITY], tl.float32), mask=rest)
+    tl.store(latents + row * k + at, ((row * k + at) % width).to(tl.int32), mask=rest)

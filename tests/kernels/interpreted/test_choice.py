@@ -1,0 +1,137 @@
+"""The exact choice of each row's largest pre-activations against a sort."""
+
+from __future__ import annotations
+
+import math
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from saeserve.core.kernels.gpu import choice, rows
+from saeserve.core.kernels.gpu.choice import Chosen
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def sorted_top(h_BF: Tensor, k: int) -> tuple[list[list[int]], list[list[float]]]:
+    """Latents in ascending order and their values: the k largest positive ones, of equals the
+    lower latents, not a number before all others."""
+    latents, values = list[list[int]](), list[list[float]]()
+    for row in h_BF.tolist():
+        key = [math.inf if math.isnan(v) else v for v in row]
+        order = sorted(range(len(row)), key=lambda i: (-key[i], i))
+        kept = sorted(i for i in order[:k] if key[i] > 0)
+        latents.append(kept)
+        values.append([row[i] for i in kept])
+    return latents, values
+
+
+def listed(chosen: Chosen) -> tuple[list[list[int]], list[list[float]]]:
+    pairs = [
+        [(i, v) for i, v in zip(latents, values, strict=True) if v != 0]
+        for latents, values in zip(
+            chosen.latents_BK.tolist(), chosen.values_BK.tolist(), strict=True
+        )
+    ]
+    return [[i for i, _ in row] for row in pairs], [[v for _, v in row] for row in pairs]
+
+
+@pytest.mark.sample
+@pytest.mark.parametrize(("latents", "k"), [(60, 5), (577, 16)])
+def test_the_choice_among_exact_entries_is_the_sorted_one(latents: int, k: int) -> None:
+    h_BF = drawn(3, latents)
+    assert listed(choice.top(h_BF, k)) == sorted_top(h_BF, k)
+
+
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_ties_go_to_the_lower_latent(k: int) -> None:
+    h_BF = (drawn(4, 40) * 2).round() / 2
+    h_BF[1] = 1.0
+    h_BF[2] = 0.0
+    h_BF[3] -= 3
+    assert listed(choice.top(h_BF, k)) == sorted_top(h_BF, k)
+
+
+def test_lists_that_are_full_are_cut_without_losing_any() -> None:
+    h_BF = drawn(3, 200, seed=1)
+    h_BF[0] = torch.linspace(0.1, 1.0, 200)
+    h_BF[1] = torch.linspace(1.0, 0.1, 200)
+    with mock.patch.object(choice, "ENTRIES", 16):
+        errors_B = torch.full((3,), 10.0)
+        # So large an error that all are candidates; they are as exact as their low form here.
+        weights = torch.eye(200), torch.zeros(200)
+        low = choice.top_of_low(h_BF.half(), errors_B, 6, h_BF, weights)
+    assert listed(low) == sorted_top(h_BF, 6)
+
+
+@pytest.mark.sample
+def test_after_a_product_in_low_precision_the_choice_is_that_of_float32() -> None:
+    """Twin latents lie closer to each other than the product can tell."""
+    x_BD, W_FD, b_F = drawn(4, 33), drawn(120, 33, seed=1), drawn(120, seed=2)
+    W_FD[60:] = W_FD[:60] * (1 + 1e-5)
+    b_F[60:] = b_F[:60]
+    found = low_choice(x_BD, W_FD, b_F, 9)
+    exact_BF = torch.addmm(b_F.double(), x_BD.double(), W_FD.double().T)
+    latents, values = listed(found)
+    expected, expected_values = sorted_top(exact_BF, 9)
+    assert latents == expected
+    for mine, other in zip(values, expected_values, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e4])
+def test_bounds_hold_for_numbers_that_float16_cannot_hold(size: float) -> None:
+    x_BD, W_FD, b_F = drawn(3, 20) * size, drawn(50, 20, seed=1), torch.zeros(50)
+    W_FD[7] *= 1e5
+    x_BD[1] *= 1e-3
+    latents, _ = listed(low_choice(x_BD, W_FD, b_F, 6))
+    assert latents == sorted_top(x_BD.double() @ W_FD.double().T, 6)[0]
+
+
+def low_choice(x_BD: Tensor, W_FD: Tensor, b_F: Tensor, k: int) -> Chosen:
+    centred_BD, x_low = rows.centred(x_BD, torch.zeros(x_BD.shape[1]))
+    assert torch.equal(centred_BD, x_BD)
+    W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
+    h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
+    errors_B = rows.largest_errors(x_low, W_low, b_F, b_low_F)
+    return choice.top_of_low(h_BF, errors_B, k, x_BD, (W_FD, b_F))
+
+
+def test_not_a_number_is_chosen_first() -> None:
+    h_BF = drawn(2, 30)
+    h_BF[0, 11] = math.nan
+    h_BF[1, :] = math.nan
+    latents, values = listed(choice.top(h_BF, 4))
+    assert 11 in latents[0]
+    assert math.isnan(values[0][latents[0].index(11)])
+    assert latents[1] == [0, 1, 2, 3]
+    assert all(math.isnan(value) for value in values[1])
+
+
+@pytest.mark.parametrize(
+    ("latents", "k", "width"), [(24576, 32, 32), (60, 5, 2), (60, 60, 1), (2**20, 32, 256)]
+)
+def test_groups_are_as_wide_as_a_program_and_the_choice_allow(
+    latents: int, k: int, width: int
+) -> None:
+    assert choice.group_width(latents, k) == width
+
+
+@pytest.mark.sample
+def test_rounded_rows_and_their_norms() -> None:
+    x_BD, b_D = drawn(3, 577), drawn(577, seed=1)
+    x_BD[1] = b_D
+    centred_BD, low = rows.centred(x_BD, b_D)
+    assert torch.equal(centred_BD, x_BD - b_D)
+    assert torch.equal(low.low_FD, centred_BD.half())
+    lost_BD = centred_BD.double() - low.low_FD.double()
+    torch.testing.assert_close(low.norm_F, norms(centred_BD))
+    torch.testing.assert_close(low.lost_F, norms(lost_BD))
+
+
+def norms(rows_BD: Tensor) -> Tensor:
+    return rows_BD.double().square().sum(1).sqrt().float()
