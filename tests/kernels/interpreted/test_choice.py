@@ -17,33 +17,35 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def sorted_top(h_BF: Tensor, k: int) -> tuple[list[list[int]], list[list[float]]]:
-    """Latents in ascending order and their values: the k largest positive ones, of equals the
-    lower latents, not a number before all others."""
+Listed = tuple[list[list[int]], list[list[float]]]
+"""Latents in ascending order and their values, of each row."""
+
+
+def sorted_top(h_BF: Tensor, k: int) -> Listed:
+    """The k largest positive entries, of equals the lower latents, NaN before all others."""
+    key_BF = h_BF.nan_to_num(math.inf, math.inf)
+    order_BF = key_BF.sort(dim=1, descending=True, stable=True).indices[:, :k]
     latents, values = list[list[int]](), list[list[float]]()
-    for row in h_BF.tolist():
-        key = [math.inf if math.isnan(v) else v for v in row]
-        order = sorted(range(len(row)), key=lambda i: (-key[i], i))
-        kept = sorted(i for i in order[:k] if key[i] > 0)
+    for row in range(h_BF.shape[0]):
+        kept = sorted(int(i) for i in order_BF[row] if float(key_BF[row, i]) > 0)
         latents.append(kept)
-        values.append([row[i] for i in kept])
+        values.append([float(h_BF[row, i]) for i in kept])
     return latents, values
 
 
-def listed(chosen: Chosen) -> tuple[list[list[int]], list[list[float]]]:
-    pairs = [
-        [(i, v) for i, v in zip(latents, values, strict=True) if v != 0]
-        for latents, values in zip(
-            chosen.latents_BK.tolist(), chosen.values_BK.tolist(), strict=True
-        )
-    ]
-    return [[i for i, _ in row] for row in pairs], [[v for _, v in row] for row in pairs]
+def listed(chosen: Chosen) -> Listed:
+    latents, values = list[list[int]](), list[list[float]]()
+    for value_K, latent_K in zip(chosen.values_BK, chosen.latents_BK, strict=True):
+        kept_K = value_K != 0
+        latents.append([int(i) for i in latent_K[kept_K]])
+        values.append([float(v) for v in value_K[kept_K]])
+    return latents, values
 
 
 @pytest.mark.sample
 @pytest.mark.parametrize(("latents", "k"), [(60, 5), (577, 16)])
 def test_the_choice_among_exact_entries_is_the_sorted_one(latents: int, k: int) -> None:
-    h_BF = drawn(3, latents)
+    h_BF = drawn(2, latents)
     assert listed(choice.top(h_BF, k)) == sorted_top(h_BF, k)
 
 

@@ -225,10 +225,10 @@ def choose_kernel(
     list_v += row * CAPACITY
     at = tl.arange(0, CAPACITY)
     column_of_x = tl.arange(0, BLOCK)
+    own = tl.zeros([BLOCK], tl.float32)
     if not EXACT:
         own = tl.load(x + row * depth + column_of_x, mask=column_of_x < depth, other=0.0)
-    cut = tl.load(cuts + row)
-    total = tl.load(counts + row)
+    cut, total = tl.load(cuts + row), tl.load(counts + row)
     filled = 0
     for start in range(0, total, STEP):
         step = start + tl.arange(0, STEP)
@@ -238,8 +238,8 @@ def choose_kernel(
         number = tl.load(h + row * width + column, mask=here, other=float("-inf")).to(tl.float32)
         column = tl.reshape(column, [STEP * WIDTH])
         number = tl.reshape(number, [STEP * WIDTH])
-        reach = ((number >= cut) | (number != number)) & (tl.reshape(here, [STEP * WIDTH]))
-        reach = reach.to(tl.int32)
+        possible = (number >= cut) | (number != number)
+        reach = (possible & tl.reshape(here, [STEP * WIDTH])).to(tl.int32)
         many = tl.sum(reach, 0)
         if filled + many > CAPACITY:
             # The list's k largest take its place; whatever is left out is not among the row's.

@@ -239,18 +239,20 @@ def join_kernel(
         column = tile * TILE + tl.arange(0, TILE)
         dec = tl.zeros([TILE], tl.float32)
         enc = tl.zeros([TILE], tl.float32)
-        bias = 0.0
-        active = 0.0
+        # One number each, as blocks: a scalar would change its type in the loop.
+        one = tl.arange(0, 1)
+        bias = tl.zeros([1], tl.float32)
+        active = tl.zeros([1], tl.float32)
         for other in range(window, (end - 1) // WINDOW + 1):
             # On the left side of its window unless it begins inside of it.
             slot = (2 * other + tl.where(begin > other * WINDOW, 1, 0)).to(tl.int64)
             dec += tl.load(part_dec + slot * d_out + column, mask=column < d_out, other=0.0)
             enc += tl.load(part_enc + slot * d_in + column, mask=column < d_in, other=0.0)
-            bias += tl.load(part_sums + 2 * slot)
-            active += tl.load(part_sums + 2 * slot + 1)
+            bias += tl.load(part_sums + 2 * slot + one)
+            active += tl.load(part_sums + 2 * slot + 1 + one)
         c = tl.load(scale)
         tl.store(W_dec + latent * d_out + column, c * dec, mask=column < d_out)
         tl.store(W_enc + latent * d_in + column, c * enc, mask=column < d_in)
         if tile == 0:
-            tl.store(b_enc + latent, c * bias)
-            tl.store(fired + latent, active.to(tl.int64))
+            tl.store(b_enc + latent + one, c * bias)
+            tl.store(fired + latent + one, active.to(tl.int64))
