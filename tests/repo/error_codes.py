@@ -135,12 +135,20 @@ class _Module:
         texts = [*call.args, *([keywords["message"]] if "message" in keywords else [])]
         example = next((text for each in texts if WORD.sub("", text := self._told(each))), "")
         given = [keywords.get("reason"), keywords.get("code")]
-        given += call.args if self._warns(call.func) else []
+        named = [word for each in given for word in self._words(each)]
+        listed = self._listed(call)
         # Only then is the module imported: some need what is not installed everywhere.
-        words = [word for each in given for word in self._words(each)]
-        where = self._where(call.func) if words else ""
-        for word in words if where else ():
-            yield Use(word, where, example)
+        where = self._where(call.func) if named or listed else ""
+        for word in named + (listed if where == "warning" else []):
+            if where:
+                yield Use(word, where, example)
+
+    def _listed(self, call: ast.Call) -> list[str]:
+        """Words among the arguments of what may be a warning: `report.warning` or a class."""
+        args = call.args if self._warns(call.func) else []
+        if ast.unparse(call.func)[:1].isupper():
+            args = [each for each in call.args if not isinstance(each, ast.Name)]
+        return [word for each in args for word in self._words(each)]
 
     def _of_class(self, node: ast.ClassDef) -> Iterator[Use]:
         for each in node.body:
