@@ -104,7 +104,7 @@ def setting(samples: int) -> dict[str, Any]:
 
 
 def fingerprints(seeds: Sequence[int], samples: int) -> dict[str, str]:
-    """Of the samples of every seed."""
+    """Fingerprint of the samples of every seed."""
     return {str(seed): fingerprint(Planted(seed, samples).truth()) for seed in seeds}
 
 

@@ -24,7 +24,7 @@ VARIANTS = ("default", "our rate")
 COUNTERPARTS = {"topk": "openai-topk-2024", "batchtopk": "batchtopk", "matryoshka": "matryoshka"}
 """Ours of the same architecture and recipe."""
 MARGIN = 0.05
-"""By which our best preset's F1 shall exceed that of the best peer run."""
+"""Our best preset's F1 has to exceed that of the best peer run by this."""
 
 
 def train_peer(
@@ -83,13 +83,16 @@ def tasks(
 
 
 def our_results(path: Path) -> Results:
-    """What `make groundtruth` found; ends the program where it cannot stand beside the peers."""
+    """What `make groundtruth` found; ends the program where it cannot be compared with
+    the peers."""
     if not path.exists():
         sys.exit(f"{path} is missing: run `make groundtruth` first")
     found = Results.load(path)
     seeds = [int(seed) for seed in found.fingerprints]
     if fingerprints(seeds, found.setting["samples"]) != found.fingerprints:
-        sys.exit(f"{path} is of other samples than this program draws: run `make groundtruth` anew")
+        sys.exit(
+            f"{path} is of other samples than this program draws: run `make groundtruth` again"
+        )
     return found
 
 

@@ -1,4 +1,5 @@
-"""Does a plan's peak hold? Real train jobs in processes of their own, beside their plans.
+"""Does a plan's peak hold? Real train jobs in processes of their own, compared with their
+plans.
 
 Each case trains a few steps as a worker would have it: read, initialise, step, checkpoint,
 evaluate, export, publish. The peak is the kernel's VmHWM of the job process. Speed is that of the

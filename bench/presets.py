@@ -40,7 +40,7 @@ ASKED = {DEMO: 32, PLANTED: 9}
 """k or target_l0."""
 BOTH = (PLANTED, DEMO)
 FACTORS = (0.25, 0.5, 2.0, 4.0)
-"""Of the resolved rate, which is the fifth."""
+"""Factors of the resolved rate, which is the fifth."""
 LONG = ("topk", "jumprelu", "relu")
 PLANTED_ROWS = 489 * BLOCK_ROWS
 HELDOUT_BLOCKS = 16
@@ -67,7 +67,7 @@ class Cell:
         return self.name.startswith(PRESET)
 
     def fields(self) -> dict[str, Any]:
-        """Of the train spec, without rate."""
+        """Fields of the train spec, without rate."""
         asked = ASKED[self.data]
         named: dict[str, Any] = {self.name: {}, "target_l0": asked}
         if self.is_preset:
@@ -132,7 +132,7 @@ def spec_of(cell: Cell, d_in: int) -> TrainSpec:
 
 
 def key_of(cell: Cell, spec: TrainSpec) -> str:
-    """Of the rows and the resolved spec: a changed default is another record."""
+    """Key of a record, from the rows and the resolved spec: a changed default is another record."""
     return hashlib.sha256(f"{cell.data} {spec.model_dump_json()}".encode()).hexdigest()[:16]
 
 

@@ -23,7 +23,7 @@ class Run:
 
     library: str
     name: str
-    """Of the preset or architecture."""
+    """Name of the preset or architecture."""
     variant: str
     """"default", "our rate", or empty where there is one only."""
     seed: int
@@ -43,7 +43,7 @@ class Results:
     benchmark: str
     setting: dict[str, Any]
     fingerprints: dict[str, str]
-    """Of the samples, by seed."""
+    """Fingerprints of the samples, by seed."""
     runs: tuple[Run, ...]
 
     def save(self, path: Path) -> None:
@@ -91,7 +91,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Estimate:
-        """Of at least one value."""
+        """Mean and standard error of at least one value."""
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(statistics.fmean(values), error)
 

@@ -36,7 +36,7 @@ class Task:
 def run_all(tasks: Sequence[Task], processes: int, results: Results, path: Path) -> Results:
     """`results` with the run of every task, in the tasks' order; those that it has are not run.
 
-    Each is told, and saved to `path`, when it ends.
+    Each is printed, and saved to `path`, when it ends.
     """
     began = time.perf_counter()
     found = {run.key: run for run in results.runs}

@@ -51,7 +51,7 @@ def _compared(mine: dict[Key, Estimate], theirs: dict[Key, Estimate], sign: int)
 
 
 def reaches(us: Estimate, them: Estimate, sign: int) -> bool:
-    """Whether `us` is no worse than `them` by more than one standard error of the difference.
+    """Whether `us` is not worse than `them` by more than one standard error of the difference.
 
     `sign` is 1 where higher is better, -1 where lower is. Single runs have no error.
     """

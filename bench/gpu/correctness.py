@@ -63,7 +63,7 @@ def run(lab: Lab) -> None:
 
 @contextmanager
 def deterministic(*, strict: bool) -> Generator[None]:
-    """As job processes are set; `strict` refuses operations without a deterministic form."""
+    """Set torch like job processes; `strict` refuses operations without a deterministic form."""
     settle_torch(0)
     torch.use_deterministic_algorithms(True, warn_only=not strict)
     try:

@@ -1,4 +1,4 @@
-"""The peers by name; a library is imported when it is asked for, and no other beside it."""
+"""The peers by name; a library is imported when it is asked for, and no other with it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ PEERS: dict[str, Callable[[PeerSetting], PeerRun]] = {
     "SAELens": _saelens,
     "dictionary_learning": _dictionary_learning,
 }
-"""Those that train TopK, BatchTopK and Matryoshka."""
+"""Peers that train TopK, BatchTopK and Matryoshka."""
 TOPK_PEERS = PEERS | {"sparsify": _sparsify}
-"""And sparsify, which trains TopK alone."""
+"""The same and sparsify, which trains TopK alone."""

@@ -40,7 +40,7 @@ class PeerSetting:
     d: int
     d_sae: int
     k: int
-    """Of JumpReLU the L0 that is aimed for, where the peer can aim."""
+    """Latents a row; for JumpReLU the L0 that is aimed for, where the peer can aim."""
     steps: int
     batch_size: int
     seed: int

@@ -1,4 +1,4 @@
-"""The forest over planted features: who may fire only beside whom.
+"""The forest over planted features: who may fire only together with whom.
 
 Grown from the most frequent feature to the rarest, so that a child is never more frequent than its
 parent's firings allow; hence every feature's frequency can be kept exactly.

@@ -46,12 +46,12 @@ class GroundTruthSpec:
     depth: int = 2
     """Levels below a root."""
     child_share: float = 0.8
-    """Of a parent's firings, at most this share has a child firing with it."""
+    """At most this share of a parent's firings has a child firing with it."""
     correlation_rank: int = 25
     correlation: float = 0.25
     """Share of the copula's variance that comes from the common factors."""
     mean_magnitudes: tuple[float, float] = (5.0, 4.0)
-    """Of the most and of the least frequent feature; linear in the rank between."""
+    """Mean magnitude of the most and of the least frequent feature; linear in the rank between."""
     magnitude_deviation: float = 0.5
     """Deviations are |N(m, m)| of this m, one for each feature."""
     offset: float = 0.5
@@ -146,7 +146,7 @@ class GroundTruth:
     def _children(
         self, row_N: Tensor, feature_N: Tensor, draws: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The child, where there is one, that fires beside each firing feature."""
+        """The child, where there is one, that fires with each firing feature."""
         place_N = torch.rand(feature_N.numel(), generator=draws)
         edge_NC = self.forest.edges_GC[feature_N]
         slot_N = (place_N[:, None] >= edge_NC).sum(1)

@@ -1,1 +1,2 @@
-"""How fast our training step is, beside other libraries and beside the machine: `make bench`."""
+"""How fast our training step is, compared with other libraries and with the machine:
+`make bench`."""

@@ -1,4 +1,4 @@
-"""Our training step beside SAELens, dictionary_learning and sparsify: runs in .venv-peers."""
+"""Our training step raced with SAELens, dictionary_learning and sparsify: runs in .venv-peers."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def _at_least(what: str, value: Ratio, bar: float) -> Verdict:
 
 
 def service(cost: ServiceCost | None) -> list[Verdict]:
-    """What a job through the stack cost beside itself, and its memory against the plan's."""
+    """What a job through the stack cost apart from itself, and its memory against the plan's."""
     if cost is None:
         return []
     apart = cost.memory_ratio - 1

@@ -1,4 +1,4 @@
-"""Our training step of this checkout beside that of another one, turn about.
+"""Our training step of this checkout compared with that of another one, turn about.
 
 `python -m bench.training.checkouts OTHER/services` with the packages of .venv. Both processes are
 alive and one is at work at a time. Ratios are taken within a round, of elapsed time and of CPU

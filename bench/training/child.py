@@ -62,7 +62,7 @@ ACTIONS: dict[str, Callable[[Runner, str], dict[str, float]]] = {
 
 
 def _settle() -> None:
-    """As our job processes do (saeserve.worker.runners.devices)."""
+    """Set torch like our job processes (saeserve.worker.runners.devices)."""
     torch.use_deterministic_algorithms(True)
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
 

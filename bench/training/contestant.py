@@ -28,10 +28,10 @@ class Contestant:
     system: System
     architecture: Architecture
     dtype: Dtype
-    """Of the encoder GEMM."""
+    """Type of the encoder GEMM."""
     d_sae: int
     k: int
-    """Of JumpReLU the L0 aimed for."""
+    """Latents a row; for JumpReLU the L0 aimed for."""
     batch: int
     steps: int
     turn_steps: int
@@ -42,15 +42,15 @@ class Contestant:
     start: str = ""
     """File of a `bench.peers.setting.Start`; empty for the system's initialisation."""
     target_l0: float | None = None
-    """Of ours alone: the L0 that a JumpReLU is led to."""
+    """L0 that a JumpReLU is led to; ours alone has it."""
     evaluate: bool = True
     """Whether held-out figures are wanted at the end."""
     members: int = 1
-    """Of ours alone: SAEs that a sweep trains on the same rows, each as this contestant says."""
+    """Ours alone: SAEs that a sweep trains on the same rows, each as this contestant says."""
     as_job: bool = False
     """Whether the process has the environment of our job processes (saeserve.worker.child)."""
     services: str = ""
-    """Of ours alone: folder of the `saeserve` package that it trains with; empty for this one."""
+    """Ours alone: folder of the `saeserve` package that it trains with; empty for this one."""
 
     @property
     def turns(self) -> int:

@@ -22,7 +22,7 @@ class Ratio:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Ratio:
-        """Of at least one value."""
+        """Least, median and largest of at least one value."""
         return cls(min(values), statistics.median(values), max(values))
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ def counted(result: Result) -> tuple[float, ...]:
 
 
 def tokens_per_second(result: Result) -> float:
-    """Of the median turn."""
+    """Speed of the median turn."""
     return result.contestant.turn_tokens / statistics.median(counted(result))
 
 
@@ -46,7 +46,7 @@ def whole_run(result: Result) -> float:
 
 
 def ratio(ours: Result, theirs: Result) -> Ratio:
-    """Of tokens a second, in pairs of turns of the same round."""
+    """Ratio of tokens a second, in pairs of turns of the same round."""
     more = ours.contestant.turn_tokens / theirs.contestant.turn_tokens
     pairs = zip(counted(theirs), counted(ours), strict=True)
     return Ratio.of([more * slow / fast for slow, fast in pairs])

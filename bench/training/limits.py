@@ -73,7 +73,7 @@ class Gemm:
         return cls(x_BD, (W_DF, W_FD.T), torch.empty(batch, d_sae, dtype=dtype))
 
     def seconds(self) -> float:
-        """Of the faster layout."""
+        """Time of the faster layout."""
         return min(best(lambda w=w: torch.mm(self.x_BD, w, out=self.h_BF)) for w in self.weights)
 
 

@@ -39,7 +39,7 @@ def first(info: str, key: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Of what is installed; the peers are not where services run."""
+    """Versions of what is installed; the peers are not where services run."""
     found: dict[str, str] = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -61,7 +61,7 @@ tokens, or the peer's own window)."""
 
 SWEEP = f"""\
 {SWEEP_MEMBERS} TopK that differ in their seeds take turns on the same rows, which are read, centred
-and scaled once; beside them one that has its rows and the caches to itself. Tokens a second count
+and scaled once; next to one that has its rows and the caches to itself. Tokens a second count
 every member's."""
 SWEEP_JOBS = """\
 From the submission until a client sees the end, one worker, default settings, every member as many

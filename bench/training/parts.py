@@ -28,7 +28,7 @@ SPARSE_L0 = 64
 SPARSE_LR = 1e-5
 """Low, so that L0 stays where it is while the turns are timed."""
 PREPARATION = {"batch": 512, "steps": 240, "turn_steps": 24, "target_l0": float(SPARSE_L0)}
-"""Of the JumpReLU that has come to L0 = 64: small batches, for the model is what is wanted."""
+"""Setting that brings a JumpReLU to L0 = 64: small batches, for the model is what is wanted."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def plain(architecture: Architecture) -> Callable[[Setting, Track], Races]:
 
 
 def alone(architecture: Architecture) -> Callable[[Setting, Track], Races]:
-    """Ours beside the limit, where no peer is raced."""
+    """Ours compared with the limit, where no peer is raced."""
 
     def run(setting: Setting, track: Track) -> Races:
         field = [setting.contestant(system, architecture) for system in (LIMIT, OURS)]
@@ -102,7 +102,7 @@ def alone(architecture: Architecture) -> Callable[[Setting, Track], Races]:
 
 
 def auxk(setting: Setting, track: Track) -> Races:
-    """TopK while AuxK is at work; sparsify leaves it off unless told."""
+    """TopK while AuxK is at work; sparsify leaves it off unless it is asked for."""
     short = replace(setting, turn_steps=4)
     field = [c for c in short.field("topk") if c.system != "sparsify"]
     return {"auxk": race([replace(c, dead_steps=AUXK_DEAD_STEPS) for c in field], track)}
@@ -151,7 +151,7 @@ def _prepare(contestant: Contestant, track: Track, path: Path, turns: int) -> No
 
 
 def sweep(setting: Setting, track: Track) -> Races:
-    """Eight TopK that share their rows, beside one that has them to itself."""
+    """Eight TopK that share their rows, compared with one that has them to itself."""
     short = replace(setting, turn_steps=4)
     alone = replace(short.contestant(OURS, "topk", "bfloat16"), evaluate=False)
     return {"sweep": race([replace(alone, members=SWEEP_MEMBERS), alone], track)}

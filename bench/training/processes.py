@@ -80,7 +80,7 @@ class Account:
         return found
 
     def _name(self, pid: int, known: Mapping[int, Process]) -> str:
-        """Of the service that the process belongs to, `JOB` below a job process, "" for others."""
+        """Name of the process's service, `JOB` below a job process, "" for others."""
         by_pid = {service_pid: name for name, service_pid in self.services.items()}
         while pid in known:
             if pid in by_pid:

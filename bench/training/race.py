@@ -38,7 +38,7 @@ class Result:
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """Of each turn."""
+        """Time of each turn."""
         return tuple(turn["seconds"] for turn in self.turns)
 
     @classmethod
@@ -53,7 +53,7 @@ class Result:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values for JSON."""
         return asdict(self)
 
 

@@ -30,12 +30,12 @@ class Row:
     k: int | None
     batch: int
     dtype: str
-    """Of the encoder GEMM."""
+    """Type of the encoder GEMM."""
     tokens_per_second: float
     peak_bytes: int
     """VmHWM of a process that did nothing else, libraries included."""
     fraction_of_limit: float
-    """Of the limit with a GEMM of `dtype`."""
+    """Share of the limit with a GEMM of `dtype`."""
     fvu: float
     """On held-out rows, after the same tokens as all others of the architecture."""
 

@@ -35,7 +35,7 @@ class Header:
     dataset: str
     source: str
     sha256: str
-    """Of the data set's manifest."""
+    """Hash of the data set's manifest."""
     d: int
     train_rows: int
     heldout_rows: int

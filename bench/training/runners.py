@@ -123,7 +123,7 @@ class SweepRunner:
         raise NotImplementedError("members are not evaluated")
 
     def save(self, path: Path) -> None:
-        raise NotImplementedError(f"{path} shall be written by one of ours alone")
+        raise NotImplementedError(f"{path} has to be written by one of ours alone")
 
 
 def our_spec(contestant: Contestant, d: int) -> TrainSpec:
@@ -196,7 +196,7 @@ class PeerRunner:
         return heldout_figures(self._run.finish(), self._rows.heldout())
 
     def save(self, path: Path) -> None:
-        raise NotImplementedError(f"{path} shall be written by ours")
+        raise NotImplementedError(f"{path} has to be written by ours")
 
 
 def peer_setting(contestant: Contestant, d: int, root_mean_square: float) -> PeerSetting:
@@ -231,4 +231,4 @@ class LimitRunner:
         return {}
 
     def save(self, path: Path) -> None:
-        raise NotImplementedError(f"{path} shall be written by ours")
+        raise NotImplementedError(f"{path} has to be written by ours")

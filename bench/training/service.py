@@ -1,4 +1,4 @@
-"""What the services cost beside a train job, and whether it keeps to the planned memory.
+"""What the services cost on top of a train job, and whether it keeps to the planned memory.
 
 The job is a real one in services as `saeserve up` runs them (see `stack`). Runs in .venv.
 """

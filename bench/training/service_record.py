@@ -24,7 +24,7 @@ class ServiceCost:
     peak_bytes: int
     """VmHWM of the job process."""
     metrics: dict[str, float]
-    """Of the published model."""
+    """Figures of the published model."""
 
     @property
     def share(self) -> float:
@@ -41,7 +41,7 @@ class ServiceCost:
         """One line."""
         used = ", ".join(f"{name} {value:.1f} s" for name, value in self.cpu_seconds.items())
         return (
-            f"CPU: {used}: {self.share:.1%} beside the job's; peak "
+            f"CPU: {used}: {self.share:.1%} of the job's on top; peak "
             f"{self.peak_bytes / 2**20:.0f} MiB, planned {self.planned_bytes / 2**20:.0f} MiB"
         )
 

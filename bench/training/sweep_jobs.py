@@ -1,4 +1,5 @@
-"""A sweep as one job, beside its members as jobs of their own, each from submission to its end.
+"""A sweep as one job, compared with its members as jobs of their own, each from
+submission to its end.
 
 The same services run both, with one worker, one after the other in rounds. Runs in .venv.
 """

@@ -17,11 +17,11 @@ class SweepJobs:
     machine: Mapping[str, Any]
     members: int
     tokens: int
-    """Of each member."""
+    """Rows that each member trains on."""
     sweep_seconds: tuple[float, ...]
-    """Of one job that holds all members."""
+    """Times of one job that holds all members."""
     separate_seconds: tuple[float, ...]
-    """Of as many jobs as there are members, submitted together to one worker."""
+    """Times of as many jobs as there are members, submitted together to one worker."""
 
     def with_round(self, sweep: float, separate: float) -> SweepJobs:
         """These and one round more."""
@@ -33,7 +33,7 @@ class SweepJobs:
 
     @property
     def ratios(self) -> list[float]:
-        """Of each round: how many times faster the sweep was."""
+        """How many times faster the sweep was, for each round."""
         rounds = zip(self.separate_seconds, self.sweep_seconds, strict=True)
         return [separate / sweep for separate, sweep in rounds]
 

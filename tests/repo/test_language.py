@@ -11,7 +11,9 @@ _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "services" / "saeserve"
 _GENERATED = _PACKAGE / "v1"
 _MODULES = sorted(p for p in _PACKAGE.rglob("*.py") if not p.is_relative_to(_GENERATED))
+_MODULES += sorted((_ROOT / "bench").rglob("*.py"))
 _OTHERS = sorted([*_PACKAGE.rglob("*.lua"), *(_ROOT / "protos").rglob("*.proto")])
+_PAGES = [_ROOT / "DECISIONS.md", *sorted((_ROOT / "docs").rglob("*.md"))]
 _OPENINGS = re.compile(r"(Of|As|Those|See)\b")
 _WORDS = re.compile(
     r"\b(told|untold|wished|anew|beside|whence|shall|stands? twice|(?:is|are) no)\b", re.I
@@ -50,17 +52,25 @@ def comments(source: str) -> Iterator[Text]:
             yield number, found[0]
 
 
+def page_texts(source: str) -> Iterator[Text]:
+    """Yield the lines of a page."""
+    yield from enumerate(source.splitlines(), 1)
+
+
 def banned(text: str) -> list[str]:
     """Return the banned words in a text, names in backticks left out."""
     prose = re.sub(r"`[^`]*`", "", " ".join(text.split()))
     return _WORDS.findall(_NEGATIONS.sub("", prose))
 
 
+_READERS = {".py": python_texts, ".md": page_texts}
+
+
 def offences(files: list[Path]) -> list[str]:
     """Return `path:line: word` for each banned word in the files."""
     found: list[str] = []
     for path in files:
-        texts = python_texts if path.suffix == ".py" else comments
+        texts = _READERS.get(path.suffix, comments)
         for line, text in texts(path.read_text()):
             found += [f"{path.relative_to(_ROOT)}:{line}: {word}" for word in banned(text)]
     return found
@@ -77,7 +87,7 @@ def test_a_docstring_begins_with_a_verb_or_a_noun() -> None:
 
 
 def test_texts_have_none_of_the_banned_words() -> None:
-    found = offences([*_MODULES, *_OTHERS])
+    found = offences([*_MODULES, *_OTHERS, *_PAGES])
     assert not found, "\n".join(found)
 
 
@@ -85,4 +95,5 @@ def test_a_banned_word_is_seen_in_each_kind_of_text() -> None:
     python = '"""Read anew."""\nx = f"{told} is no name"  # beside it\n'
     assert [banned(text) for _, text in python_texts(python)] == [["anew"], ["is no"], ["beside"]]
     assert [banned(text) for _, text in comments("local told = 1 -- told\n")] == [["told"]]
+    assert [banned(text) for _, text in page_texts("# Told\nbeside\n")] == [["Told"], ["beside"]]
     assert not banned("there is no such job; it is no longer kept")
