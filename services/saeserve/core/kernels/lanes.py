@@ -209,7 +209,7 @@ class _Sums:
 
 
 class _Rounding(_Sums):
-    """Of two rows, w and room for its bfloat16: products of w and of what rounding takes away."""
+    """Products of two rows, w and room for its bfloat16: of w and of what rounding takes away."""
 
     def _elements(self, place: Code, kind: Code) -> list[Code]:
         builder, (row, low) = self._builder, self._rows

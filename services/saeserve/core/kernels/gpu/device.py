@@ -1,6 +1,6 @@
 """Whether Triton's kernels can run, and on which tensors.
 
-Triton is no requirement: torch brings it along in its builds for CUDA. Where it is missing, or
+Triton is not required: torch brings it along in its builds for CUDA. Where it is missing, or
 cannot start kernels, plain torch computes. It is not imported for tensors on the CPU, for that
 takes a second.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 _log = logging.getLogger(__name__)
 OLDEST_CAPABILITY = (8, 0)
-"""Of the GPUs for which the kernels are meant: Ampere."""
+"""Capability of the GPUs for which the kernels are meant: Ampere."""
 
 
 @cache

@@ -29,7 +29,7 @@ class Shadow:
     lost_F: Tensor
     """Norm of what rounding took away from it."""
     version: int = -1
-    """Of the weights that were rounded; -1 before any were."""
+    """Version of the weights that were rounded; -1 before any were."""
 
     @classmethod
     def like(cls, weights_FD: Tensor) -> Shadow:
