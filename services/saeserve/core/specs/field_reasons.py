@@ -68,11 +68,16 @@ FITTED: Mapping[str, Reason] = {
 }
 
 
-def fitted_reason(spec: TrainSpec, path: str) -> str:
-    """Why resolving gave the field at `path` its value; empty where it has its constant."""
-    field = path.rpartition(".")[2]
-    of_architecture = spec.architecture.resolved_by(spec.d_sae).get(field, "")
-    return FITTED[field](spec) if field in FITTED else of_architecture
+def fitted_reasons(spec: TrainSpec) -> Callable[[str], str]:
+    """A function that says why resolving gave the field at a path its value; empty where the field
+    has its constant."""
+    of_architecture = spec.architecture.resolved_by(spec.d_sae)
+
+    def reason(path: str) -> str:
+        field = path.rpartition(".")[2]
+        return FITTED[field](spec) if field in FITTED else of_architecture.get(field, "")
+
+    return reason
 
 
 BESIDE_PRESET: Mapping[str, Reason] = {

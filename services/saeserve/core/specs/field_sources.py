@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -98,11 +98,13 @@ class _Member:
     spec: TrainSpec
     given: Flat
     published: Flat
+    fitted: Callable[[str], str]
+    """Why resolving gave the field at a path its value."""
 
 
 def _of_member(given: Fields, spec: TrainSpec) -> Iterator[FieldSource]:
     preset = PRESETS[spec.preset].fields if spec.preset else {}
-    member = _Member(spec, flat(given), flat(preset))
+    member = _Member(spec, flat(given), flat(preset), reasons.fitted_reasons(spec))
     values = flat({name: value for name, value in spec.to_json().items() if name != "sweep"})
     if spec.optimizer.lr is None:  # its data set is not there, and a worker resolves the rest
         values |= _unknown(spec, values)
@@ -128,7 +130,7 @@ def _of_field(member: _Member, path: str, value: object) -> FieldSource | None:
         return FieldSource(field=path, origin=origin, reason="once the data set is READY")
     if path in member.published:
         return _of_preset(member, path, value)
-    why = beside(member.spec) if beside else reasons.fitted_reason(member.spec, path)
+    why = beside(member.spec) if beside else member.fitted(path)
     origin = "preset" if beside else "fitted" if why else "default"
     return FieldSource(field=path, value=_text(value), origin=origin, reason=why)
 
