@@ -26,7 +26,7 @@ from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
 from saeserve.worker.announcer import Announcer
 from saeserve.worker.backoff import Backoff
-from saeserve.worker.classes import no_device
+from saeserve.worker.classes import no_gpu
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.settings import WorkerSettings
 from saeserve.worker.settlement import Settlement
@@ -104,7 +104,7 @@ def serve(
         announcer.close()
         standby.close()
     if taker.unfit.is_set():
-        raise no_device("gpu")
+        raise no_gpu("gpu")
     return drain.is_set()
 
 

@@ -27,11 +27,12 @@ def machines_of(
     classes = asked or ((GPU, CPU) if device else (CPU,))
     for each in classes:
         if each != CPU and device is None:
-            raise _no_gpu(each)
+            raise no_gpu(each)
     return {each: machine_of(each, device, settings.threads) for each in classes}
 
 
-def _no_gpu(resource_class: str) -> StartupError:
+def no_gpu(resource_class: str) -> StartupError:
+    """The error for a worker that cannot run the jobs of a class."""
     return no_device(
         f"this worker would take jobs of class {resource_class}, but torch sees no GPU here",
         remedy="install the NVIDIA driver and a CUDA build of torch (python -m torch.utils."
