@@ -30,6 +30,8 @@ Name = Annotated[str, AfterValidator(check_name)]
 Device = Literal["auto", "cpu", "cuda"]
 
 DEAD_WINDOW_TOKENS = 10_000_000
+MOST_ENTRIES = 2**31 - 1
+"""Active latents of a micro-batch: lists of them are sorted with counts of 32 bits on CUDA."""
 
 
 class OptimizerSpec(Spec):
@@ -188,7 +190,7 @@ class TrainSpec(KindSpec):
         error = not_one([name for name in ARCHITECTURE_SPECS if getattr(self, name) is not None])
         if error is not None:
             raise error
-        refuse_together(self._check_target, self._check_width)
+        refuse_together(self._check_target, self._check_width, self._check_entries)
 
     def _check_target(self) -> None:
         self.architecture.aimed_at(self.target_l0)
@@ -205,6 +207,17 @@ class TrainSpec(KindSpec):
         if unset and self.target_l0 is not None:
             chosen = chosen.aimed_at(1)  # k is target_l0, which `_check_target` checks
         chosen.check_width(self.d_sae)
+
+    def _check_entries(self) -> None:
+        rows = self.micro_batch_size or self.batch_size
+        entries = self.architecture.most_active_latents * rows
+        if entries > MOST_ENTRIES:
+            raise SpecError(
+                "train.micro_batch_size",
+                f"{rows:,} rows have {entries:,.0f} active latents, more than the 2^31 that are "
+                "listed at once",
+                remedy="set a smaller micro_batch_size",
+            )
 
     def _check_form(self) -> None:
         check_form(self.source, self.target_source, self.sources, skip=self.skip_connection)

@@ -48,7 +48,7 @@ def test_the_choice_is_that_of_a_full_sort_and_settles_ties_by_place(
 @given(
     size=st.integers(1, 900),
     share=st.floats(0.0, 1.0),
-    most=st.sampled_from([1, 7, 100, 899]),
+    most=st.sampled_from([5, 7, 100, 899]),
     levels=st.sampled_from([2, 10**6]),
     seed=st.integers(0, 2**16),
 )
@@ -65,6 +65,40 @@ def test_in_parts_the_choice_is_the_same(
     whole = without_synchronising(flat, n)
     assert torch.equal(found.places_N, whole.places_N)
     assert float(found.level) == float(whole.level)
+
+
+@given(
+    size=st.integers(1, 400),
+    share=st.floats(0.0, 1.0),
+    most=st.sampled_from([9, 100]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=60, deadline=None)
+def test_counting_chooses_the_same(
+    size: int, share: float, most: int, dtype: torch.dtype, seed: int
+) -> None:
+    """Where n is so large that parts hold hardly fewer candidates than the whole."""
+    draws = torch.Generator().manual_seed(seed)
+    flat = (torch.randn(size, generator=draws) * 3).round(decimals=seed % 3).to(dtype)
+    flat[torch.randint(0, size, (size // 8,), generator=draws)] *= 0.0
+    n = max(1, int(share * size))
+    with mock.patch.object(batch_selection, "MOST_AT_ONCE", most):
+        found = batch_selection.by_counting(flat, n)
+    whole = without_synchronising(flat, n)
+    assert torch.equal(found.places_N, whole.places_N)
+    assert float(found.level) == float(whole.level)
+
+
+@pytest.mark.parametrize("worst", [torch.nan, -torch.nan, torch.inf])
+def test_counting_keeps_what_is_not_finite(worst: float) -> None:
+    flat = torch.randn(100)
+    flat[[7, 70]] = worst
+    with mock.patch.object(batch_selection, "MOST_AT_ONCE", 30):
+        for n in (1, 2, 50):
+            places = batch_selection.by_counting(flat, n).places_N
+            assert places.numel() == n
+            assert int(torch.isin(places, torch.tensor([7, 70])).sum()) == min(n, 2)
 
 
 def test_the_level_parts_what_is_kept_from_what_is_left() -> None:

@@ -36,6 +36,7 @@ HARVEST: dict[str, Any] = {
         ({"tokens": 10, "batch_size": 11}, "train.tokens"),
         ({"topk": {"k": 0}}, "train.topk.k"),
         ({"topk": {"k": 513}}, "train.topk.k"),
+        ({"batch_size": 2**28, "tokens": 2**40}, "train.micro_batch_size"),
         ({"topk": {"k": 8, "auxk_coefficient": float("nan")}}, "train.topk.auxk_coefficient"),
         ({"topk": None}, "train"),
         ({"jumprelu": {}}, "train"),

@@ -21,6 +21,8 @@ _SLACK = 1.15
 MOST_AT_ONCE = 2**28
 """Entries that one `topk` looks at: CUDA's counts have 32 bits, and ranks among equals take 8 bytes
 an entry."""
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By the bytes of a number."""
 
 
 class BatchSelected(NamedTuple):
@@ -55,20 +57,75 @@ def top_entries(flat_M: Tensor, n: int) -> BatchSelected:
 def in_parts(flat_M: Tensor, n: int) -> BatchSelected:
     """`without_synchronising`, at most MOST_AT_ONCE entries at a time.
 
-    The n + 1 largest of all are among those of the parts; places stay in ascending order.
+    The n + 1 largest of all are among those of the parts; places stay in ascending order. Where
+    that would leave more than a quarter to choose from again, `by_counting` takes its place.
     """
     if flat_M.numel() <= MOST_AT_ONCE:
         return without_synchronising(flat_M, n)
-    starts = range(0, flat_M.numel(), MOST_AT_ONCE)
-    parts = [flat_M[start : start + MOST_AT_ONCE] for start in starts]
+    parts = _parts(flat_M)
+    if 4 * (n + 1) * len(parts) > flat_M.numel():
+        return by_counting(flat_M, n)
     places_C = torch.cat(
         [
             without_synchronising(part_M, min(n + 1, part_M.numel())).places_N + start
-            for start, part_M in zip(starts, parts, strict=True)
+            for start, part_M in parts
         ]
     )
-    chosen = without_synchronising(flat_M[places_C], n)
+    chosen = in_parts(flat_M[places_C], n)
     return BatchSelected(places_C[chosen.places_N], chosen.level)
+
+
+def by_counting(flat_M: Tensor, n: int) -> BatchSelected:
+    """The same for an n of the order of the entries: only counts of parts are put together.
+
+    Waits for the accelerator at each bit of the n-th largest value, and at each part.
+    """
+    parts, last = _parts(flat_M), _nth_largest(flat_M, n)
+    above = sum(int((~(part_M <= last)).sum()) for _, part_M in parts)
+    equals_left, places = n - above, list[Tensor]()
+    left = flat_M.new_full((), -torch.inf)
+    for start, part_M in parts:
+        equal_M = part_M == last
+        kept_M = ~(part_M <= last) | (equal_M & (equal_M.cumsum(0) <= equals_left))
+        equals_left = max(0, equals_left - int(equal_M.sum()))
+        places.append(kept_M.nonzero().squeeze(1) + start)
+        left = torch.maximum(left, part_M.masked_fill(kept_M, -torch.inf).amax())
+    return BatchSelected(torch.cat(places)[:n], _between(last, left))
+
+
+def rows_at_once(width: int) -> int:
+    """Rows of this width that have at most MOST_AT_ONCE entries together; at least one."""
+    return max(1, MOST_AT_ONCE // width)
+
+
+def _parts(flat_M: Tensor) -> list[tuple[int, Tensor]]:
+    """Where each part begins, and its entries."""
+    starts = range(0, flat_M.numel(), MOST_AT_ONCE)
+    return [(start, flat_M[start : start + MOST_AT_ONCE]) for start in starts]
+
+
+def _nth_largest(flat_M: Tensor, n: int) -> Tensor:
+    """The largest value that n entries reach, NaN among them: by bisection of its bits."""
+    low, high = _key(flat_M.new_tensor(-torch.inf)), _key(flat_M.new_tensor(torch.inf))
+    while low < high:
+        middle = (low + high + 1) // 2
+        value = _value(middle, flat_M)
+        reached = sum(int((~(part_M < value)).sum()) for _, part_M in _parts(flat_M))
+        low, high = (middle, high) if reached >= n else (low, middle - 1)
+    return _value(low, flat_M)
+
+
+def _key(value: Tensor) -> int:
+    """A number for each float, ordered as they are."""
+    bits = int(value.view(_INTEGERS[value.itemsize]))
+    return bits if bits >= 0 else -(bits & (2 ** (8 * value.itemsize - 1) - 1)) - 1
+
+
+def _value(key: int, like: Tensor) -> Tensor:
+    """The float of a key, as a scalar of the type and on the device of `like`."""
+    size = like.itemsize
+    bits = key if key >= 0 else (-key - 1) - 2 ** (8 * size - 1)
+    return torch.tensor(bits, dtype=_INTEGERS[size]).view(like.dtype).to(like.device)
 
 
 def without_synchronising(flat_M: Tensor, n: int) -> BatchSelected:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures.active.batch_selection import top_entries
+from saeserve.core.architectures.active.batch_selection import rows_at_once, top_entries
 from saeserve.core.architectures.active.entries import dots
 from saeserve.core.architectures.active.latents import row_dots
 from saeserve.core.kernels import rounding
@@ -63,22 +63,34 @@ class PreActivations:
 
         `among_F` bool [F] restricts the choice; where it leaves fewer than n, values are -inf.
         """
-        h_BF = _among(self.h_BF, among_F)
-        if h_BF.dtype == self.W_FD.dtype:
+        low = self.h_BF.dtype != self.W_FD.dtype
+        errors_B = self._errors().largest() if low else None
+        found = [self._top_of(rows, n, among_F, errors_B) for rows in self._blocks()]
+        if len(found) == 1:
+            return found[0]
+        return torch.cat([values for values, _ in found]), torch.cat([at for _, at in found])
+
+    def _top_of(
+        self, rows: slice, n: int, among_F: Tensor | None, errors_B: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`top` of some rows; `errors_B` bounds the errors of all, where h is rounded."""
+        h_BF, x_BD = _among(self.h_BF[rows], among_F), self.x_BD[rows]
+        if errors_B is None:
             return largest_first(h_BF, n)
         # So many that few rows have to be computed again as a whole.
         few = min(2 * n + SPARE, h_BF.shape[1])
         rough_BC, candidates_BC = h_BF.topk(few, dim=1)
-        last_B = rough_BC[:, -1].to(self.x_BD.dtype)
+        last_B = rough_BC[:, -1].to(x_BD.dtype)
         # Ascending, so that among equals the lower latent stands first.
         candidates_BC = candidates_BC.sort(dim=1).values
-        exact_BC = row_dots(self.x_BD, candidates_BC, self.W_FD) + self.b_F[candidates_BC]
+        exact_BC = row_dots(x_BD, candidates_BC, self.W_FD) + self.b_F[candidates_BC]
         exact_BC = exact_BC.masked_fill(h_BF.gather(1, candidates_BC) == -torch.inf, -torch.inf)
         values_BK, places_BK = largest_first(exact_BC, n)
         chosen = values_BK, candidates_BC.gather(1, places_BK)
         if few < h_BF.shape[1]:
-            left_B = rounding.highest(last_B, self._errors().largest())
-            self._settle(*chosen, (last_B == -torch.inf) | (left_B < values_BK[:, -1]), among_F)
+            left_B = rounding.highest(last_B, errors_B[rows])
+            proven_B = (last_B == -torch.inf) | (left_B < values_BK[:, -1])
+            self._settle(x_BD, *chosen, proven_B, among_F)
         return chosen
 
     def top_of_batch(self, n: int) -> BatchTop:
@@ -100,22 +112,40 @@ class PreActivations:
         factors = Rounded.of(self.x_BD), Rounded.of(self.W_FD)
         return Errors.of(*factors, self.b_F, self.b_F.to(self.h_BF.dtype))
 
+    def _blocks(self, most: int | None = None) -> list[slice]:
+        """All rows, so many at a time that no count of their entries passes 32 bits."""
+        rows, latents = self.h_BF.shape
+        size = min(most or rows, rows_at_once(latents))
+        return [slice(start, start + size) for start in range(0, rows, size)]
+
     def _settle(
-        self, values_BK: Tensor, indices_BK: Tensor, proven_B: Tensor, among_F: Tensor | None
+        self,
+        x_BD: Tensor,
+        values_BK: Tensor,
+        indices_BK: Tensor,
+        proven_B: Tensor,
+        among_F: Tensor | None,
     ) -> None:
         """Choose again, from pre-activations in the parameters' type, in rows without a proof that
         no other latent reaches the last chosen one. An accelerator is waited for here."""
         open_N = (~proven_B).nonzero().squeeze(1)
         # ROWS at a time, which bounds the memory that it takes.
-        for start in range(0, open_N.numel(), ROWS):
-            rows_R = open_N[start : start + ROWS]
-            exact_RF = torch.addmm(self.b_F, self.x_BD[rows_R], self.W_FD.T)
+        size = min(ROWS, rows_at_once(self.W_FD.shape[0]))
+        for start in range(0, open_N.numel(), size):
+            rows_R = open_N[start : start + size]
+            exact_RF = torch.addmm(self.b_F, x_BD[rows_R], self.W_FD.T)
             values_BK[rows_R], indices_BK[rows_R] = largest_first(
                 _among(exact_RF, among_F), values_BK.shape[1]
             )
 
     def _exact(self, places_N: Tensor) -> Tensor:
         """Pre-activations at ascending places of the flattened [B, F] in the parameters' type."""
+        size = rows_at_once(1)
+        starts = range(size, places_N.numel(), size)
+        found = [self._exact_part(places_N[start : start + size]) for start in (0, *starts)]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _exact_part(self, places_N: Tensor) -> Tensor:
         latents = self.h_BF.shape[1]
         rows_N, latents_N = places_N // latents, places_N % latents
         return dots(self.x_BD, rows_N, latents_N, self.W_FD) + self.b_F[latents_N]
@@ -126,11 +156,11 @@ class PreActivations:
         # After a divergence NaN alone is listed, not everything.
         lowest_B = lowest_B.nan_to_num(torch.inf, torch.inf, -torch.inf).to(self.h_BF.dtype)
         lowest_B1 = torch.nextafter(lowest_B, lowest_B.new_tensor(-torch.inf))[:, None]
-        rows, latents = self.h_BF.shape
         found: list[Tensor] = []
-        for start in range(0, rows, ROWS):
-            below_RF = self.h_BF[start : start + ROWS] < lowest_B1[start : start + ROWS]
-            found.append((~below_RF).flatten().nonzero().squeeze(1) + start * latents)
+        for rows in self._blocks(ROWS):
+            below_RF = self.h_BF[rows] < lowest_B1[rows]
+            first = rows.start * self.h_BF.shape[1]
+            found.append((~below_RF).flatten().nonzero().squeeze(1) + first)
         return torch.cat(found)
 
 
