@@ -158,7 +158,7 @@ def sum_kernel(
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> None:
-    """Programs from `windows` on: a latent each, if its entries are no more than a window. Those
+    """Programs from `windows` on: a latent each, if its entries fit in one window. Those
     before: what longer latents have in one window, which are its first and its last one's."""
     program = tl.program_id(0)
     tile = tl.program_id(1)
