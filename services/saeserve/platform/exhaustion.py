@@ -35,7 +35,10 @@ _HOST = re.compile(
     re.IGNORECASE,
 )
 
-_LAST_WORDS = re.compile(rf"LLVM ERROR: out of memory|{_HOST.pattern}", re.IGNORECASE)
+_LAST_WORDS = re.compile(
+    rf"LLVM ERROR: (out of memory|allocation failed|unable to allocate)|{_HOST.pattern}",
+    re.IGNORECASE,
+)
 """What libraries write to standard error before they abort: LLVM, C++'s `terminate`, glibc."""
 
 _OF_LIBRARIES = (RuntimeError, ImportError, OSError)

@@ -108,6 +108,11 @@ def test_memory_that_ran_out_below_an_error_of_ours_is_what_failed() -> None:
     [
         (
             -6,
+            "LLVM ERROR: Unable to allocate section memory!\nFatal Python error: Aborted",
+            "OOM_HOST",
+        ),
+        (
+            -6,
             "LLVM ERROR: out of memory\nAllocation failed\nFatal Python error",
             "OOM_HOST",
         ),
