@@ -10,8 +10,10 @@ from pathlib import Path
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "services" / "saeserve"
 _GENERATED = _PACKAGE / "v1"
-_MODULES = sorted(p for p in _PACKAGE.rglob("*.py") if not p.is_relative_to(_GENERATED))
-_MODULES += sorted((_ROOT / "bench").rglob("*.py"))
+_MODULES = [
+    *sorted(p for p in _PACKAGE.rglob("*.py") if not p.is_relative_to(_GENERATED)),
+    *sorted((_ROOT / "bench").rglob("*.py")),
+]
 _OTHERS = sorted([*_PACKAGE.rglob("*.lua"), *(_ROOT / "protos").rglob("*.proto")])
 _PAGES = [_ROOT / "DECISIONS.md", *sorted((_ROOT / "docs").rglob("*.md"))]
 _OPENINGS = re.compile(r"(Of|As|Those|See)\b")
