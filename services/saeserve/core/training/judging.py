@@ -35,7 +35,7 @@ from saeserve.core.training.state import TrainerState
 LARGEST_RISE = 0.02
 FVU_BY_L0 = -0.4
 """FVU goes about as L0 to this power: between -0.33 and -0.50 where SAEs of one architecture were
-trained to L0 32, 64 and 128 (bench/results/achieved_l0.json: ReLU, gated, JumpReLU)."""
+trained to L0 32, 64 and 128 (bench/results/achieved_l0.json)."""
 
 
 @dataclass(frozen=True)
