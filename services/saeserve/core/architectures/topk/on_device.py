@@ -3,7 +3,8 @@
 It runs on a GPU where Triton is installed. The choice and all values are those of float32: whatever
 may be among the k largest is computed again. No tensor [B, F] is wider than 2 bytes an entry,
 unless `encoder_dtype` asks for float32. Where AuxK is on, the host waits for the device once a
-micro-batch, for the number of dead latents; AuxK is dense among those, and left out without any.
+micro-batch, for the number of dead latents, and where some are dead once more, for which they are;
+AuxK is dense among those, and left out without any.
 """
 
 from __future__ import annotations
