@@ -57,7 +57,7 @@ def test_the_cost_of_the_service_is_read_as_it_was_written(tmp_path: Path) -> No
     saved = ServiceCost(MACHINE, {}, 9.0, {"job": 10.0, "broker": 0.1}, 100, 90, {"fvu": 0.5})
     saved.save(tmp_path / "service.json")
     assert ServiceCost.load(tmp_path / "service.json") == saved
-    assert "1.0% beside the job's" in str(saved)
+    assert "1.0% of the job's on top" in str(saved)
 
 
 def test_the_time_of_a_sweep_is_read_as_it_was_written(tmp_path: Path) -> None:
