@@ -22,10 +22,15 @@ SIZE = 5 * 2**20 + 12345
 _DOWNLOAD = "client.transfers.download(sys.argv[2], sys.argv[3], tell)"
 _UPLOAD = "client.transfers.upload({'model': pathlib.Path(sys.argv[2])}, tell)"
 _SCRIPT = """
-import os, pathlib, signal, sys
+import os, pathlib, signal, sys, time
 from saeserve.client import Client
+def arrived():
+    return any(part.stat().st_size for part in pathlib.Path(sys.argv[3]).rglob("*.part"))
 def tell(name, done, total):
     if done > total // 2:
+        # What was sent may still be in the client's buffers.
+        while {waits} and not arrived():
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 client = Client(sys.argv[1])
 {call}
@@ -42,14 +47,14 @@ def killed_download(address: str, resource: str, folder: Path) -> None:
     _killed(_DOWNLOAD, address, resource, str(folder))
 
 
-def killed_upload(address: str, folder: Path) -> None:
-    """Likewise with an upload."""
-    _killed(_UPLOAD, address, str(folder))
+def killed_upload(address: str, folder: Path, uploads: Path) -> None:
+    """Likewise with an upload, once the server has a part of it in its folder `uploads`."""
+    _killed(_UPLOAD, address, str(folder), str(uploads), waits=True)
 
 
-def _killed(call: str, *words: str) -> None:
+def _killed(call: str, *words: str, waits: bool = False) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT.format(call=call), *words],
+        [sys.executable, "-c", _SCRIPT.format(call=call, waits=waits), *words],
         capture_output=True,
         text=True,
         timeout=300,

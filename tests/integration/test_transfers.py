@@ -93,7 +93,7 @@ def test_a_killed_upload_is_resumed(control: Control, client: Client, tmp_path: 
     (folder / "deep" / "weights.bin").write_bytes(content())
     (folder / ".hidden").write_text("not a part of the model")
     assert control.server is not None
-    killed_upload(control.server.bound, folder)
+    killed_upload(control.server.bound, folder, control.store.path("uploads"))
     [part] = control.store.path("uploads").rglob("*.part")
     arrived = part.stat().st_size
     assert 0 < arrived < SIZE
