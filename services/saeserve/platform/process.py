@@ -56,5 +56,9 @@ def bound_command(command: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    die_with_parent(int(sys.argv[1]))
+    try:
+        die_with_parent(int(sys.argv[1]))
+    except ProcessLookupError:
+        # Nobody is left who wants the program, or who would read why it does not start.
+        sys.exit(0)
     os.execv(sys.argv[2], sys.argv[2:])

@@ -38,8 +38,12 @@ class Word(StrEnum):
 def main() -> None:
     """Arguments: the worker's process id, the pipe to write to, threads of torch."""
     parent, pipe, threads = (int(word) for word in sys.argv[1:4])
-    # The signal's own way, death, is right until there is a job to stop.
-    die_with_parent(parent, signal.SIGTERM)
+    try:
+        # The signal's own way, death, is right until there is a job to stop.
+        die_with_parent(parent, signal.SIGTERM)
+    except ProcessLookupError:
+        # The worker was killed while this process started: nobody can give it an order.
+        return
     _load(threads)
     _say(pipe, Word.LOADED)
     _warm(pipe)

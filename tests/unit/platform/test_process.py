@@ -57,6 +57,13 @@ def test_a_parent_that_has_gone_is_noticed() -> None:
         process.die_with_parent(os.getpid(), 0)
 
 
+def test_a_program_of_a_parent_that_has_gone_is_not_started() -> None:
+    command = process.bound_command([sys.executable, "-c", "print('started')"])
+    command[command.index(str(os.getpid()))] = str(os.getppid())
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def test_a_service_that_cannot_start_says_so_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -168,3 +168,10 @@ def test_a_process_shows_another_command_where_it_has_room() -> None:
     shown = subprocess.check_output([sys.executable, "-c", code, " " * 500], text=True)
     assert shown.splitlines() == ["False True", "['job', 'j-1']"]
     assert not show_command(["y" * 10**6])
+
+
+def test_a_process_whose_worker_has_gone_ends_without_a_traceback() -> None:
+    words = [str(os.getppid()), "1", "1"]
+    command = [sys.executable, "-m", "saeserve.worker.standby_process", *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -66,8 +66,8 @@ class Judged:
             told.append(RunWarning(code="CALIBRATION_MOVED_L0", message=message))
         if self.fvu_ratio > (1 + LARGEST_RISE) * self._fvu_ratio_of_l0():
             message = (
-                f"calibrating the threshold raised the FVU by {found['fvu_raised']:.1%}, and moved "
-                f"L0 by {found['l0_moved']:+.1%}, which explains a part of it alone"
+                f"calibrating the threshold raised the FVU by {found['fvu_raised']:.1%}, more than "
+                f"an L0 that moved by {found['l0_moved']:+.1%} accounts for"
             )
             told.append(RunWarning(code="CALIBRATION_RAISED_FVU", message=message))
         return tuple(told)
