@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -134,6 +135,23 @@ def test_a_drained_worker_gives_its_job_to_another_at_no_charge(
     assert not alive(process)
     ended = finished(base, job, attempts=1)
     assert base.ledger.highest_epoch(job) == 2
+    assert only_version(base, ended) == undisturbed
+
+
+def test_a_worker_and_its_job_that_are_asked_to_stop_many_times_stop_once(
+    base: RealStack, undisturbed: bytes, workers: Callable[[], Service]
+) -> None:
+    worker = workers()
+    job, process = running(base, worker, "asked")
+    # Each signal comes while the one before is being handled, or just before or after that.
+    for _ in range(100):
+        for pid in filter(alive, (process, worker.pid)):
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.0005)
+    assert worker.process.wait(60) == 0
+    assert not alive(process)
+    workers()
+    ended = finished(base, job, attempts=1)
     assert only_version(base, ended) == undisturbed
 
 

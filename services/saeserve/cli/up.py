@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType
 
 import typer
 
 from saeserve.cli.output import console, errors, styled
 from saeserve.cli.settings import CliSettings
 from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
+from saeserve.platform.signals import SignalActor
 
 
 def up() -> None:
@@ -44,12 +44,7 @@ def _say(name: str, facts: str) -> None:
 
 def _stop_on_signals() -> threading.Event:
     stopping = threading.Event()
-
-    def note(_signal: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, note)
-    signal.signal(signal.SIGINT, note)
+    SignalActor(stopping.set).handle([signal.SIGTERM, signal.SIGINT])
     return stopping
 
 

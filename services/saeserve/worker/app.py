@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from celery import Celery, signals
-from celery.apps import worker as worker_module
 from celery.apps.worker import Worker
+from celery.worker import state as celery_state
 
 from saeserve.core.planning.machine import Machine
 from saeserve.jobs.doorbell import WORKER_OPTIONS, CeleryDoorbell, celery_app, queue_name
@@ -20,6 +20,7 @@ from saeserve.jobs.ports import Doorbell, IndexUnavailable
 from saeserve.jobs.redis_index import RedisIndex
 from saeserve.jobs.store_gate import StoreGate
 from saeserve.platform.redis import connect
+from saeserve.platform.signals import SignalActor
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.publication import Publication
@@ -35,6 +36,7 @@ from saeserve.worker.supervisor import Supervisor
 from saeserve.worker.task import JobTaker, register
 
 _log = logging.getLogger("saeserve.worker")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
@@ -43,7 +45,7 @@ def serve(
     metrics: WorkerMetrics,
     on_ready: Callable[[], None],
 ) -> bool:
-    """Take jobs until asked to stop (SIGTERM: drain, then return).
+    """Take jobs until asked to stop (SIGTERM or SIGINT: drain, then return).
 
     `machines`: that of each resource class to take. Waits for the broker for as long as it takes,
     at the start and whenever it goes away or refuses commands; `on_ready` is called when rings are
@@ -69,52 +71,54 @@ def serve(
     )
     gate = StoreGate(store, index)
     store.guard(gate)
+    announcer = Announcer(machines, index, settings.lease_seconds)
+
+    def stop() -> None:
+        _log.info(
+            "asked to stop: takes no more jobs; one that runs is given back with its progress"
+        )
+        drain.set()
+        announcer.stop()
+        standby.stop()
+        celery_state.should_stop = os.EX_OK
+
+    stopping = SignalActor(stop)
     taker = JobTaker(
         index,
         supervisor,
         settings.lease_seconds,
         drain,
-        _end_this_worker,
+        stopping.request,
         backoff=Backoff(settings.retry_seconds),
         admit=gate.admit,
     )
     register(app, taker)
-    announcer = Announcer(machines, index, settings.lease_seconds)
 
     def ready(**_: object) -> None:
         _ring_myself(doorbell, machines)
         on_ready()
 
-    def shutting_down(**_: object) -> None:
-        drain.set()
-        announcer.stop()
-        standby.stop()
-
-    # Celery keeps weak references to receivers; these live as long as this call.
+    # Celery keeps a weak reference to the receiver, which lives as long as this call.
     signals.worker_ready.connect(ready)
-    signals.worker_shutting_down.connect(shutting_down)
-    # Celery writes this one line past the log, without time or level.
-    cast(Any, worker_module).safe_say = _log_shutdown
+    worker = _worker(app, settings, machines)
+
+    def handle_signals(_: Worker) -> None:
+        stopping.handle(STOP_SIGNALS)
+
+    # In the place of Celery's handlers: they take locks, also in a handler that interrupts another.
+    cast(Any, worker).install_platform_tweaks = handle_signals
     announcer.start()
     if settings.standby:
         standby.start()
     try:
-        _worker(app, settings, machines).start()
+        worker.start()
     finally:
+        stopping.close()
         announcer.close()
         standby.close()
     if taker.unfit.is_set():
         raise no_gpu("gpu")
     return drain.is_set()
-
-
-def _log_shutdown(message: str, *_: object) -> None:
-    _log.info("%s", message)
-
-
-def _end_this_worker() -> None:
-    """Drain the running job and end, as after a stop signal."""
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _worker(app: Celery, settings: WorkerSettings, classes: Iterable[str]) -> Worker:

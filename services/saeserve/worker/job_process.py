@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType
 from typing import NoReturn
 
 from saeserve.core.moving import listening
@@ -22,6 +21,7 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.record import Result
 from saeserve.jobs.states import JobState
 from saeserve.platform.logging import configure, of_job
+from saeserve.platform.signals import SignalActor
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import StoreProof
 from saeserve.registry.datasets import DatasetRegistry
@@ -47,16 +47,15 @@ def main() -> None:
 def perform(order: JobOrder) -> NoReturn:
     """Make this process the job process of `order`, and exit."""
     stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
+    SignalActor(stop.set).handle([signal.SIGTERM])
     faulthandler.enable()
     keep_last_words(log_path(order))
     configure(order.log_level, order.log_format)
     with of_job(order.claim.job, order.claim.epoch):
-        sys.exit(_bound(order, stop))
+        code = _bound(order, stop)
+    # The interpreter resets handlers when it ends: one more signal would be the exit status.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _bound(order: JobOrder, stop: threading.Event) -> ExitCode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,7 +203,8 @@ class Supervisor:
 
     def _drained_from_outside(self, seen: Watched) -> bool:
         """Whether something stopped this worker and its job process at the same time."""
-        return seen.code == ExitCode.STOPPED and self.drain.wait(_DRAIN_MAY_FOLLOW_S)
+        stopped = seen.code in (ExitCode.STOPPED, -signal.SIGTERM)
+        return stopped and self.drain.wait(_DRAIN_MAY_FOLLOW_S)
 
     def _settle(
         self, job: Submission, lease: Lease, seen: Watched, failure: Failure | None
