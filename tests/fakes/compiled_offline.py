@@ -24,8 +24,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from saeserve.core.kernels import gpu
-from saeserve.core.kernels.gpu import choice, reconstruction, rows, segments, sorted_entries, update
+from saeserve.core import gpu
+from saeserve.core.gpu import choice, reconstruction, rows, segments, sorted_entries, update
 
 TYPES = {"F": "*fp32", "H": "*fp16", "I": "*i32", "L": "*i64", "n": "i32", "x": "fp32"}
 """Of pointers by capital letters, of numbers by small ones."""

@@ -25,7 +25,7 @@ import torch
 import saeserve.core
 from saeserve.core.kernels import compiled
 
-TRITON = ("saeserve.core.kernels.gpu.", "saeserve.core.architectures.topk.on_device")
+TRITON = ("saeserve.core.gpu.", "saeserve.core.architectures.topk.on_device")
 """Modules that need Triton, which may be missing; they hold nothing of numba's."""
 
 

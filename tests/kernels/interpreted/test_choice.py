@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.gpu import choice, rows
-from saeserve.core.kernels.gpu.choice import Chosen
+from saeserve.core.gpu import choice, rows
+from saeserve.core.gpu.choice import Chosen
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.gpu import reconstruction, segments
-from saeserve.core.kernels.gpu.choice import Chosen
+from saeserve.core.gpu import reconstruction, segments
+from saeserve.core.gpu.choice import Chosen
 
 
 def drawn(*shape: int, seed: int) -> Tensor:

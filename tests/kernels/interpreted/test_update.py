@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.gpu import shadows
-from saeserve.core.kernels.gpu.device import usable_on_device
+from saeserve.core.gpu import shadows
+from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.ops.adam import AdamSettings, Moments
 from saeserve.core.ops.rows import Tensors
 from saeserve.core.ops.update import Optimizer, reference_, update_

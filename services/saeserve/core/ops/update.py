@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saeserve.core.gpu import shadows
+from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.kernels import update_passes
 from saeserve.core.kernels.compiled import Array, array, usable
-from saeserve.core.kernels.gpu import shadows
-from saeserve.core.kernels.gpu.device import usable_on_device
 from saeserve.core.ops import norms
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import Tensors
@@ -82,7 +82,7 @@ def reference_(
 
 
 def _fits_on_device(params: Tensors) -> bool:
-    from saeserve.core.kernels.gpu import update
+    from saeserve.core.gpu import update
 
     return update.fits(params.values())
 
@@ -96,8 +96,8 @@ def _on_device_(
     step: int,
 ) -> Tensor:
     """The two passes in Triton, without synchronisation; they keep the low-precision copies of
-    weights up to date (`kernels.gpu.shadows`)."""
-    from saeserve.core.kernels.gpu import update
+    weights up to date (`core.gpu.shadows`)."""
+    from saeserve.core.gpu import update
 
     found = {name: shadows.known(value) for name, value in params.items()}
     return update.update_(

@@ -30,9 +30,9 @@ from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.architectures.topk.sparse import Prefixes
 from saeserve.core.architectures.topk.threshold import ByBatch
+from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.kernels.compiled import usable
 from saeserve.core.kernels.encoder import Encoder
-from saeserve.core.kernels.gpu.device import usable_on_device
 from saeserve.core.kernels.topk import auxk as auxk_kernels
 from saeserve.core.kernels.topk import batch_selection, reconstruction, row_selection, weights
 from saeserve.core.kernels.topk.entries import Entries

@@ -15,9 +15,9 @@ from torch import Tensor
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.initialisation import input_bias
-from saeserve.core.kernels.gpu import choice, reconstruction, rows, segments
-from saeserve.core.kernels.gpu.choice import Chosen
-from saeserve.core.kernels.gpu.segments import DictionaryGradients
+from saeserve.core.gpu import choice, reconstruction, rows, segments
+from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.segments import DictionaryGradients
 from saeserve.core.kernels.topk import auxk as auxk_kernels
 from saeserve.core.specs.architectures.topk import TopKSpec
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from saeserve.core.kernels.gpu import device
-from saeserve.core.kernels.gpu.device import usable_on_device
+from saeserve.core.gpu import device
+from saeserve.core.gpu.device import usable_on_device
 
-ROOT = Path(__file__).parents[5]
+ROOT = Path(__file__).parents[4]
 
 
 def test_kernels_of_a_gpu_agree_with_the_references() -> None:

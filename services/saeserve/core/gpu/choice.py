@@ -26,7 +26,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.kernels.gpu.update import block_of
+from saeserve.core.gpu.update import block_of
 
 ENTRIES = 512
 """Entries that a program of K3 looks at in one go."""

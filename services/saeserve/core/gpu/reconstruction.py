@@ -16,7 +16,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.kernels.gpu.choice import Chosen
+from saeserve.core.gpu.choice import Chosen
 
 WIDEST_TILE = 256
 AT_ONCE = 4

@@ -23,8 +23,8 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.kernels.gpu.choice import Chosen
-from saeserve.core.kernels.gpu.sorted_entries import by_latent
+from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.sorted_entries import by_latent
 
 WINDOW = 128
 """Most entries that one program sums."""

@@ -21,7 +21,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.kernels.gpu.shadows import Shadow
+from saeserve.core.gpu.shadows import Shadow
 
 CHUNK = 1024
 """Numbers of a vector that a program takes."""

@@ -13,7 +13,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.kernels.gpu.choice import Chosen
+from saeserve.core.gpu.choice import Chosen
 
 BLOCK = 512
 """Entries, or latents, that a program lays out."""

@@ -13,10 +13,10 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.kernels.gpu import shadows
-from saeserve.core.kernels.gpu.shadows import LOW as LOW
-from saeserve.core.kernels.gpu.shadows import Shadow
-from saeserve.core.kernels.gpu.update import block_of, rounding_norms
+from saeserve.core.gpu import shadows
+from saeserve.core.gpu.shadows import LOW as LOW
+from saeserve.core.gpu.shadows import Shadow
+from saeserve.core.gpu.update import block_of, rounding_norms
 from saeserve.core.kernels.rounding import SAFETY, SUM_UNIT, Errors
 
 
