@@ -47,8 +47,10 @@ async def answered(
         raise
     except Exception as error:
         answer = service_error(error) or _unforeseen(method, error)
-        outcome.reason = answer.code
-        await context.abort_with_status(to_status(rpc_status(answer, cover)))
+        status = rpc_status(answer, cover)
+        # Noted first: the abort is cut off, or fails, where the caller is gone by now.
+        outcome.code, outcome.reason = _CODES[status.code], answer.code
+        await context.abort_with_status(to_status(status))
 
 
 def code_of(context: Context) -> grpc.StatusCode:
@@ -61,7 +63,10 @@ def code_of(context: Context) -> grpc.StatusCode:
 
 
 def code_of_cancelled(context: Context) -> grpc.StatusCode:
-    """Why a call was cancelled: by its caller, or by its deadline."""
+    """Why a call was cancelled: by its caller, or by its deadline. One that was being refused has
+    the code of that answer, which its caller may have already."""
+    if (given := code_of(context)) is not grpc.StatusCode.OK:
+        return given
     remaining = cast("float | None", context.time_remaining())
     late = remaining is not None and remaining <= _TRANSIT_S
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED

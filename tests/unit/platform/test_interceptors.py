@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from tests.fakes import echo_service
 from tests.fakes.echo_service import ECHO, NAME
 from typing_extensions import override
 
+from saeserve.platform import answers
 from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.logging import JsonFormatter
 from saeserve.platform.metrics import Metrics
@@ -126,6 +129,64 @@ def test_errors_map_for_every_kind_of_call(name: str) -> None:
     assert error.details() == "rows are missing — send rows"
     assert details(error)["ErrorInfo"].metadata["field"] == "activations.shape"
     assert counted(metrics, name, "INVALID_ARGUMENT") == 1
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_is_cancelled_after_its_refusal_is_counted_as_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a caller that has its answer ends the connection, or the server stops."""
+    to_status = answers.to_status
+
+    def cancelling(status: status_pb2.Status) -> grpc.Status:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return to_status(status)
+
+    monkeypatch.setattr(answers, "to_status", cancelling)
+    metrics = Metrics("test")
+    error = refusal(b"invalid", CALLS[name][0], metrics)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert counted(metrics, name, "INVALID_ARGUMENT") == 1
+    assert counted(metrics, name, "CANCELLED") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("unary_unary", "UnaryUnary"), ("unary_stream", "UnaryStream")]
+)
+def test_a_refusal_that_nobody_waits_for_any_more_is_counted_as_one(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be sent; UNKNOWN would count against the service."""
+    gone = threading.Event()
+
+    async def act(_: bytes) -> bytes:
+        # The event loop stands still, so that nothing cancels the call before its refusal.
+        assert gone.wait(60)
+        raise echo_service.ERRORS[b"invalid"]
+
+    def ask(address: str) -> object:
+        with grpc.insecure_channel(address) as channel:
+            try:
+                return list(method(cast("Any", channel), kind, name)(b"", timeout=0.3))
+            except grpc.RpcError as error:
+                return cast("Any", error).code()
+            finally:
+                gone.set()
+
+    async def scenario(metrics: Metrics) -> object:
+        server = GrpcServer("127.0.0.1:0", [ECHO], metrics, grace_seconds=10)
+        await server.start()
+        seen = await asyncio.to_thread(ask, server.bound)
+        await server.stop()
+        return seen
+
+    monkeypatch.setattr(echo_service, "act", act)
+    metrics = Metrics("test")
+    assert asyncio.run(scenario(metrics)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert counted(metrics, name, "INVALID_ARGUMENT") == 1
+    assert counted(metrics, name, "UNKNOWN") is None
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,22 @@ def test_a_scraper_on_whose_connection_nothing_moves_is_hung_up_on(
     sent: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(served_metrics, "SILENCE_S", 0.2)
-    before = {thread.ident for thread in threading.enumerate()}
+    # Not by their idents: that of a thread which ends may be given to another.
+    before = set(threading.enumerate())
     endpoint = serve_metrics(a_long_page(), "127.0.0.1:0")
+    ended = threading.Event()
+    hang_up = endpoint.server.shutdown_request
+
+    def hung_up(request: socket.socket) -> None:
+        hang_up(request)
+        ended.set()
+
+    monkeypatch.setattr(endpoint.server, "shutdown_request", hung_up)
     silent = connected(endpoint, sent)
     try:
-        until(lambda: len({t.ident for t in threading.enumerate()} - before) > 1)
+        assert ended.wait(60)
         # The thread that serves all, and none for the connection.
-        until(lambda: {t.ident for t in threading.enumerate()} - before == {endpoint.thread.ident})
+        until(lambda: set(threading.enumerate()) - before == {endpoint.thread})
     finally:
         silent.close()
         endpoint.close()
