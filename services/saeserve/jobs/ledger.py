@@ -6,7 +6,7 @@ Reads raise RecordUnreadable for a damaged document, and NotFound for an unknown
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from saeserve.jobs import attempts, claims, documents, fence, layout
@@ -126,13 +126,16 @@ class Ledger:
 
     def complete_history(self, job: str) -> list[Event]:
         """`history` of a job whose result is committed: nothing is written after this reading."""
-        for folder in self._folders(job):
-            await_writers(folder)
-        return self.history(job)
+        return _complete(self._folders(job))
 
-    def _folders(self, job: str) -> Iterator[Path]:
+    def earlier_history(self, claim: Claim) -> list[Event]:
+        """`history` of the attempts before `claim`, which fences them: as `complete_history`."""
+        return _complete(self._folders(claim.job, claim.epoch))
+
+    def _folders(self, job: str, before: int | None = None) -> Iterator[Path]:
         for epoch in attempts.epochs(self.store, job):
-            yield self.store.path(self.attempt_key(job, epoch))
+            if before is None or epoch < before:
+                yield self.store.path(self.attempt_key(job, epoch))
 
     def event_count(self, job: str) -> int:
         """How many events `history` would read; opens the files, but parses nothing."""
@@ -223,3 +226,12 @@ class Ledger:
     def _succeeded(self, job: str) -> bool:
         result = self.result(job)
         return result is not None and result.state is JobState.SUCCEEDED
+
+
+def _complete(folders: Iterable[Path]) -> list[Event]:
+    """All events of attempts that are fenced already."""
+    events: list[Event] = []
+    for folder in folders:
+        await_writers(folder)
+        events.extend(merged(folder))
+    return events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.ports import JobIndex
@@ -26,7 +26,12 @@ def tell_end(ledger: Ledger, index: JobIndex, result: Result) -> bool:
 
 def add_missing(index: JobIndex, job: str, events: Iterable[Event]) -> None:
     """Append those of a job's `events`, in their order, that the index has not."""
+    for event in missing(index, job, events):
+        index.append(job, event)
+
+
+def missing(index: JobIndex, job: str, events: Iterable[Event]) -> Iterator[Event]:
+    """Those of a job's `events` that the index has not, and what workers wrote, of which it tells
+    nothing: appending is idempotent."""
     told = index.told(job)
-    for event in events:
-        if event.by_worker or event.op > told.get(event.epoch, -1):
-            index.append(job, event)
+    return (event for event in events if event.by_worker or event.op > told.get(event.epoch, -1))

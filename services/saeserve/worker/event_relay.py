@@ -14,6 +14,7 @@ from saeserve.jobs.payloads import CheckpointCommitted, MetricsReported, Warning
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.progress import progress_at
 from saeserve.jobs.record import Event, Progress, Submission
+from saeserve.jobs.telling import missing
 from saeserve.worker.metrics import WorkerMetrics
 from saeserve.worker.pace import Pace
 
@@ -38,7 +39,7 @@ class EventRelay:
     ) -> None:
         """`path` is what the job process and this worker write to; `earlier` gives
         earlier attempts' events, which go first: their worker may have died before the index had
-        them, and the index takes none twice."""
+        them."""
         self.folder = path.parent
         """The attempt's."""
         self._paths = (path, path.with_name(WORKER_EVENTS))
@@ -48,7 +49,10 @@ class EventRelay:
         self._metrics = metrics
         self._tails = self._open()
         self._earlier = earlier
-        self._waiting: deque[Event] = deque(earlier())
+        self._of_earlier, self._sifted = deque(earlier()), False
+        self._waiting: deque[Event] = deque()
+        self._may_begin = threading.Event()
+        self._may_begin.set()
         self._handed: dict[int, int] = {}
         self._values: dict[str, Mapping[str, float]] = {}
         self._seen, self._seen_of_worker = -1, -1
@@ -78,7 +82,25 @@ class EventRelay:
                 self._rewound.clear()
                 self._begin_again()
             self._take_in()
-            self._hand_over()
+            self._hand_over(own=self._may_begin.is_set())
+
+    def hand_earlier(self) -> None:
+        """Hand over the events of earlier attempts alone. Only the index is waited for."""
+        with self._lock:
+            self._hand_over(own=False)
+
+    @property
+    def earlier_handed(self) -> bool:
+        """Whether the index has all events of earlier attempts."""
+        return not self._of_earlier
+
+    def hold(self) -> None:
+        """Keep this attempt's own events back until `begin`."""
+        self._may_begin.clear()
+
+    def begin(self) -> None:
+        """The index has noted that the attempt runs: its events may follow."""
+        self._may_begin.set()
 
     def rewind(self) -> None:
         """Have the next `forward` hand everything to the index again, which has lost its data;
@@ -88,7 +110,8 @@ class EventRelay:
     def _begin_again(self) -> None:
         self._tails = self._open()
         self._handed.clear()
-        self._waiting = deque(self._earlier())
+        self._of_earlier, self._sifted = deque(self._earlier()), False
+        self._waiting.clear()
         self._take_in()
 
     def _open(self) -> tuple[EventTail, ...]:
@@ -109,16 +132,29 @@ class EventRelay:
         self._seen, before = max(self._seen, event.op), self._seen
         return event.op > before
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, *, own: bool) -> None:
         try:
-            while self._waiting:
-                self._append(self._waiting[0])
-                self._waiting.popleft()
+            self._sift()
+            self._hand(self._of_earlier)
+            if own:
+                self._hand(self._waiting)
         except IndexUnavailable:
-            _log.debug("%s: %d events wait for the index", self._job, len(self._waiting))
+            waiting = len(self._of_earlier) + len(self._waiting)
+            _log.debug("%s: %d events wait for the index", self._job, waiting)
         except EventsMissing as error:
             _log.warning("%s; all are handed over again", error)
             self._begin_again()
+
+    def _sift(self) -> None:
+        """Leave out what the index has of earlier attempts: a call for each delays the start."""
+        if self._of_earlier and not self._sifted:
+            self._of_earlier = deque(missing(self._index, self._job, self._of_earlier))
+        self._sifted = True
+
+    def _hand(self, events: deque[Event]) -> None:
+        while events:
+            self._append(events[0])
+            events.popleft()
 
     def _append(self, event: Event) -> None:
         if event.by_worker:

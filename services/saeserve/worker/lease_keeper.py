@@ -61,6 +61,7 @@ class LeaseKeeper:
         self._every_s = min(_PROMPT_S, ttl_s / 6)
         self._beats = _Repeated("lease-keeper", self._beat, self._again)
         self._events = _Repeated("event-relay", relay.forward, self._again)
+        relay.hold()
         self.lost = threading.Event()
         self.cancelled = threading.Event()
 
@@ -95,8 +96,7 @@ class LeaseKeeper:
 
     def _ask(self) -> Beat:
         try:
-            if not self._started:
-                self._started = self._index.start(self._lease, self._claim.charged)
+            self._start()
             answer = self._index.beat(self._lease, self._ttl_s, self._relay.progress)
         except IndexUnavailable as error:
             self._note_alone(str(error))
@@ -107,6 +107,13 @@ class LeaseKeeper:
             return self._by_store()
         self._note_back()
         return answer
+
+    def _start(self) -> None:
+        """Watchers see the events of earlier attempts, then RUNNING, then those of this one."""
+        if not self._started and self._relay.earlier_handed:
+            self._started = self._index.start(self._lease, self._claim.charged)
+            if self._started:
+                self._relay.begin()
 
     def _by_store(self) -> Beat:
         try:

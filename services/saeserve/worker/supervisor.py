@@ -7,14 +7,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from saeserve.errors import ServiceError
 from saeserve.jobs.decisions import worker_lost
 from saeserve.jobs.errors import AttemptsExhausted, JobFinished, RecordUnreadable
 from saeserve.jobs.events import EVENTS
-from saeserve.jobs.record import Claim, Event, Failure, JobRecord, Lease, Submission
+from saeserve.jobs.record import Claim, Failure, JobRecord, Lease, Submission
 from saeserve.platform.leftovers import remove_abandoned
 from saeserve.platform.logging import of_job
 from saeserve.platform.store_proof import read_marker
@@ -107,11 +108,10 @@ class Supervisor:
     def _relay(self, job: Submission, claim: Claim) -> EventRelay:
         ledger, index = self.settlement.ledger, self.settlement.index
         path = ledger.store.path(f"{ledger.attempt_key(claim.job, claim.epoch)}/{EVENTS}")
-
-        def earlier() -> Iterator[Event]:
-            return (event for event in ledger.history(claim.job) if event.epoch < claim.epoch)
-
-        return EventRelay(path, job, claim.resume_step, index, self.metrics, earlier)
+        earlier = partial(ledger.earlier_history, claim)
+        relay = EventRelay(path, job, claim.resume_step, index, self.metrics, earlier)
+        relay.hand_earlier()
+        return relay
 
     def _order(self, job: Submission, claim: Claim) -> JobOrder:
         return JobOrder(
