@@ -75,6 +75,11 @@ def array(tensor: Tensor) -> Array:
     return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
 
 
+def arrays(*tensors: Tensor) -> tuple[Array, ...]:
+    """`array` of each, to be unpacked into a kernel's arguments."""
+    return tuple(map(array, tensors))
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function of arrays and scalars; `prange` inside runs on torch's threads."""
     if numba is None:
@@ -93,8 +98,6 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 def helper(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that kernels call; LLVM inlines it."""
-    if numba is None:
-        return function
     return cast("Callable[P, R]", _compile(function, parallel=False))
 
 

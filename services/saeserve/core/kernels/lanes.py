@@ -13,7 +13,7 @@ Shape suffixes: N elements of a row.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from saeserve.core.kernels.compiled import Array, available, helper, intrinsic
@@ -44,20 +44,19 @@ def fma(_context: Code, a: Code, b: Code, c: Code) -> Code:
 @intrinsic
 def dot(_context: Code, y_N: Code, a_N: Code) -> Code:
     """<y, a> in the arrays' type."""
-    return _products((y_N, a_N), [(0, 1)], lambda element: element)
+    return _products((y_N, a_N), [(0, 1)])
 
 
 @intrinsic
 def four_dots(_context: Code, y_N: Code, a_N: Code, b_N: Code, c_N: Code, d_N: Code) -> Code:
     """<y, a>, <y, b>, <y, c>, <y, d>, each as `dot` has it."""
-    arrays = (y_N, a_N, b_N, c_N, d_N)
-    return _products(arrays, [(0, 1), (0, 2), (0, 3), (0, 4)], lambda element: element)
+    return _products((y_N, a_N, b_N, c_N, d_N), [(0, 1), (0, 2), (0, 3), (0, 4)])
 
 
 @intrinsic
 def moments(_context: Code, g_N: Code, w_N: Code) -> Code:
     """<g, g>, <g, w>, <w, w> in float64."""
-    return _products((g_N, w_N), [(0, 0), (0, 1), (1, 1)], lambda _element: types.float64)
+    return _products((g_N, w_N), [(0, 0), (0, 1), (1, 1)], types.float64)
 
 
 @intrinsic
@@ -73,7 +72,7 @@ def round_row(_context: Code, w_N: Code, low_N: Code) -> Code:
 @intrinsic
 def square(_context: Code, w_N: Code) -> Code:
     """<w, w> in float64."""
-    return _products((w_N,), [(0, 0)], lambda _element: types.float64)
+    return _products((w_N,), [(0, 0)], types.float64)
 
 
 @helper
@@ -108,13 +107,14 @@ def next_four(of_N: Array, place: int) -> tuple[Number, Number, Number, Number]:
 
 
 def _products(
-    arrays: tuple[Code, ...], pairs: Sequence[tuple[int, int]], sum_type: Callable[[Code], Code]
+    arrays: tuple[Code, ...], pairs: Sequence[tuple[int, int]], sum_type: Code = None
 ) -> Code:
-    """Signature and code of the inner products of pairs of arrays, which are equally long."""
+    """Signature and code of the inner products of pairs of arrays, which are equally long, in
+    sums of `sum_type`, which is the arrays' own if none is given."""
     first = arrays[0]
     if not all(_is_row(array) and array.dtype == first.dtype for array in arrays):
         return None
-    return _generated(arrays, pairs, sum_type(first.dtype), _Sums)
+    return _generated(arrays, pairs, sum_type or first.dtype, _Sums)
 
 
 def _generated(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import SHARES, Array, array, kernel, prange, usable
+from saeserve.core.kernels.compiled import SHARES, Array, arrays, kernel, prange, usable
 from saeserve.core.kernels.lanes import round_row
 
 UNIT = 1.01 * 2**-8
@@ -41,7 +41,7 @@ class Rounded:
         if usable(rows_XD) and rows_XD.dtype == torch.float32:
             low_XD = torch.empty_like(rows_XD, dtype=torch.bfloat16)
             squares_2X = torch.empty(2, rows_XD.shape[0], dtype=torch.float64)
-            _round_rows(array(rows_XD), array(low_XD), array(squares_2X))
+            _round_rows(*arrays(rows_XD, low_XD, squares_2X))
             norms_2X = squares_2X.sqrt().to(rows_XD)
         else:
             low_XD = rows_XD.to(torch.bfloat16)

@@ -27,12 +27,9 @@ def top_k(h_BF: Tensor, k: int) -> Selected:
     width = h_BF.shape[1]
     if not 1 <= k <= width:
         raise SpecError("k", f"must be between 1 and {width}; got {k}", remedy="choose another k")
-    indices_BK = _every_column(h_BF) if k == width else _largest(h_BF, k)
+    every_BF = torch.arange(width, device=h_BF.device).expand(h_BF.shape)
+    indices_BK = every_BF if k == width else _largest(h_BF, k)
     return Selected(h_BF.gather(1, indices_BK), indices_BK)
-
-
-def _every_column(h_BF: Tensor) -> Tensor:
-    return torch.arange(h_BF.shape[1], device=h_BF.device).expand(h_BF.shape)
 
 
 def _largest(h_BF: Tensor, k: int) -> Tensor:

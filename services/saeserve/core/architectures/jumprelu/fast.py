@@ -20,19 +20,9 @@ from saeserve.core.architectures.jumprelu import penalty
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
 from saeserve.core.kernels.compiled import usable
 from saeserve.core.kernels.encoder import Encoder
+from saeserve.core.kernels.jumprelu import passes
 from saeserve.core.kernels.jumprelu.choose_pass import choose
-from saeserve.core.kernels.jumprelu.passes import (
-    ABOVE,
-    BAND,
-    FIRING,
-    IN_BAND,
-    NOT_BELOW,
-    SHIFT,
-    SLOPES,
-    Firing,
-    Pass,
-    Pricing,
-)
+from saeserve.core.kernels.jumprelu.passes import Firing, Gradients, Pass, Pricing
 from saeserve.core.ops.norms import source_norms, times_norm_gradient
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
@@ -100,7 +90,7 @@ class FastStep:
     def _firing_rate(self, firing: Firing) -> Tensor:
         """p of `jumprelu`'s text."""
         if self._spec.penalty == "tanh":
-            return firing.sums_FS[:, FIRING] / self._rows
+            return firing.sums_FS[:, passes.FIRING] / self._rows
         return firing.counts_F.to(self._norms_F) / self._rows
 
     def _pre_act(self, firing: Firing, price_F: Tensor) -> _Sums:
@@ -108,9 +98,9 @@ class FastStep:
         if self._spec.literal_pre_act:
             silent_F = self._rows - firing.counts_F.to(self._norms_F)
             return _Sums(silent_F, self._threshold_F * silent_F, price_F)
-        below_F = self._rows - firing.sums_FS[:, NOT_BELOW]
+        below_F = self._rows - firing.sums_FS[:, passes.NOT_BELOW]
         h_sum_F = torch.addmv(self._rows * self._b_enc, self._W_enc, self._x_sum_D)
-        depth_F = self._threshold_F * below_F - (h_sum_F - firing.sums_FS[:, ABOVE])
+        depth_F = self._threshold_F * below_F - (h_sum_F - firing.sums_FS[:, passes.ABOVE])
         return _Sums(below_F, depth_F, price_F)
 
     def _pricing(self, sums: _Sums) -> Pricing:
@@ -139,13 +129,14 @@ class FastStep:
         usual_F *= way.usual_band
         to_W_enc = self._usual_encoder_gradient(pricing, way.usual_band, error_BO)
         to_W_dec = self._decoder_norm_gradient(firing, sums)
-        found_FS = way.backward(pricing, error_BO, self._W_dec, to_W_dec, to_W_enc)
+        total = Gradients(to_W_enc, to_W_dec)
+        found_FS = way.backward(pricing, error_BO, self._W_dec, total)
         to_b_enc = pricing.to_input_F * usual_F - self._rows * pricing.below_F
-        band_F = usual_F + found_FS[:, BAND]
-        entries_F = self._rows * way.usual_band + found_FS[:, IN_BAND]
+        band_F = usual_F + found_FS[:, passes.BAND]
+        entries_F = self._rows * way.usual_band + found_FS[:, passes.IN_BAND]
         return {
             "W_enc": to_W_enc,
-            "b_enc": to_b_enc + found_FS[:, SHIFT],
+            "b_enc": to_b_enc + found_FS[:, passes.SHIFT],
             "t": self._threshold_gradient(sums, band_F, entries_F),
             "W_dec": to_W_dec,
             "b_dec": pricing.per_error * error_sum_O,
@@ -164,7 +155,7 @@ class FastStep:
         """What reaches W_dec through the norms, by tanh and the pre-act loss."""
         to_norm_F = self._spec.pre_act_coefficient / self._rows * sums.depth_F
         if self._spec.penalty == "tanh":
-            slopes_F = firing.sums_FS[:, SLOPES]
+            slopes_F = firing.sums_FS[:, passes.SLOPES]
             to_norm_F += sums.price_F * self._spec.tanh_scale / self._rows * slopes_F
         return times_norm_gradient(to_norm_F, self._W_dec, self._batch.target_widths)
 

@@ -8,24 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.compiled import Array, array, arrays, helper, kernel, prange
 from saeserve.core.kernels.encoder import ROWS, Encoder
+from saeserve.core.kernels.jumprelu import passes
 from saeserve.core.kernels.jumprelu.margins import Margins
-from saeserve.core.kernels.jumprelu.passes import (
-    ABOVE,
-    BAND,
-    FIRING,
-    IN_BAND,
-    NOT_BELOW,
-    SHIFT,
-    SLOPES,
-    SUMS,
-    Firing,
-    Prices,
-    Pricing,
-    of_tile,
-    weigh,
-)
+from saeserve.core.kernels.jumprelu.passes import Firing, Gradients, Prices, Pricing
 from saeserve.core.kernels.lanes import Number, dot
 
 LATENTS = 64
@@ -50,13 +37,12 @@ class Dense:
         """Add f W_dec to y; returns how each latent fired."""
         encoder, found = self._encoder, Firing.nothing(threshold_F)
         number, margins = array(threshold_F).dtype.type, Margins.of(encoder)
-        layer = (array(encoder.W_FD), array(encoder.b_F))
         for rows in self._blocks():
             over_RF = self._over_BF[rows].to(y_BO.dtype)
             f_RF = torch.empty_like(over_RF)
             _fire(
                 *(array(over_RF), array(f_RF), array(threshold_F), array(tanh_scale_F)),
-                *(array(encoder.x_BD[rows]), *layer),
+                *(array(encoder.x_BD[rows]), array(encoder.W_FD), array(encoder.b_F)),
                 *(array(margins.slack_F), array(margins.fixed_F), array(margins.scale_B[rows])),
                 number(margins.unit),
                 *(array(found.counts_F), array(found.sums_FS)),
@@ -68,26 +54,20 @@ class Dense:
         return found
 
     def backward(
-        self,
-        pricing: Pricing,
-        error_BO: Tensor,
-        W_dec_FO: Tensor,
-        to_W_dec_FO: Tensor,
-        to_W_enc_FD: Tensor,
+        self, pricing: Pricing, error_BO: Tensor, W_dec_FO: Tensor, total: Gradients
     ) -> Tensor:
         """Add to the weights' gradients; returns the sums of each latent [F, S]."""
         encoder, prices = self._encoder, pricing.arrays(self.usual_band)
-        sums_SF = W_dec_FO.new_zeros(SUMS, W_dec_FO.shape[0])
+        sums_SF = W_dec_FO.new_zeros(passes.SUMS, W_dec_FO.shape[0])
         low_error_BO, low_W_OF = error_BO.to(encoder.low), W_dec_FO.to(encoder.low).T
         for rows in self._blocks():
             over_RF = self._over_BF[rows].to(error_BO.dtype)
             along_RF = (low_error_BO[rows] @ low_W_OF).to(error_BO.dtype)
             f_RF = self._f_BF[rows].to(error_BO.dtype)
-            entries = (array(over_RF), array(f_RF), array(along_RF))
-            _weigh(prices, *entries, array(sums_SF))
+            _weigh(prices, *arrays(over_RF, f_RF, along_RF, sums_SF))
             self._over_BF[rows].copy_(along_RF)
-        to_W_dec_FO.add_(self._f_BF.T @ low_error_BO, alpha=pricing.per_error)
-        to_W_enc_FD += self._over_BF.T @ encoder.x_BD.to(encoder.low)
+        total.W_dec_FO.add_(self._f_BF.T @ low_error_BO, alpha=pricing.per_error)
+        total.W_enc_FD.add_(self._over_BF.T @ encoder.x_BD.to(encoder.low))
         return sums_SF.T
 
     def _blocks(self) -> list[slice]:
@@ -121,11 +101,11 @@ def _add_fired(over: Number, h: Number, scale: Number, sums: Array) -> None:
     one = sums.dtype.type(1)
     if over > 0:
         tanh = math.tanh(scale * h)
-        sums[FIRING] += tanh
-        sums[SLOPES] += (one - tanh * tanh) * h
+        sums[passes.FIRING] += tanh
+        sums[passes.SLOPES] += (one - tanh * tanh) * h
     if not over < 0:
-        sums[NOT_BELOW] += one
-        sums[ABOVE] += h
+        sums[passes.NOT_BELOW] += one
+        sums[passes.ABOVE] += h
 
 
 @kernel
@@ -181,7 +161,7 @@ def _weigh_row(
 ) -> None:
     """Add a row's entries to the sums of their latents, in vectors."""
     for i in range(over.size):
-        _by_f, by_x, in_band_to_f, in_band = weigh(prices, i, over[i], tanh[i], along[i])
+        _by_f, by_x, in_band_to_f, in_band = passes.weigh(prices, i, over[i], tanh[i], along[i])
         along[i] = by_x
         shift[i] += by_x
         band[i] += in_band_to_f
@@ -196,7 +176,7 @@ def _weigh(prices: Prices, over_RF: Array, f_RF: Array, along_RF: Array, sums_SF
     zero = along_RF.dtype.type(0)
     for tile in prange((latents + LATENTS - 1) // LATENTS):
         first, last = tile * LATENTS, min(tile * LATENTS + LATENTS, latents)
-        here = of_tile(prices, first, last)
+        here = passes.of_tile(prices, first, last)
         tanh = np.zeros(last - first, along_RF.dtype)
         # tanh is taken of active entries alone: it would be half of the kernel's time.
         for r in range(rows):
@@ -208,9 +188,9 @@ def _weigh(prices: Prices, over_RF: Array, f_RF: Array, along_RF: Array, sums_SF
                 over_RF[r, first:last],
                 tanh,
                 along_RF[r, first:last],
-                sums_SF[SHIFT, first:last],
-                sums_SF[BAND, first:last],
-                sums_SF[IN_BAND, first:last],
+                sums_SF[passes.SHIFT, first:last],
+                sums_SF[passes.BAND, first:last],
+                sums_SF[passes.IN_BAND, first:last],
             )
 
 

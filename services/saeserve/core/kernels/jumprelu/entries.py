@@ -14,17 +14,8 @@ import numpy as np
 from saeserve.core.kernels import gathers
 from saeserve.core.kernels.compiled import Array, helper, kernel, prange
 from saeserve.core.kernels.encoder import ROWS
-from saeserve.core.kernels.jumprelu.passes import (
-    ABOVE,
-    BAND,
-    FIRING,
-    IN_BAND,
-    NOT_BELOW,
-    SHIFT,
-    SLOPES,
-    Prices,
-    weigh,
-)
+from saeserve.core.kernels.jumprelu import passes
+from saeserve.core.kernels.jumprelu.passes import Prices
 from saeserve.core.kernels.lanes import Number, add, add_four, dot, four_dots, next_four
 
 
@@ -111,11 +102,11 @@ def firing(
             if h > threshold:
                 tanh = math.tanh(scale_F[i] * h)
                 count, tanh_N[n] = count + 1, tanh
-                sums[FIRING] += tanh
-                sums[SLOPES] += (one - tanh * tanh) * h
+                sums[passes.FIRING] += tanh
+                sums[passes.SLOPES] += (one - tanh * tanh) * h
             if not h < threshold:
-                sums[NOT_BELOW] += one
-                sums[ABOVE] += h
+                sums[passes.NOT_BELOW] += one
+                sums[passes.ABOVE] += h
         counts_F[i] = count
 
 
@@ -125,10 +116,10 @@ def _weights(
 ) -> tuple[Number, Number]:
     """The entry's weights on its row of the error and on its row of the input; adds to `sums`."""
     over = h - prices.threshold[i]
-    by_f, by_x, in_band_to_f, in_band = weigh(prices, i, over, tanh, along)
-    sums[SHIFT] += by_x
-    sums[BAND] += in_band_to_f
-    sums[IN_BAND] += in_band
+    by_f, by_x, in_band_to_f, in_band = passes.weigh(prices, i, over, tanh, along)
+    sums[passes.SHIFT] += by_x
+    sums[passes.BAND] += in_band_to_f
+    sums[passes.IN_BAND] += in_band
     return by_f * h, by_x
 
 

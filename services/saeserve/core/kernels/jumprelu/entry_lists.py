@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
-from saeserve.core.kernels.csr import Csr, offsets_of
+from saeserve.core.kernels.compiled import Array, array, arrays, helper, kernel, prange
+from saeserve.core.kernels.csr import Csr, join, offsets_of
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu import entries
 from saeserve.core.kernels.jumprelu.margins import Margins
@@ -54,9 +54,8 @@ class ByRow(Csr):
 
     def decode_onto(self, y_BO: Tensor, W_FO: Tensor, threshold_F: Tensor) -> None:
         """y += f W, where f is h above the threshold, else 0."""
-        entries.decode_onto(
-            array(y_BO), array(W_FO), array(threshold_F), *self._arrays(), self._block()
-        )
+        output = (array(y_BO), array(W_FO), array(threshold_F))
+        entries.decode_onto(*output, *self._arrays(), self._block())
 
     def make_exact(self, encoder: Encoder) -> None:
         """Compute h again, in the parameters' type."""
@@ -83,54 +82,44 @@ def shares_outside(encoder: Encoder, intervals: Sequence[Interval]) -> list[floa
 
 def list_outside(encoder: Encoder, interval: Interval, most: float) -> ByRow | None:
     """The entries outside the interval; None where they are more than the share `most` of all."""
-    latents, lister = encoder.W_FD.shape[0], _Lister(encoder, interval)
+    latents, lister, listed = encoder.W_FD.shape[0], _Lister(encoder, interval), 0
+    parts: list[Csr] = []
     for block, h_RF in encoder.wide_blocks():
-        lister.add(block, h_RF)
-        if lister.listed > most * latents * block.stop:
+        parts.append(lister.entries(block, h_RF))
+        listed += parts[-1].values.numel()
+        if listed > most * latents * block.stop:
             return None
-    found = lister.result(latents)
+    whole = join(parts)
+    found = ByRow(whole.offsets, whole.latents, whole.values, interval, latents)
     if not encoder.exact:
         found.make_exact(encoder)
     return found
 
 
 class _Lister:
-    """Collects the entries of block after block that are outside one interval."""
+    """Finds the entries of blocks that are outside one interval."""
 
     def __init__(self, encoder: Encoder, interval: Interval) -> None:
-        self.interval = interval
-        self.listed = 0
         margins = Margins.of(encoder)
         self._levels = (*margins.levels(interval.low_F, interval.high_F), margins.slack_F)
         self._scale_B = margins.scale_B
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def counts(self, block: slice, h_RF: Tensor) -> Tensor:
         """Entries outside, for each row of the block."""
         counts_R = torch.empty(h_RF.shape[0], dtype=torch.int64)
-        _count_outside(*self._arguments(block, h_RF), array(counts_R))
+        _count_outside(*arrays(h_RF, *self._levels, self._scale_B[block], counts_R))
         return counts_R
 
-    def add(self, block: slice, h_RF: Tensor) -> None:
-        """List the block's entries."""
-        counts_R = self.counts(block, h_RF)
-        offsets_R1 = offsets_of(counts_R)
+    def entries(self, block: slice, h_RF: Tensor) -> Csr:
+        """Latents (int32) and h of those entries."""
+        offsets_R1 = offsets_of(self.counts(block, h_RF))
         found = int(offsets_R1[-1])
         latents_N, h_N = torch.empty(found, dtype=torch.int32), h_RF.new_empty(found)
-        arguments = self._arguments(block, h_RF)
-        _list_outside(*arguments, array(offsets_R1), array(latents_N), array(h_N))
-        self._parts.append((counts_R, latents_N, h_N))
-        self.listed += found
-
-    def result(self, latents: int) -> ByRow:
-        """Everything that was added."""
-        counts_B, latents_N, h_N = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
-        return ByRow(offsets_of(counts_B), latents_N, h_N, self.interval, latents)
-
-    def _arguments(self, block: slice, h_RF: Tensor) -> tuple[Array, Array, Array, Array, Array]:
-        low_F, high_F, slack_F = self._levels
-        scale_R = self._scale_B[block]
-        return array(h_RF), array(low_F), array(high_F), array(slack_F), array(scale_R)
+        _list_outside(
+            *arrays(h_RF, *self._levels, self._scale_B[block]),
+            *arrays(offsets_R1, latents_N, h_N),
+        )
+        return Csr(offsets_R1, latents_N, h_N)
 
 
 @helper

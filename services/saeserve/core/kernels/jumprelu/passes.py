@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import Array, array, helper
+from saeserve.core.kernels.compiled import Array, array, arrays, helper
 from saeserve.core.kernels.lanes import Number
 
 FIRING_SUMS = 4
@@ -34,6 +34,13 @@ class Firing:
         """Zeros."""
         counts_F = torch.zeros(like_F.shape, dtype=torch.int64, device=like_F.device)
         return cls(counts_F, like_F.new_zeros(like_F.shape[0], FIRING_SUMS))
+
+
+class Gradients(NamedTuple):
+    """What `Pass.backward` adds to: the weights' gradients."""
+
+    W_enc_FD: Tensor
+    W_dec_FO: Tensor
 
 
 class Prices(NamedTuple):
@@ -75,15 +82,9 @@ class Pricing:
         # In the arrays' type, for a kernel computes with the wider one of two.
         number = array(self.threshold_F).dtype.type
         return Prices(
-            array(self.threshold_F),
-            array(self.firing_F),
-            array(self.silent_F),
-            array(self.below_F),
-            array(self.to_input_F),
-            array(self.tanh_scale_F),
-            number(self.half_width),
-            number(self.per_error),
-            number(usual_band),
+            *arrays(self.threshold_F, self.firing_F, self.silent_F),
+            *arrays(self.below_F, self.to_input_F, self.tanh_scale_F),
+            *map(number, (self.half_width, self.per_error, usual_band)),
         )
 
 
@@ -102,14 +103,9 @@ class Pass(Protocol):
         ...
 
     def backward(
-        self,
-        pricing: Pricing,
-        error_BO: Tensor,
-        W_dec_FO: Tensor,
-        to_W_dec_FO: Tensor,
-        to_W_enc_FD: Tensor,
+        self, pricing: Pricing, error_BO: Tensor, W_dec_FO: Tensor, total: Gradients
     ) -> Tensor:
-        """Add to the weights' gradients; returns the sums SHIFT .. IN_BAND [F, S].
+        """Add to `total`; returns the sums SHIFT .. IN_BAND [F, S].
 
         What is added and summed is beyond what usual entries have: silent ones, below the
         threshold, in the band or not as `usual_band` says.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels.compiled import array
+from saeserve.core.kernels.compiled import arrays
 from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.jumprelu import dense_pass, entries
 from saeserve.core.kernels.jumprelu.entry_lists import ByRow
 from saeserve.core.kernels.jumprelu.margins import Margins
-from saeserve.core.kernels.jumprelu.passes import BAND, IN_BAND, SUMS, Firing, Pricing
+from saeserve.core.kernels.jumprelu.passes import BAND, IN_BAND, SUMS, Firing, Gradients, Pricing
 from saeserve.core.kernels.sort import by_latent
 
 
@@ -35,38 +35,20 @@ class Listed:
         self._listed.decode_onto(y_BO, W_dec_FO, threshold_F)
         found = Firing.nothing(threshold_F)
         entries.firing(
-            array(self._sorted.starts),
-            array(self._sorted.values),
-            array(threshold_F),
-            array(tanh_scale_F),
-            array(found.counts_F),
-            array(found.sums_FS),
-            array(self._tanh_N),
+            *arrays(self._sorted.starts, self._sorted.values, threshold_F, tanh_scale_F),
+            *arrays(found.counts_F, found.sums_FS, self._tanh_N),
         )
         return found
 
     def backward(
-        self,
-        pricing: Pricing,
-        error_BO: Tensor,
-        W_dec_FO: Tensor,
-        to_W_dec_FO: Tensor,
-        to_W_enc_FD: Tensor,
+        self, pricing: Pricing, error_BO: Tensor, W_dec_FO: Tensor, total: Gradients
     ) -> Tensor:
         """Add to the weights' gradients; returns the sums of each latent [F, S]."""
         sums_FS = W_dec_FO.new_zeros(W_dec_FO.shape[0], SUMS)
         entries.gradients(
             pricing.arrays(self.usual_band),
-            array(self._sorted.starts),
-            array(self._sorted.rows),
-            array(self._sorted.values),
-            array(self._tanh_N),
-            array(self._x_BD),
-            array(error_BO),
-            array(W_dec_FO),
-            array(to_W_dec_FO),
-            array(to_W_enc_FD),
-            array(sums_FS),
+            *arrays(self._sorted.starts, self._sorted.rows, self._sorted.values, self._tanh_N),
+            *arrays(self._x_BD, error_BO, W_dec_FO, total.W_dec_FO, total.W_enc_FD, sums_FS),
         )
         return sums_FS
 
@@ -80,15 +62,10 @@ class ListedWithBand(Listed):
         self._interval, self._encoder = listed.interval, encoder
 
     def backward(
-        self,
-        pricing: Pricing,
-        error_BO: Tensor,
-        W_dec_FO: Tensor,
-        to_W_dec_FO: Tensor,
-        to_W_enc_FD: Tensor,
+        self, pricing: Pricing, error_BO: Tensor, W_dec_FO: Tensor, total: Gradients
     ) -> Tensor:
         """Add to the weights' gradients; returns the sums of each latent [F, S]."""
-        sums_FS = super().backward(pricing, error_BO, W_dec_FO, to_W_dec_FO, to_W_enc_FD)
+        sums_FS = super().backward(pricing, error_BO, W_dec_FO, total)
         along_F, entries_F = self._silent_band(pricing, error_BO, W_dec_FO)
         sums_FS[:, BAND] += pricing.per_error * along_F
         sums_FS[:, BAND] += (pricing.firing_F - pricing.silent_F) * entries_F
@@ -108,13 +85,7 @@ class ListedWithBand(Listed):
         for block, h_RF in encoder.wide_blocks():
             along_RF = (low_error_BO[block] @ low_W_OF).to(low_F.dtype)
             dense_pass.sum_band(
-                array(h_RF),
-                array(low_F),
-                array(high_F),
-                array(margins.slack_F),
-                array(margins.scale_B[block]),
-                array(along_RF),
-                array(along_F),
-                array(entries_F),
+                *arrays(h_RF, low_F, high_F, margins.slack_F, margins.scale_B[block]),
+                *arrays(along_RF, along_F, entries_F),
             )
         return along_F, entries_F

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.kernels import gathers, ranks
-from saeserve.core.kernels.compiled import Array, array, helper, kernel, prange
+from saeserve.core.kernels.compiled import Array, array, arrays, helper, kernel, prange
 from saeserve.core.kernels.csr import Csr, join, offsets_of
 from saeserve.core.kernels.encoder import ROWS, Encoder
 from saeserve.core.kernels.ranks import as_bits, bits, keys_from
@@ -48,13 +48,12 @@ def top_of_batch(encoder: Encoder, n: int, widths: tuple[int, ...]) -> BatchEntr
     n = min(n, rows * latents)
     # The largest that is left is looked for too: it tells the level.
     found = _collect(encoder, n + 1) if encoder.exact else _collect_exactly(encoder, n + 1)
-    cut = _cut(found.values, n)
-    kept = found.at(cut.places_N)
+    places_N, level = _cut(found.values, n)
+    kept = found.at(places_N)
     edges_BE = torch.empty(rows, len(widths) + 1, dtype=torch.int64)
     bounds = torch.tensor(widths, dtype=torch.int64)
-    _edges(array(kept.offsets), array(kept.latents), array(bounds), array(edges_BE))
-    entries = Entries(kept.offsets, kept.latents, kept.values, edges_BE)
-    return BatchEntries(entries, cut.level)
+    _edges(*arrays(kept.offsets, kept.latents, bounds, edges_BE))
+    return BatchEntries(Entries(kept.offsets, kept.latents, kept.values, edges_BE), level)
 
 
 def _collect(encoder: Encoder, wanted: int) -> Csr:
@@ -75,9 +74,9 @@ def _collect_exactly(encoder: Encoder, wanted: int) -> Csr:
     wanted_C[largest_N] = True
     near_C = torch.empty_like(wanted_C)
     _mark_near(
-        *(array(found.offsets), array(found.latents), bits(found.values), array(wanted_C)),
-        *(array(errors.norm_B), array(errors.lost_B), array(errors.norm_F), array(errors.lost_F)),
-        *(array(errors.bias_F), array(level[None]), array(near_C)),
+        *arrays(found.offsets, found.latents, as_bits(found.values), wanted_C),
+        *arrays(errors.norm_B, errors.lost_B, errors.norm_F, errors.lost_F, errors.bias_F),
+        *arrays(level[None], near_C),
     )
     near_N = near_C.nonzero().squeeze(1)
     exact_C = exact_N.new_empty(near_C.shape)
@@ -93,7 +92,7 @@ def _rounded(encoder: Encoder, wanted: int, errors: Errors) -> tuple[Csr, Tensor
     largest_B = errors.largest().nan_to_num(0.0, torch.inf)
     for slack in (*_SLACKS, None):
         found, guess = _collect_above(encoder, wanted, slack, largest_B)
-        places_N = _cut(found.values, wanted).places_N
+        places_N, _ = _cut(found.values, wanted)
         exact_N = _recomputed(encoder, found.at(places_N))
         enough = exact_N.numel() == wanted
         level = exact_N.amin().clamp_min(0) if enough else exact_N.new_zeros(())
@@ -139,19 +138,11 @@ def _reaching(h_RF: Tensor, lowest_R: Tensor, columns_RF: Tensor) -> Csr:
 
 def _recomputed(encoder: Encoder, found: Csr) -> Tensor:
     values_C = encoder.x_BD.new_empty(found.latents.shape)
-    gathers.dot_bags(
-        *(array(encoder.x_BD), array(found.latents), array(found.offsets)),
-        *(array(encoder.W_FD), array(values_C)),
-    )
+    gathers.dot_bags(*arrays(encoder.x_BD, found.latents, found.offsets, encoder.W_FD, values_C))
     return values_C.add_(encoder.b_F[found.latents])
 
 
-class _Cut(NamedTuple):
-    places_N: Tensor
-    level: Tensor
-
-
-def _cut(values_C: Tensor, n: int) -> _Cut:
+def _cut(values_C: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Ascending places of the n largest positive values, and the level below them; NaN counts as
     largest: a divergence is kept, and shown."""
     keys = as_bits(values_C.where(~values_C.isnan(), torch.nan))
@@ -159,7 +150,7 @@ def _cut(values_C: Tensor, n: int) -> _Cut:
     edge = keys.new_zeros(2)
     count = _place_largest(array(keys), n, array(places_N), array(edge))
     last, left = edge.view(values_C.dtype).unbind()
-    return _Cut(places_N[:count], (last + left) / 2 if count == n else last.new_zeros(()))
+    return places_N[:count], (last + left) / 2 if count == n else last.new_zeros(())
 
 
 @helper

@@ -9,7 +9,7 @@ Shape suffixes: B rows, G groups, O d_out, N entries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -64,9 +64,7 @@ def reconstruct(
         *(array(found.gradients_NO), array(found.deltas_N), array(found.squares_G)),
         *(array(found.residual_BO), -1 if residual_of is None else residual_of),
     )
-    return Reconstructed(
-        found.gradients_NO, found.deltas_N, found.squares_G.sum(0), found.residual_BO
-    )
+    return replace(found, squares_G=found.squares_G.sum(0))
 
 
 @helper
