@@ -62,11 +62,11 @@ class Screen(ABC):
         self.pace = Pace()
 
     def take(self, job: Job) -> None:
-        """The job as it is."""
+        """Note of how many steps the job has, which later lines are a share of."""
         self.total = job.progress.total_steps or _steps(job)
 
     def show(self, event: JobEvent) -> None:
-        """One event."""
+        """Print what a reader at a terminal wants to know of it; most events print nothing."""
         match event.payload:
             case MetricsReported():
                 self._report(event)

@@ -52,12 +52,12 @@ class SparseFeatures:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """B, rows without an active latent included."""
         return len(self.offsets) - 1
 
     @property
     def d_sae(self) -> int:
-        """Number of latents."""
+        """Latents of the model, active or not."""
         return self.shape[-1]
 
     @property

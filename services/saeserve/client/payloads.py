@@ -49,7 +49,7 @@ class Payload(Protocol):
 
 @dataclass(frozen=True)
 class FilePayload:
-    """A file as it is."""
+    """Sent as its bytes are on disk; `sha256` is lower-case hex."""
 
     path: Path
     name: str
@@ -57,7 +57,7 @@ class FilePayload:
     sha256: str
 
     def read(self, offset: int) -> Iterator[bytes]:
-        """Its bytes from `offset` on."""
+        """Open the file, so that an upload can go on where it broke off."""
         with self.path.open("rb") as stream:
             stream.seek(offset)
             yield from blocks(stream)
@@ -73,7 +73,7 @@ class ArraysPayload:
     sha256: str
 
     def read(self, offset: int) -> Iterator[bytes]:
-        """The bytes from `offset` on."""
+        """Yield at most CHUNK_BYTES at a time."""
         for part in self.parts:
             for start in range(min(offset, part.nbytes), part.nbytes, CHUNK_BYTES):
                 yield bytes(part[start : start + CHUNK_BYTES])

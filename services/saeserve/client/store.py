@@ -19,7 +19,7 @@ class Leftover:
     path: str
     bytes: int
     why: str
-    """What it is."""
+    """Said in words, e.g. a temporary that was being written."""
     kept: str
     """Why it stays for now; empty when it can go."""
     removed: bool

@@ -25,12 +25,12 @@ class DenseRows:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """B: what the limits of batch and queue count."""
         return len(self.x)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes of the array, for the sizes of answers and the work done."""
         return self.x.nbytes
 
     def part(self, start: int, stop: int) -> DenseRows:
@@ -53,12 +53,12 @@ class FeatureRows:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """B, rows without an active latent included."""
         return len(self.offsets) - 1
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes of all arrays, statistics included."""
         known = 0 if self.statistics is None else self.statistics.nbytes
         return self.offsets.nbytes + self.indices.nbytes + self.values.nbytes + known
 

@@ -29,7 +29,7 @@ def highest_epoch(store: ArtifactStore, job: str) -> int:
 
 
 def claim_of(store: ArtifactStore, job: str, epoch: int) -> Claim | None:
-    """The claim of `epoch`."""
+    """Who took that attempt; None where nobody did."""
     return documents.read(store, f"{attempt_key(job, epoch)}/claim.json", Claim)
 
 

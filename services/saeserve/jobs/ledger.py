@@ -172,7 +172,7 @@ class Ledger:
         return self.store.put_if_absent(layout.job_key(job, "cancel.json"), b"{}\n")
 
     def cancel_requested(self, job: str) -> bool:
-        """Whether a cancel of the job was requested."""
+        """Whether cancel.json stands in the store; what the index says does not matter."""
         return self.store.exists(layout.job_key(job, "cancel.json"))
 
     def delete(self, submission: Submission) -> None:

@@ -198,7 +198,7 @@ class JobIndex(Protocol):
         ...
 
     def set_store(self, id: str) -> None:
-        """Set the id of the store."""
+        """Bind the jobs here to an artifact store, as `store` reads it."""
         ...
 
     def generation(self) -> str | None:

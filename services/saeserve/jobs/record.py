@@ -187,7 +187,7 @@ class JobRecord(Value):
 
     @property
     def id(self) -> str:
-        """Id of the job."""
+        """The submission's, which never changes."""
         return self.submission.id
 
     @property

@@ -175,7 +175,7 @@ class RedisIndex(RedisStreams):
         return self._scripts.flag("unblock", job)
 
     def leases(self) -> list[HeldLease]:
-        """All leases that are held."""
+        """Read without ending any; see `JobIndex.leases`."""
         return list(leases_of(self._scripts.words("leases")))
 
     def expire(self, silent: Sequence[HeldLease]) -> list[JobRecord]:

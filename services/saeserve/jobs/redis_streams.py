@@ -62,7 +62,7 @@ class RedisStreams:
         return None if found is None else text(found)
 
     def set_store(self, id: str) -> None:
-        """Set the id of the store."""
+        """Bind the jobs to an artifact store; see `JobIndex.set_store`."""
         with self._reach():
             self._client.set(f"{PREFIX}store", id)
 

@@ -15,5 +15,5 @@ class TlsFiles:
     client_ca: Path | None = None
 
     def paths(self) -> list[Path]:
-        """The files that there are."""
+        """Certificate, key and, where clients need certificates, their CA."""
         return [self.certificate, self.key, *([self.client_ca] if self.client_ca else [])]

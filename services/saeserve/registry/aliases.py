@@ -43,7 +43,7 @@ class Aliases:
         return {alias: version for alias, version in found.items() if version is not None}
 
     def pointing_at(self, name: str, version: int) -> tuple[str, ...]:
-        """Aliases of one version, by name."""
+        """What else the version is called; empty where nothing points at it."""
         return tuple(alias for alias, target in self.all(name).items() if target == version)
 
     def point(self, name: str, alias: str, version: int) -> None:

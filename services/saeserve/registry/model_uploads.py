@@ -47,7 +47,7 @@ class Upload:
     """When it was last used, in seconds since the epoch."""
 
     def file(self, name: str) -> Announced:
-        """The announced file of that name."""
+        """Size and digest that a file was announced with; it must be among `files`."""
         return next(file for file in self.files if file.name == name)
 
     @property

@@ -22,7 +22,7 @@ class Reference:
 
 
 def resource_of(name: str, version: int) -> str:
-    """The resource name of one version."""
+    """`models/NAME/versions/VERSION`, as the API and the events write it."""
     return f"models/{name}/versions/{version}"
 
 

@@ -21,7 +21,7 @@ class Roots:
 
     @property
     def names(self) -> list[str]:
-        """Names of the roots."""
+        """What may stand before the colon of a reference, sorted."""
         return sorted(self._folders)
 
     def check(self, reference: str, field: str = "") -> tuple[str, PurePosixPath]:

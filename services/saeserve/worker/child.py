@@ -56,7 +56,7 @@ class Child:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the process is gone, by itself or killed."""
         return self._process.poll() is not None
 
     def tell(self, text: str) -> bool:

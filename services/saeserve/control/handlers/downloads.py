@@ -63,7 +63,7 @@ class FileReader:
         return self._known or self._digest.hexdigest()
 
     def close(self) -> None:
-        """Close the file."""
+        """Give the descriptor back; reading is over."""
         self._file.close()
 
 

@@ -78,7 +78,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
 
     @override
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
-        """The job as it is."""
+        """State, progress and spec; NOT_FOUND for a job of which the caller may not know."""
         return await self._pools.call(self._get, request, current_caller())
 
     @override

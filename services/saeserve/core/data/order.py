@@ -51,7 +51,7 @@ class RowOrder:
         return [shuffled[start : start + self.window_shards] for start in starts]
 
     def window_rows(self, epoch: int) -> list[int]:
-        """The number of rows in every window of an epoch."""
+        """Sizes of an epoch's windows, in the order in which they are read."""
         counts = np.array(self.counts)
         return [int(counts[shards].sum()) for shards in self.windows(epoch)]
 

@@ -61,7 +61,7 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """Rows of the shard, by its header: no tensor is read."""
         return self._file.get_slice("document").get_shape()[0]
 
     def column(self, name: str) -> IntArray:

@@ -30,7 +30,7 @@ class TensorSlice(Protocol):
     """One tensor of a file, read only where it is indexed."""
 
     def get_shape(self) -> list[int]:
-        """Its shape."""
+        """Sizes of all dimensions, from the header."""
         ...
 
     def get_dtype(self) -> str:
@@ -38,7 +38,7 @@ class TensorSlice(Protocol):
         ...
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """The rows of the slice."""
+        """Read along the first dimension; nothing else is loaded."""
         ...
 
 

@@ -130,7 +130,7 @@ class _Collected:
         return [int(feature) for feature in candidates[order]]
 
     def of(self, feature: int) -> FeatureHits:
-        """What was collected for one feature."""
+        """Frequency, and the strongest activations first; without hits where it never fired."""
         mine = self._best[self._best["feature"] == feature]
         hits = [
             Hit(float(hit["activation"]), *(int(hit[name]) for name in Hit._fields[1:]))

@@ -27,7 +27,7 @@ class Csr:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """B, rows without an entry included."""
         return self.offsets.numel() - 1
 
     @property

@@ -20,6 +20,6 @@ class Saved(Protocol):
 
 
 def apply(function: type[torch.autograd.Function], *arguments: object) -> Tensor:
-    """`function.apply`, typed."""
+    """Run the forward pass, and have autograd take the backward pass from the function."""
     result: Tensor = cast(Any, function).apply(*arguments)
     return result

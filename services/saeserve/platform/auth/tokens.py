@@ -64,7 +64,7 @@ class TokenRecord(BaseModel):
 
     @property
     def caller(self) -> Caller:
-        """Who calls with it."""
+        """Owner, rights and upload limit, as handlers check them."""
         return Caller(self.id, self.owner, frozenset(self.scopes), self.limits.upload_bytes)
 
 

@@ -69,7 +69,7 @@ class _Texts:
         self._sequences = _sequences(dataset, wanted if tokenizer else set())
 
     def around(self, hit: Hit) -> ContextText:
-        """The text at a hit."""
+        """Tokens on either side of the one that fired; empty where no tokenizer decodes them."""
         tokens = self._sequences.get(hit.sequence)
         if self._tokenizer is None or tokens is None:
             return ContextText("", "", "")

@@ -30,7 +30,7 @@ class BatchTopKSpec(SelectingSpec):
 
     @property
     def asked_l0(self) -> float:
-        """k."""
+        """k, a mean over the rows of a batch."""
         return self.k
 
     @property

@@ -29,7 +29,7 @@ class TopKSpec(SelectingSpec):
 
     @property
     def asked_l0(self) -> float:
-        """k."""
+        """k, which no row exceeds."""
         return float(self.k)
 
     @property
