@@ -31,7 +31,7 @@ def add_missing(index: JobIndex, job: str, events: Iterable[Event]) -> None:
 
 
 def missing(index: JobIndex, job: str, events: Iterable[Event]) -> Iterator[Event]:
-    """Those of a job's `events` that the index has not, and what workers wrote, of which it tells
-    nothing: appending is idempotent."""
+    """Leave out those of a job's `events` that the index has; what workers wrote stays, since it
+    tells nothing of that: appending is idempotent."""
     told = index.told(job)
     return (event for event in events if event.by_worker or event.op > told.get(event.epoch, -1))
