@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
-from saeserve.core.architectures.topk import fast
+from saeserve.core.architectures.topk import fast, on_device
 from saeserve.core.architectures.topk.fast import FastTopK
 from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.specs.architectures.topk import TopKSpec
@@ -70,7 +70,7 @@ class Case:
 
     def on_device(self, spec: TopKSpec) -> StepOutput:
         params, batch = self.params(), self.batch()
-        assert fast.possible_on_device(spec, params, batch)
+        assert fast.topk_step(spec, params, batch) is on_device.topk
         return FastTopK().gradients(spec, params, self.state(), batch, self.context())
 
     def written(self, spec: TopKSpec) -> StepOutput:
@@ -155,6 +155,6 @@ def test_what_is_not_finite_shows(where: str, bad: float) -> None:
 def test_what_the_kernels_do_not_compute_is_left_to_other_forms() -> None:
     case = Case()
     wide = TopKSpec(k=5, k_aux=6, multi_topk_coefficient=1 / 8)
-    assert not fast.possible_on_device(wide, case.params(), case.batch())
+    assert fast.topk_step(wide, case.params(), case.batch()) is fast.topk
     doubled = {name: value.double() for name, value in case.params().items()}
-    assert not fast.possible_on_device(TopKSpec(k=5, **OFF), doubled, case.batch())
+    assert fast.topk_step(TopKSpec(k=5, **OFF), doubled, case.batch()) is fast.topk

@@ -16,8 +16,6 @@ Launches: the sort's, one that lays out the entries, one that sums, one that joi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 from torch import Tensor
@@ -25,6 +23,7 @@ from triton import language as tl
 
 from saeserve.core.gpu.choice import Chosen
 from saeserve.core.gpu.sorted_entries import by_latent
+from saeserve.core.kernels.topk.weights import DictionaryGradients
 
 WINDOW = 128
 """Most entries that one program sums."""
@@ -32,17 +31,6 @@ WIDEST_TILE = 512
 AT_ONCE = 4
 """Entries that are added at once."""
 WARPS = 1
-
-
-@dataclass(frozen=True)
-class DictionaryGradients:
-    """Gradients of the weights and of b_enc."""
-
-    W_enc: Tensor
-    b_enc: Tensor
-    W_dec: Tensor
-    fired_F: Tensor
-    """int64: rows in which each latent was active."""
 
 
 def gradients(

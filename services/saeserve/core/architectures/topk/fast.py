@@ -8,6 +8,7 @@ autograd of `sparse` takes its place.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.architectures.topk import sparse
 from saeserve.core.architectures.topk.batchtopk import BatchTopK
+from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of
 from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.architectures.topk.sparse import Prefixes
@@ -33,7 +35,6 @@ from saeserve.core.architectures.topk.threshold import ByBatch
 from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.kernels.compiled import usable
 from saeserve.core.kernels.encoder import Encoder
-from saeserve.core.kernels.topk import auxk as auxk_kernels
 from saeserve.core.kernels.topk import batch_selection, reconstruction, row_selection, weights
 from saeserve.core.kernels.topk.entries import Entries
 from saeserve.core.specs.architectures.base import AuxKSpec
@@ -42,6 +43,8 @@ from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
 
 SpecT = TypeVar("SpecT", bound=BatchTopKSpec)
+Step = Callable[[TopKSpec, Tensors, Tensors, Batch, Context], StepOutput]
+"""`Architecture.gradients` of TopK."""
 
 
 def possible(params: Tensors, batch: Batch) -> bool:
@@ -49,13 +52,15 @@ def possible(params: Tensors, batch: Batch) -> bool:
     return usable(*params.values(), batch.x_BD, batch.target_BO)
 
 
-def possible_on_device(spec: TopKSpec, params: Tensors, batch: Batch) -> bool:
-    """Whether TopK's step can run on these tensors in Triton."""
-    if not usable_on_device(*params.values(), batch.x_BD, batch.target_BO):
-        return False
-    from saeserve.core.architectures.topk import on_device
+def topk_step(spec: TopKSpec, params: Tensors, batch: Batch) -> Step | None:
+    """The step of TopK that can run on these tensors; None leaves it to autograd."""
+    if usable_on_device(*params.values(), batch.x_BD, batch.target_BO):
+        # Imports Triton, which is missing elsewhere.
+        from saeserve.core.architectures.topk import on_device
 
-    return on_device.possible(spec, params["W_enc"].shape[0])
+        if on_device.possible(spec, params["W_enc"].shape[0]):
+            return on_device.topk
+    return topk if possible(params, batch) else None
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ..
         detach_inner=errors.detach_inner,
         residual_of=errors.proper if n_aux else None,
     )
-    dictionaries = weights.gradients(
+    total = weights.gradients(
         entries,
         found,
         step.encoder.x_BD,
@@ -147,13 +152,15 @@ def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ..
     for name, share in zip(names, shares.to(step.encoder.x_BD), strict=False):
         terms[name] = terms[name] + share if name in terms else share
     if step.spec.auxk_coefficient:
-        terms["auxk"] = _add_auxiliary(step, found.residual_BO, n_aux, dictionaries)
+        rows_of = (found.residual_BO, step.encoder.x_BD)
+        dead_F = step.ctx.dead_F
+        terms["auxk"] = add_auxiliary(total, step.spec, step.params, rows_of, dead_F, n_aux)
     return StepOutput(
         loss=torch.stack(list(terms.values())).sum(),
         terms=terms,
-        grads=_gradients(step, found, dictionaries),
+        grads=gradients_of(step.params, total, found.to_bias(rows)),
         state=step.state,
-        stats=Stats(dictionaries.fired_F, found.squares_G[errors.proper].to(step.encoder.x_BD)),
+        stats=Stats(total.fired_F, found.squares_G[errors.proper].to(step.encoder.x_BD)),
     )
 
 
@@ -161,35 +168,6 @@ def _not_finite(step: _Step) -> Tensor:
     """0, or NaN where the choice of entries cannot be trusted to show NaN or Inf: a transcoder's
     rows are not in its target, and what is NaN with a negative sign is never chosen."""
     return (step.encoder.x_BD.sum() + step.encoder.b_F.sum()) * 0
-
-
-def _add_auxiliary(
-    step: _Step, residual_BO: Tensor, n_aux: int, total: weights.DictionaryGradients
-) -> Tensor:
-    """AuxK's term; its gradients are added to `total`."""
-    if n_aux == 0:
-        return step.encoder.x_BD.new_zeros(())
-    coefficient = step.spec.auxk_coefficient
-    dictionaries = (step.params["W_enc"], step.params["b_enc"], step.params["W_dec"])
-    found = auxk_kernels.auxiliary(
-        residual_BO, step.encoder.x_BD, dictionaries, step.ctx.dead_F, n_aux, coefficient
-    )
-    total.W_enc.index_add_(0, found.dead_A, found.W_enc_AD)
-    total.b_enc.index_add_(0, found.dead_A, found.b_enc_A)
-    total.W_dec.index_add_(0, found.dead_A, found.W_dec_AO)
-    return coefficient * found.share
-
-
-def _gradients(
-    step: _Step, found: reconstruction.Reconstructed, dictionaries: weights.DictionaryGradients
-) -> Tensors:
-    to_output = found.to_bias(step.batch.target_BO.shape[0])
-    # Summed over the batch before the product: one mat-vec instead of a GEMM.
-    to_input = -(dictionaries.b_enc @ step.params["W_enc"])
-    grads = {"W_enc": dictionaries.W_enc, "b_enc": dictionaries.b_enc, "W_dec": dictionaries.W_dec}
-    if "b_pre" in step.params:
-        return {**grads, "b_dec": to_output, "b_pre": to_input}
-    return {**grads, "b_dec": to_output + to_input}
 
 
 class FastTopK(TopK):
@@ -205,13 +183,8 @@ class FastTopK(TopK):
         self, spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
         """Gradients of `loss`: by kernels where they can run, else by autograd."""
-        if possible_on_device(spec, params, batch):
-            from saeserve.core.architectures.topk import on_device
-
-            return on_device.topk(spec, params, state, batch, ctx)
-        if possible(params, batch):
-            return topk(spec, params, state, batch, ctx)
-        return super().gradients(spec, params, state, batch, ctx)
+        step = topk_step(spec, params, batch) or super().gradients
+        return step(spec, params, state, batch, ctx)
 
 
 class _FastByBatch(ByBatch[SpecT]):

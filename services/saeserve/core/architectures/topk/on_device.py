@@ -15,10 +15,9 @@ from torch import Tensor
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.initialisation import input_bias
+from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of
 from saeserve.core.gpu import choice, reconstruction, rows, segments
 from saeserve.core.gpu.choice import Chosen
-from saeserve.core.gpu.segments import DictionaryGradients
-from saeserve.core.kernels.topk import auxk as auxk_kernels
 from saeserve.core.specs.architectures.topk import TopKSpec
 
 
@@ -42,11 +41,13 @@ def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
     shown = (x_BD.sum() + params["b_enc"].sum()) * 0
     terms = {"reconstruction": squared_error * weight + shown}
     if spec.auxk_coefficient:
-        terms["auxk"] = _add_auxiliary(spec, params, ctx, x_BD, found.residual_BO, total)
+        rows_of = (found.residual_BO, x_BD)
+        n_aux = auxk.exact_width(spec, ctx.dead_F)
+        terms["auxk"] = add_auxiliary(total, spec, params, rows_of, ctx.dead_F, n_aux, _largest)
     return StepOutput(
         loss=torch.stack(list(terms.values())).sum(),
         terms=terms,
-        grads=_gradients(params, total, -2 * weight * found.residual_BO.sum(0)),
+        grads=gradients_of(params, total, -2 * weight * found.residual_BO.sum(0)),
         state=state,
         stats=Stats(total.fired_F, squared_error),
     )
@@ -64,28 +65,6 @@ def _choose(k: int, params: Tensors, batch: Batch, ctx: Context) -> tuple[Tensor
     return x_BD, choice.top_of_low(h_BF, errors_B, k, x_BD, (W_FD, b_F))
 
 
-def _add_auxiliary(
-    spec: TopKSpec,
-    params: Tensors,
-    ctx: Context,
-    x_BD: Tensor,
-    residual_BO: Tensor,
-    total: DictionaryGradients,
-) -> Tensor:
-    """AuxK's term; its gradients are added to `total`."""
-    n_aux = auxk.exact_width(spec, ctx.dead_F)
-    if n_aux == 0:
-        return x_BD.new_zeros(())
-    weights = (params["W_enc"], params["b_enc"], params["W_dec"])
-    found = auxk_kernels.auxiliary(
-        *(residual_BO, x_BD, weights, ctx.dead_F, n_aux, spec.auxk_coefficient), _largest
-    )
-    total.W_enc.index_add_(0, found.dead_A, found.W_enc_AD)
-    total.b_enc.index_add_(0, found.dead_A, found.b_enc_A)
-    total.W_dec.index_add_(0, found.dead_A, found.W_dec_AO)
-    return spec.auxk_coefficient * found.share
-
-
 def _largest(h_RA: Tensor, n: int) -> Tensor:
     """ReLU of each row's n largest, zero elsewhere."""
     if n >= h_RA.shape[1]:
@@ -93,12 +72,3 @@ def _largest(h_RA: Tensor, n: int) -> Tensor:
     found = choice.top(h_RA, n)
     # Added, for entries of value 0 may be at latents that were chosen.
     return torch.zeros_like(h_RA).scatter_add_(1, found.latents_BK.long(), found.values_BK)
-
-
-def _gradients(params: Tensors, total: DictionaryGradients, to_output: Tensor) -> Tensors:
-    # Summed over the batch before the product: one mat-vec instead of a GEMM.
-    to_input = -(total.b_enc @ params["W_enc"])
-    grads = {"W_enc": total.W_enc, "b_enc": total.b_enc, "W_dec": total.W_dec}
-    if "b_pre" in params:
-        return {**grads, "b_dec": to_output, "b_pre": to_input}
-    return {**grads, "b_dec": to_output + to_input}

@@ -1,0 +1,48 @@
+"""What the fast forms of the TopK family make of the gradients of their two dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from saeserve.core.architectures.contract import Tensors
+from saeserve.core.kernels.topk import auxk
+from saeserve.core.kernels.topk.weights import DictionaryGradients
+from saeserve.core.specs.architectures.base import AuxKSpec
+
+
+def add_auxiliary(
+    total: DictionaryGradients,
+    spec: AuxKSpec,
+    params: Tensors,
+    rows: tuple[Tensor, Tensor],
+    dead_F: Tensor,
+    n: int,
+    largest: Callable[[Tensor, int], Tensor] | None = None,
+) -> Tensor:
+    """AuxK's term, a scalar; its gradients are added to `total`.
+
+    `rows` are the residuals [B, O] and the centred inputs [B, D]; `n` latents of each row are
+    taken, found by `largest`. With n = 0 the term is 0.
+    """
+    residual_BO, x_BD = rows
+    if n == 0:
+        return x_BD.new_zeros(())
+    weights = (params["W_enc"], params["b_enc"], params["W_dec"])
+    found = auxk.auxiliary(residual_BO, x_BD, weights, dead_F, n, spec.auxk_coefficient, largest)
+    total.W_enc.index_add_(0, found.dead_A, found.W_enc_AD)
+    total.b_enc.index_add_(0, found.dead_A, found.b_enc_A)
+    total.W_dec.index_add_(0, found.dead_A, found.W_dec_AO)
+    return spec.auxk_coefficient * found.share
+
+
+def gradients_of(params: Tensors, total: DictionaryGradients, to_output_O: Tensor) -> Tensors:
+    """Gradients by parameter, those of the biases included; `to_output_O` is what the
+    reconstruction adds to b_dec's, which is b_pre's too where there is no b_pre."""
+    # Summed over the batch before the product: one mat-vec instead of a GEMM.
+    to_input_D = -(total.b_enc @ params["W_enc"])
+    grads = {"W_enc": total.W_enc, "b_enc": total.b_enc, "W_dec": total.W_dec}
+    if "b_pre" in params:
+        return {**grads, "b_dec": to_output_O, "b_pre": to_input_D}
+    return {**grads, "b_dec": to_output_O + to_input_D}
