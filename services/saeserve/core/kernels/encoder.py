@@ -31,6 +31,18 @@ class Encoder:
         self.low = W_FD.dtype if dtype == torch.float32 else dtype
         self._kept_BF: Tensor | None = None
 
+    @classmethod
+    def centring(
+        cls, x_BD: Tensor, centre_D: Tensor, W_FD: Tensor, b_F: Tensor, dtype: torch.dtype
+    ) -> Encoder:
+        """Pre-activations of rows less their centre [D]."""
+        if dtype != torch.bfloat16:
+            return cls(x_BD - centre_D, W_FD, b_F, dtype)
+        centred_BD, rounded = Rounded.centred(x_BD, centre_D)
+        made = cls(centred_BD, W_FD, b_F, dtype)
+        made._rounded_x = rounded
+        return made
+
     @property
     def exact(self) -> bool:
         """Whether h is in the parameters' own type."""
@@ -40,7 +52,12 @@ class Encoder:
     def errors(self) -> Errors:
         """Bounds on the error of h after a product in bfloat16."""
         b_low_F = self.b_F if _packs() else self.b_F.to(self.low)
-        return Errors.of(*self._rounded, self.b_F, b_low_F)
+        return Errors.of(self._rounded_x, self._rounded_W, self.b_F, b_low_F)
+
+    def not_finite(self) -> Tensor:
+        """0, or NaN where a row or the bias has NaN or Inf (scalar)."""
+        rows_X = self.x_BD if self.exact else self._rounded_x.norm_X.double()
+        return (rows_X.sum().to(self.x_BD) + self.b_F.sum()) * 0
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """The rows of each block and its h [R, F], which the next block may overwrite."""
@@ -67,16 +84,19 @@ class Encoder:
         return self._kept_BF
 
     @cached_property
-    def _rounded(self) -> tuple[Rounded, Rounded]:
-        """Both factors in bfloat16, with what rounding them changes."""
-        return Rounded.of(self.x_BD), Rounded.of(self.W_FD)
+    def _rounded_x(self) -> Rounded:
+        return Rounded.of(self.x_BD)
+
+    @cached_property
+    def _rounded_W(self) -> Rounded:
+        return Rounded.of(self.W_FD)
 
     @cached_property
     def _product(self) -> Callable[[slice], Tensor]:
         """The GEMM of some rows; weights are cast, and packed, once."""
         x_low, W_low = self.x_BD, self.W_FD
         if not self.exact:
-            x_low, W_low = (factor.low_XD for factor in self._rounded)
+            x_low, W_low = self._rounded_x.low_XD, self._rounded_W.low_XD
         if self.low == torch.bfloat16 and _packs():
             return _packed(x_low, W_low, self.b_F)
         b_low, size = self.b_F.to(self.low), min(ROWS, x_low.shape[0])

@@ -38,16 +38,24 @@ class Rounded:
     @classmethod
     def of(cls, rows_XD: Tensor) -> Rounded:
         """Round each row to the nearest bfloat16, ties to even."""
-        if usable(rows_XD) and rows_XD.dtype == torch.float32:
-            low_XD = torch.empty_like(rows_XD, dtype=torch.bfloat16)
-            squares_2X = torch.empty(2, rows_XD.shape[0], dtype=torch.float64)
-            _round_rows(*arrays(rows_XD, low_XD, squares_2X))
-            norms_2X = squares_2X.sqrt().to(rows_XD)
-        else:
+        if not _in_one_pass(rows_XD):
             low_XD = rows_XD.to(torch.bfloat16)
-            norms_2X = torch.stack([_norm(rows_XD), _norm(rows_XD - low_XD.to(rows_XD.dtype))])
-        norm_X, lost_X = (SAFETY * norms_2X).unbind()
-        return cls(low_XD, norm_X, lost_X)
+            lost_XD = rows_XD - low_XD.to(rows_XD.dtype)
+            return cls(low_XD, SAFETY * _norm(rows_XD), SAFETY * _norm(lost_XD))
+        low_XD, squares_2X = _memory(rows_XD)
+        _round_rows(*arrays(rows_XD, low_XD, squares_2X))
+        return cls(low_XD, *(SAFETY * squares_2X.sqrt().to(rows_XD)))
+
+    @classmethod
+    def centred(cls, rows_XD: Tensor, centre_D: Tensor) -> tuple[Tensor, Rounded]:
+        """Rows less their centre, and those rounded, in one pass where that can be."""
+        if not _in_one_pass(rows_XD, centre_D):
+            centred_XD = rows_XD - centre_D
+            return centred_XD, cls.of(centred_XD)
+        low_XD, squares_2X = _memory(rows_XD)
+        centred_XD = torch.empty_like(rows_XD)
+        _centre_rows(*arrays(rows_XD, centre_D, centred_XD, low_XD, squares_2X))
+        return centred_XD, cls(low_XD, *(SAFETY * squares_2X.sqrt().to(rows_XD)))
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,15 @@ def lowest_rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(exact > 0, exact / (1 + UNIT), exact / (1 - UNIT))
 
 
+def _in_one_pass(*tensors: Tensor) -> bool:
+    return usable(*tensors) and all(each.dtype == torch.float32 for each in tensors)
+
+
+def _memory(rows_XD: Tensor) -> tuple[Tensor, Tensor]:
+    squares_2X = torch.empty(2, rows_XD.shape[0], dtype=torch.float64)
+    return torch.empty_like(rows_XD, dtype=torch.bfloat16), squares_2X
+
+
 def _norm(rows_XD: Tensor) -> Tensor:
     """Scaled by the largest, so that squares of small numbers do not vanish."""
     largest_X1 = rows_XD.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(rows_XD.dtype).tiny)
@@ -105,3 +122,16 @@ def _round_rows(rows_XD: Array, low_XD: Array, squares_2X: Array) -> None:
     for share in prange(SHARES):
         for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
             squares_2X[0, row], squares_2X[1, row] = round_row(rows_XD[row], low_XD[row])
+
+
+@kernel
+def _centre_rows(
+    rows_XD: Array, centre_D: Array, centred_XD: Array, low_XD: Array, squares_2X: Array
+) -> None:
+    """centred = w - centre of each row w, and what `_round_rows` makes of it."""
+    rows = rows_XD.shape[0]
+    for share in prange(SHARES):
+        for row in range(rows * share // SHARES, rows * (share + 1) // SHARES):
+            for column in range(centre_D.size):
+                centred_XD[row, column] = rows_XD[row, column] - centre_D[column]
+            squares_2X[0, row], squares_2X[1, row] = round_row(centred_XD[row], low_XD[row])

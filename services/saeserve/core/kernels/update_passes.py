@@ -35,18 +35,15 @@ class Constants(NamedTuple):
 
 
 @kernel
-def measure(g_FD: Array, w_FD: Array, unit: bool, along_F: Array, squares_F: Array) -> None:
-    """For each row a = <g, w>, or 0 where rows are not `unit`, and |g - a w|^2; both float64."""
+def measure(g_FD: Array, w_FD: Array, unit: bool, moments_3F: Array) -> None:
+    """For each row <g, g>, and where rows are `unit` <g, w> and <w, w>, else 0; all float64."""
     for row in prange(g_FD.shape[0]):
         along, of_w = 0.0, 0.0
         if unit:
             of_g, along, of_w = moments(g_FD[row], w_FD[row])
         else:
             of_g = square(g_FD[row])
-        left = of_g - along * along * (2.0 - of_w)
-        along_F[row] = along
-        # Rounding may leave less than nothing; asked this way round, NaN stays NaN.
-        squares_F[row] = 0.0 if left < 0.0 else left
+        moments_3F[0, row], moments_3F[1, row], moments_3F[2, row] = of_g, along, of_w
 
 
 @kernel
@@ -61,7 +58,7 @@ def move(
     least_norm: float,
 ) -> None:
     """Project, clip and apply each row's gradient to its moments and to `w`, all in place; bring
-    `unit` rows back to norm 1. `along_F`, of `measure`, is in the type of `w`, and used up."""
+    `unit` rows back to norm 1. `along_F` is <g, w>, or 0, in the type of `w`, and used up."""
     c = constants
     for row in prange(g_FD.shape[0]):
         along = along_F[row]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from saeserve.core.gpu import shadows
 from saeserve.core.gpu.device import usable_on_device
-from saeserve.core.kernels import update_passes
+from saeserve.core.kernels import measures, update_passes
 from saeserve.core.kernels.compiled import Array, array, usable
 from saeserve.core.ops import norms
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
@@ -123,11 +123,9 @@ def _two_passes_(
     along: dict[str, Array] = {}
     squares = 0.0
     for name in sorted(gradients):
-        g_FD, w_FD = _rows(gradients[name]), _rows(params[name])
-        along_F, squares_F = np.empty((2, len(g_FD)))
-        update_passes.measure(g_FD, w_FD, name in unit_rows, along_F, squares_F)
-        along[name] = along_F.astype(w_FD.dtype)
-        squares += float(squares_F.sum())
+        moments_3F = _measured(gradients[name], params[name], name in unit_rows)
+        along[name] = moments_3F[1].astype(array(params[name]).dtype)
+        squares += _projected_square(*moments_3F)
     norm = math.sqrt(squares)
     for name, along_F in along.items():
         update_passes.move(
@@ -140,7 +138,27 @@ def _two_passes_(
             _constants(optimizer, norm, step, along_F.dtype.type),
             norms.SMALLEST_NORM,
         )
+        measures.changed(params[name])
     return torch.tensor(norm, dtype=torch.float64)
+
+
+def _measured(gradient: Tensor, parameter: Tensor, unit: bool) -> Array:
+    """<g, g> of each row, and of unit rows <g, w> and <w, w>, else 0: float64 [3, F]."""
+    known_3F = measures.take(gradient, parameter, unit=unit)
+    if known_3F is not None:
+        return known_3F
+    g_FD, w_FD = _rows(gradient), _rows(parameter)
+    moments_3F = np.empty((3, len(g_FD)))
+    update_passes.measure(g_FD, w_FD, unit, moments_3F)
+    return moments_3F
+
+
+def _projected_square(of_g_F: Array, along_F: Array, of_w_F: Array) -> float:
+    """Sum over the rows of |g - <g, w> w|^2, whatever the norm of w."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        left_F = of_g_F - along_F * along_F * (2.0 - of_w_F)
+    # Rounding may leave less than nothing; asked this way round, NaN stays NaN.
+    return float(np.where(left_F < 0.0, 0.0, left_F).sum())
 
 
 def _rows(tensor: Tensor) -> Array:

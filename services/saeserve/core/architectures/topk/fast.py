@@ -88,8 +88,8 @@ class _Step:
     def of(
         cls, spec: AuxKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> _Step:
-        centred_BD = batch.x_BD - input_bias(params)
-        encoder = Encoder(centred_BD, params["W_enc"], params["b_enc"], ctx.encoder_dtype)
+        layer = input_bias(params), params["W_enc"], params["b_enc"]
+        encoder = Encoder.centring(batch.x_BD, *layer, ctx.encoder_dtype)
         return cls(spec, params, state, batch, ctx, encoder)
 
     def auxiliary_width(self) -> int:
@@ -148,7 +148,9 @@ def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ..
         fired_groups=errors.proper + 1,
     )
     shares = found.squares_G * found.squares_G.new_tensor(errors.weights) * weight
-    terms: Tensors = {"reconstruction": _not_finite(step)}
+    # NaN where the choice of entries cannot be trusted to show NaN or Inf: a transcoder's rows are
+    # not in its target, and what is NaN with a negative sign is never chosen.
+    terms: Tensors = {"reconstruction": step.encoder.not_finite()}
     for name, share in zip(names, shares.to(step.encoder.x_BD), strict=False):
         terms[name] = terms[name] + share if name in terms else share
     if step.spec.auxk_coefficient:
@@ -162,12 +164,6 @@ def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ..
         state=step.state,
         stats=Stats(total.fired_F, found.squares_G[errors.proper].to(step.encoder.x_BD)),
     )
-
-
-def _not_finite(step: _Step) -> Tensor:
-    """0, or NaN where the choice of entries cannot be trusted to show NaN or Inf: a transcoder's
-    rows are not in its target, and what is NaN with a negative sign is never chosen."""
-    return (step.encoder.x_BD.sum() + step.encoder.b_F.sum()) * 0
 
 
 class FastTopK(TopK):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from saeserve.core.kernels import buffers, gathers
+from saeserve.core.kernels import buffers, gathers, measures
 from saeserve.core.kernels.compiled import SHARES, Array, array, kernel, prange
+from saeserve.core.kernels.lanes import moments, square
 from saeserve.core.kernels.sort import by_latent
 from saeserve.core.kernels.topk.entries import Entries
 from saeserve.core.kernels.topk.reconstruction import Reconstructed
@@ -51,11 +53,16 @@ def gradients(
         W_dec=buffers.gradient_of(W_dec),
         fired_F=order.new_empty(latents),
     )
+    # Of W_enc and W_dec, whose rows the optimiser keeps at norm 1.
+    moments_23F = np.zeros((2, 3, latents))
     _sum(
         *(array(found_N.starts), array(rows_N), array(bags_N), array(values_N), array(deltas_N)),
         *(array(found.gradients_NO), array(x_BD), groups, fired_groups),
         *(array(out.W_enc), array(out.b_enc), array(out.W_dec), array(out.fired_F)),
+        *(array(W_dec), moments_23F),
     )
+    measures.keep(out.W_enc, W_enc, moments_23F[0], unit=False)
+    measures.keep(out.W_dec, W_dec, moments_23F[1], unit=True)
     return out
 
 
@@ -74,9 +81,12 @@ def _sum(
     b_enc_F: Array,
     W_dec_FO: Array,
     fired_F: Array,
+    decoder_FO: Array,
+    moments_23F: Array,
 ) -> None:
     """W_enc[i] = sum of delta x[row], b_enc[i] = sum of delta, W_dec[i] = sum of value r[bag] over
-    the entries of latent i; fired[i] = those of the first groups with value > 0."""
+    the entries of latent i; fired[i] = those of the first groups with value > 0; moments are
+    <g, g> of g = W_enc[i], then <g, g>, <g, w> and <w, w> of g = W_dec[i] and w = decoder[i]."""
     all_fire = fired_groups >= groups
     for share in prange(SHARES):
         for latent in range(
@@ -99,3 +109,8 @@ def _sum(
                 for n in range(start, stop):
                     fired += values_N[n] > 0 and bags_N[n] % groups < fired_groups
             b_enc_F[latent], fired_F[latent] = total, fired
+            # For the optimiser, while both rows are in the cache.
+            moments_23F[0, 0, latent] = square(W_enc_FD[latent])
+            of_g, along, of_w = moments(W_dec_FO[latent], decoder_FO[latent])
+            moments_23F[1, 0, latent], moments_23F[1, 1, latent] = of_g, along
+            moments_23F[1, 2, latent] = of_w
