@@ -40,7 +40,7 @@ class Encoder:
             return cls(x_BD - centre_D, W_FD, b_F, dtype)
         centred_BD, rounded = Rounded.centred(x_BD, centre_D)
         made = cls(centred_BD, W_FD, b_F, dtype)
-        made._rounded_x = rounded
+        made._rounded_rows = rounded
         return made
 
     @property
@@ -52,11 +52,11 @@ class Encoder:
     def errors(self) -> Errors:
         """Bounds on the error of h after a product in bfloat16."""
         b_low_F = self.b_F if _packs() else self.b_F.to(self.low)
-        return Errors.of(self._rounded_x, self._rounded_W, self.b_F, b_low_F)
+        return Errors.of(self._rounded_rows, self._rounded_weights, self.b_F, b_low_F)
 
     def not_finite(self) -> Tensor:
         """0, or NaN where a row or the bias has NaN or Inf (scalar)."""
-        rows_X = self.x_BD if self.exact else self._rounded_x.norm_X.double()
+        rows_X = self.x_BD if self.exact else self._rounded_rows.norm_X.double()
         return (rows_X.sum().to(self.x_BD) + self.b_F.sum()) * 0
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -84,11 +84,11 @@ class Encoder:
         return self._kept_BF
 
     @cached_property
-    def _rounded_x(self) -> Rounded:
+    def _rounded_rows(self) -> Rounded:
         return Rounded.of(self.x_BD)
 
     @cached_property
-    def _rounded_W(self) -> Rounded:
+    def _rounded_weights(self) -> Rounded:
         return Rounded.of(self.W_FD)
 
     @cached_property
@@ -96,7 +96,7 @@ class Encoder:
         """The GEMM of some rows; weights are cast, and packed, once."""
         x_low, W_low = self.x_BD, self.W_FD
         if not self.exact:
-            x_low, W_low = self._rounded_x.low_XD, self._rounded_W.low_XD
+            x_low, W_low = self._rounded_rows.low_XD, self._rounded_weights.low_XD
         if self.low == torch.bfloat16 and _packs():
             return _packed(x_low, W_low, self.b_F)
         b_low, size = self.b_F.to(self.low), min(ROWS, x_low.shape[0])

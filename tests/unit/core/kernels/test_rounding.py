@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saeserve.core.kernels.compiled import available
+from saeserve.core.kernels.encoder import Encoder
 from saeserve.core.kernels.rounding import SAFETY, Rounded
 
 pytestmark = [
@@ -58,6 +59,37 @@ def test_norms_are_bounds_and_hardly_more(width: int, scale: int, seed: int) -> 
     for bound, norm in ((found.norm_X, norm_of(wide)), (found.lost_X, norm_of(lost))):
         assert bool((bound.double() >= norm).all())
         assert bool((bound.double() <= SAFETY * 1.0001 * norm).all())
+
+
+@given(rows=st.integers(1, 40), width=st.integers(1, 70), seed=st.integers(0, 2**16))
+@settings(max_examples=40, deadline=None)
+def test_centred_rows_are_rounded_as_centred_rows_are(rows: int, width: int, seed: int) -> None:
+    exact, centre = any_bits(rows, width, seed), any_bits(1, width, seed + 1)[0]
+    centred, found = Rounded.centred(exact, centre)
+    wanted = Rounded.of(exact - centre)
+    for one, other in (
+        (centred, exact - centre),
+        (found.low_XD, wanted.low_XD),
+        (found.norm_X, wanted.norm_X),
+        (found.lost_X, wanted.lost_X),
+    ):
+        assert torch.equal(one.nan_to_num(nan=1.5), other.nan_to_num(nan=1.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("where", ["row", "bias", "centre"])
+def test_what_is_not_finite_is_seen(dtype: torch.dtype, value: float, where: str) -> None:
+    given_ = {"row": torch.ones(5, 9), "centre": torch.ones(9), "bias": torch.ones(4)}
+    layer = torch.ones(4, 9)
+
+    def seen() -> float:
+        made = Encoder.centring(given_["row"], given_["centre"], layer, given_["bias"], dtype)
+        return float(made.not_finite())
+
+    assert seen() == 0
+    given_[where].view(-1)[3] = value
+    assert seen() != seen()
 
 
 def test_double_rows_are_rounded_by_torch() -> None:
