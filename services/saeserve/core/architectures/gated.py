@@ -28,8 +28,8 @@ from saeserve.core.architectures.initialisation import (
     is_autoencoder,
     unit_dictionaries,
 )
+from saeserve.core.architectures.straight_through import linear
 from saeserve.core.ops.norms import source_norms
-from saeserve.core.ops.straight_through import linear
 from saeserve.core.specs.architectures.gated import GatedSpec
 
 

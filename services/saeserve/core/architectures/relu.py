@@ -20,8 +20,8 @@ from saeserve.core.architectures.contract import (
     Tensors,
 )
 from saeserve.core.architectures.initialisation import unit_dictionaries
+from saeserve.core.architectures.straight_through import linear
 from saeserve.core.ops.norms import source_norms
-from saeserve.core.ops.straight_through import linear
 from saeserve.core.specs.architectures.relu import ReluSpec
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Context, Dimensions, StepOutput, Tensors
 from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
-from saeserve.core.ops.straight_through import jump_relu, linear
+from saeserve.core.architectures.straight_through import jump_relu, linear
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 DIMS = Dimensions(d_in=5, d_out=5, d_sae=12)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Batch, Control, Dimensions, StepOutput, Tensors
 from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
+from saeserve.core.architectures.straight_through import jump_relu, step
 from saeserve.core.ops.norms import row_norms
-from saeserve.core.ops.straight_through import jump_relu, step
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 from saeserve.errors import SpecError
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saeserve.core.architectures.autograd import Saved, apply
 from saeserve.core.kernels import gathers
 from saeserve.core.kernels.compiled import array, usable
 from saeserve.core.kernels.csr import Csr
 from saeserve.core.kernels.sort import by_latent
-from saeserve.core.ops.autograd import Saved, apply
 
 DENSE_ABOVE = 1 / 16
 """Share of active latents above which one dense GEMM is faster than gathering in torch (CPU,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from saeserve.core.architectures.active import entries
-from saeserve.core.ops.autograd import Saved, apply
+from saeserve.core.architectures.autograd import Saved, apply
 
 
 def combine_rows(values_BK: Tensor, indices_BK: Tensor, W_FD: Tensor) -> Tensor:

@@ -40,9 +40,9 @@ from saeserve.core.architectures.contract import (
 )
 from saeserve.core.architectures.initialisation import is_autoencoder, unit_dictionaries
 from saeserve.core.architectures.jumprelu.penalty import sparsity
+from saeserve.core.architectures.straight_through import jump_relu, linear, step
 from saeserve.core.ops.draws import generator
 from saeserve.core.ops.norms import source_norms
-from saeserve.core.ops.straight_through import jump_relu, linear, step
 from saeserve.core.specs.architectures.jumprelu import JumpReluSpec
 
 SMALLEST_THRESHOLD = 1e-6

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from saeserve.core.ops.autograd import Saved, apply
+from saeserve.core.architectures.autograd import Saved, apply
 
 
 class _Band(Saved, Protocol):
