@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from saeserve.control.handlers.kinds import kind_of
 from saeserve.core.planning.machine import Fleet, Machine
 from saeserve.core.planning.plan import Plan
-from saeserve.core.specs.jobs import JobSpec
 from saeserve.errors import FailedPrecondition
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.registry.speeds import SpeedBook
@@ -45,9 +43,8 @@ class AutoClass:
         return self._latest
 
 
-def with_speeds(fleet: Fleet, spec: JobSpec, speeds: SpeedBook) -> Fleet:
-    """The fleet with what jobs of the spec's architecture took on machines of its kinds."""
-    architecture = kind_of(spec).architecture
+def with_speeds(fleet: Fleet, architecture: str, speeds: SpeedBook) -> Fleet:
+    """The fleet with what jobs of the architecture took on machines of its kinds."""
     if not architecture:
         return fleet
 

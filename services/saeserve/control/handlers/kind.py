@@ -43,6 +43,8 @@ class JobKind(ABC, Generic[S]):
 
     spec: S
 
+    name: ClassVar[str]
+    """The name of the kind in a JobSpec, and so in paths of fields."""
     takes_uploads: ClassVar[bool] = False
     """Whether jobs of this kind may read files of uploads."""
 

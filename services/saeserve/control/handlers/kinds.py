@@ -22,6 +22,8 @@ from saeserve.jobs.record import Submission
 class Train(JobKind[TrainSpec]):
     """Trains a model, or the members of a sweep."""
 
+    name = "train"
+
     @override
     def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
         train, plan = check_train(
@@ -53,6 +55,8 @@ class Train(JobKind[TrainSpec]):
 class Harvest(JobKind[HarvestSpec]):
     """Makes a data set from a language model and text."""
 
+    name = "harvest"
+
     @override
     def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
         harvest, plan = check_harvest(self.spec, context.inputs)
@@ -73,6 +77,8 @@ class Harvest(JobKind[HarvestSpec]):
 class Ingest(JobKind[IngestSpec]):
     """Makes a data set from files that were uploaded or registered."""
 
+    name = "ingest"
+
     @override
     def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
         return context.planned(JobSpec(ingest=self.spec), check_ingest(self.spec, context.inputs))
@@ -85,6 +91,8 @@ class Ingest(JobKind[IngestSpec]):
 
 class Evaluate(JobKind[EvaluateSpec]):
     """Evaluates a model on held-out rows."""
+
+    name = "evaluate"
 
     @override
     def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
@@ -110,6 +118,7 @@ class Evaluate(JobKind[EvaluateSpec]):
 class ImportModel(JobKind[ImportModelSpec]):
     """Publishes a model from the files of another library."""
 
+    name = "import_model"
     takes_uploads = True
 
     @override
@@ -127,6 +136,8 @@ class ImportModel(JobKind[ImportModelSpec]):
 class ExportModel(JobKind[ExportModelSpec]):
     """Writes a model in the format of another library."""
 
+    name = "export_model"
+
     @override
     def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
         export, plan = check_export(self.spec, context.inputs, context.upstream)
@@ -139,12 +150,7 @@ class ExportModel(JobKind[ExportModelSpec]):
 
 
 KINDS: Mapping[str, type[JobKind[Any]]] = {
-    "train": Train,
-    "harvest": Harvest,
-    "ingest": Ingest,
-    "evaluate": Evaluate,
-    "import_model": ImportModel,
-    "export_model": ExportModel,
+    kind.name: kind for kind in (Train, Harvest, Ingest, Evaluate, ImportModel, ExportModel)
 }
 """By the name that a kind has in a JobSpec."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from saeserve.control.handlers.kinds import kind_of
+from saeserve.control.handlers.kind import JobKind
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.usage import uploads_in
-from saeserve.core.specs.jobs import JobSpec
 from saeserve.jobs.errors import no_job
 from saeserve.jobs.record import JobFilter, JobRecord, Submission
 from saeserve.platform.auth.caller import Caller
@@ -64,23 +64,22 @@ class OrderOwnership:
         self._owners = owners
         self._uploads = uploads
 
-    def check(self, order: JobOrder, spec: JobSpec) -> None:
+    def check(self, order: JobOrder, job: JobKind[Any]) -> None:
         """Raise PermissionDenied for a name of another owner, NotFound for another's upload."""
-        for kind, name, field in _made(spec):
+        for kind, name, field in _made(job):
             self._owners.check(kind, name, order.caller, field)
-        for resource in uploads_in(kind_of(spec), f"spec.{spec.kind}.path"):
+        for resource in uploads_in(job, f"spec.{job.name}.path"):
             self._uploads.check_owner(resource, order.caller)
 
-    def claim(self, order: JobOrder, spec: JobSpec) -> None:
+    def claim(self, order: JobOrder, job: JobKind[Any]) -> None:
         """Make new names the order's owner's. Raises as `check`."""
-        for kind, name, field in _made(spec):
+        for kind, name, field in _made(job):
             self._owners.claim(kind, name, order.owner, order.caller, field)
 
 
-def _made(spec: JobSpec) -> Iterator[tuple[Kind, str, str]]:
+def _made(job: JobKind[Any]) -> Iterator[tuple[Kind, str, str]]:
     """What the job makes or changes: kind, name, and the field that names it."""
-    job = kind_of(spec)
     for model in job.publishes:
-        yield "models", model, f"spec.{spec.kind}.model"
+        yield "models", model, f"spec.{job.name}.model"
     if job.makes_dataset:
-        yield "datasets", job.makes_dataset, f"spec.{spec.kind}.dataset"
+        yield "datasets", job.makes_dataset, f"spec.{job.name}.dataset"

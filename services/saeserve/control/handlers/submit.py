@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 from saeserve.control.handlers.admission import AutoClass, admit, fleet_of, with_speeds
 from saeserve.control.handlers.catalog import JobCatalog
-from saeserve.control.handlers.checking import checked, device_class, parse_spec
+from saeserve.control.handlers.checking import device_class, parse_spec
 from saeserve.control.handlers.inputs import Inputs, Upstream
+from saeserve.control.handlers.kind import JobKind, PlanContext
 from saeserve.control.handlers.kinds import kind_of
 from saeserve.control.handlers.order import JobOrder
 from saeserve.control.handlers.ownership import OrderOwnership, seen_by
@@ -77,20 +79,24 @@ class Submitter:
         """
         order.check()
         spec = parse_spec(order.spec)
-        self._ownership.check(order, spec)
+        asked = kind_of(spec)
+        self._ownership.check(order, asked)
         standing = self._standing(order)
         if standing is not None:
             return self._catalog.get(standing), Plan(notes=(_REPEATED,))
         upstream = self._upstream(order)
-        resource_class = device_class(spec, self._auto_class)
-        fleet = with_speeds(fleet_of(self._index, resource_class), spec, self._speeds)
-        resolved, plan = checked(order.spec, spec, self._inputs, upstream, fleet)
+        resource_class = device_class(asked.device, self._auto_class)
+        fleet = fleet_of(self._index, resource_class)
+        fleet = with_speeds(fleet, asked.architecture, self._speeds)
+        given = cast("Mapping[str, object]", order.spec[spec.kind])
+        resolved, plan = asked.check(PlanContext(given, self._inputs, upstream, fleet))
         submission = self._submission(order, resolved, plan, resource_class)
         if order.validate_only:
             return self._record(submission.model_copy(update={"id": ""})), plan
-        admit(plan, resolved.kind)
-        self._ownership.claim(order, resolved)
-        return self._commit(submission, resolved), plan
+        made = kind_of(resolved)
+        admit(plan, made.name)
+        self._ownership.claim(order, made)
+        return self._commit(submission, made), plan
 
     def _standing(self, order: JobOrder) -> str | None:
         """The job that an earlier call with this request id made; checks would fail by it.
@@ -137,7 +143,7 @@ class Submitter:
             waits_for=order.waits_for,
             max_attempts=order.max_attempts or self._policy.max_attempts,
             warnings=tuple(JobWarning(**each.model_dump()) for each in plan.warnings),
-            field_sources=tuple(FieldSource(**each.model_dump()) for each in plan.field_sources),
+            field_sources=tuple(FieldSource(**asdict(each)) for each in plan.field_sources),
             created=now,
         )
 
@@ -147,18 +153,17 @@ class Submitter:
             submission=submission, state=JobState.BLOCKED if waits else JobState.QUEUED
         )
 
-    def _commit(self, submission: Submission, resolved: JobSpec) -> JobRecord:
+    def _commit(self, submission: Submission, made: JobKind[Any]) -> JobRecord:
         submission = self._ledger.submit(submission)
-        self._reserve_dataset(submission, resolved)
-        for model in kind_of(resolved).publishes:
+        self._reserve_dataset(submission, made.creates_dataset)
+        for model in made.publishes:
             self._inputs.models.announce(model, submission.id)
         record = self._record(submission)
         self._tell(record)
         return record
 
-    def _reserve_dataset(self, submission: Submission, resolved: JobSpec) -> None:
+    def _reserve_dataset(self, submission: Submission, dataset: str) -> None:
         """Make the data set that the job creates; a job that loses the race for its name fails."""
-        dataset = kind_of(resolved).creates_dataset
         if not dataset:
             return
         try:

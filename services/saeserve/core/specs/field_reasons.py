@@ -68,16 +68,11 @@ FITTED: Mapping[str, Reason] = {
 }
 
 
-def fitted_reasons(spec: TrainSpec) -> Callable[[str], str]:
-    """A function that says why resolving gave the field at a path its value; empty where the field
+def fitted_reasons(spec: TrainSpec) -> dict[str, str]:
+    """Why resolving gave a field its value, by the field's last name; empty or left out where it
     has its constant."""
     of_architecture = spec.architecture.resolved_by(spec.d_sae)
-
-    def reason(path: str) -> str:
-        field = path.rpartition(".")[2]
-        return FITTED[field](spec) if field in FITTED else of_architecture.get(field, "")
-
-    return reason
+    return {**of_architecture, **{field: why(spec) for field, why in FITTED.items()}}
 
 
 BESIDE_PRESET: Mapping[str, Reason] = {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from saeserve.core.specs import field_reasons as reasons
-from saeserve.core.specs.base import Spec
 from saeserve.core.specs.jobs import CONTEXT_LENGTH, HarvestSpec
 from saeserve.core.specs.presets import PRESETS, Fields
 from saeserve.core.specs.sweep import Grid
@@ -18,17 +17,18 @@ Origin = Literal["default", "fitted", "preset", "preset_changed", "adjusted"]
 Flat = dict[str, Any]
 
 
-class FieldSource(Spec):
+@dataclass(frozen=True)
+class FieldSource:
     """One field of a resolved spec, its value, and where that comes from. Values are JSON texts."""
 
     field: str
     """Path below the job's kind, such as "optimizer.lr"."""
-    value: str = ""
-    """Empty while it is not known, because the data set is not READY yet or the language model
-    was not read."""
     origin: Origin
     """default: a constant; fitted: computed from the run, the data or other fields; preset: as
     published; preset_changed: published as `replaced`; adjusted: given as `replaced`."""
+    value: str = ""
+    """Empty while it is not known, because the data set is not READY yet or the language model
+    was not read."""
     replaced: str = ""
     reason: str = ""
     member: str = ""
@@ -71,7 +71,7 @@ def _fitted_context(each: FieldSource, length: int) -> FieldSource:
     if (each.field, each.origin) != ("context_length", "default") or length == CONTEXT_LENGTH:
         return each
     why = f"all positions of the language model, which are fewer than {CONTEXT_LENGTH}"
-    return each.model_copy(update={"origin": "fitted", "reason": why})
+    return replace(each, origin="fitted", reason=why)
 
 
 def flat(value: object, path: str = "") -> Flat:
@@ -98,8 +98,8 @@ class _Member:
     spec: TrainSpec
     given: Flat
     published: Flat
-    fitted: Callable[[str], str]
-    """Why resolving gave the field at a path its value."""
+    fitted: Mapping[str, str]
+    """See `fitted_reasons`."""
 
 
 def _of_member(given: Fields, spec: TrainSpec) -> Iterator[FieldSource]:
@@ -130,7 +130,8 @@ def _of_field(member: _Member, path: str, value: object) -> FieldSource | None:
         return FieldSource(field=path, origin=origin, reason="once the data set is READY")
     if path in member.published:
         return _of_preset(member, path, value)
-    why = beside(member.spec) if beside else member.fitted(path)
+    name = path.rpartition(".")[2]
+    why = beside(member.spec) if beside else member.fitted.get(name, "")
     origin = "preset" if beside else "fitted" if why else "default"
     return FieldSource(field=path, value=_text(value), origin=origin, reason=why)
 
@@ -172,7 +173,7 @@ def _merged(
         for each in found:
             holders.setdefault(each, []).append(model)
     return tuple(
-        each.model_copy(update={"member": model})
+        replace(each, member=model)
         for each, names in holders.items()
         for model in ([""] if len(names) == len(models) else names)
     )

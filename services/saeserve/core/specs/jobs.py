@@ -87,15 +87,6 @@ class HarvestSpec(KindSpec):
         do not fit in it."""
         return self.parse(self.to_json() | {"context_length": length}, "harvest")
 
-    @model_validator(mode="after")
-    def _sites_differ(self) -> Self:
-        names = [site.source for site in self.sites]
-        if len(set(names)) != len(names):
-            raise SpecError(
-                "harvest.sites", f"a site is listed twice: {names}", remedy="name each once"
-            )
-        return self
-
 
 class IngestSourceSpec(Spec):
     """One tensor of the files of an ingest and the source that it becomes."""

@@ -183,7 +183,9 @@ class TrainSpec(KindSpec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        refuse_together(self._check_architecture, self._check_form, self._check_sizes)
+        refuse_together(
+            self._check_architecture, self._check_form, self._check_steps, self._check_micro_batch
+        )
         return self
 
     def _check_architecture(self) -> None:
@@ -221,9 +223,6 @@ class TrainSpec(KindSpec):
 
     def _check_form(self) -> None:
         check_form(self.source, self.target_source, self.sources, skip=self.skip_connection)
-
-    def _check_sizes(self) -> None:
-        refuse_together(self._check_steps, self._check_micro_batch)
 
     def _check_steps(self) -> None:
         if self.steps < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from saeserve.core.specs import field_sources
 from saeserve.core.specs.jobs import JobSpec
@@ -19,7 +20,7 @@ def commit_resolution(
     """
     resolution = Resolution(
         resolved_spec=spec.to_json(),
-        field_sources=tuple(FieldSource(**each.model_dump()) for each in sources),
+        field_sources=tuple(FieldSource(**asdict(each)) for each in sources),
     )
     context.check_fence()
     context.ledger.resolve(context.submission.id, resolution)
