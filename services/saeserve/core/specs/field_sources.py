@@ -99,7 +99,7 @@ class _Member:
     given: Flat
     published: Flat
     fitted: Mapping[str, str]
-    """See `fitted_reasons`."""
+    """What `fitted_reasons` gives for `spec`."""
 
 
 def _of_member(given: Fields, spec: TrainSpec) -> Iterator[FieldSource]:
