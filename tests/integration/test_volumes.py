@@ -13,8 +13,13 @@ import pytest
 from tests.fakes.real_stack import RealStack, Service, until
 
 from saeserve.client.errors import UnavailableError
+from saeserve.client.events import JobEvent
+from saeserve.client.values import Job
 
 SIZE = "48m"
+STEPS = 3000
+ROOM_FOR_WORDS = 32 << 10
+"""Bytes in which events, log, error and result fit, and no checkpoint (some 55 kB)."""
 
 
 def mounted(*words: str) -> bool:
@@ -43,20 +48,31 @@ def spec(model: str, steps: int) -> dict[str, Any]:
     return {"train": {**fields, **pace}}
 
 
-def filled(folder: Path) -> Path:
-    """A file that leaves no room."""
+def filled(folder: Path, leaving: int = 0) -> Path:
+    """A file that leaves no room, or this many bytes."""
     path = folder / "filler"
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(1 << 16)):
-            pass
+    with path.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while file.write(bytes(1 << 16)):
+                pass
+        file.truncate(file.tell() - leaving)
     return path
 
 
+def page(service: Service) -> str:
+    """All its figures."""
+    with urlopen(f"http://{service.ready['metrics']}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
 def figure(control: Service, name: str) -> float:
-    with urlopen(f"http://{control.ready['metrics']}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    [line] = [each for each in text.splitlines() if each.startswith(f"{name} ")]
+    [line] = [each for each in page(control).splitlines() if each.startswith(f"{name} ")]
     return float(line.split()[1])
+
+
+def came_back(job: Job) -> str:
+    """Why a job that waits in the queue is there again."""
+    return job.waiting.returned if job.state == "QUEUED" and job.waiting else ""
 
 
 def refused(call: Callable[[], object], why: str) -> None:
@@ -102,3 +118,57 @@ def test_a_volume_that_is_full_for_a_while_is_named_and_loses_nothing(stack: Rea
     assert client.jobs.submit(spec("new", 20)).state == "QUEUED"
     assert client.jobs.get(queued).state == "QUEUED"
     assert "Traceback" not in stack.logs()
+
+
+@pytest.mark.timeout(2700)
+def test_a_job_that_finds_the_volume_full_says_so_and_goes_on_once_there_is_room(
+    stack: RealStack,
+) -> None:
+    stack.start_broker()
+    stack.planted()
+    stack.control()
+    worker = stack.worker()
+    client = stack.client
+    job = client.jobs.submit(spec("long", STEPS)).id
+    stack.wait_for_step(job, 50, seconds=900)
+    filler = filled(stack.store.root)
+    until(lambda: came_back(client.jobs.get(job)) == "DISK_FULL", what="DISK_FULL", seconds=900)
+    # The next attempt cannot be claimed either: the job waits in the queue, and keeps its reason.
+    until(lambda: "given back: the disk that holds" in worker.text(), what="a refused claim")
+    until(lambda: came_back(client.jobs.get(job)) == "DISK_FULL", what="DISK_FULL again")
+    assert 'saeserve_attempt_failures_total{code="DISK_FULL"} 1.0' in page(worker)
+    kept = stack.checkpoint(job)
+    assert kept >= 50
+    filler.unlink()
+    ended = stack.wait(job, seconds=900)
+    assert (ended.state, ended.error, ended.attempt) == ("SUCCEEDED", None, 2)
+    seen = [each for each in client.jobs.watch(job) if isinstance(each, JobEvent)]
+    begun = [each for each in seen if each.type == "attempt_started"]
+    assert [each.data.get("resume_step", 0) for each in begun] == [0, kept]
+    assert [each.attempt for each in seen] == sorted(each.attempt for each in seen)
+    assert "DISK_FULL" in [each.data.get("reason") for each in seen]
+    assert all("Traceback" not in each.text() for each in stack.services)
+    undisturbed = stack.wait(client.jobs.submit(spec("again", STEPS)).id, seconds=900)
+    assert stack.weights(ended.outputs[0].model) == stack.weights(undisturbed.outputs[0].model)
+
+
+@pytest.mark.timeout(2700)
+def test_a_job_without_further_attempts_fails_by_name_and_keeps_its_checkpoint(
+    stack: RealStack,
+) -> None:
+    stack.start_broker()
+    stack.planted()
+    stack.control()
+    stack.worker()
+    job = stack.client.jobs.submit(spec("long", STEPS), max_attempts=1).id
+    stack.wait_for_step(job, 50, seconds=900)
+    filled(stack.store.root, leaving=ROOM_FOR_WORDS)
+    ended = stack.wait(job, seconds=900)
+    assert ended.state == "FAILED"
+    assert ended.error is not None
+    assert ended.error.code == "DISK_FULL"
+    assert "is full" in ended.error.message
+    assert "free space" in ended.error.remedy
+    assert str(stack.folder) not in repr(ended)
+    assert stack.checkpoint(job) >= 50
+    assert all("Traceback" not in each.text() for each in stack.services)

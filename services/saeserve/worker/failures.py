@@ -16,6 +16,7 @@ from saeserve.worker.order import ExitCode
 
 _LOADER_GAVE_UP = 127
 """Exit code of glibc's loader where it cannot allocate memory."""
+_OF_THE_STORE = ("DISK_FULL", "STORE_UNAVAILABLE")
 
 
 def failure_of(error: BaseException, step: int, *, device_shared: bool = True) -> Failure:
@@ -29,6 +30,11 @@ def failure_of(error: BaseException, step: int, *, device_shared: bool = True) -
     if isinstance(error, SaeserveError):
         return _known(error, step)
     return _of_disk(error, step) or _unknown(error, step)
+
+
+def explains_itself(failure: Failure) -> bool:
+    """Whether its message says all: nobody finds a full disk's cause in a traceback."""
+    return failure.code in _OF_THE_STORE
 
 
 def covered(failure: Failure, cover: PathCover) -> Failure:

@@ -28,7 +28,7 @@ from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.publication import Publication
 from saeserve.registry.roots import Roots
-from saeserve.worker.failures import covered, failure_of
+from saeserve.worker.failures import covered, explains_itself, failure_of
 from saeserve.worker.fence_watch import FenceWatch
 from saeserve.worker.job_log import keep_last_words, kept_log, log_path
 from saeserve.worker.order import ExitCode, JobOrder
@@ -182,7 +182,8 @@ def _failed(context: RunContext, error: Exception) -> ExitCode:
 def _left(ledger: Ledger, order: JobOrder, error: Exception, step: int) -> ExitCode:
     """Leave why the attempt failed, in the store or, where that is full, in the exit code."""
     failure = covered(failure_of(error, step, device_shared=_device_shared()), order.cover)
-    _log.error("%s: %s", order.claim.job, failure.message, exc_info=error)
+    trace = None if explains_itself(failure) else error
+    _log.error("%s: %s", order.claim.job, failure.message, exc_info=trace)
     try:
         ledger.write_failure(order.lease, failure)
     except ServiceError as full:

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 
 from celery import Celery
 
-from saeserve.errors import Unavailable
+from saeserve.errors import SaeError, Unavailable
 from saeserve.jobs.doorbell import RING
 from saeserve.jobs.ports import IndexUnavailable, JobIndex
 from saeserve.jobs.record import JobRecord, Lease
 from saeserve.worker.backoff import Backoff
+from saeserve.worker.failures import explains_itself, failure_of
 from saeserve.worker.settlement import Ending
 from saeserve.worker.supervisor import Supervisor
 
 _log = logging.getLogger("saeserve.worker")
 _FAILED = "WORKER_FAILED"
-"""Why a job was given back: its worker could not reach the store, or failed otherwise."""
+"""Why a job was given back where no code says more: its worker failed."""
 
 
 @dataclass(frozen=True)
@@ -68,25 +69,32 @@ class JobTaker:
             if self.supervisor.run(record, owner) is Ending.UNFIT:
                 self.unfit.set()
                 self.end_worker()
-        except Exception:
+        except Exception as error:
             # Of any class: a lease that nobody keeps would leave the job STARTING until it ran out,
             # again and again. An OSError or ServiceError of the store is what mostly comes.
-            _log.exception("%s: given back, because the store or this machine failed", record.id)
-            self._give_back(record.id, owner)
+            self._give_back(record.id, owner, _why(record.id, error))
             self.drain.wait(self.backoff.failed())
             return False
         self.backoff.succeeded()
         return True
 
-    def _give_back(self, job: str, owner: str) -> None:
+    def _give_back(self, job: str, owner: str, why: str) -> None:
         """Release the lease, whether the attempt has begun or not."""
         try:
-            if not self.index.release(Lease(job=job, epoch=0, owner=owner), _FAILED):
+            if not self.index.release(Lease(job=job, epoch=0, owner=owner), why):
                 known = self.index.get(job)
                 epoch = known.epoch if known else 0
-                self.index.release(Lease(job=job, epoch=epoch, owner=owner), _FAILED)
+                self.index.release(Lease(job=job, epoch=epoch, owner=owner), why)
         except IndexUnavailable as error:
             _log.warning("%s: not given back (%s); its lease runs out instead", job, error)
+
+
+def _why(job: str, error: Exception) -> str:
+    """Code of what failed here, which the job's submitter reads; the log has the rest."""
+    failure = failure_of(error, 0)
+    trace = None if explains_itself(failure) else error
+    _log.error("%s: given back: %s", job, failure.message, exc_info=trace)
+    return _FAILED if failure.code == SaeError.code else failure.code
 
 
 def register(app: Celery, taker: JobTaker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from tests.fakes.worker_bench import Bench, until
 
 from saeserve.jobs.doorbell import RING, celery_app
 from saeserve.jobs.record import Claim
+from saeserve.platform.store_errors import disk_full, read_only
 from saeserve.worker.backoff import Backoff
 from saeserve.worker.task import JobTaker, register
 
@@ -74,6 +76,41 @@ def test_a_machine_without_room_gives_the_job_back(
     monkeypatch.setattr(bench.ledger, "claim", fail)
     assert taker(bench).take("cpu") == 0
     assert bench.state() == "QUEUED"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "traces"),
+    [
+        (disk_full(), "DISK_FULL", 0),
+        (OSError(errno.ENOSPC, "No space left on device"), "DISK_FULL", 0),
+        (read_only(), "STORE_UNAVAILABLE", 0),
+        (MemoryError(), "OOM_HOST", 1),
+        (OSError(errno.EIO, "Input/output error"), "WORKER_FAILED", 1),
+        (RuntimeError("a bug"), "WORKER_FAILED", 1),
+    ],
+    ids=str,
+)
+def test_a_job_that_is_given_back_says_why(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    reason: str,
+    traces: int,
+) -> None:
+    """A full disk is no riddle: one line in the log, and its code at the job."""
+
+    def fail(*_: object) -> Claim:
+        raise error
+
+    bench.submit()
+    monkeypatch.setattr(bench.ledger, "claim", fail)
+    assert taker(bench).take("cpu") == 0
+    record = bench.index.get("j-1")
+    assert record is not None
+    assert (record.state, record.reason) == ("QUEUED", reason)
+    assert len([each for each in caplog.records if each.exc_info]) == traces
+    assert "given back" in caplog.text
 
 
 def test_the_worker_lives_on_after_a_job_that_fails(bench: Bench) -> None:
