@@ -11,6 +11,7 @@ import torch
 from tests.fakes.training import context
 from torch import Tensor
 
+from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import Batch, Tensors
 from saeserve.core.architectures.topk.fast import FastMatryoshka, FastTopK
 from saeserve.core.kernels import measures, update_passes
@@ -22,7 +23,7 @@ from saeserve.core.specs.architectures.topk import TopKSpec
 
 D, F, ROWS = 37, 60, 50
 OFF: dict[str, Any] = {"k_aux": 6, "auxk_coefficient": 0.0}
-CASES = {
+CASES: dict[str, tuple[Architecture[Any], Any, list[int]]] = {
     "topk": (FastTopK(), TopKSpec(k=5, **OFF), []),
     "multi-topk": (FastTopK(), TopKSpec(k=5, **OFF, multi_topk_coefficient=0.1), []),
     "matryoshka": (FastMatryoshka(), MatryoshkaSpec(k=5, **OFF, widths=(20, F)), []),
@@ -39,14 +40,14 @@ def draw(*shape: int, seed: int) -> Tensor:
 def step(name: str) -> Step:
     architecture, spec, dead = CASES[name]
     W_dec = draw(F, D, seed=3)
-    params = {
+    params: Tensors = {
         "W_enc": draw(F, D, seed=1),
         "b_enc": draw(F, seed=2) / 4,
-        "W_dec": W_dec / W_dec.norm(dim=1, keepdim=True),
+        "W_dec": W_dec / W_dec.square().sum(dim=1, keepdim=True).sqrt(),
         "b_dec": draw(D, seed=4) / 4,
     }
     x_BD = draw(ROWS, D, seed=5)
-    state = {
+    state: Tensors = {
         "variance": torch.tensor(5.0),
         "threshold": torch.tensor(0.0, dtype=torch.float64),
         "frequency": torch.full((F,), 0.1),
