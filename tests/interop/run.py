@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from tests.interop import exports, imports
+from tests.interop import exports, imports, transcoders
 from tests.interop.compare import LIMIT, Outcome
 
 
@@ -21,7 +21,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         lines = itertools.chain(
-            exports.outcomes(root / "exports"), imports.outcomes(root / "imports")
+            exports.outcomes(root / "exports"),
+            imports.outcomes(root / "imports"),
+            transcoders.outcomes(root / "transcoders"),
         )
         found = [_told(line) for line in lines]
     failed = [line for line in found if not line.passes]
@@ -38,7 +40,7 @@ def _told(line: Outcome) -> Outcome:
     if line.features is not None and line.reconstruction is not None:
         verdict = "ok" if line.passes else "FAILS"
         figures = f"features {line.features:.1e}  output {line.reconstruction:.1e}  {verdict}"
-    sys.stdout.write(f"{line.direction:7}{line.library:20} {line.form:51} {figures}\n")
+    sys.stdout.write(f"{line.direction:8}{line.library:20} {line.form:51} {figures}\n")
     return line
 
 
