@@ -19,7 +19,6 @@ from saeserve.core.planning.footprint import (
     Part,
 )
 from saeserve.core.planning.sizes import Shapes, TrainingData, micro_batch_of, parameter_shapes
-from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.core.specs.closing import is_judged
 from saeserve.core.specs.training import TrainSpec
 
@@ -136,7 +135,7 @@ def _autograd_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]
         Held("entries", (4, rows, math.ceil(_entries(spec))), "int64", on),
         Held("squares of rows", (spec.d_sae, data.d_out), "float32", frozenset({Moment.UPDATE})),
     ]
-    if dense and _auxk(spec):
+    if dense and spec.architecture.auxiliary_latents(spec.d_sae):
         held.append(Held("pre-activations of dead latents", (2, *whole), "float32", on))
     return held
 
@@ -145,7 +144,9 @@ def _entries_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
     """Compiled loops over entries: one dense product block by block, and what is chosen from it.
     Twice as many candidates are collected as entries are kept."""
     forward, backward = frozenset({Moment.FORWARD}), frozenset({Moment.BACKWARD})
-    entries = math.ceil((_entries(spec) - _auxk(spec) + _SPARE) * rows)
+    entries = math.ceil(
+        (_entries(spec) - spec.architecture.auxiliary_latents(spec.d_sae) + _SPARE) * rows
+    )
     return [
         *_encoder(spec, data, forward),
         Held("values of candidates", (2, entries), "float32", forward | backward),
@@ -164,7 +165,7 @@ def _entries_step(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
 def _dead_latents(spec: TrainSpec, data: TrainingData, rows: int) -> list[Held]:
     """AuxK's rows of the dictionaries, their gradients, and their pre-activations by blocks; as if
     all latents were dead, which few are later but most can be early."""
-    if not _auxk(spec):
+    if not spec.architecture.auxiliary_latents(spec.d_sae):
         return []
     backward, dead = frozenset({Moment.BACKWARD}), spec.d_sae
     block = min(_DEAD_BLOCK_BYTES // 4, rows * dead)
@@ -206,15 +207,7 @@ def _low(spec: TrainSpec) -> str:
 
 def _entries(spec: TrainSpec) -> float:
     """Entries of a row: active latents where they are gathered, and AuxK's."""
-    return spec.architecture.most_active_latents + _auxk(spec)
-
-
-def _auxk(spec: TrainSpec) -> int:
-    """Latents a row that AuxK may take; 0 where it is off."""
-    chosen = spec.architecture
-    if not isinstance(chosen, AuxKSpec) or not chosen.auxk_coefficient:
-        return 0
-    return min(chosen.k_aux or 0, spec.d_sae)
+    return spec.architecture.most_active_latents + spec.architecture.auxiliary_latents(spec.d_sae)
 
 
 def _closing(spec: TrainSpec, data: TrainingData) -> list[Held]:

@@ -212,12 +212,13 @@ class TrainSpec(KindSpec):
 
     def _check_entries(self) -> None:
         rows = self.micro_batch_size or self.batch_size
-        entries = self.architecture.most_active_latents * rows
+        chosen = self.architecture
+        entries = max(chosen.most_active_latents, chosen.auxiliary_latents(self.d_sae)) * rows
         if entries > MOST_ENTRIES:
             raise SpecError(
                 "train.micro_batch_size",
-                f"{rows:,} rows have {entries:,.0f} active latents, more than the 2^31 that are "
-                "listed at once",
+                f"{rows:,} rows have {entries:,.0f} active or auxiliary latents, more than the "
+                "2^31 that are listed at once",
                 remedy="set a smaller micro_batch_size",
             )
 

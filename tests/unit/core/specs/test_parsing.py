@@ -37,6 +37,10 @@ HARVEST: dict[str, Any] = {
         ({"topk": {"k": 0}}, "train.topk.k"),
         ({"topk": {"k": 513}}, "train.topk.k"),
         ({"batch_size": 2**28, "tokens": 2**40}, "train.micro_batch_size"),
+        (
+            {"topk": {"k": 8, "k_aux": 512}, "batch_size": 2**22, "tokens": 2**40},
+            "train.micro_batch_size",
+        ),
         ({"topk": {"k": 8, "auxk_coefficient": float("nan")}}, "train.topk.auxk_coefficient"),
         ({"topk": None}, "train"),
         ({"jumprelu": {}}, "train"),
@@ -52,6 +56,12 @@ def test_a_bad_train_field_is_named(changes: dict[str, Any], field: str) -> None
         JobSpec.parse({"train": TRAIN | changes}, "")
     assert caught.value.field == field
     assert caught.value.remedy
+
+
+def test_auxiliary_latents_of_a_term_without_weight_do_not_count() -> None:
+    topk = {"k": 8, "k_aux": 512, "auxk_coefficient": 0.0}
+    changes = {"topk": topk, "batch_size": 2**22, "tokens": 2**40}
+    assert JobSpec.parse({"train": TRAIN | changes}, "")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,10 @@ class ArchitectureSpec(Spec):
         """The most of them in any step."""
         return self.active_latents
 
+    def auxiliary_latents(self, d_sae: int) -> int:
+        """Dead latents that a row may take beside them (AuxK); 0 where it is off."""
+        return 0
+
     @property
     def reconstructions(self) -> int:
         """Nested reconstructions whose gradients a step holds."""
@@ -118,6 +122,10 @@ class AuxKSpec(ArchitectureSpec):
 
     k_aux: int | None = Field(default=None, ge=1)
     auxk_coefficient: float = Field(default=0.0, ge=0)
+
+    def auxiliary_latents(self, d_sae: int) -> int:
+        """`k_aux`, once it is resolved, where the term has a weight."""
+        return min(self.k_aux or 0, d_sae) if self.auxk_coefficient else 0
 
     def resolved(self, d_in: int, d_sae: int, target_l0: float | None) -> Self:
         """`k_aux` is a power of two near half the width of the data."""
