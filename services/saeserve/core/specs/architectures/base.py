@@ -74,7 +74,7 @@ class ArchitectureSpec(Spec):
         return self.active_latents
 
     def auxiliary_latents(self, d_sae: int) -> int:
-        """Dead latents that a row may take beside them (AuxK); 0 where it is off."""
+        """Dead latents that a row may take in addition (AuxK); 0 where it is off."""
         return 0
 
     @property
