@@ -26,6 +26,7 @@ from triton.compiler import ASTSource
 
 from saeserve.core import gpu
 from saeserve.core.gpu import choice, reconstruction, rows, segments, sorted_entries, update
+from saeserve.core.gpu.launch import launch
 
 TYPES = {"F": "*fp32", "H": "*fp16", "I": "*i32", "L": "*i64", "n": "i32", "x": "fp32"}
 """Of pointers by capital letters, of numbers by small ones."""
@@ -82,14 +83,24 @@ def entry_cases() -> Iterator[Case]:
 
 
 def launched() -> set[str]:
-    """Names of the kernels that the package's modules start by `kernel[grid](...)`."""
+    """Names of the kernels that the package's modules start, by `launch` or `kernel[grid](...)`."""
     found: set[str] = set()
     for listed in pkgutil.iter_modules(gpu.__path__, f"{gpu.__name__}."):
         tree = ast.parse(inspect.getsource(importlib.import_module(listed.name)))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript):
-                found.add(ast.unparse(node.func.value))
+        if listed.name != launch.__module__:
+            found |= {name for node in ast.walk(tree) if (name := _kernel_of(node))}
     return found
+
+
+def _kernel_of(node: ast.AST) -> str:
+    """The kernel that a call starts; empty for anything else."""
+    match node:
+        case ast.Call(func=ast.Name(id="launch"), args=[kernel, *_]):
+            return ast.unparse(kernel)
+        case ast.Call(func=ast.Subscript(value=kernel)):
+            return ast.unparse(kernel)
+        case _:
+            return ""
 
 
 def resources(case: Case) -> dict[str, int]:

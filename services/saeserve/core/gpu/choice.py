@@ -15,6 +15,7 @@ ties is slow. Not a number counts as the largest.
 
 With C candidates a row. K1: bytes 2 B m of h (4 B m in float32), and three times 4 B m / WIDTH of
 maxima. K3: bytes 4 B C d of gathered weights and 8 B C of lists; FLOPs 2 B C d. A launch each.
+C is the data's; `expected.candidates` says how many are likely.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from saeserve.core.gpu.expected import candidates
+from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.update import block_of
 
 ENTRIES = 512
@@ -70,31 +73,45 @@ def top_of_low(
     return _choose(h_BF, errors_B, k, (x_BD, *weights))
 
 
-def _choose(
-    h_BF: Tensor, errors_B: Tensor, k: int, exact: tuple[Tensor, Tensor, Tensor] | None
-) -> Chosen:
+def _reaching(h_BF: Tensor, errors_B: Tensor, k: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """K1 with groups of `width` columns: groups that reach the cut, their counts, the cuts."""
     rows, latents = h_BF.shape
-    width = group_width(latents, k)
     groups = triton.cdiv(latents, width)
-    ints = h_BF.new_empty(2, rows, groups, dtype=torch.int32)
+    maxima_BG, groups_BG = h_BF.new_empty(2, rows, groups, dtype=torch.int32)
     counts_B, cuts_B = h_BF.new_empty(rows, dtype=torch.int32), torch.empty_like(errors_B)
-    unit, tiny = UNITS[h_BF.dtype]
-    groups_kernel[(rows,)](
-        *(h_BF, errors_B, *ints, counts_B, cuts_B, k, latents, groups),
-        *(unit, tiny, LARGEST[h_BF.dtype]),
+    numbers = (k, latents, groups, *UNITS[h_BF.dtype], LARGEST[h_BF.dtype])
+    launch(
+        groups_kernel,
+        (rows,),
+        (h_BF, errors_B, maxima_BG, groups_BG, counts_B, cuts_B, *numbers),
+        Work(bytes=rows * (h_BF.itemsize * latents + 12 * groups)),
         WIDTH=width,
         AT_ONCE=max(1, AT_ONCE // width),
         GROUPS=triton.next_power_of_2(groups),
     )
-    capacity = triton.next_power_of_2(k + ENTRIES)
-    list_i = ints.new_empty(rows, capacity)
-    list_v = errors_B.new_empty(rows, capacity)
-    chosen = Chosen(errors_B.new_empty(rows, k), ints.new_empty(rows, k))
-    x_BD, W_FD, b_F = (errors_B, errors_B, errors_B) if exact is None else exact
-    depth = 1 if exact is None else x_BD.shape[1]
-    choose_kernel[(rows,)](
-        *(h_BF, ints[1], counts_B, cuts_B, x_BD, W_FD, b_F, list_i, list_v),
-        *(chosen.values_BK, chosen.latents_BK, k, latents, groups, depth),
+    return groups_BG, counts_B, cuts_B
+
+
+def _choose(
+    h_BF: Tensor, errors_B: Tensor, k: int, exact: tuple[Tensor, Tensor, Tensor] | None
+) -> Chosen:
+    """K1 and K3."""
+    (rows, latents), capacity = h_BF.shape, triton.next_power_of_2(k + ENTRIES)
+    width = group_width(latents, k)
+    groups_BG, counts_B, cuts_B = _reaching(h_BF, errors_B, k, width)
+    list_i, list_v = groups_BG.new_empty(rows, capacity), errors_B.new_empty(rows, capacity)
+    chosen = Chosen(errors_B.new_empty(rows, k), list_i.new_empty(rows, k))
+    factors = (errors_B, errors_B, errors_B) if exact is None else exact
+    computed = 0 if exact is None else exact[0].shape[1]
+    depth = max(1, computed)
+    launch(
+        choose_kernel,
+        (rows,),
+        (
+            *(h_BF, groups_BG, counts_B, cuts_B, *factors, list_i, list_v),
+            *(chosen.values_BK, chosen.latents_BK, k, latents, groups_BG.shape[1], depth),
+        ),
+        _work_of_lists(rows * candidates(k, latents, width, computed), computed),
         EXACT=exact is None,
         WIDTH=width,
         STEP=ENTRIES // width,
@@ -102,6 +119,11 @@ def _choose(
         **launch_of(depth, capacity),
     )
     return chosen
+
+
+def _work_of_lists(count: int, depth: int) -> Work:
+    """Work of K3 on so many candidates; `depth` is 0 where they are exact already."""
+    return Work(bytes=8 * count, flops=2 * count * depth, gathered=4 * count * depth)
 
 
 def launch_of(depth: int, capacity: int) -> dict[str, int]:

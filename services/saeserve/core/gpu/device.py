@@ -16,6 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from saeserve.core.gpu.launch import counting
+
 _log = logging.getLogger(__name__)
 OLDEST_CAPABILITY = (8, 0)
 """Capability of the GPUs for which the kernels are meant: Ampere."""
@@ -57,7 +59,7 @@ def starts_kernels() -> bool:
 
 def usable_on_device(*tensors: Tensor) -> bool:
     """Whether kernels can run on these: float32 and contiguous, all on one GPU that is new enough,
-    or on the CPU under the interpreter."""
+    on the CPU under the interpreter, or on the meta device while kernels are counted."""
     places = {tensor.device for tensor in tensors}
     if len(places) != 1 or not available() or not _runs_on(places.pop()):
         return False
@@ -67,6 +69,8 @@ def usable_on_device(*tensors: Tensor) -> bool:
 def _runs_on(device: torch.device) -> bool:
     if device.type == "cpu":
         return interpreting()
+    if device.type == "meta":
+        return counting()
     # ROCm's devices are called cuda as well.
     if device.type != "cuda" or torch.version.cuda is None:
         return False

@@ -17,6 +17,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.launch import Work, launch
 
 WIDEST_TILE = 256
 AT_ONCE = 4
@@ -42,14 +43,48 @@ def reconstruct(chosen: Chosen, W_FO: Tensor, b_O: Tensor, target_BO: Tensor) ->
     found = Reconstructed(
         torch.empty_like(target_BO), torch.empty_like(chosen.values_BK), target_BO.new_empty(rows)
     )
-    reconstruct_kernel[(rows,)](
-        *(chosen.values_BK, chosen.latents_BK, W_FO, b_O, target_BO),
-        *(found.residual_BO, found.dots_BK, found.squares_B, k, width),
+    numbers = rows * width
+    launch(
+        reconstruct_kernel,
+        (rows,),
+        (
+            *(chosen.values_BK, chosen.latents_BK, W_FO, b_O, target_BO),
+            *(found.residual_BO, found.dots_BK, found.squares_B, k, width),
+        ),
+        Work(bytes=12 * numbers, flops=4 * k * numbers, gathered=8 * k * numbers),
         TILE=min(WIDEST_TILE, triton.next_power_of_2(width)),
         AT_ONCE=AT_ONCE,
         num_warps=WARPS,
     )
     return found
+
+
+@triton.jit
+def _entries(
+    values: tl.tensor,
+    latents: tl.tensor,
+    row: tl.tensor,
+    k: int,
+    first: int,
+    AT_ONCE: tl.constexpr,
+) -> tl.tensor:
+    """Entries of a row from `first` on: their places, values, whether they are used, latents."""
+    j = first + tl.arange(0, AT_ONCE)
+    value = tl.load(values + row * k + j, mask=j < k, other=0.0)
+    used = (j < k) & (value != 0.0)
+    return j, value, used, tl.load(latents + row * k + j, mask=used, other=0).to(tl.int64)
+
+
+@triton.jit
+def _tiles(
+    W: tl.tensor, latent: tl.tensor, used: tl.tensor, width: int, column: tl.tensor
+) -> tl.tensor:
+    """Columns of the rows of these latents; 0 where an entry is not used."""
+    return tl.load(
+        W + latent[:, None] * width + column[None, :],
+        mask=used[:, None] & (column < width)[None, :],
+        other=0.0,
+    )
 
 
 @triton.jit
@@ -75,15 +110,8 @@ def reconstruct_kernel(
         here = column < width
         total = tl.zeros([AT_ONCE, TILE], tl.float32)
         for first in range(0, k, AT_ONCE):
-            j = first + tl.arange(0, AT_ONCE)
-            value = tl.load(values + row * k + j, mask=j < k, other=0.0)
-            used = (j < k) & (value != 0.0)
-            latent = tl.load(latents + row * k + j, mask=used, other=0).to(tl.int64)
-            part = tl.load(
-                W + latent[:, None] * width + column[None, :],
-                mask=used[:, None] & here[None, :],
-                other=0.0,
-            )
+            _, value, used, latent = _entries(values, latents, row, k, first, AT_ONCE)
+            part = _tiles(W, latent, used, width, column)
             total += value[:, None] * part
         at = row * width + column
         error = tl.load(target + at, mask=here, other=0.0)
@@ -93,19 +121,11 @@ def reconstruct_kernel(
     tl.store(squares + row, tl.sum(square, 0))
     tl.debug_barrier()
     for first in range(0, k, AT_ONCE):
-        j = first + tl.arange(0, AT_ONCE)
-        value = tl.load(values + row * k + j, mask=j < k, other=0.0)
-        used = (j < k) & (value != 0.0)
-        latent = tl.load(latents + row * k + j, mask=used, other=0).to(tl.int64)
+        j, _, used, latent = _entries(values, latents, row, k, first, AT_ONCE)
         total = tl.zeros([AT_ONCE, TILE], tl.float32)
         for start in range(0, width, TILE):
             column = start + tl.arange(0, TILE)
-            here = column < width
-            error = tl.load(residual + row * width + column, mask=here, other=0.0)
-            part = tl.load(
-                W + latent[:, None] * width + column[None, :],
-                mask=used[:, None] & here[None, :],
-                other=0.0,
-            )
+            error = tl.load(residual + row * width + column, mask=column < width, other=0.0)
+            part = _tiles(W, latent, used, width, column)
             total += part * error[None, :]
         tl.store(dots + row * k + j, tl.sum(total, 1), mask=j < k)

@@ -14,6 +14,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu import shadows
+from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.shadows import LOW as LOW
 from saeserve.core.gpu.shadows import Shadow
 from saeserve.core.gpu.update import block_of, rounding_norms
@@ -59,9 +60,13 @@ def largest_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor
 
 def _launch(rows_XD: Tensor, b_D: Tensor | None, centred_XD: Tensor, copy: Shadow) -> None:
     rows, width = rows_XD.shape
-    round_kernel[(rows,)](
-        *(rows_XD, rows_XD if b_D is None else b_D, centred_XD),
-        *(copy.low_FD, copy.norm_F, copy.lost_F, width),
+    numbers = rows * width
+    bias = rows_XD if b_D is None else b_D
+    launch(
+        round_kernel,
+        (rows,),
+        (rows_XD, bias, centred_XD, copy.low_FD, copy.norm_F, copy.lost_F, width),
+        Work(bytes=(6 if b_D is None else 10) * numbers, flops=6 * numbers),
         CENTRE=b_D is not None,
         **block_of(width),
     )

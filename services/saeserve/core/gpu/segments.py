@@ -10,7 +10,8 @@ makes the others wait for long, every sum has one order, and nothing is added by
 operation.
 
 N = B k entries, widths d and o, m latents, t tiles of columns. Bytes: 4 N (d + o) gathered,
-4 m (d + o) written, 8 N t of entries; parts: at most 8 N (d + o) / WINDOW. FLOPs: 2 N (d + o).
+4 m (d + o) written, 8 N t of entries; parts: at most 8 N (d + o) / WINDOW written, and read once.
+FLOPs: 2 N (d + o).
 Launches: the sort's, one that lays out the entries, one that sums, one that joins.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.sorted_entries import by_latent
 from saeserve.core.kernels.topk.weights import DictionaryGradients
 
@@ -61,16 +63,31 @@ def gradients(
     )
     tile = min(WIDEST_TILE, triton.next_power_of_2(widest))
     tiles, made = triton.cdiv(widest, tile), (out.W_dec, out.W_enc, out.b_enc, out.fired_F)
-    sum_kernel[(windows + latents, tiles)](
-        *(entries.first_F1, entries.latents_N, entries.rows_N, entries.values_N, entries.dots_N),
-        *(r_BO, x_BD, scale, *made, *parts, count, windows, d_out, d_in),
+    both = d_in + d_out
+    of_parts = 8 * count * both // window
+    launch(
+        sum_kernel,
+        (windows + latents, tiles),
+        (
+            *(entries.first_F1, entries.latents_N, entries.rows_N),
+            *(entries.values_N, entries.dots_N, r_BO, x_BD, scale),
+            *(*made, *parts, count, windows, d_out, d_in),
+        ),
+        Work(
+            bytes=4 * latents * both + 8 * count * tiles + of_parts,
+            flops=2 * count * both,
+            gathered=4 * count * both,
+        ),
         WINDOW=window,
         TILE=tile,
         AT_ONCE=AT_ONCE,
         num_warps=WARPS,
     )
-    join_kernel[(windows, tiles)](
-        *(entries.first_F1, entries.latents_N, scale, *made, *parts, count, d_out, d_in),
+    launch(
+        join_kernel,
+        (windows, tiles),
+        (entries.first_F1, entries.latents_N, scale, *made, *parts, count, d_out, d_in),
+        Work(bytes=of_parts),
         WINDOW=window,
         TILE=tile,
         num_warps=WARPS,
@@ -122,6 +139,28 @@ def _sum_tile(
 
 
 @triton.jit
+def _store_tile(
+    W_dec: tl.tensor,
+    W_enc: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    dec: tl.tensor,
+    enc: tl.tensor,
+    d_out: int,
+    d_in: int,
+) -> None:
+    """Write a tile of a row of each of two matrices, which may differ in width."""
+    tl.store(W_dec + row * d_out + column, dec, mask=column < d_out)
+    tl.store(W_enc + row * d_in + column, enc, mask=column < d_in)
+
+
+@triton.jit
+def _extent(first: tl.tensor, latent: tl.tensor) -> tl.tensor:
+    """Where a latent's entries begin and end."""
+    return tl.load(first + latent), tl.load(first + latent + 1)
+
+
+@triton.jit
 def sum_kernel(
     first: tl.tensor,
     ordered: tl.tensor,
@@ -154,14 +193,12 @@ def sum_kernel(
     c = tl.load(scale)
     if program >= windows:
         latent = (program - windows).to(tl.int64)
-        begin = tl.load(first + latent)
-        end = tl.load(first + latent + 1)
+        begin, end = _extent(first, latent)
         if end - begin <= WINDOW:
             dec, enc, bias, active = _sum_tile(
                 begin, end, rows, values, dots, residual, x, column, d_out, d_in, TILE, AT_ONCE
             )
-            tl.store(W_dec + latent * d_out + column, c * dec, mask=column < d_out)
-            tl.store(W_enc + latent * d_in + column, c * enc, mask=column < d_in)
+            _store_tile(W_dec, W_enc, latent, column, c * dec, c * enc, d_out, d_in)
             if tile == 0:
                 tl.store(b_enc + latent, c * bias)
                 tl.store(fired + latent, active.to(tl.int64))
@@ -172,8 +209,7 @@ def sum_kernel(
         right = tl.load(ordered + last)
         for side in range(2):
             latent = tl.where(side == 0, left, right)
-            begin = tl.load(first + latent)
-            end = tl.load(first + latent + 1)
+            begin, end = _extent(first, latent)
             if (end - begin > WINDOW) & ((side == 0) | (left != right)):
                 dec, enc, bias, active = _sum_tile(
                     tl.maximum(begin, start),
@@ -190,8 +226,7 @@ def sum_kernel(
                     AT_ONCE,
                 )
                 slot = (2 * program + side).to(tl.int64)
-                tl.store(part_dec + slot * d_out + column, dec, mask=column < d_out)
-                tl.store(part_enc + slot * d_in + column, enc, mask=column < d_in)
+                _store_tile(part_dec, part_enc, slot, column, dec, enc, d_out, d_in)
                 if tile == 0:
                     tl.store(part_sums + 2 * slot, bias)
                     tl.store(part_sums + 2 * slot + 1, active)
@@ -221,8 +256,7 @@ def join_kernel(
     tile = tl.program_id(1)
     last = tl.minimum(window * WINDOW + WINDOW, count) - 1
     latent = tl.load(ordered + last).to(tl.int64)
-    begin = tl.load(first + latent)
-    end = tl.load(first + latent + 1)
+    begin, end = _extent(first, latent)
     if (end - begin > WINDOW) & (begin // WINDOW == window):
         column = tile * TILE + tl.arange(0, TILE)
         dec = tl.zeros([TILE], tl.float32)
@@ -239,8 +273,7 @@ def join_kernel(
             bias += tl.load(part_sums + 2 * slot + one)
             active += tl.load(part_sums + 2 * slot + 1 + one)
         c = tl.load(scale)
-        tl.store(W_dec + latent * d_out + column, c * dec, mask=column < d_out)
-        tl.store(W_enc + latent * d_in + column, c * enc, mask=column < d_in)
+        _store_tile(W_dec, W_enc, latent, column, c * dec, c * enc, d_out, d_in)
         if tile == 0:
             tl.store(b_enc + latent + one, c * bias)
             tl.store(fired + latent + one, active.to(tl.int64))

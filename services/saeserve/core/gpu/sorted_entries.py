@@ -14,6 +14,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.launch import Work, launch
 
 BLOCK = 512
 """Entries, or latents, that a program lays out."""
@@ -42,10 +43,15 @@ def by_latent(chosen: Chosen, dots_BK: Tensor, latents: int) -> Sorted:
         ints(latents + 1),
     )
     programs = triton.cdiv(count, BLOCK)
-    arrange_kernel[(programs + triton.cdiv(latents + 1, BLOCK),)](
-        *(ordered_N, places_N, chosen.values_BK, dots_BK),
-        *(found.rows_N, found.values_N, found.dots_N, found.first_F1),
-        *(count, latents, k, programs),
+    launch(
+        arrange_kernel,
+        (programs + triton.cdiv(latents + 1, BLOCK),),
+        (
+            *(ordered_N, places_N, chosen.values_BK, dots_BK),
+            *(found.rows_N, found.values_N, found.dots_N, found.first_F1),
+            *(count, latents, k, programs),
+        ),
+        Work(bytes=36 * count + 4 * latents),
         STEPS=count.bit_length() + 1,
         BLOCK=BLOCK,
     )

@@ -21,6 +21,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.shadows import Shadow
 
 CHUNK = 1024
@@ -75,7 +76,13 @@ def update_(
         along[name] = torch.empty_like(part) if name in unit else part
         measure(params[name], gradients[name], along[name], part, name in unit)
         start += rows[name]
-    clip_kernel[(1,)](squares, scalars, squares.numel(), float(limit), BLOCK=CHUNK)
+    launch(
+        clip_kernel,
+        (1,),
+        (squares, scalars, squares.numel(), float(limit)),
+        Work(bytes=4 * squares.numel(), flops=squares.numel()),
+        BLOCK=CHUNK,
+    )
     for name in names:
         own = (moments[0][name], moments[1][name])
         move(
@@ -88,9 +95,14 @@ def update_(
 
 def measure(w: Tensor, g: Tensor, along: Tensor, squares: Tensor, unit: bool) -> None:
     """Write <g, w> (unit rows) and |g'|^2 of each row."""
-    width = _width(w)
-    measure_kernel[(squares.numel(),)](
-        *(w, g, along, squares, width, w.numel()), UNIT=unit, **block_of(width)
+    width, numbers = _width(w), w.numel()
+    launch(
+        measure_kernel,
+        (squares.numel(),),
+        (w, g, along, squares, width, numbers),
+        Work(bytes=(8 if unit else 4) * numbers, flops=(6 if unit else 2) * numbers),
+        UNIT=unit,
+        **block_of(width),
     )
 
 
@@ -107,11 +119,14 @@ def move(
     shadow: Shadow | None,
 ) -> None:
     """Apply Adam to each row; `scalars` are the global norm and the clip's factor."""
-    width = _width(w)
+    width, numbers = _width(w), w.numel()
     # Where there is no copy, nothing is written there.
     copies = (w, w, w) if shadow is None else (shadow.low_FD, shadow.norm_F, shadow.lost_F)
-    move_kernel[(_rows(w),)](
-        *(w, g, *moments, along, scalars, *copies, width, w.numel(), *rates, least_norm),
+    launch(
+        move_kernel,
+        (_rows(w),),
+        (w, g, *moments, along, scalars, *copies, width, numbers, *rates, least_norm),
+        Work(bytes=(28 if shadow is None else 30) * numbers, flops=14 * numbers),
         UNIT=unit,
         SHADOW=shadow is not None,
         **block_of(width),
@@ -138,6 +153,15 @@ def _rows(tensor: Tensor) -> int:
 
 
 @triton.jit
+def _own_row(width: int, size: int, BLOCK: tl.constexpr) -> tl.tensor:
+    """The program's row, the places of its numbers, and which of these there are."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    at = row * width + column
+    return row, at, (column < width) & (at < size)
+
+
+@triton.jit
 def measure_kernel(
     w: tl.tensor,
     g: tl.tensor,
@@ -149,10 +173,7 @@ def measure_kernel(
     BLOCK: tl.constexpr,
 ) -> None:
     """Row by row <g, w> and |g - <g, w> w|^2."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    at = row * width + column
-    here = (column < width) & (at < size)
+    row, at, here = _own_row(width, size, BLOCK)
     gradient = tl.load(g + at, mask=here, other=0.0)
     if UNIT:
         weight = tl.load(w + at, mask=here, other=0.0)
@@ -216,10 +237,7 @@ def move_kernel(
     BLOCK: tl.constexpr,
 ) -> None:
     """Row by row: project, clip, Adam, unit norm, low copy."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    at = row * width + column
-    here = (column < width) & (at < size)
+    row, at, here = _own_row(width, size, BLOCK)
     weight = tl.load(w + at, mask=here, other=0.0)
     gradient = tl.load(g + at, mask=here, other=0.0)
     if UNIT:

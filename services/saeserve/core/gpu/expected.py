@@ -1,0 +1,28 @@
+"""Numbers that depend on the data, as they are expected: for counting work, never for computing."""
+
+from __future__ import annotations
+
+import math
+
+from saeserve.core.kernels.rounding import SUM_UNIT
+
+UNIT = 2**-11
+"""What rounding to float16 changes at most, as a share of the number."""
+TYPICAL = 0.38 * UNIT
+"""What it takes away from a row of normal numbers, as a share of the row's norm."""
+
+
+def candidates(k: int, latents: int, width: int, depth: int) -> int:
+    """Entries of a row that reach the cut of `choice`, from groups of `width` columns; `depth` is
+    the width of the rows that were multiplied in low precision, 0 where entries are exact.
+
+    For rows and weights of independent normal numbers h is normal with some deviation s, and
+    |x| |w| = sqrt(d) s. The number of entries above a level z s, with z = sqrt(2 ln(m / k)), grows
+    as exp(z t) when the level falls by t s, here by the rounding of h and twice the bound of
+    `rows.largest_errors`. Two of the k largest in one group lower the level too.
+    """
+    spread = math.sqrt(2 * math.log(max(1.0, latents / k)))
+    sums = 2 * (1.125 * depth + 8) * SUM_UNIT
+    fall = 2 * math.sqrt(depth) * (2 * TYPICAL + sums) + 2 * UNIT * spread
+    shared = k * k * width / (2 * latents)
+    return math.ceil((k + shared) * (math.exp(spread * fall) if depth else 1.0))
