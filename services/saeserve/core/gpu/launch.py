@@ -8,13 +8,24 @@ second and on any machine.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 Grid = tuple[int, ...]
+
+
+class Kernel(Protocol):
+    """A kernel of Triton's, as it is started."""
+
+    @property
+    def __name__(self) -> str: ...
+
+    def __getitem__(self, grid: Grid, /) -> Callable[..., object]:
+        """What starts it on this grid."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,8 @@ class Work:
 class Launch(NamedTuple):
     """A launch that was counted."""
 
-    kernel: str
+    name: str
+    """The kernel's."""
     work: Work
     grid: Grid
 
@@ -57,7 +69,7 @@ def counting() -> bool:
 
 
 def launch(
-    kernel: Any, grid: Grid, arguments: Sequence[Any], work: Work, **options: int | bool
+    kernel: Kernel, grid: Grid, arguments: Sequence[Any], work: Work, **options: int | bool
 ) -> None:
     """Start a Triton kernel, or record its work where its tensors are on the meta device.
 

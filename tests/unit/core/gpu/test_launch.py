@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ class Kernel:
     def __init__(self) -> None:
         self.started: list[Any] = []
 
-    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., object]:
         return lambda *arguments, **options: self.started.append((grid, arguments, options))
 
 
