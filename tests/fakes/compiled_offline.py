@@ -25,11 +25,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from saeserve.core import gpu
-from saeserve.core.gpu import choice, reconstruction, rows, segments, sorted_entries, update
+from saeserve.core.gpu import (
+    choice,
+    reconstruction,
+    rows,
+    segments,
+    sorted_entries,
+    thresholds,
+    update,
+)
 from saeserve.core.gpu.launch import launch
 
 TYPES = {"F": "*fp32", "H": "*fp16", "I": "*i32", "L": "*i64", "n": "i32", "x": "fp32"}
 """Of pointers by capital letters, of numbers by small ones."""
+THRESHOLD_TYPES = "HFFFFFIFILIFnnnxx"
 TARGET = GPUTarget("cuda", 90, 32)
 Case = tuple[Any, str, int, dict[str, int | bool]]
 """Kernel, types of the other arguments in their order, warps, constants."""
@@ -48,8 +57,9 @@ def update_cases() -> Iterator[Case]:
 
 
 def choice_cases() -> Iterator[Case]:
-    """Shapes d 768, m 24,576, k 32 and d 4,096, m 65,536, k 64; after a product and without one."""
-    for width, latents, k in ((768, 24_576, 32), (4096, 65_536, 64)):
+    """Shapes d 768, m 24,576, k 32, d 4,096, m 65,536, k 64, and the widest rows that are encoded;
+    after a product and without one."""
+    for width, latents, k in ((768, 24_576, 32), (4096, 65_536, 64), (8192, 65_536, 64)):
         block, warps = update.block_of(width).values()
         yield rows.round_kernel, "FFFHFFn", warps, {"CENTRE": True, "BLOCK": block}
         group = choice.group_width(latents, k)
@@ -61,6 +71,11 @@ def choice_cases() -> Iterator[Case]:
         sizes |= {"CAPACITY": triton.next_power_of_2(k + choice.ENTRIES)}
         warps = choice.launch_of(width, sizes["CAPACITY"])["num_warps"]
         yield choice.choose_kernel, "HIIFFFFIFFInnnn", warps, found | sizes | {"EXACT": False}
+        sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": block}
+        warps = choice.launch_of(width, thresholds.AT_ONCE)["num_warps"]
+        yield thresholds.above_kernel, THRESHOLD_TYPES, warps, sizes | {"EXACT": False}
+    sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": 1, "EXACT": True}
+    yield thresholds.above_kernel, "F" + THRESHOLD_TYPES[1:], 4, sizes
     sizes = {"AT_ONCE": choice.AT_ONCE // 32, "GROUPS": 1024, "WIDTH": 32}
     yield choice.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from saeserve.inference.rows import DenseRows, Rows
+from saeserve.inference.rows import DenseRows, Rows, join
 from saeserve.inference.work import Operation
 
 POISON = 666.0
 
 
 class GatedEngine:
-    """`gate` cleared holds the device; `entered` counts batches that came to the gate."""
+    """`gate` cleared holds the device; `entered` counts batches that came to the gate.
 
-    def __init__(self) -> None:
+    With several batches in flight, those that have begun wait at the gate to end.
+    """
+
+    def __init__(self, in_flight: int = 1) -> None:
+        self.in_flight = in_flight
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
         self.batches: list[tuple[str, Operation, list[float]]] = []
         self.lost_rows = 0
 
-    def run(self, model: str, operation: Operation, rows: Rows) -> Rows:
+    def begin(self, model: str, operation: Operation, parts: Sequence[Rows]) -> Callable[[], Rows]:
+        rows = join(parts)
         assert isinstance(rows, DenseRows)
         self.batches.append((model, operation, rows.x[:, 0].tolist()))
         self.entered.release()
+        return lambda: self.answer(rows)
+
+    def answer(self, rows: DenseRows) -> Rows:
         assert self.gate.wait(30)
         if (rows.x == POISON).any():
             raise ValueError("poison")

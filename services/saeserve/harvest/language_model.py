@@ -144,7 +144,7 @@ class LanguageModel:
     @torch.no_grad()
     def forward(self, tokens_ST: Tensor) -> Tensor:
         """Logits [S, T, vocabulary]."""
-        tokens = tokens_ST.to(self.device).clamp(min=0)
+        tokens = sent(tokens_ST, self.device).clamp(min=0)
         return self.model(input_ids=tokens, use_cache=False).logits
 
     def splice(self, sites: SiteSpec | Between, bos: bool, rule: RowRule = EVERY_ROW) -> Splice:
@@ -193,6 +193,13 @@ class LanguageModel:
 
     def _config(self, name: str) -> object:
         return text_setting(self.model, name)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the host on `device`; the host does not wait for what that still computes."""
+    if device.type == "cpu":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

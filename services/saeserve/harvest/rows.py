@@ -13,7 +13,7 @@ from saeserve.core.data.writer import RowBlock
 from saeserve.core.specs.jobs import StorageType
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.errors import DataError
-from saeserve.harvest.language_model import LanguageModel
+from saeserve.harvest.language_model import LanguageModel, sent
 from saeserve.harvest.sequences import TokenSequence, pad
 from saeserve.harvest.tokenizer import Tokens
 
@@ -21,12 +21,13 @@ from saeserve.harvest.tokenizer import Tokens
 def forward_rows(
     model: LanguageModel, batch: Sequence[TokenSequence], sites: Sequence[SiteSpec]
 ) -> RowBlock:
-    """The activations of a batch, sequence by sequence, at the positions that are kept."""
+    """The activations of a batch, sequence by sequence, at the positions that are kept: float32 on
+    the model's device, which the host does not wait for."""
     tokens_ST = pad(sequence.tokens for sequence in batch)
+    kept_N = sent(_kept(batch, tokens_ST.shape[1]), model.device)
     captured = model.capture(tokens_ST, sites)
-    mask_ST = _mask(batch, tokens_ST).to(model.device)
     return RowBlock(
-        tensors={source: x_STD[mask_ST].cpu() for source, x_STD in captured.items()},
+        tensors={s: x_STD.flatten(0, 1).index_select(0, kept_N) for s, x_STD in captured.items()},
         document=_column([s.documents[s.kept] for s in batch]),
         sequence=_column([np.full(s.rows, s.index) for s in batch]),
         position=_column([np.flatnonzero(s.kept) for s in batch]),
@@ -34,12 +35,11 @@ def forward_rows(
     )
 
 
-def _mask(batch: Sequence[TokenSequence], tokens_ST: Tensor) -> Tensor:
-    """bool [S, T]; padding is never kept."""
-    mask_ST = torch.zeros(tokens_ST.shape, dtype=torch.bool)
-    for row, sequence in enumerate(batch):
-        mask_ST[row, : len(sequence.kept)] = torch.as_tensor(sequence.kept)
-    return mask_ST
+def _kept(batch: Sequence[TokenSequence], length: int) -> Tensor:
+    """Places of the positions that are kept, in sequences of `length` one behind the other: int64;
+    padding is never kept."""
+    places = [row * length + np.flatnonzero(s.kept) for row, s in enumerate(batch)]
+    return torch.as_tensor(np.concatenate(places).astype(np.int64))
 
 
 def drop_first(block: RowBlock, rows: int) -> RowBlock:
@@ -63,12 +63,14 @@ def check_storable(block: RowBlock, dtype: StorageType, origins: Sequence[str]) 
     for source, x_ND in block.tensors.items():
         if bool(torch.isfinite(x_ND.to(STORAGE[dtype]).sum(dtype=torch.float64))):
             continue
-        raise _not_storable(block, source, x_ND, dtype, origins)
+        raise not_storable(block, source, x_ND, dtype, origins)
 
 
-def _not_storable(
+def not_storable(
     block: RowBlock, source: str, x_ND: Tensor, dtype: StorageType, origins: Sequence[str]
 ) -> DataError:
+    """The error that names the first value of `x_ND`, rows of the block, that `dtype` cannot
+    hold."""
     row, column = (int(i) for i in (~torch.isfinite(x_ND.to(STORAGE[dtype]))).nonzero()[0])
     value = float(x_ND[row, column])
     origin = origins[int(block.document[row])]

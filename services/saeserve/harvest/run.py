@@ -24,11 +24,12 @@ from saeserve.harvest.events import (
     HarvestResolved,
     HarvestStopped,
 )
+from saeserve.harvest.handover import handing_over
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.plan import Plan, heldout_of, planned_sequences, survey
 from saeserve.harvest.probe import check_rows
 from saeserve.harvest.recorded import bind
-from saeserve.harvest.rows import check_storable, drop_first, forward_rows
+from saeserve.harvest.rows import drop_first, forward_rows
 from saeserve.harvest.sequences import Tokenization, batches
 from saeserve.harvest.space import check_space, estimate_bytes
 from saeserve.harvest.stored_contexts import write_contexts
@@ -117,18 +118,20 @@ def _forward_all(
     present, position = writer.rows_done, 0
     meter = _Meter(plan.rows)
     sequences = planned_sequences(spec, run.tokenization, resolve, plan)
-    for batch in batches(sequences, spec.batch_sequences):
-        start, position = position, position + sum(sequence.rows for sequence in batch)
-        if position <= present:
-            continue
-        if stop():
-            yield HarvestStopped(writer.rows_done, plan.rows)
-            return
-        block = drop_first(forward_rows(run.model, batch, spec.sites), present - start)
-        check_storable(block, spec.dtype, origins)
-        writer.add(block)
-        if meter.add(block.rows) or position == plan.rows:
-            yield meter.event(position)
+    with handing_over(writer, spec.dtype, origins, run.model.device) as handover:
+        for batch in batches(sequences, spec.batch_sequences):
+            start, position = position, position + sum(sequence.rows for sequence in batch)
+            if position <= present:
+                continue
+            if stop():
+                handover.finish()
+                yield HarvestStopped(writer.rows_done, plan.rows)
+                return
+            block = drop_first(forward_rows(run.model, batch, spec.sites), present - start)
+            handover.add(block)
+            if meter.add(block.rows) or position == plan.rows:
+                yield meter.event(position)
+        handover.finish()
 
 
 class _Meter:

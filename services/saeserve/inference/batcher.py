@@ -1,21 +1,22 @@
 """Batches form while the device is busy: no timer, a bounded queue, and callers may leave.
 
-What waits when the device becomes free is the next batch, so an idle server answers at once and a
-busy one fills its batches.
+What waits when the device can take a batch is the next one, so an idle server answers at once and a
+busy one fills its batches. An engine with several batches in flight begins one while another one is
+computed or copied back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from saeserve.errors import DeadlinePassed, Overloaded
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.queue import FairQueue, Slice
-from saeserve.inference.rows import Rows, join
+from saeserve.inference.rows import Rows
 from saeserve.inference.work import Engine, Operation, Request, Served
 from saeserve.platform.service import stopping
 
@@ -25,7 +26,7 @@ _NEWEST = 0.2
 
 
 class Batcher(Generic[ModelT]):
-    """Admission, queue and device thread. Make and use it in a running event loop."""
+    """Admission, queue and the device's threads. Make and use it in a running event loop."""
 
     def __init__(
         self,
@@ -42,9 +43,13 @@ class Batcher(Generic[ModelT]):
         self._max_result_bytes = max_result_bytes
         self._queue: FairQueue[Request[ModelT]] = FairQueue(max_batch_rows)
         self._rows_per_second = 0.0
+        self._last_end = 0.0
         self._open: set[Request[ModelT]] = set()
         self._work = asyncio.Event()
+        self._free = asyncio.Semaphore(engine.in_flight)
+        self._batches: set[asyncio.Task[None]] = set()
         self._device = ThreadPoolExecutor(1, "device")
+        self._results = ThreadPoolExecutor(1, "results")
         self._loop_task = asyncio.create_task(self._serve())
 
     async def submit(
@@ -79,12 +84,15 @@ class Batcher(Generic[ModelT]):
             self._leave(request)
 
     async def close(self) -> None:
-        """Refuse what waits, and end the device thread after its batch."""
-        self._loop_task.cancel()
-        await asyncio.gather(self._loop_task, return_exceptions=True)
+        """Refuse what waits, and end the device's threads after their batches."""
+        tasks = {self._loop_task, *self._batches}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for request in self._open:
             request.fail(stopping())
         await asyncio.to_thread(self._device.shutdown)
+        await asyncio.to_thread(self._results.shutdown)
 
     def _admit(self, rows: int) -> None:
         waiting = self._queue.rows
@@ -107,14 +115,25 @@ class Batcher(Generic[ModelT]):
     async def _serve(self) -> None:
         while True:
             await self._work.wait()
+            await self._free.acquire()
             slices = self._queue.take(self._wanted)
             self._metrics.queue_rows.set(self._queue.rows)
             for request in {part.entry for part in slices if part.start == 0}:
                 self._metrics.queue_wait.observe(time.monotonic() - request.queued)
             if slices:
-                await self._run(slices)
+                self._begin(slices)
             else:
+                self._free.release()
                 self._work.clear()
+
+    def _begin(self, slices: Sequence[Slice[Request[ModelT]]]) -> None:
+        task = asyncio.create_task(self._run(slices))
+        self._batches.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._free.release()
 
     def _wanted(self, request: Request[ModelT]) -> bool:
         late = request.deadline is not None and request.deadline <= time.monotonic()
@@ -125,20 +144,30 @@ class Batcher(Generic[ModelT]):
 
     async def _run(self, slices: Sequence[Slice[Request[ModelT]]]) -> None:
         started = time.monotonic()
-        loop = asyncio.get_running_loop()
         try:
-            result = await loop.run_in_executor(self._device, self._compute, slices)
+            result = await self._computed(slices)
         except Exception as error:
             await self._after_failure(slices, error)
         else:
             self._deliver(slices, result, time.monotonic() - started)
 
-    def _compute(self, slices: Sequence[Slice[Request[ModelT]]]) -> Rows:
-        first = slices[0].entry
-        rows = join([part.entry.payload.part(part.start, part.stop) for part in slices])
-        result = self._engine.run(first.model, first.operation, rows)
-        if result.rows != rows.rows:
-            raise RuntimeError(f"{rows.rows} rows in, {result.rows} out; this is a bug")
+    async def _computed(self, slices: Sequence[Slice[Request[ModelT]]]) -> Rows:
+        """The rows of a batch; a thread begins it, and another one waits for it where the next
+        batch can begin meanwhile."""
+        loop, first = asyncio.get_running_loop(), slices[0].entry
+        parts = [part.entry.payload.part(part.start, part.stop) for part in slices]
+
+        def begin() -> Callable[[], Rows]:
+            return self._engine.begin(first.model, first.operation, parts)
+
+        if self._engine.in_flight == 1:
+            result = await loop.run_in_executor(self._device, lambda: begin()())
+        else:
+            wait = await loop.run_in_executor(self._device, begin)
+            result = await loop.run_in_executor(self._results, wait)
+        rows = sum(part.rows for part in parts)
+        if result.rows != rows:
+            raise RuntimeError(f"{rows} rows in, {result.rows} out; this is a bug")
         return result
 
     async def _after_failure(
@@ -157,8 +186,12 @@ class Batcher(Generic[ModelT]):
     ) -> None:
         self._metrics.stage.labels("compute").observe(seconds)
         self._metrics.batch_rows.observe(result.rows)
-        if seconds > 0:
-            newest = result.rows / seconds
+        # While batches overlap, each has only the time since the end of the one before.
+        now = time.monotonic()
+        busy = min(seconds, now - self._last_end)
+        self._last_end = now
+        if busy > 0:
+            newest = result.rows / busy
             share = _NEWEST if self._rows_per_second else 1.0
             self._rows_per_second += share * (newest - self._rows_per_second)
         start = 0

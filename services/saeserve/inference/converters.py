@@ -35,16 +35,16 @@ class Query(Generic[RowsT]):
     """The version that made the features of a decode; empty when the caller does not say."""
 
 
-def encode_query(request: pb.EncodeRequest) -> Query[DenseRows]:
-    """Read an EncodeRequest. Raises InvalidInput."""
+def encode_query(request: pb.EncodeRequest, as_sent: bool = False) -> Query[DenseRows]:
+    """Read an EncodeRequest, `as_sent` in the types of the wire. Raises InvalidInput."""
     dtype = checked_type(request.values_dtype, "values_dtype", F32, F16)
-    return _dense_query(request.model, request.activations, dtype)
+    return _dense_query(request.model, request.activations, dtype, as_sent)
 
 
-def reconstruct_query(request: pb.ReconstructRequest) -> Query[DenseRows]:
-    """Read a ReconstructRequest. Raises InvalidInput."""
+def reconstruct_query(request: pb.ReconstructRequest, as_sent: bool = False) -> Query[DenseRows]:
+    """Read a ReconstructRequest, `as_sent` in the types of the wire. Raises InvalidInput."""
     dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
-    return _dense_query(request.model, request.activations, dtype)
+    return _dense_query(request.model, request.activations, dtype, as_sent)
 
 
 def decode_query(request: pb.DecodeRequest) -> Query[FeatureRows]:
@@ -65,7 +65,8 @@ def encode_response(query: Query[DenseRows], answer: Encoded) -> pb.EncodeRespon
             execution=execution,
             rows_beyond_norm_bound=len(answer.beyond),
             beyond_norm_bound=answer.beyond.tolist(),
-        )
+        ),
+        answer.features.nbytes + answer.beyond.nbytes,
     )
 
 
@@ -73,7 +74,8 @@ def decode_response(query: Query[FeatureRows], answer: Decoded) -> pb.DecodeResp
     """Write a DecodeResponse. Raises InvalidInput for an answer that does not fit."""
     tensor = dense_tensor(answer.activations, query.leading, query.dtype, "output_dtype")
     execution = _execution(answer.model, answer.served)
-    return _fitting(pb.DecodeResponse(activations=tensor, execution=execution))
+    response = pb.DecodeResponse(activations=tensor, execution=execution)
+    return _fitting(response, answer.activations.nbytes)
 
 
 def reconstruct_response(query: Query[DenseRows], answer: Decoded) -> pb.ReconstructResponse:
@@ -86,14 +88,19 @@ def reconstruct_response(query: Query[DenseRows], answer: Decoded) -> pb.Reconst
             rows_beyond_norm_bound=len(answer.beyond),
             beyond_norm_bound=answer.beyond.tolist(),
             execution=_execution(answer.model, answer.served),
-        )
+        ),
+        answer.activations.nbytes + answer.beyond.nbytes,
     )
 
 
 def _dense_query(
-    model: str, tensor: tensor_pb2.Tensor, dtype: tensor_pb2.DataType.ValueType
+    model: str,
+    tensor: tensor_pb2.Tensor,
+    dtype: tensor_pb2.DataType.ValueType,
+    as_sent: bool,
 ) -> Query[DenseRows]:
-    rows = dense_rows(tensor, "activations")
+    sent = dense_rows(tensor, "activations")
+    rows = sent if as_sent else DenseRows(sent.x)
     return Query(_model(model), rows, tuple(tensor.shape[:-1]), dtype)
 
 
@@ -122,7 +129,9 @@ def _duration(seconds: float) -> Duration:
     return Duration(seconds=int(whole), nanos=int(fraction * 1e9))
 
 
-def _fitting(response: ResponseT) -> ResponseT:
-    if response.ByteSize() > MAX_MESSAGE_BYTES:
+def _fitting(response: ResponseT, size: int) -> ResponseT:
+    """The response of arrays of `size` bytes. Only where that is close to the limit is the message
+    measured, which protobuf does by writing it."""
+    if size > MAX_MESSAGE_BYTES // 2 and response.ByteSize() > MAX_MESSAGE_BYTES:
         raise too_large()
     return response

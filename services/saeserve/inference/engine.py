@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from saeserve.core.export.inference_model import InferenceModel, SparseRows
 from saeserve.core.ops.sparse import RowStatistics
-from saeserve.inference.refusals import overflow
-from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows, index_type
+from saeserve.inference.refusals import outside_float32
+from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows, index_type, join
 from saeserve.inference.work import Operation
 from saeserve.platform.exhaustion import exhausted, overloaded
 from saeserve.platform.startup_errors import no_device
 
 
 class TorchEngine:
-    """Runs InferenceModels that lie on its device; for use by one thread."""
+    """Runs InferenceModels in one stage: a batch is computed when it is begun."""
+
+    in_flight = 1
+
+    def begin(
+        self, model: InferenceModel, operation: Operation, parts: Sequence[Rows]
+    ) -> Callable[[], Rows]:
+        """Compute the batch. Raises what `run` raises."""
+        answer = self.run(model, operation, join(parts))
+        return lambda: answer
 
     def run(self, model: InferenceModel, operation: Operation, rows: Rows) -> Rows:
         """One row of answer for each of `rows`, which must own writable memory.
@@ -24,14 +36,20 @@ class TorchEngine:
         Raises InvalidInput when finite rows leave float32 on the way, Overloaded when the device
         has no memory for the batch.
         """
-        try:
-            with torch.inference_mode():
-                return _run(model, operation, rows)
-        except Exception as error:
-            if (memory := exhausted(error)) is None:
-                raise
-            remedy = "retry, or lower SAESERVE_INFERENCE_MAX_BATCH_ROWS"
-            raise overloaded(memory, f"{rows.rows} rows", remedy) from error
+        with refusing_exhaustion(rows.rows), torch.inference_mode():
+            return _run(model, operation, rows)
+
+
+@contextmanager
+def refusing_exhaustion(rows: int) -> Generator[None]:
+    """Raise Overloaded where a batch of so many rows finds no memory."""
+    try:
+        yield
+    except Exception as error:
+        if (memory := exhausted(error)) is None:
+            raise
+        remedy = "retry, or lower SAESERVE_INFERENCE_MAX_BATCH_ROWS"
+        raise overloaded(memory, f"{rows} rows", remedy) from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -92,9 +110,5 @@ def _to_statistics(statistics: RowStatistics | None) -> FloatArray | None:
 
 def _to_numpy(values: Tensor) -> FloatArray:
     if not bool(values.isfinite().all()):
-        raise overflow(
-            "the activations are so large that the result leaves float32",
-            "activations.data",
-            "send raw activations of the site that the model was trained on",
-        )
+        raise outside_float32()
     return values.cpu().numpy()

@@ -22,7 +22,7 @@ from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
 MAX_RESULT_BYTES = 2 * MAX_MESSAGE_BYTES
 """Maximum size of an answer in float32, which may be sent as half of that."""
 _BLOCK_ROWS = 4096
-_SMALL = 2**16
+_SMALL = 2**18
 """Values whose norms are taken sooner than a thread is woken."""
 RowNumbers = npt.NDArray[np.int64]
 
@@ -77,7 +77,7 @@ class Handlers:
             if not isinstance(features, FeatureRows):
                 raise TypeError("encode gave no features; this is a bug")
             self._metrics.encode_rows.inc(rows.rows)
-            beyond = await _beyond(loaded, rows.x)
+            beyond = await _beyond(loaded, rows)
             return Encoded(features, loaded.resource, served, beyond)
 
     async def decode(
@@ -113,11 +113,11 @@ class Handlers:
                 served, dense = await self._compute(loaded, Operation.RECONSTRUCT, rows, deadline)
             self._metrics.reconstruct_rows.inc(rows.rows)
             y = _dense(dense)
-            beyond = await _beyond(loaded, rows.x)
+            beyond = await _beyond(loaded, rows)
             # A transcoder's target was not sent, so nothing can be said about it.
             if config.inputs != config.outputs:
                 return Decoded(y, loaded.resource, served, beyond=beyond)
-            share = await asyncio.to_thread(explained_variance, rows.x, y.x)
+            share = await asyncio.to_thread(lambda: explained_variance(rows.x, y.x))
             return Decoded(y, loaded.resource, served, share, beyond)
 
     async def _compute(
@@ -146,11 +146,14 @@ def explained_variance(x: FloatArray, y: FloatArray) -> float:
     return 1.0 - error / total if total > 0 else float("nan")
 
 
-async def _beyond(loaded: Loaded[InferenceModel], x: FloatArray) -> RowNumbers:
+async def _beyond(loaded: Loaded[InferenceModel], rows: DenseRows) -> RowNumbers:
     """Rows beyond the norm bound; what takes long leaves the event loop."""
-    if x.size <= _SMALL:
-        return beyond_norm_bound(loaded.model.config, x)
-    return await asyncio.to_thread(beyond_norm_bound, loaded.model.config, x)
+    config = loaded.model.config
+    if all(source.norm_bound is None for source in config.inputs):
+        return _no_rows()
+    if rows.sent.size <= _SMALL:
+        return beyond_norm_bound(config, rows.sent)
+    return await asyncio.to_thread(beyond_norm_bound, config, rows.sent)
 
 
 def _dense(rows: Rows) -> DenseRows:
@@ -161,8 +164,8 @@ def _dense(rows: Rows) -> DenseRows:
 
 def _check_width(rows: DenseRows, loaded: Loaded[InferenceModel]) -> None:
     d_in = loaded.model.config.d_in
-    if rows.x.shape[1] != d_in:
-        raise _mismatch(loaded, "d_in", d_in, rows.x.shape[1], "activations.shape")
+    if rows.d != d_in:
+        raise _mismatch(loaded, "d_in", d_in, rows.d, "activations.shape")
 
 
 def _check_result(rows: int, d_out: int) -> None:

@@ -134,12 +134,14 @@ class ModelCache(Generic[ModelT]):
             self._make_room(resource, version.size_bytes)
             slot.size = version.size_bytes
             model = await asyncio.to_thread(self._in_memory, resource, version.folder)
+            # A device's low-precision copies come in addition to what the files hold.
+            self._make_room(resource, model.size_bytes, slot.size)
+            slot.size = model.size_bytes
         except BaseException:
             del self._slots[resource]
             self._metrics.model_loads.labels("error").inc()
             self._report()
             raise
-        slot.size = model.size_bytes
         self._metrics.model_loads.labels("ok").inc()
         self._report()
         return model
@@ -153,7 +155,9 @@ class ModelCache(Generic[ModelT]):
             remedy = "retry, or lower SAESERVE_INFERENCE_MODEL_CACHE_BYTES"
             raise overloaded(memory, resource, remedy) from error
 
-    def _make_room(self, resource: str, size: int) -> None:
+    def _make_room(self, resource: str, size: int, taken: int = 0) -> None:
+        """Evict idle models until there is room for `size` bytes, of which the model already has
+        `taken`."""
         if size > self._budget:
             raise FailedPrecondition(
                 f"{resource} takes {size} bytes, the cache has {self._budget}",
@@ -161,7 +165,7 @@ class ModelCache(Generic[ModelT]):
                 field="model",
                 remedy="the operator raises SAESERVE_INFERENCE_MODEL_CACHE_BYTES",
             )
-        while self._resident_bytes() + size > self._budget:
+        while self._resident_bytes() + size - taken > self._budget:
             self._evict_one(resource)
 
     def _evict_one(self, wanted: str) -> None:

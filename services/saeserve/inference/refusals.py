@@ -10,6 +10,15 @@ def overflow(message: str, field: str, remedy: str) -> InvalidInput:
     return InvalidInput(message, code="OVERFLOW", field=field, remedy=remedy)
 
 
+def outside_float32() -> InvalidInput:
+    """The refusal of rows whose features or outputs float32 cannot hold."""
+    return overflow(
+        "the activations are so large that the result leaves float32",
+        "activations.data",
+        "send raw activations of the site that the model was trained on",
+    )
+
+
 def too_large(
     message: str = "the answer is larger than a message may be", field: str = ""
 ) -> InvalidInput:

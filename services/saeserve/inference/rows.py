@@ -11,6 +11,9 @@ import numpy.typing as npt
 from saeserve import csr
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+SentArray = npt.NDArray[np.float32 | np.float16 | np.uint16]
+"""Activations in a type of the wire; uint16 holds the bits of bfloat16."""
 IndexArray = npt.NDArray[np.uint16 | np.uint32]
 OffsetArray = npt.NDArray[np.int64]
 NARROW_LATENTS = 2**16
@@ -19,23 +22,33 @@ NARROW_LATENTS = 2**16
 
 @dataclass(frozen=True)
 class DenseRows:
-    """Activations, float32 [rows, d]."""
+    """Activations [rows, d], in the type in which they were sent."""
 
-    x: FloatArray
+    sent: SentArray
+
+    @property
+    def x(self) -> FloatArray:
+        """The same in float32: the array itself where that is its type, else a widened copy."""
+        return widened(self.sent)
 
     @property
     def rows(self) -> int:
         """B: what the limits of batch and queue count."""
-        return len(self.x)
+        return len(self.sent)
+
+    @property
+    def d(self) -> int:
+        """Columns of a row."""
+        return self.sent.shape[1]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the array, for the sizes of answers and the work done."""
-        return self.x.nbytes
+        return self.sent.nbytes
 
     def part(self, start: int, stop: int) -> DenseRows:
         """Rows start .. stop, as a view."""
-        return DenseRows(self.x[start:stop])
+        return DenseRows(self.sent[start:stop])
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,14 @@ class FeatureRows:
 
 
 Rows = DenseRows | FeatureRows
+
+
+def widened(sent: SentArray) -> FloatArray:
+    """Numbers of a type of the wire in float32, which holds all of them exactly."""
+    if sent.dtype == np.uint16:
+        # bfloat16 is the upper half of a float32.
+        return (sent.astype(np.uint32) << 16).view(np.float32)
+    return sent.astype(np.float32, copy=False)
 
 
 def index_type(d_sae: int) -> type[np.uint16] | type[np.uint32]:

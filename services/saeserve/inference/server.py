@@ -10,15 +10,19 @@ from pathlib import Path
 
 import torch
 
+from saeserve.core.export.device_model import placed
 from saeserve.core.export.format import load_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.inference.batcher import Batcher
+from saeserve.inference.cuda import CudaDevice
 from saeserve.inference.engine import TorchEngine, choose_device
 from saeserve.inference.handlers import MAX_RESULT_BYTES, Handlers
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import ModelCache, Registry
 from saeserve.inference.servicer import inference_service
 from saeserve.inference.settings import InferenceSettings
+from saeserve.inference.staged import StagedEngine
+from saeserve.inference.work import Engine
 from saeserve.platform.gpu_metrics import watch_gpus
 from saeserve.platform.grpc_server import GrpcServer
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
@@ -55,9 +59,10 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
         store.guard(proof)
         cache = _cache(store, settings, device, figures)
         stack.push_async_callback(cache.close)
-        batcher = _batcher(settings, figures)
+        batcher = _batcher(settings, device, figures)
         stack.push_async_callback(batcher.close)
-        service = inference_service(Handlers(cache, batcher, figures), figures)
+        handlers = Handlers(cache, batcher, figures)
+        service = inference_service(handlers, figures, as_sent=device.type == "cuda")
         server = GrpcServer(
             settings.inference_address,
             [service],
@@ -91,9 +96,13 @@ def _cache(
     return ModelCache(registry, partial(_load, device), budget, figures)
 
 
-def _batcher(settings: InferenceSettings, figures: InferenceMetrics) -> Batcher[InferenceModel]:
+def _batcher(
+    settings: InferenceSettings, device: torch.device, figures: InferenceMetrics
+) -> Batcher[InferenceModel]:
+    cuda = device.type == "cuda"
+    engine: Engine[InferenceModel] = StagedEngine(CudaDevice(device)) if cuda else TorchEngine()
     return Batcher(
-        TorchEngine(),
+        engine,
         figures,
         queue_rows=settings.inference_queue_rows,
         max_batch_rows=settings.inference_max_batch_rows,
@@ -102,4 +111,4 @@ def _batcher(settings: InferenceSettings, figures: InferenceMetrics) -> Batcher[
 
 
 def _load(device: torch.device, folder: Path) -> InferenceModel:
-    return load_model(verified(folder)).to(device)
+    return placed(load_model(verified(folder)), device)

@@ -13,6 +13,7 @@ from typing_extensions import override
 from saeserve.inference import converters
 from saeserve.inference.handlers import Handlers
 from saeserve.inference.metrics import InferenceMetrics
+from saeserve.inference.tensors import data_bytes
 from saeserve.platform.auth.rules import ENCODE, Rule
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, Service
 from saeserve.v1 import inference_service_pb2 as pb
@@ -20,8 +21,10 @@ from saeserve.v1 import inference_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.InferenceService"
 RULES: dict[str, Rule] = dict.fromkeys(("Encode", "Decode", "Reconstruct"), ENCODE)
-# Converting less than this costs less than handing it to a thread.
-INLINE_BYTES = 256 * 1024
+INLINE_BYTES = 2 * 2**20
+"""Converting less than this takes the event loop less than a millisecond. A thread would have to
+wait for the interpreter's lock, which a busy loop gives away every `SWITCH_SECONDS` only, and again
+after each operation of numpy, which lets go of it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,14 +34,17 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceServicer(pb_grpc.InferenceServiceServicer):
     """saeserve.v1.InferenceService."""
 
-    def __init__(self, handlers: Handlers, metrics: InferenceMetrics) -> None:
+    def __init__(self, handlers: Handlers, metrics: InferenceMetrics, as_sent: bool) -> None:
+        """`as_sent`: the engine takes activations in the types of the wire."""
         self._handlers = handlers
         self._metrics = metrics
+        self._as_sent = as_sent
 
     @override
     async def Encode(self, request: pb.EncodeRequest, context: Context) -> pb.EncodeResponse:
         """Activations in, sparse features out."""
-        query = await self._stage("parse", request.ByteSize(), converters.encode_query, request)
+        size, read = data_bytes(request.activations), converters.encode_query
+        query = await self._stage("parse", size, read, request, self._as_sent)
         answer = await self._handlers.encode(query.model, query.rows, _deadline(context))
         size = answer.features.nbytes
         return await self._stage("build", size, converters.encode_response, query, answer)
@@ -46,7 +52,8 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
     @override
     async def Decode(self, request: pb.DecodeRequest, context: Context) -> pb.DecodeResponse:
         """Sparse features in, activations out."""
-        query = await self._stage("parse", request.ByteSize(), converters.decode_query, request)
+        size = request.ByteSize()
+        query = await self._stage("parse", size, converters.decode_query, request)
         deadline = _deadline(context)
         answer = await self._handlers.decode(query.model, query.rows, deadline, query.made_by)
         size = answer.activations.nbytes
@@ -57,8 +64,8 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         self, request: pb.ReconstructRequest, context: Context
     ) -> pb.ReconstructResponse:
         """Activations in, reconstructions out."""
-        size = request.ByteSize()
-        query = await self._stage("parse", size, converters.reconstruct_query, request)
+        size, read = data_bytes(request.activations), converters.reconstruct_query
+        query = await self._stage("parse", size, read, request, self._as_sent)
         answer = await self._handlers.reconstruct(query.model, query.rows, _deadline(context))
         size = answer.activations.nbytes
         return await self._stage("build", size, converters.reconstruct_response, query, answer)
@@ -81,9 +88,11 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             self._metrics.stage.labels(name).observe(time.perf_counter() - started)
 
 
-def inference_service(handlers: Handlers, metrics: InferenceMetrics) -> Service:
-    """The service, to be added to a server."""
-    servicer = InferenceServicer(handlers, metrics)
+def inference_service(
+    handlers: Handlers, metrics: InferenceMetrics, as_sent: bool = False
+) -> Service:
+    """The service, to be added to a server; `as_sent` as in InferenceServicer."""
+    servicer = InferenceServicer(handlers, metrics, as_sent)
     return Service(
         NAME,
         lambda server: pb_grpc.add_InferenceServiceServicer_to_server(servicer, server),

@@ -1,4 +1,4 @@
-"""Dense tensors on the wire: {dtype, shape, little-endian bytes} to float32 rows and back."""
+"""Dense tensors on the wire: {dtype, shape, little-endian bytes} to rows and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from saeserve.errors import InvalidInput
 from saeserve.inference.refusals import overflow, too_large
-from saeserve.inference.rows import DenseRows, FloatArray
+from saeserve.inference.rows import DenseRows, FloatArray, SentArray, widened
 from saeserve.v1 import tensor_pb2
 
 F32 = tensor_pb2.DATA_TYPE_F32
@@ -23,22 +23,21 @@ MAX_ROWS = 2**23
 
 
 def dense_rows(tensor: tensor_pb2.Tensor, field: str) -> DenseRows:
-    """Read [..., d] as float32 [rows, d].
+    """Read [..., d] as [rows, d], in the type in which it was sent: a view of the message's bytes.
 
     Raises InvalidInput for an unset type, a bad shape, a wrong number of bytes, NaN or infinity.
     """
     shape = checked_shape(tensor.shape, f"{field}.shape")
-    x = elements(tensor.data, tensor.dtype, math.prod(shape), field).reshape(-1, shape[-1])
-    finite = np.isfinite(x)
-    if not finite.all():
-        row, column = (int(place[0]) for place in np.nonzero(~finite))
-        raise InvalidInput(
-            f"row {row}, column {column} is {x[row, column]}",
-            code="NOT_FINITE",
-            field=f"{field}.data",
-            remedy="send finite activations",
-        )
-    return DenseRows(x)
+    sent = _elements(tensor.data, tensor.dtype, math.prod(shape), field).reshape(-1, shape[-1])
+    if not _all_finite(sent):
+        raise _not_finite(widened(sent), f"{field}.data")
+    return DenseRows(sent)
+
+
+def data_bytes(tensor: tensor_pb2.Tensor) -> int:
+    """Bytes that a tensor of this shape and type has, without looking at its data: reading a field
+    of bytes copies it."""
+    return math.prod(tensor.shape[: MAX_AXES + 1]) * ITEM_BYTES.get(tensor.dtype, 4)
 
 
 def dense_tensor(
@@ -79,15 +78,41 @@ def elements(
     data: bytes, dtype: tensor_pb2.DataType.ValueType, count: int, field: str
 ) -> FloatArray:
     """`count` elements as float32. Raises InvalidInput for a bad type or number of bytes."""
+    return widened(_elements(data, dtype, count, field))
+
+
+def _elements(
+    data: bytes, dtype: tensor_pb2.DataType.ValueType, count: int, field: str
+) -> SentArray:
     if dtype not in ITEM_BYTES:
         raise _bad_type(dtype, "is not an element type", f"{field}.dtype", ITEM_BYTES)
     check_size(data, count, ITEM_BYTES[dtype], f"{field}.data")
     if dtype == F32:
         return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     if dtype == F16:
-        return np.frombuffer(data, "<f2").astype(np.float32)
-    # bfloat16 is the upper half of a float32.
-    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        return np.frombuffer(data, "<f2").astype(np.float16, copy=False)
+    return np.frombuffer(data, "<u2").astype(np.uint16, copy=False)
+
+
+def _all_finite(sent: SentArray) -> bool:
+    """Whether all numbers are finite, mostly in one pass that makes no array of that size."""
+    if sent.dtype == np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = sent.sum(dtype=np.float32)
+        # A sum shows any NaN or infinity; it can also be too large where all numbers are finite.
+        return bool(np.isfinite(total)) or bool(np.isfinite(sent).all())
+    exponent = 0x7C00 if sent.dtype == np.float16 else 0x7F80
+    return not bool(((sent.view(np.uint16) & exponent) == exponent).any())
+
+
+def _not_finite(x: FloatArray, field: str) -> InvalidInput:
+    row, column = (int(place[0]) for place in np.nonzero(~np.isfinite(x)))
+    return InvalidInput(
+        f"row {row}, column {column} is {x[row, column]}",
+        code="NOT_FINITE",
+        field=field,
+        remedy="send finite activations",
+    )
 
 
 def packed(x: FloatArray, dtype: tensor_pb2.DataType.ValueType, field: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -25,10 +26,21 @@ class Operation(StrEnum):
 
 
 class Engine(Protocol[ModelT_contra]):
-    """Computes on one device; called by one thread."""
+    """Computes on one device."""
 
-    def run(self, model: ModelT_contra, operation: Operation, rows: Rows) -> Rows:
-        """One row of answer for each of `rows`, in order."""
+    @property
+    def in_flight(self) -> int:
+        """Batches that may have begun and not ended: 1 where `begin` computes them itself."""
+        ...
+
+    def begin(
+        self, model: ModelT_contra, operation: Operation, parts: Sequence[Rows]
+    ) -> Callable[[], Rows]:
+        """Begin a batch, and return what waits for its end.
+
+        That returns one row of answer for each row of the parts, in order. Batches are begun by
+        one thread and awaited by another one, in the same order.
+        """
         ...
 
 

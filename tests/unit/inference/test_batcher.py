@@ -54,9 +54,12 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    queue_rows: int = 100, max_batch_rows: int = 8, max_result_bytes: int = 2**20
+    queue_rows: int = 100,
+    max_batch_rows: int = 8,
+    max_result_bytes: int = 2**20,
+    in_flight: int = 1,
 ) -> AsyncGenerator[Bench]:
-    engine, registry = GatedEngine(), CollectorRegistry()
+    engine, registry = GatedEngine(in_flight), CollectorRegistry()
     batcher = Batcher(
         engine,
         InferenceMetrics(registry),
@@ -103,6 +106,42 @@ def test_an_idle_server_answers_at_once_and_a_busy_one_fills_its_batch() -> None
             assert (await a).batch_rows == 3
             assert b.engine.sizes == [1, 3]
             assert b.waiting == 0
+
+    run(scenario)
+
+
+def test_an_engine_with_two_batches_in_flight_begins_one_during_another() -> None:
+    async def scenario() -> None:
+        async with bench(in_flight=2) as b:
+            first = await b.hold()
+            second = b.submit(1)
+            assert await asyncio.to_thread(b.engine.entered.acquire, timeout=30)
+            waiting = [b.submit(2), b.submit(POISON), b.submit(3)]
+            await settle()
+            assert b.waiting == 3
+            b.engine.gate.set()
+            assert first_column(await first) == [-2]
+            assert first_column(await second) == [2]
+            with pytest.raises(ValueError, match="poison"):
+                await waiting[1]
+            assert [first_column(await waiting[i]) for i in (0, 2)] == [[4], [6]]
+            assert b.engine.sizes[:3] == [1, 1, 3]
+
+    run(scenario)
+
+
+def test_closing_ends_all_batches_in_flight() -> None:
+    async def scenario() -> None:
+        async with bench(in_flight=2) as b:
+            held, second = await b.hold(), b.submit(1)
+            assert await asyncio.to_thread(b.engine.entered.acquire, timeout=30)
+            closing = asyncio.ensure_future(b.batcher.close())
+            await settle()
+            b.engine.gate.set()
+            await closing
+            for task in (held, second):
+                with pytest.raises(Unavailable):
+                    await task
 
     run(scenario)
 

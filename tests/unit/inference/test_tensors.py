@@ -10,7 +10,15 @@ from hypothesis.extra import numpy as hnp
 
 from saeserve.errors import InvalidInput
 from saeserve.inference.rows import DenseRows, FloatArray
-from saeserve.inference.tensors import BF16, F16, F32, checked_type, dense_rows, dense_tensor
+from saeserve.inference.tensors import (
+    BF16,
+    F16,
+    F32,
+    checked_type,
+    data_bytes,
+    dense_rows,
+    dense_tensor,
+)
 from saeserve.v1 import tensor_pb2
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=5)
@@ -98,6 +106,24 @@ def test_a_value_that_is_not_finite_is_named_by_row_and_column(
     error = refused(message(x, dtype, data))
     assert error.message.startswith("row 2, column 1 is ")
     assert (error.field, error.code) == ("activations.data", "NOT_FINITE")
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, BF16])
+def test_rows_stay_in_the_type_in_which_they_were_sent(
+    dtype: tensor_pb2.DataType.ValueType,
+) -> None:
+    bits = np.array([[0x3C00, 0x7BFF], [0x8001, 0x0001]], "<u2")
+    data = bits.astype("<f4").tobytes() if dtype == F32 else bits.tobytes()
+    tensor = tensor_pb2.Tensor(dtype=dtype, shape=bits.shape, data=data)
+    rows = dense_rows(tensor, "activations")
+    assert rows.sent.tobytes() == data
+    assert not rows.sent.flags.owndata
+    assert data_bytes(tensor) == rows.nbytes == len(data)
+
+
+def test_finite_numbers_whose_sum_is_not_finite_are_accepted() -> None:
+    x = np.full((4, 3), 3e38, np.float32)
+    np.testing.assert_array_equal(dense_rows(message(x, F32, x.tobytes()), "a").x, x)
 
 
 @pytest.mark.parametrize(

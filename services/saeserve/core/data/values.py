@@ -49,9 +49,13 @@ def to_storage(
     )
 
 
-def row_norms(stored_ND: Tensor, *, source: str, file: str, first_row: int) -> Tensor:
-    """Euclidean norms of the rows as stored, float32 [N]; raises DataError beyond float32."""
-    norms_N = stored_ND.double().square().sum(1).sqrt().float()
+def row_norms(stored_ND: Tensor) -> Tensor:
+    """Euclidean norms of the rows as stored, float32 [N]; infinite where that cannot hold them."""
+    return stored_ND.double().square().sum(1).sqrt().float()
+
+
+def check_norms(norms_N: Tensor, *, source: str, file: str, first_row: int) -> None:
+    """Raise DataError, naming `file` and the row, for norms beyond float32."""
     bad_N = ~torch.isfinite(norms_N)
     if bool(bad_N.any()):
         raise DataError(
@@ -60,4 +64,3 @@ def row_norms(stored_ND: Tensor, *, source: str, file: str, first_row: int) -> T
             row=first_row + int(bad_N.nonzero()[0]),
             remedy="scale the activations down",
         )
-    return norms_N

@@ -24,7 +24,7 @@ from saeserve.core.data.shards import (
     shard_name,
 )
 from saeserve.core.data.tensor_file import STORAGE
-from saeserve.core.data.values import row_norms, to_storage
+from saeserve.core.data.values import check_norms, row_norms, to_storage
 from saeserve.core.formats.manifest import ShardEntry
 from saeserve.core.specs.jobs import StorageType
 from saeserve.errors import DataError, SpecError
@@ -36,7 +36,8 @@ class RowBlock:
 
     `tensors`: each source [N, d], float32 or the stored type. The rest int32 [N]: the document's
     index in the document table, its sequence, the position in the sequence and the token id;
-    -1 where unknown.
+    -1 where unknown. With `norms`, float32 [N] of each source, its rows are of the stored type and
+    known to be finite.
     """
 
     tensors: Mapping[str, Tensor]
@@ -44,6 +45,7 @@ class RowBlock:
     sequence: IntArray
     position: IntArray
     token_id: IntArray
+    norms: Mapping[str, Tensor] | None = None
 
     @property
     def rows(self) -> int:
@@ -183,16 +185,23 @@ class DatasetWriter:
     def _copy(self, block: RowBlock, start: int, stop: int) -> None:
         place = slice(self._fill, self._fill + stop - start)
         name = shard_name(len(self._shards))
-        for source, x_ND in block.tensors.items():
-            part_ND = to_storage(
-                x_ND[start:stop], self._dtype, source=source, file=name, first_row=self._fill
-            )
-            norms_N = row_norms(part_ND, source=source, file=name, first_row=self._fill)
+        for source in block.tensors:
+            part_ND, norms_N = self._stored(block, source, slice(start, stop))
+            check_norms(norms_N, source=source, file=name, first_row=self._fill)
             self._buffers[source][place] = part_ND
             self._buffers[norm_column(source)][place] = norms_N
         for column in COLUMNS:
             values = np.array(getattr(block, column)[start:stop], dtype=np.int32)
             self._buffers[column][place] = torch.as_tensor(values)
+
+    def _stored(self, block: RowBlock, source: str, rows: slice) -> tuple[Tensor, Tensor]:
+        """Rows of the block in the stored type, and their norms."""
+        x_ND = block.tensors[source][rows]
+        if block.norms is not None:
+            return x_ND, block.norms[source][rows]
+        name = shard_name(len(self._shards))
+        stored_ND = to_storage(x_ND, self._dtype, source=source, file=name, first_row=self._fill)
+        return stored_ND, row_norms(stored_ND)
 
     def _write(self) -> None:
         name = shard_name(len(self._shards))

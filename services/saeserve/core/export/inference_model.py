@@ -53,7 +53,8 @@ class InferenceModel:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name, as stored; without those that there are none of."""
-        fields = (field.name for field in dataclasses.fields(self) if field.name != "config")
+        # Those of a subclass are not stored.
+        fields = (one.name for one in dataclasses.fields(InferenceModel) if one.name != "config")
         values: dict[str, Tensor | None] = {name: getattr(self, name) for name in fields}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -126,6 +127,9 @@ class InferenceModel:
         if norm.kind == "none":
             return None
         x_BD = x.to(self.device, torch.float32)
+        if not len(x_BD):
+            # torch would warn of it.
+            return RowStatistics(x_BD.new_empty(0), x_BD.new_empty(0))
         deviation_B, mean_B = torch.std_mean(x_BD, dim=1, correction=norm.ddof)
         return RowStatistics(mean_B, deviation_B)
 

@@ -29,6 +29,13 @@ def centred(x_BD: Tensor, b_D: Tensor) -> tuple[Tensor, Shadow]:
     return centred_BD, copy
 
 
+def rounded(x_BD: Tensor) -> Shadow:
+    """The low-precision copy of rows that are used once."""
+    copy = Shadow.like(x_BD)
+    _launch(x_BD, None, x_BD, copy)
+    return copy
+
+
 def shadow_of(weights_FD: Tensor) -> Shadow:
     """The copy of a matrix as it is now: the one that the optimiser's pass wrote, or a new one."""
     copy = shadows.of(weights_FD)
