@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from saeserve.inference.server import running
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform import logging, service
+
+
+SWITCH_SECONDS = 0.0005
+"""How long the event loop keeps the interpreter's lock from the device's threads; Python's default
+is ten times as long, which a batch would wait after each operation that lets go of the lock."""
 
 
 async def _serve(settings: InferenceSettings) -> None:
@@ -26,6 +32,7 @@ def main() -> None:
     settings = InferenceSettings.load()
     logging.configure(settings.log_level, settings.log_format)
     settings.protect_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.run(_serve(settings))
 
 

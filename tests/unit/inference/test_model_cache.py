@@ -39,6 +39,8 @@ class Shelf:
     loads: list[str] = field(default_factory=list[str])
     broken: set[str] = field(default_factory=set[str])
     heavy: set[str] = field(default_factory=set[str])
+    larger: dict[str, int] = field(default_factory=dict[str, int])
+    """Bytes of models that take more than their files."""
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
     samples: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -65,7 +67,7 @@ class Shelf:
             raise FormatError(f"{folder.name} is damaged")
         if folder.name in self.heavy:
             raise RuntimeError("CUDA error: out of memory")
-        return FakeModel(folder.name, self.sizes[folder.name])
+        return FakeModel(folder.name, self.larger.get(folder.name, self.sizes[folder.name]))
 
     async def touch(self, reference: str) -> str:
         async with self.cache.use(reference) as loaded:
@@ -118,6 +120,20 @@ def test_the_least_recently_used_goes_first() -> None:
         assert shelf.sample("models_resident") == 2
         assert shelf.sample("models_resident_bytes") == 80
         assert shelf.sample("model_loads_total", result="evicted") == 2
+
+    run(scenario)
+
+
+def test_what_a_device_adds_to_a_model_needs_room_too() -> None:
+    async def scenario() -> None:
+        shelf = Shelf({"a": 40, "b": 40, "c": 90}, larger={"b": 70, "c": 110})
+        for name in ("a", "b"):
+            await shelf.touch(name)
+        assert shelf.sample("models_resident_bytes") == 70
+        assert shelf.sample("model_loads_total", result="evicted") == 1
+        with pytest.raises(FailedPrecondition, match="c takes 110 bytes"):
+            await shelf.touch("c")
+        assert shelf.sample("models_resident") == 0
 
     run(scenario)
 
