@@ -9,7 +9,6 @@ from saeserve.inference.server import running
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform import logging, service
 
-
 SWITCH_SECONDS = 0.0005
 """How long the event loop keeps the interpreter's lock from the device's threads; Python's default
 is ten times as long, which a batch would wait after each operation that lets go of the lock."""
