@@ -16,6 +16,9 @@ DEFAULTS = {
     # Large tensors are given back and faulted in again with every step; by huge pages that is
     # five times cheaper (glibc 2.35 and later; others ignore it).
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    # `settle_torch` asks for the same bits every time, and cuBLAS keeps to that only with a
+    # workspace of its own, which it is asked for before CUDA starts.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 """Environment of a job process, where the operator has not set it."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from saeserve.core.architectures.active.latents import decode
 from saeserve.core.architectures.active.preactivations import largest_first
 from saeserve.core.architectures.contract import Tensors
+from saeserve.core.gpu.device import accelerates
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.errors import SpecError
 
@@ -24,7 +25,7 @@ def width(spec: AuxKSpec, dead_F: Tensor) -> int:
     before ReLU and adds exactly zero, hence both ways agree. Raises SpecError where k_aux is not
     resolved.
     """
-    return _limit(spec, dead_F) if dead_F.is_cuda else exact_width(spec, dead_F)
+    return _limit(spec, dead_F) if accelerates(dead_F.device) else exact_width(spec, dead_F)
 
 
 def exact_width(spec: AuxKSpec, dead_F: Tensor) -> int:

@@ -57,6 +57,12 @@ def starts_kernels() -> bool:
     return True
 
 
+def accelerates(device: torch.device) -> bool:
+    """Whether this is a GPU, whose numbers the host has to wait for. The meta device stands for
+    one, since nothing but counting work is done there."""
+    return device.type in ("cuda", "meta")
+
+
 def usable_on_device(*tensors: Tensor) -> bool:
     """Whether kernels can run on these: float32 and contiguous, all on one GPU that is new enough,
     on the CPU under the interpreter, or on the meta device while kernels are counted."""

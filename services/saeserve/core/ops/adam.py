@@ -47,7 +47,8 @@ def adam_step_(
 ) -> None:
     """Update `params` and `moments` in place; `step` counts from 0."""
     names = list(params)
-    count = torch.tensor(float(step))
+    # Counted up in place, so one for each; made on the device, for a copy would wait for it.
+    counts = torch.full((len(names),), float(step), device=params[names[0]].device)
     adam(
         [params[name] for name in names],
         # The fused kernel takes all memory in the parameter's order, whatever the strides say.
@@ -55,7 +56,7 @@ def adam_step_(
         [moments.first[name] for name in names],
         [moments.second[name] for name in names],
         [],
-        [count.to(params[name].device, copy=True) for name in names],
+        list(counts.unbind()),
         fused=True,
         amsgrad=False,
         beta1=settings.beta1,

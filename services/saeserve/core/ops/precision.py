@@ -15,7 +15,10 @@ BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has instructions for it; elsewhere it is slower than float32."""
+    """Whether `device` has instructions for it; elsewhere it is slower than float32. The meta
+    device stands for a GPU that has."""
+    if device.type == "meta":
+        return True
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

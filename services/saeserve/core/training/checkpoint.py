@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 
 from saeserve.core.architectures.contract import Dimensions, Tensors
 from saeserve.core.disk import space_needed
-from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.environment import Environment
 from saeserve.core.training.state import TrainerState
 from saeserve.errors import CheckpointError, DataMismatchError, SpecError
 
@@ -28,29 +27,6 @@ READ_VERSIONS = (1, 2)
 a latent fired or was resampled."""
 TENSORS_FILE = "state.safetensors"
 HEADER_FILE = "checkpoint.json"
-
-
-class Environment(Spec):
-    """What must be equal for a resumed run on the CPU to be bit-identical."""
-
-    threads: int
-    instruction_set: str
-    code_version: str
-    torch_version: str
-    encoder_dtype: str = "float32"
-    """What the spec's type came to here."""
-
-    @classmethod
-    def of(cls, spec: TrainSpec, device: torch.device) -> Environment:
-        """That of a run of `spec` on `device` in this process."""
-        dtype = encoder_dtype(spec, device)
-        return cls(
-            threads=torch.get_num_threads(),
-            instruction_set=torch.backends.cpu.get_cpu_capability(),
-            code_version=importlib.metadata.version("saeserve"),
-            torch_version=str(torch.__version__),
-            encoder_dtype=str(dtype).removeprefix("torch."),
-        )
 
 
 class TensorEntry(Spec):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS, TrainSpec
-from saeserve.core.training.checkpoint import Checkpoint, Environment
+from saeserve.core.training.checkpoint import Checkpoint
+from saeserve.core.training.environment import Environment
 from saeserve.core.training.events import Warned
 
 

@@ -106,7 +106,9 @@ class Upcoming:
             for place in places:
                 if place // self._block == number:
                     offset = place % self._block
-                    found[place] = (batch.x_BD[offset], batch.target_BO[offset])
+                    # Copies, for a view would keep its whole block.
+                    row = batch.x_BD[offset].clone(), batch.target_BO[offset].clone()
+                    found[place] = row
         chosen = [found[place] for place in places]
         x_ND = torch.stack([x_D for x_D, _ in chosen])
         target_NO = torch.stack([target_O for _, target_O in chosen])

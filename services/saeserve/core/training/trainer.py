@@ -21,7 +21,7 @@ from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import checkpoint, dead, notices
 from saeserve.core.training.calibrating import calibrated, fitting_half
-from saeserve.core.training.checkpoint import Environment
+from saeserve.core.training.environment import Environment
 from saeserve.core.training.events import (
     CheckpointCommitted,
     Finished,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bench.gpu.budgets.counting import Counting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,3 +53,20 @@ def test_gradients_are_those_of_plain_autograd(many: int) -> None:
     found = torch.autograd.grad((latents.decode(fast, indices, V) * weight).sum(), inputs)
     for left, right in zip(found, expected, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
+
+
+def test_dots_are_to_the_bit_those_of_autograd() -> None:
+    draws = torch.Generator().manual_seed(2)
+    indices = torch.randint(0, 50, (6, 3), generator=draws)
+    x, W = torch.randn(6, 33, generator=draws), torch.randn(50, 33, generator=draws)
+    zeros = torch.zeros(6, 3, requires_grad=True)
+    (expected,) = torch.autograd.grad(latents.combine_rows(zeros, indices, W), zeros, x)
+    assert torch.equal(latents.row_dots(x, indices, W), expected)
+
+
+def test_on_a_device_dots_gather_each_row_once() -> None:
+    indices = torch.empty(6, 3, dtype=torch.int64, device="meta")
+    x, W = torch.empty(6, 33, device="meta"), torch.empty(50, 33, device="meta")
+    with Counting(1) as counting:
+        latents.row_dots(x, indices, W)
+    assert counting.counts.gathered == 6 * 3 * 33 * 4

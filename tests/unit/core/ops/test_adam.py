@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from bench.gpu.budgets.counting import Counting
 from torch import Tensor
 
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
@@ -30,3 +31,11 @@ def test_it_is_adam_with_bias_correction() -> None:
         adam_step_(params, grads, moments, SETTINGS, lr=rate, step=step)
         for name, value in params.items():
             torch.testing.assert_close(value, leaves[name].detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_on_a_device_the_host_waits_for_nothing() -> None:
+    params = {name: torch.empty(4, 3, device="meta") for name in ("V", "W")}
+    grads, moments = dict(params), Moments.zeros(params)
+    with Counting(1) as counting:
+        adam_step_(params, grads, moments, SETTINGS, lr=0.1, step=3)
+    assert not counting.counts.waits

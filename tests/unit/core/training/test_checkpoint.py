@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import torch
@@ -12,8 +15,10 @@ from safetensors import SafetensorError
 from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spec
 
 from saeserve.core.architectures.contract import Dimensions
-from saeserve.core.training import checkpoint
+from saeserve.core.training import checkpoint, environment
 from saeserve.core.training.checkpoint import HEADER_FILE, TENSORS_FILE
+from saeserve.core.training.environment import Card, Environment
+from saeserve.core.training.events import Warned
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.trainer import Trainer
 from saeserve.errors import CheckpointError, DataMismatchError, NoSpaceError
@@ -38,7 +43,7 @@ def test_what_is_loaded_is_what_was_saved(trained: tuple[TrainerState, Path]) ->
     state, folder = trained
     loaded = checkpoint.load(folder, SPEC, DIMS, CPU)
     assert (loaded.state.step, loaded.state.tokens) == (3, 192)
-    assert loaded.environment == checkpoint.Environment.of(SPEC, CPU)
+    assert loaded.environment == Environment.of(SPEC, CPU)
     before, after = state.tensors(), loaded.state.tensors()
     assert before.keys() == after.keys()
     assert {"meter.loss", "architecture.variance", "second.W_enc"} < before.keys()
@@ -53,6 +58,72 @@ def test_the_header_says_where_it_was_made(trained: tuple[TrainerState, Path]) -
     assert header["environment"]["threads"] == torch.get_num_threads()
     assert header["environment"]["instruction_set"] == torch.backends.cpu.get_cpu_capability()
     assert header["environment"]["code_version"]
+
+
+def always(value: object) -> Callable[[torch.device], object]:
+    return lambda _: value
+
+
+H200 = Card(name="NVIDIA H200", cuda="13.0", cublas="13.1.0", triton="3.6.0")
+
+
+def test_the_header_names_the_card_and_what_computes_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Card, "of", always(H200))
+    setup = tiny_setup(SPEC)
+    Trainer.start(setup).save(tmp_path)
+    header = json.loads((tmp_path / HEADER_FILE).read_text())
+    assert header["environment"]["card"] == H200.to_json()
+    assert checkpoint.load(tmp_path, SPEC, DIMS, CPU).environment.card == H200
+    assert warnings_of(Trainer.resume(setup, tmp_path)) == []
+    other = H200.model_copy(update={"name": "NVIDIA H100"})
+    monkeypatch.setattr(Card, "of", always(other))
+    (warned,) = warnings_of(Trainer.resume(setup, tmp_path))
+    assert warned.code == "ENVIRONMENT_CHANGED"
+    assert "H200" in warned.message
+    assert "H100" in warned.message
+
+
+def warnings_of(trainer: Trainer) -> list[Warned]:
+    return [each for each in trainer.opening() if each.code == "ENVIRONMENT_CHANGED"]
+
+
+def test_on_a_cpu_there_is_no_card() -> None:
+    assert Card.of(CPU) is None
+    assert "card" not in Environment.of(SPEC, CPU).to_json()
+
+
+def test_a_card_says_what_is_known_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", always("NVIDIA H200"))
+    monkeypatch.setattr("torch.version.cuda", "1.0")
+    monkeypatch.setattr(environment, "available", lambda: False)
+    card = Card.of(torch.device("cuda"))
+    # No machine has this version of CUDA, so nothing is loaded that could be asked.
+    assert card == Card(name="NVIDIA H200", cuda="1.0", cublas="", triton="")
+
+
+class Reference(Protocol):
+    """What `ctypes.pointer` makes."""
+
+    contents: ctypes.c_int
+
+
+def test_cublas_is_asked_for_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        def cublasGetProperty(self, part: int, value: Reference) -> int:  # noqa: N802 - cuBLAS's name
+            value.contents.value = (13, 1, 2)[part]
+            return 0
+
+    opened: list[str] = []
+
+    def load(name: str) -> Library:
+        opened.append(name)
+        return Library()
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    assert environment.cublas_version("13.0") == "13.1.2"
+    assert opened == ["libcublas.so.13"]
 
 
 def test_changing_what_was_loaded_leaves_the_file_alone(

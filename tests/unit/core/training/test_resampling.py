@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +313,18 @@ def test_what_cannot_be_resampled_is_refused(
     with pytest.raises(SpecError, match=message) as caught:
         TrainSpec.parse({**task, "relu": {}, "resample": wanted}, "train")
     assert caught.value.field == field
+
+
+def test_the_rows_that_were_drawn_do_not_keep_their_blocks() -> None:
+    blocks: list[weakref.ref[torch.UntypedStorage]] = []
+    alive: list[int] = []
+
+    def read(position: int, size: int) -> Batch:
+        alive.append(sum(block() is not None for block in blocks))
+        x_BD = torch.full((size, D), float(position))
+        blocks.append(weakref.ref(x_BD.untyped_storage()))
+        return Batch(x_BD, x_BD)
+
+    rows = Upcoming(read, 0, 80, 16, 0).rows_at(torch.tensor([70, 1, 20, 40, 55]))
+    assert torch.equal(rows.x_BD[:, 0], torch.tensor([64.0, 0.0, 16.0, 32.0, 48.0]))
+    assert alive == [0, 1, 1, 1, 1]

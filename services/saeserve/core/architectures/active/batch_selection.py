@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from saeserve.core.gpu.device import accelerates
 from saeserve.core.kernels.ranks import SPARE
 
 _STRIDE = 61
@@ -42,7 +43,7 @@ def top_entries(flat_M: Tensor, n: int) -> BatchSelected:
     entries that are not positive fill up). NaN counts as largest: a divergence is kept, and shown.
     """
     n = min(n, flat_M.numel())
-    if flat_M.is_cuda:
+    if accelerates(flat_M.device):
         return in_parts(flat_M, n)
     candidates_C = _candidates(flat_M, n + 1)
     values_C = flat_M[candidates_C]

@@ -21,6 +21,8 @@ from saeserve.core.kernels.sort import by_latent
 DENSE_ABOVE = 1 / 16
 """Share of active latents above which one dense GEMM is faster than gathering in torch (CPU,
 measured)."""
+SUM = 0
+"""The number of `embedding_bag`'s mode "sum"."""
 COMPILED_GAIN = 2
 """That share is this many times higher where the gathering is compiled."""
 
@@ -41,7 +43,8 @@ def combine(values_N: Tensor, bags_N: Tensor, latents_N: Tensor, W_FD: Tensor, b
 def dots(y_BD: Tensor, bags_N: Tensor, latents_N: Tensor, W_FD: Tensor) -> Tensor:
     """<W[latent], y[bag]> of every entry: [N], outside any graph; `bags_N` ascends.
 
-    In torch this is the gradient of `combine` in its values, whose kernel gathers row by row.
+    In torch this is what autograd calls for the gradient of `combine` in its values, and it gathers
+    row by row; called by itself, since going through autograd would gather for `combine` as well.
     """
     if usable(y_BD, W_FD):
         dots_N = y_BD.new_empty(latents_N.shape)
@@ -50,11 +53,16 @@ def dots(y_BD: Tensor, bags_N: Tensor, latents_N: Tensor, W_FD: Tensor) -> Tenso
             array(y_BD), array(latents_N.contiguous()), array(offsets), array(W_FD), array(dots_N)
         )
         return dots_N
-    with torch.enable_grad():
-        zero_N = y_BD.new_zeros(latents_N.shape, requires_grad=True)
-        combined_BD = combine(zero_N, bags_N, latents_N, W_FD.detach(), y_BD.shape[0])
-        (dots_N,) = torch.autograd.grad(combined_BD, zero_N, y_BD.detach())
-    return dots_N
+    return bag_dots(y_BD, bags_N, latents_N, W_FD)
+
+
+def bag_dots(y_BD: Tensor, bags_N: Tensor, latents_N: Tensor, W_FD: Tensor) -> Tensor:
+    """`dots` in torch, of bags in any order."""
+    # Where bags begin is not asked for, since every entry says its bag.
+    bags_N = bags_N.contiguous()
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        y_BD.detach(), W_FD.detach(), latents_N.contiguous(), bags_N, bags_N, SUM
+    )
 
 
 def sum_by_latent(

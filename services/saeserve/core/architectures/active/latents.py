@@ -20,15 +20,9 @@ def combine_rows(values_BK: Tensor, indices_BK: Tensor, W_FD: Tensor) -> Tensor:
 
 
 def row_dots(x_BD: Tensor, indices_BK: Tensor, W_FD: Tensor) -> Tensor:
-    """<W[indices[b, k]], x[b]>: [B, K], outside any graph.
-
-    This is the gradient of `combine_rows` in its values, whose kernel gathers row by row.
-    """
-    with torch.enable_grad():
-        zero_BK = x_BD.new_zeros(indices_BK.shape, requires_grad=True)
-        combined_BD = combine_rows(zero_BK, indices_BK, W_FD.detach())
-        (dots_BK,) = torch.autograd.grad(combined_BD, zero_BK, x_BD.detach())
-    return dots_BK
+    """<W[indices[b, k]], x[b]>: [B, K], outside any graph; see `entries.dots`."""
+    dots_N = entries.bag_dots(x_BD, rows_of(indices_BK), indices_BK.flatten(), W_FD)
+    return dots_N.view_as(indices_BK)
 
 
 def rows_of(indices_BK: Tensor) -> Tensor:

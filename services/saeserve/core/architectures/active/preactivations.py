@@ -15,6 +15,7 @@ from torch import Tensor
 from saeserve.core.architectures.active.batch_selection import rows_at_once, top_entries
 from saeserve.core.architectures.active.entries import dots
 from saeserve.core.architectures.active.latents import row_dots
+from saeserve.core.gpu.device import accelerates
 from saeserve.core.kernels import rounding
 from saeserve.core.kernels.encoder import ROWS
 from saeserve.core.kernels.ranks import SPARE
@@ -155,7 +156,7 @@ class PreActivations:
         lowest_B = rounding.lowest_rounded(level - self._errors().largest(), self.h_BF.dtype)
         # After a divergence NaN alone is listed, not everything.
         lowest_B = lowest_B.nan_to_num(torch.inf, torch.inf, -torch.inf).to(self.h_BF.dtype)
-        lowest_B1 = torch.nextafter(lowest_B, lowest_B.new_tensor(-torch.inf))[:, None]
+        lowest_B1 = torch.nextafter(lowest_B, lowest_B.new_full((), -torch.inf))[:, None]
         found: list[Tensor] = []
         for rows in self._blocks(ROWS):
             below_RF = self.h_BF[rows] < lowest_B1[rows]
@@ -173,7 +174,7 @@ def largest_first(h_BF: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Values and columns of the n largest in descending order; among equals the lower column wins,
     except on an accelerator, where looking for equals would stall the step."""
     values_BK, columns_BK = h_BF.topk(min(n + 1, h_BF.shape[1]), dim=1)
-    if not h_BF.is_cuda:
+    if not accelerates(h_BF.device):
         tied_B = (values_BK[:, 1:] == values_BK[:, :-1]).any(dim=1)
         settled = h_BF[tied_B].sort(dim=1, descending=True, stable=True).indices
         columns_BK[tied_B] = settled[:, : columns_BK.shape[1]]

@@ -175,13 +175,21 @@ def _parts(
 ) -> tuple[Tensor, ...]:
     """What the latents of each group [m_g-1, m_g) add: G tensors [B, O]."""
     groups = len(widths)
-    bounds = torch.tensor(widths[:-1], device=active.latents_N.device, dtype=torch.int64)
+    bounds = _numbers(widths[:-1], active.latents_N.device)
     # Latents of a row ascend and groups are ranges of latents, so bags ascend as well.
     bags_N = active.rows_N * groups + torch.bucketize(active.latents_N, bounds, right=True)
     parts = entries.decode(
         active.values_N.relu(), bags_N, active.latents_N, W_dec_FO, rows * groups
     )
     return parts.view(rows, groups, -1).unbind(1)
+
+
+def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """int64: these numbers, written on the device, since the host would wait for a copy."""
+    found = torch.empty(len(values), dtype=torch.int64, device=device)
+    for place, value in zip(found.unbind(), values, strict=True):
+        place.fill_(value)
+    return found
 
 
 def _auxk(residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""Bytes and FLOPs that a step needs, part by part: what the GPU's step was planned on.
+
+Each part's amount is a function of the shapes. `MS` has the milliseconds that were planned for it
+on an H100, and RATES what the plan assumed the card to do: a test holds amounts over rates to those
+times, within their two digits. No time here was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.gpu.budgets.counting import Counts
+from bench.gpu.lab import Shape
+
+from saeserve.core.gpu.launch import Work
+
+TERA = 1e12
+RATES = {"product": 790 * TERA, "copy": 3.0 * TERA, "fused": 2.6 * TERA, "gather": 4.0 * TERA}
+"""FLOPs a second of a 16-bit product at best; bytes a second copied, in fused passes, and gathered
+from a table that lies in the L2 cache."""
+WINDOW_ROWS = 8
+"""Rows of W_enc that a row of the batch needs in float32: entries that rounding leaves open."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the step."""
+
+    work: Callable[[Shape], Work]
+    """What it does."""
+    rate: str
+    """What its bytes in order are moved at, or its FLOPs computed."""
+    kernels: tuple[str, ...] = ()
+    """Of ours, those that do it."""
+    operations: tuple[str, ...] = ()
+    """Of torch."""
+    ms: tuple[tuple[str, float], ...] = ()
+    """Milliseconds that were planned, by shape."""
+
+
+def _numbers(shape: Shape) -> int:
+    """Of both dictionaries."""
+    return 2 * shape.m * shape.d
+
+
+def _row(shape: Shape) -> int:
+    """Numbers of all rows of the batch."""
+    return shape.batch * shape.d
+
+
+def _prepare(shape: Shape) -> Work:
+    """Float32 read; float32 and float16 written."""
+    return Work(bytes=10 * _row(shape))
+
+
+def _product(shape: Shape) -> Work:
+    return Work(flops=2 * shape.batch * shape.d * shape.m)
+
+
+def _select(shape: Shape) -> Work:
+    """Pre-activations of 2 bytes read once, maxima of 32 written and read twice."""
+    return Work(bytes=shape.batch * shape.m * 2 + 12 * shape.batch * shape.m // 32)
+
+
+def _window(shape: Shape) -> Work:
+    return Work(gathered=4 * WINDOW_ROWS * _row(shape))
+
+
+def _decode(shape: Shape) -> Work:
+    """Rows of W_dec in 16 bits; targets read, errors written in float32 and read again."""
+    return Work(bytes=12 * _row(shape), gathered=2 * shape.k * _row(shape))
+
+
+def _one_pass(shape: Shape) -> Work:
+    """Errors and inputs of 16 bits gathered; both gradients written."""
+    return Work(bytes=4 * _numbers(shape), gathered=4 * shape.k * _row(shape))
+
+
+def _tiled(shape: Shape) -> Work:
+    """With the values' gradients, where errors and inputs do not fit the cache together."""
+    return Work(bytes=4 * _numbers(shape), gathered=6 * shape.k * _row(shape))
+
+
+def _update(shape: Shape) -> Work:
+    """g, w, m, v read; w, m, v and a copy of 16 bits written."""
+    return Work(bytes=30 * _numbers(shape))
+
+
+def _in_cache(shape: Shape) -> bool:
+    """Whether inputs and errors in 16 bits fit a cache of 50 MB with room for the rest."""
+    return 4 * _row(shape) <= 32e6
+
+
+TOPK = {
+    "prepare": Part(
+        _prepare, "copy", ("round_kernel",), ms=(("S1", 0.02), ("S2", 0.10), ("S3", 0.06))
+    ),
+    "product": Part(
+        _product, "product", operations=("addmm",), ms=(("S1", 0.39), ("S2", 5.57), ("S3", 0.78))
+    ),
+    "select": Part(_select, "fused", ("groups_kernel",), ms=(("S1", 0.17), ("S2", 0.50))),
+    "window": Part(_window, "copy", ("choose_kernel",), ms=(("S1", 0.06), ("S3", 0.15))),
+    "decode": Part(_decode, "fused", ("reconstruct_kernel",), ms=(("S1", 0.13), ("S2", 1.1))),
+    "gradients": Part(
+        lambda shape: _one_pass(shape) if _in_cache(shape) else _tiled(shape),
+        "fused",
+        ("sum_kernel", "join_kernel"),
+        ms=(("S1", 0.26), ("S2", 3.8)),
+    ),
+    "update": Part(
+        _update,
+        "fused",
+        ("measure_kernel", "clip_kernel", "move_kernel"),
+        ms=(("S1", 0.44), ("S2", 6.2), ("S3", 0.87)),
+    ),
+}
+"""TopK's; sorting and what is left of torch are small and have no row."""
+
+
+def planned_ms(part: Part, shape: Shape) -> float:
+    """Milliseconds at the rates."""
+    work = part.work(shape)
+    ordered = (work.flops if part.rate == "product" else work.bytes) / RATES[part.rate]
+    return 1e3 * (ordered + work.gathered / RATES["gather"])
+
+
+def counted_of(part: Part, counts: Counts) -> Work:
+    """What the counted step does in this part."""
+    launches = [each.work for each in counts.launches if each.name in part.kernels]
+    if part.rate == "product":
+        return Work(flops=counts.product_flops.total())
+    return Work(
+        bytes=sum(work.bytes for work in launches),
+        gathered=sum(work.gathered for work in launches),
+    )
+
+
+def ratio(part: Part, shape: Shape, counts: Counts) -> float:
+    """Counted over derived: FLOPs of the product, bytes of everything else."""
+    needed, done = part.work(shape), counted_of(part, counts)
+    if part.rate == "product":
+        return done.flops / needed.flops
+    return (done.bytes + done.gathered) / (needed.bytes + needed.gathered)
