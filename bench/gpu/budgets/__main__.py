@@ -1,4 +1,4 @@
-"""See `table`."""
+"""Count every step: the commands are in `table`."""
 
 from __future__ import annotations
 

@@ -56,11 +56,11 @@ class Counts:
     """What happened."""
 
     operations: Counter[str] = field(default_factory=Counter[str])
-    """Of torch, by name: those that do something on the device."""
+    """Operations of torch that do something on the device, by name."""
     launches: list[Launch] = field(default_factory=list[Launch])
-    """Of our kernels."""
+    """Launches of our kernels."""
     product_flops: Counter[str] = field(default_factory=Counter[str])
-    """Of dense products, by the type of their factors."""
+    """FLOPs of dense products, by the type of their factors."""
     moved: Counter[str] = field(default_factory=Counter[str])
     """Bytes that torch's operations read and write in order, by name."""
     fetched: Counter[str] = field(default_factory=Counter[str])
@@ -306,7 +306,7 @@ def _own_frames() -> Iterator[str]:
 
 
 def _places(condition: Tensor, count: int) -> Tensor:
-    """Of so many entries that are not zero."""
+    """Places of so many entries that are not zero."""
     return torch.empty(count, condition.ndim, dtype=torch.int64, device="meta")
 
 

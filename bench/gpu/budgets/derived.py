@@ -32,15 +32,15 @@ class Part:
     rate: str
     """What its bytes in order are moved at, or its FLOPs computed."""
     kernels: tuple[str, ...] = ()
-    """Of ours, those that do it."""
+    """Kernels of ours that do it."""
     operations: tuple[str, ...] = ()
-    """Of torch."""
+    """Operations of torch that do it."""
     ms: tuple[tuple[str, float], ...] = ()
     """Milliseconds that were planned, by shape."""
 
 
 def _numbers(shape: Shape) -> int:
-    """Of both dictionaries."""
+    """Numbers of both dictionaries."""
     return 2 * shape.m * shape.d
 
 

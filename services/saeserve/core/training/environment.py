@@ -25,7 +25,7 @@ class Card(Spec):
 
     @classmethod
     def of(cls, device: torch.device) -> Card | None:
-        """That of a device; None where it is no GPU."""
+        """That of a device; None for any other than a GPU."""
         if device.type != "cuda":
             return None
         cuda = torch.version.cuda or ""
