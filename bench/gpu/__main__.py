@@ -2,15 +2,17 @@
 
 Writes a JSON record after every measurement and prints a table last. It runs from the source tree,
 also where only torch and what the core needs is installed; the peers' part says which are absent.
-`--device cpu --tiny` goes through the same code in seconds; its times mean nothing.
+`--device cpu --tiny` goes through the same code in seconds, with TRITON_INTERPRET=1 through the
+kernels too; its times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 BEGAN = time.monotonic()
@@ -19,12 +21,21 @@ BEGAN = time.monotonic()
 sys.modules["numba"] = None  # pyright: ignore[reportArgumentType] - Python's own way to forbid an import
 
 import torch  # noqa: E402 - the clock starts before the imports
-from bench.gpu import ceilings, correctness, speed, table  # noqa: E402
+from bench.gpu import ceilings, correctness, jobs, kernels, speed, table  # noqa: E402
 from bench.gpu.lab import Lab  # noqa: E402
 from bench.results import FOLDER  # noqa: E402
 
-SECONDS = {"ceilings": 30.0, "correctness": 80.0, "speed": 200.0}
-RUNS = {"ceilings": ceilings.run, "correctness": correctness.run, "speed": speed.run}
+from saeserve.core.gpu.device import switched_off  # noqa: E402
+
+PARTS = {
+    "ceilings": (25.0, ceilings.run),
+    "kernels": (35.0, kernels.run),
+    "correctness": (60.0, correctness.run),
+    "jobs": (35.0, jobs.run),
+    "speed": (180.0, speed.run),
+    "ceilings again": (5.0, ceilings.again),
+}
+"""Seconds that each part may take, correctness before speed."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -32,10 +43,18 @@ def main(words: Sequence[str]) -> None:
     asked = _parse(words)
     lab = Lab(torch.device(asked.device), asked.tiny, asked.out, BEGAN + asked.budget)
     for name in asked.only.split(","):
-        lab.part(name, SECONDS[name], lambda run=RUNS[name]: run(lab))
+        seconds, run = PARTS[name]
+        lab.part(name, seconds, lambda name=name, run=run: _run(lab, name, run))
     lab.data["seconds"]["all"] = round(time.monotonic() - BEGAN, 1)
     lab.save()
     print("\n".join(table.lines(lab.data)))
+
+
+def _run(lab: Lab, name: str, run: Callable[[Lab], None]) -> None:
+    """On a CPU, where kernels are interpreted, only the part that is about them uses them."""
+    plain = not lab.cuda and name != "kernels"
+    with switched_off() if plain else contextlib.nullcontext():
+        run(lab)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -44,7 +63,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=340.0, help="seconds for everything")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, one repetition")
-    parser.add_argument("--only", default=",".join(SECONDS), help="parts, by name")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, by name")
     return parser.parse_args(words)
 
 

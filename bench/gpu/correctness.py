@@ -22,7 +22,7 @@ from saeserve.core.training.trainer import Trainer
 from saeserve.worker.runners.devices import settle_torch
 
 SMALL, TINY = Shape(256, 2048, 16, 512), Shape(64, 512, 8, 64)
-JACCARD_ROWS = 48
+JACCARD_ROWS, TINY_JACCARD_ROWS = 48, 6
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _compare(lab: Lab, case: Case, shape: Shape, x: Tensor) -> Record:
     one, other = (trainer.state.tensors() for trainer in runs)
     found["two runs differ in"] = [n for n in one if not torch.equal(one[n], other[n])]
     found["finite"] = runs[0].state.finite()
-    return found | {"auto": _precision(runs[0], first)}
+    return found | {"auto": _precision(lab, runs[0], first)}
 
 
 def _gaps(there: Trainer, here: Trainer, first: Tensor) -> Record:
@@ -107,12 +107,13 @@ def _gaps(there: Trainer, here: Trainer, first: Tensor) -> Record:
     return gaps
 
 
-def _precision(trainer: Trainer, first: Tensor) -> Record:
+def _precision(lab: Lab, trainer: Trainer, first: Tensor) -> Record:
     """The automatic precision against float32, at one state."""
     dtype = encoder_dtype(trainer.spec, first.device)
     low, full = (gradients(trainer, first, t) for t in (dtype, torch.float32))
     # One row at a time, for the choice of a whole batch has no row of its own.
-    some = first[:: max(1, len(first) // JACCARD_ROWS)]
+    wanted = TINY_JACCARD_ROWS if lab.tiny else JACCARD_ROWS
+    some = first[:: max(1, len(first) // wanted)]
     a_BF, b_BF = (_active(trainer, some, t) for t in (dtype, torch.float32))
     union_B = (a_BF | b_BF).sum(1)
     share_B = torch.where(union_B > 0, (a_BF & b_BF).sum(1) / union_B.clamp_min(1), 1.0)

@@ -31,9 +31,15 @@ class Shape:
     batch: int
 
 
-SHAPES = {"S1": Shape(768, 24_576, 32, 8192), "S3": Shape(2304, 16_384, 64, 8192)}
-"""A small model's residual stream with a wide dictionary; Gemma 2 2B's with 16,384 latents."""
-TINY = {"S1": Shape(96, 256, 4, 32), "S3": Shape(96, 256, 4, 32)}
+SHAPES = {
+    "S1": Shape(768, 24_576, 32, 8192),
+    "S2": Shape(4096, 65_536, 64, 8192),
+    "S3": Shape(2304, 16_384, 64, 8192),
+    "S2 wide": Shape(4096, 65_536, 64, 32_768),
+}
+"""A small model's residual stream with a wide dictionary; that of a model of 8 B parameters, by
+8,192 and by 32,768 rows a step; Gemma 2 2B's with 16,384 latents."""
+TINY = dict.fromkeys(SHAPES, Shape(96, 256, 4, 32))
 """The same code in seconds on a CPU; its times mean nothing."""
 
 

@@ -1,4 +1,4 @@
-"""TopK and JumpReLU at S1 and S3: ours and the peers', turn about on the same rows.
+"""Our steps and the peers', turn about on the same rows, at the shapes that users train.
 
 Contestants of one architecture and shape are alive together and take turns of a few steps, so that
 clocks and temperature are the same for all; ratios are of one run. Optimisers are included; rows
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from bench.gpu.lab import Lab, Record, Shape, batches, failure, planted_rows, spread
 from bench.gpu.ours import NEVER, advance, spec_of, trainer_of
-from bench.peers.registry import TOPK_PEERS
+from bench.peers.registry import PEERS, TOPK_PEERS
 from bench.peers.setting import Architecture, PeerSetting, Schedule
 from torch import Tensor
 
@@ -28,6 +28,10 @@ Step = Callable[[Tensor], object]
 Start = Callable[[Lab, Shape, Tensor], Step]
 ROUNDS, WARM = 4, 3
 TURN_S = 0.25
+MODES = {"fp32": (False, False), "tf32": (False, True), "autocast": (True, False)}
+"""Whether a peer runs under autocast, and whether its products use TF32."""
+FASTEST = ("autocast",)
+SELECTING = ("topk", "batchtopk", "matryoshka")
 LOGGING = ("wandb", "plotly", "plotly.express", "plotly.graph_objects", "plotly.subplots")
 """What the peers only log and draw with; a module without contents stands in where it is absent."""
 
@@ -52,61 +56,93 @@ class Run:
     peak_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class Race:
+    """An architecture at one shape, and who takes part."""
+
+    shape: str
+    architecture: Architecture
+    contestants: tuple[Contestant, ...]
+
+
+def races() -> tuple[Race, ...]:
+    """The most important first, for the time is limited."""
+    return (
+        Race("S1", "topk", (*_ours_topk(), *_peers("topk", TOPK_PEERS))),
+        Race("S3", "jumprelu", (*_ours_by_type("jumprelu"), *_peers("jumprelu", PEERS))),
+        Race("S2", "topk", (_ours("ours", "topk", {}), *_peers("topk", TOPK_PEERS, FASTEST))),
+        Race("S1", "batchtopk", (_ours("ours", "batchtopk", {}), *_nested_peers("batchtopk"))),
+        Race("S1", "matryoshka", (_ours("ours", "matryoshka", {}), *_nested_peers("matryoshka"))),
+        Race("S1", "jumprelu", (*_ours_by_type("jumprelu"), *_peers("jumprelu", PEERS, FASTEST))),
+        Race("S2 wide", "topk", (_ours("ours", "topk", {}),)),
+        Race("S1", "relu", _ours_by_type("relu")),
+        Race("S1", "gated", _ours_by_type("gated")),
+    )
+
+
 def run(lab: Lab) -> None:
     """All races, into lab.data["speed"]."""
     data: Record = {}
     lab.data["speed"] = data
-    races: dict[str, tuple[Contestant, ...]] = {
-        "topk": (*_ours_topk(), *_peers("topk", TOPK_PEERS)),
-        "jumprelu": (*_ours_jumprelu(), *_peers("jumprelu", ("SAELens", "dictionary_learning"))),
-    }
     with _stand_ins():
-        for name, shape in lab.shapes.items():
+        for race in races():
+            shape, into = lab.shapes[race.shape], dict[str, Any]()
+            data[f"{race.shape} {race.architecture}"] = into
             x = planted_rows(4 * shape.batch, shape.d, lab.device)
-            for architecture, contestants in races.items():
-                into: Record = {}
-                data[f"{name} {architecture}"] = into
-                _race(lab, into, contestants, shape, x)
+            _race(lab, into, race.contestants, shape, x)
 
 
 def _ours_topk() -> tuple[Contestant, ...]:
     off = {"auxk_coefficient": 0.0}
     return (
-        _ours("ours", {"topk": {}}, "auto"),
-        _ours("ours, AuxK off", {"topk": off}, "auto"),
-        _ours("ours, AuxK off, float32", {"topk": off}, "float32"),
+        _ours("ours", "topk", {}),
+        _ours("ours, AuxK off", "topk", off),
+        _ours("ours, AuxK off, float32", "topk", off, "float32"),
+        _ours("ours, AuxK at work", "topk", {}, all_dead=True),
     )
 
 
-def _ours_jumprelu() -> tuple[Contestant, ...]:
-    return tuple(
-        _ours(name, {"jumprelu": {}}, dtype)
-        for name, dtype in (("ours", "auto"), ("ours, float32", "float32"))
+def _ours_by_type(architecture: Architecture) -> tuple[Contestant, ...]:
+    return (
+        _ours("ours", architecture, {}),
+        _ours("ours, float32", architecture, {}, "float32"),
     )
 
 
-def _ours(name: str, architecture: Mapping[str, Any], dtype: str) -> Contestant:
+def _nested_peers(architecture: Architecture) -> tuple[Contestant, ...]:
+    return _peers(architecture, PEERS, FASTEST)
+
+
+def _ours(
+    name: str,
+    architecture: Architecture,
+    fields: Mapping[str, Any],
+    dtype: str = "auto",
+    *,
+    all_dead: bool = False,
+) -> Contestant:
     def start(lab: Lab, shape: Shape, x: Tensor) -> Step:
-        fields = {
-            kind: {**values, "k": shape.k, "b_dec_init": "mean"} if kind == "topk" else values
-            for kind, values in architecture.items()
-        }
-        spec = spec_of(fields, shape, steps=NEVER, dtype=dtype)
+        chosen = {"k": shape.k} if architecture in SELECTING else {}
+        start_at = {"b_dec_init": "mean"} if architecture == "topk" else {}
+        whole = {architecture: {**fields, **chosen, **start_at}}
+        spec = spec_of(whole, shape, steps=NEVER, dtype=dtype, all_dead=all_dead)
         trainer = trainer_of(spec, x, lab.device)
         return lambda _rows: advance(trainer, 1)
 
     return Contestant(name, start, deterministic=True)
 
 
-def _peers(architecture: Architecture, names: Iterable[str]) -> tuple[Contestant, ...]:
-    modes = {"fp32": (False, False), "tf32": (False, True), "autocast": (True, False)}
-    return tuple(
-        Contestant(f"{name} {mode}", _peer(name, architecture, autocast=autocast), tf32=tf32)
-        for name in names
-        for mode, (autocast, tf32) in modes.items()
-        # sparsify chooses the precision of its encoder by itself.
-        if name != "sparsify" or mode == "fp32"
-    )
+def _peers(
+    architecture: Architecture, names: Iterable[str], modes: Iterable[str] = tuple(MODES)
+) -> tuple[Contestant, ...]:
+    # sparsify chooses the precision of its encoder by itself.
+    wanted = {name: ("fp32",) if name == "sparsify" else modes for name in names}
+    return tuple(_contestant(name, architecture, mode) for name in wanted for mode in wanted[name])
+
+
+def _contestant(name: str, architecture: Architecture, mode: str) -> Contestant:
+    autocast, tf32 = MODES[mode]
+    return Contestant(f"{name} {mode}", _peer(name, architecture, autocast=autocast), tf32=tf32)
 
 
 def _peer(name: str, architecture: Architecture, *, autocast: bool) -> Start:

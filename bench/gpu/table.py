@@ -17,6 +17,12 @@ def lines(data: Record) -> Iterator[str]:
     yield "correctness: worst gradient against the CPU, automatic precision, runs"
     for name, found in data.get("correctness", {}).items():
         yield f"  {name:30} {_correct(found)}"
+    yield "kernels of TopK's step: ms, error against float64, two runs"
+    for name, found in data.get("kernels", {}).items():
+        yield f"  {name:20} {_kernel(found)}"
+    yield "runs with feed, reports and a checkpoint: tokens/s, share of the bare step, resumed"
+    for name, found in data.get("jobs", {}).items():
+        yield f"  {name:20} {_job(found)}"
     for race, entries in data.get("speed", {}).items():
         yield f"{race}: ms a step, tokens/s, times ours"
         ours = entries.get("ours", {}).get("ms")
@@ -47,6 +53,23 @@ def _correct(found: Record) -> str:
     worst = max(found["gradients"].values())
     low = max(auto["gradients"].values())
     return f"{worst:.1e}; {auto['is']} {low:.1e}, Jaccard {auto['jaccard']:.6f}; {bits}"
+
+
+def _kernel(found: Record) -> str:
+    if text := _unmeasured(found):
+        return text
+    error = f"{found['difference']:8.1e}" if "difference" in found else 8 * " "
+    sets = f"Jaccard {found['jaccard']:.6f}" if "jaccard" in found else ""
+    bits = "" if found.get("bit_equal", True) else "two runs DIFFER"
+    return f"{found['ms']:9.3f}  {error}  {sets}{bits}"
+
+
+def _job(found: Record) -> str:
+    if text := _unmeasured(found):
+        return text
+    differing = found["resumed differs in"]
+    bits = f"resumed DIFFERS in {differing}" if differing else "resumed bit-equal"
+    return f"{found['tokens_per_s']:12,.0f}  {found['share_of_bare']:5.2f}  {bits}"
 
 
 def _speed(found: Record, ours: float | None) -> str:

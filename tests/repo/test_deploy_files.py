@@ -164,7 +164,13 @@ def test_a_worker_keeps_its_run_directory_and_compiled_kernels_on_a_volume() -> 
     volumes = [each for each in SERVICES["worker"]["volumes"] if isinstance(each, str)]
     [source] = [each.partition(":")[0] for each in volumes if each.endswith(f":{run}")]
     assert source in COMPOSE["volumes"]
-    assert Path(variables("worker")["NUMBA_CACHE_DIR"]).is_relative_to(run)
+    for cache in ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR"):
+        assert Path(variables("worker")[cache]).is_relative_to(run)
+
+
+def test_kernels_of_a_gpu_are_kept_where_inference_may_write() -> None:
+    [place, *_] = [each.partition(":")[0] for each in SERVICES["inference"]["tmpfs"]]
+    assert Path(variables("inference")["TRITON_CACHE_DIR"]).is_relative_to(place)
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -25,6 +25,7 @@ FIELDS = frozenset(
         "control_metrics_address",
         "disk_reserve_bytes",
         "event_seconds",
+        "gpu_kernels",
         "grace_seconds",
         "inference_address",
         "inference_device",

@@ -45,6 +45,7 @@ class JobOrder(BaseModel):
     stop_grace_s: float
     torch_threads: int
     """0 leaves the choice to torch."""
+    gpu_kernels: bool = True
     log_level: str = "INFO"
     log_format: Literal["text", "json"] = "text"
     machine: str = ""

@@ -40,6 +40,11 @@ class WorkerSettings(ServiceSettings):
     """Threads of a job; 0 follows a CPU limit of the container, and without one leaves the choice
     to torch. A resumed job keeps what it began with."""
 
+    gpu_kernels: bool = True
+    """Whether jobs train by Triton's kernels where their GPU can run them. Each compares them with
+    plain torch before its first step and leaves them alone where they differ, so this is for a
+    GPU that a kernel stops altogether."""
+
     standby: bool = True
     """Whether a process that has loaded torch and the kernels waits for the next job, which then
     begins some seconds earlier; it takes some 220 MiB of memory of its own, none of a device."""

@@ -122,6 +122,7 @@ class Supervisor:
             parent=os.getpid(),
             stop_grace_s=self._grace_s(job.kind),
             torch_threads=self.settings.threads,
+            gpu_kernels=self.settings.gpu_kernels,
             log_level=self.settings.log_level,
             log_format=self.settings.log_format,
             machine=self.kinds.get(job.resource_class, ""),

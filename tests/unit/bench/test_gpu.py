@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +21,14 @@ ROOT = Path(__file__).parents[3]
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """In a process of its own, since it forbids numba."""
     out = tmp_path_factory.mktemp("gpu") / "record.json"
-    words = ["--device", "cpu", "--tiny", "--budget", "100", "--out", str(out)]
+    words = ["--device", "cpu", "--tiny", "--budget", "400", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "bench.gpu", *words],
         cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -53,13 +55,30 @@ def test_every_architecture_is_compared(record: dict[str, Any]) -> None:
             assert case["finite"]
 
 
+def test_every_kernel_is_compared(record: dict[str, Any]) -> None:
+    found = record["kernels"]
+    tasks = ("centre", "encode", "choice", "reconstruction", "segments", "update")
+    assert set(found) == {f"S1 {task}" for task in tasks}
+    for name, case in found.items():
+        assert "error" not in case, (name, case)
+        assert case.get("difference", 0.0) <= (1e-3 if "encode" in name else 1e-6)
+        assert case.get("bit_equal", True)
+        assert case.get("jaccard", 1.0) == 1.0
+
+
+def test_a_resumed_run_is_the_undisturbed_one(record: dict[str, Any]) -> None:
+    for case in record["jobs"].values():
+        assert case["resumed differs in"] == []
+        assert case["share_of_bare"] > 0
+
+
 def test_ours_and_every_peer_stand_in_each_race(record: dict[str, Any]) -> None:
     peers = ("SAELens", "dictionary_learning")
-    for race in ("S1 topk", "S1 jumprelu", "S3 topk", "S3 jumprelu"):
-        entries = record["speed"][race]
-        assert entries["ours"]["tokens_per_s"] > 0
-        for peer in peers:
-            assert f"{peer} autocast" in entries
+    races = record["speed"]
+    for race in races.values():
+        assert race["ours"]["tokens_per_s"] > 0
+    for name in ("S1 topk", "S2 topk", "S1 batchtopk", "S1 matryoshka", "S3 jumprelu"):
+        assert {f"{peer} autocast" for peer in peers} <= set(races[name])
     assert "sparsify fp32" in record["speed"]["S1 topk"]
 
 

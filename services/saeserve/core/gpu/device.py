@@ -11,6 +11,9 @@ import importlib.util
 import logging
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -21,6 +24,25 @@ from saeserve.core.gpu.launch import counting
 _log = logging.getLogger(__name__)
 OLDEST_CAPABILITY = (8, 0)
 """Capability of the GPUs for which the kernels are meant: Ampere."""
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+refusals: list[str] = []
+"""Why plain torch computes in this process in place of the kernels; empty as a rule."""
+
+
+def refuse(why: str) -> None:
+    """Let plain torch compute from now on, in this whole process."""
+    refusals.append(why)
+    _log.warning("Triton's kernels are not used: %s", why)
+
+
+@contextmanager
+def switched_off() -> Generator[None]:
+    """Let plain torch compute here: what kernels are compared with."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 @cache
@@ -41,16 +63,21 @@ def interpreting() -> bool:
 
 @cache
 def starts_kernels() -> bool:
-    """Whether Triton can start kernels on this machine's GPU. It builds a small program for that,
-    which takes a C compiler and Python's headers; a warning says what is missing."""
+    """Whether Triton can start kernels on this machine's GPU. It needs a small C module for that,
+    built ahead (`launcher`) or here and now; a warning says what is missing."""
     from triton.runtime import driver
 
+    from saeserve.core.gpu import launcher
+
     try:
+        if launcher.compiler() is None:
+            launcher.take()
         driver.active.utils  # noqa: B018 - builds it
     except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
         _log.warning(
-            "Triton cannot start kernels, so plain torch computes. It needs a C "
-            "compiler and Python's header files (Debian: gcc, libc6-dev, python3-dev): %s",
+            "Triton cannot start kernels, so plain torch computes. It needs a C compiler and "
+            "Python's header files (Debian: gcc, libc6-dev, python3-dev), or once "
+            "`python -m saeserve.core.gpu.launcher` where these are: %s",
             error,
         )
         return False
@@ -67,7 +94,9 @@ def usable_on_device(*tensors: Tensor) -> bool:
     """Whether kernels can run on these: float32 and contiguous, all on one GPU that is new enough,
     on the CPU under the interpreter, or on the meta device while kernels are counted."""
     places = {tensor.device for tensor in tensors}
-    if len(places) != 1 or not available() or not _runs_on(places.pop()):
+    if _plain.get() or refusals or len(places) != 1:
+        return False
+    if not available() or not _runs_on(places.pop()):
         return False
     return all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
 

@@ -19,7 +19,7 @@ from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
-from saeserve.core.training import checkpoint, dead, notices
+from saeserve.core.training import checkpoint, dead, notices, trial
 from saeserve.core.training.calibrating import calibrated, fitting_half
 from saeserve.core.training.environment import Environment
 from saeserve.core.training.events import (
@@ -142,6 +142,7 @@ class Trainer:
         """What is to be reported before the next step; the clock of the next report starts."""
         yield from self._warnings
         self._warnings = ()
+        yield from trial.of(self._setup, self._state, self._context(), self._optimizer(), self.feed)
         self._pace.restart()
 
     def advance(self) -> Iterator[MetricsReported]:
@@ -194,16 +195,18 @@ class Trainer:
             for i in range(0, len(rows), size):
                 yield self._setup.dims.batch(rows[i : i + size].to(self._setup.device))
 
+    def _optimizer(self) -> Optimizer:
+        return Optimizer(self._adam, self.spec.optimizer.clip_norm, self._rate(self.step))
+
     def _train_step(self) -> None:
         state = self._state
-        optimizer = Optimizer(self._adam, self.spec.optimizer.clip_norm, self._rate(self.step))
         l0 = take_step(
             self._architecture,
             self.spec.architecture,
             state,
             self._micro_batches(self.spec.batch_size),
             self._context(),
-            optimizer,
+            self._optimizer(),
         )
         state.control = self._controller.after_step(state.control, l0, state.step)
         self._resample()

@@ -10,6 +10,7 @@ from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
 from saeserve.core.data.source import ShardSource
 from saeserve.core.formats.train_sources import Layout, layout_of
+from saeserve.core.gpu.device import refuse
 from saeserve.core.planning.sizes import training_data
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import Stopped
@@ -38,6 +39,8 @@ def run(context: RunContext) -> Completed:
     claim = context.order.claim
     resume = context.store.path(claim.resume) if claim.resume else None
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
+    if not context.order.gpu_kernels:
+        refuse("this worker's setting gpu_kernels is off")
     dataset, layout, spec = _resolved(context)
     keep_resolution(context, spec, layout)
     check_memory(spec, layout, dataset, device_of(context.submission.resource_class))
