@@ -1,6 +1,6 @@
 """A run with everything around its steps: rows from shards, reports, a checkpoint, a resume.
 
-Beside it the bare steps, whose rows lie on the device. The resumed run has to be the undisturbed
+Compared with the bare steps, whose rows lie on the device. The resumed run has to be the undisturbed
 one, bit for bit.
 """
 

@@ -1,4 +1,4 @@
-"""Each kernel of TopK's step at full size: what it computes beside torch in float64, and its time.
+"""Each kernel of TopK's step at full size: what it computes, compared with torch in float64, and its time.
 
 Without Triton nothing runs, and on a CPU only in Triton's interpreter (TRITON_INTERPRET=1).
 """
@@ -141,7 +141,7 @@ def _exact(layer: Layer, x_BD: Tensor) -> Tensor:
 
 
 def _choice(layer: Layer, x_BD: Tensor, chosen: Chosen, again: Chosen) -> Record:
-    """Latents and values of some rows beside those of float64."""
+    """Latents and values of some rows compared with those of float64."""
     exact = _exact(layer, x_BD).topk(layer.k, dim=1)
     wanted = torch.zeros(len(exact.indices), len(layer.W_enc), device=x_BD.device)
     wanted.scatter_(1, exact.indices, exact.values.relu().float())
