@@ -1,7 +1,7 @@
 """A run with everything around its steps: rows from shards, reports, a checkpoint, a resume.
 
-Compared with the bare steps, whose rows lie on the device. The resumed run has to be the undisturbed
-one, bit for bit.
+Compared with the bare steps, whose rows lie on the device. The resumed run has to be the
+undisturbed one, bit for bit.
 """
 
 from __future__ import annotations

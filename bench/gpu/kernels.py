@@ -1,4 +1,4 @@
-"""Each kernel of TopK's step at full size: what it computes, compared with torch in float64, and its time.
+"""Each kernel of TopK's step at full size: compared with torch in float64, and timed.
 
 Without Triton nothing runs, and on a CPU only in Triton's interpreter (TRITON_INTERPRET=1).
 """
