@@ -20,6 +20,7 @@ from bench.training.precision import jaccard
 from bench.training.rows import Rows
 
 from saeserve.core.architectures.contract import EvaluationForm
+from saeserve.core.data.lane import HostLane
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import Preprocessing
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
@@ -104,8 +105,8 @@ class SweepRunner:
 
     def __init__(self, contestant: Contestant, rows: Rows) -> None:
         self._contestant, self._rows = contestant, rows
-        cpu, spec = torch.device("cpu"), our_spec(contestant, rows.d)
-        shared = PreparedRows(rows, Preprocessing(torch.zeros(rows.d), 1.0), cpu)
+        spec = our_spec(contestant, rows.d)
+        shared = PreparedRows(rows, Preprocessing(torch.zeros(rows.d), 1.0), HostLane())
         setups = {
             f"seed{n}": ours.setup(spec.model_copy(update={"seed": n}), shared, AsTheyAre())
             for n in range(contestant.members)

@@ -59,7 +59,7 @@ def spec_of(name: str, shape: Shape) -> TrainSpec:
 
 
 def count(name: str, shape: Shape, dead_latents: int = 0) -> Counts:
-    """What a step does in which so many latents are dead."""
+    """What a step does in which so many latents are dead, as the host knows without waiting."""
 
     def found(asked: Tensor) -> int:
         """Dead latents; else entries that may be among the chosen ones: a tenth more than these."""
@@ -72,20 +72,20 @@ def count(name: str, shape: Shape, dead_latents: int = 0) -> Counts:
     counting = Counting(shape.batch * shape.m, found)
     counting.hold((*state.tensors().values(), rows_BD))
     with counting:
-        _step(spec, state, rows_BD)
+        _step(spec, state, rows_BD, dead_latents)
         # The first step also makes what later ones find.
         counting.restart()
-        _step(spec, state, rows_BD)
+        _step(spec, state, rows_BD, dead_latents)
     return counting.counts
 
 
-def _step(spec: TrainSpec, state: TrainerState, rows_BD: Tensor) -> None:
+def _step(spec: TrainSpec, state: TrainerState, rows_BD: Tensor, dead_bound: int) -> None:
     take_step(
         architecture_of(spec),
         spec.architecture,
         state,
         iter([Batch(rows_BD, rows_BD)]),
-        _context(spec, state),
+        _context(spec, state, dead_bound),
         Optimizer(adam_settings(spec), spec.optimizer.clip_norm, 1e-3),
     )
 
@@ -110,7 +110,7 @@ def state_of(spec: TrainSpec, shape: Shape) -> TrainerState:
     return state
 
 
-def _context(spec: TrainSpec, state: TrainerState) -> Context:
+def _context(spec: TrainSpec, state: TrainerState, dead_bound: int) -> Context:
     return Context(
         step=state.step,
         steps=STEPS,
@@ -119,4 +119,5 @@ def _context(spec: TrainSpec, state: TrainerState) -> Context:
         seed=spec.seed,
         collective=OneRank(),
         encoder_dtype=encoder_dtype(spec, DEVICE),
+        dead_bound=dead_bound,
     )

@@ -35,6 +35,7 @@ class Case:
     hot: bool = False
     dead: list[int] = field(default_factory=list)
     encoder_dtype: torch.dtype = torch.bfloat16
+    bound: int | None = None
 
     def params(self) -> Tensors:
         d_out = self.d_in + 4 if self.transcoder else self.d_in
@@ -66,7 +67,8 @@ class Case:
         return {"variance": torch.tensor(5.0)}
 
     def context(self) -> Context:
-        return context(F, self.dead, step=20, encoder_dtype=self.encoder_dtype, scheduled={})
+        changes = {"encoder_dtype": self.encoder_dtype, "dead_bound": self.bound}
+        return context(F, self.dead, step=20, scheduled={}, **changes)
 
     def on_device(self, spec: TopKSpec) -> StepOutput:
         params, batch = self.params(), self.batch()
@@ -117,6 +119,8 @@ def test_a_step_has_the_gradients_of_the_loss() -> None:
         {"encoder_dtype": torch.float32},
         {"dead": DEAD},
         {"dead": list(range(F))},
+        {"dead": DEAD, "bound": len(DEAD) + 2},
+        {"dead": [], "bound": 9},
     ],
     ids=str,
 )

@@ -7,30 +7,60 @@ may add it; what counts as a pre-activation is the architecture's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from saeserve.core.architectures.active.latents import decode
 from saeserve.core.architectures.active.preactivations import largest_first
-from saeserve.core.architectures.contract import Tensors
+from saeserve.core.architectures.contract import Context, Tensors
 from saeserve.core.gpu.device import accelerates
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.errors import SpecError
 
 
-def width(spec: AuxKSpec, dead_F: Tensor) -> int:
-    """Latents that AuxK takes: at most k_aux, and no more than are dead.
+@dataclass(frozen=True)
+class Taken:
+    """Which latents AuxK takes of each row."""
 
-    On an accelerator the count would stall the step, so k_aux are taken; the surplus is -inf
-    before ReLU and adds exactly zero, hence both ways agree. Raises SpecError where k_aux is not
-    resolved.
+    dead_F: Tensor
+    latents: int
+    """So many of the dead latents, or all of them where they are fewer; 0 leaves AuxK out."""
+    listed: int | None
+    """Dead latents are listed in so many places, which they may not fill; None to count them."""
+
+
+def taken(spec: AuxKSpec, ctx: Context) -> Taken:
+    """What AuxK takes where it works on a list of the dead latents.
+
+    With `ctx.dead_bound` the host never waits for the device; without it, it does so to count the
+    dead. Raises SpecError where k_aux is not resolved.
     """
-    return _limit(spec, dead_F) if accelerates(dead_F.device) else exact_width(spec, dead_F)
+    limit = _limit(spec, ctx.dead_F)
+    if ctx.dead_bound is None:
+        return Taken(ctx.dead_F, min(limit, int(ctx.dead_F.sum())), None)
+    listed = capacity(ctx.dead_bound, ctx.dead_F.shape[0])
+    return Taken(ctx.dead_F, min(limit, listed), listed)
 
 
-def exact_width(spec: AuxKSpec, dead_F: Tensor) -> int:
-    """The same without surplus on any device; an accelerator is waited for."""
-    return min(_limit(spec, dead_F), int(dead_F.sum()))
+def width(spec: AuxKSpec, dead_F: Tensor, dead_bound: int | None = None) -> int:
+    """Latents that AuxK takes of each row: at most k_aux, and no more than are dead.
+
+    On an accelerator the count would stall the step, so as many as `dead_bound` allows are taken,
+    k_aux without it; the surplus is -inf before ReLU and adds exactly zero, hence all ways agree.
+    Raises SpecError where k_aux is not resolved.
+    """
+    limit = _limit(spec, dead_F)
+    if dead_bound is not None:
+        return min(limit, capacity(dead_bound, dead_F.shape[0]))
+    return limit if accelerates(dead_F.device) else min(limit, int(dead_F.sum()))
+
+
+def capacity(dead_bound: int, latents: int) -> int:
+    """The next power of two, at most all `latents`; 0 for 0. So few sizes occur that each may have
+    launches, or a graph of launches, of its own."""
+    return min(latents, 1 << (dead_bound - 1).bit_length()) if dead_bound > 0 else 0
 
 
 def _limit(spec: AuxKSpec, dead_F: Tensor) -> int:
@@ -52,19 +82,31 @@ def error_share(residual_BO: Tensor, auxiliary_BO: Tensor) -> Tensor:
     return torch.where(exact, 0.0, error / torch.where(exact, 1.0, variance))
 
 
+def where_dead(share: Tensor, dead_F: Tensor) -> Tensor:
+    """The share, or zero where no latent is dead, though some might have been: as if counted."""
+    return torch.where(dead_F.any(), share, 0.0)
+
+
 def dense_term(
-    spec: AuxKSpec, h_BF: Tensor, residual_BO: Tensor, W_dec_FO: Tensor, dead_F: Tensor
+    spec: AuxKSpec,
+    h_BF: Tensor,
+    residual_BO: Tensor,
+    W_dec_FO: Tensor,
+    dead_F: Tensor,
+    dead_bound: int | None = None,
 ) -> Tensors:
     """The term of an architecture whose pre-activations [B, F] are in the graph; {} when it is off.
 
     Gradients reach h and W_dec of dead latents only, for the residual is detached here.
+    `dead_bound` is the Context's.
     """
     if not spec.auxk_coefficient:
         return {}
-    n_aux = width(spec, dead_F)
+    n_aux = width(spec, dead_F, dead_bound)
     if n_aux == 0:
         return {"auxk": residual_BO.new_zeros(())}
     dead_BF = h_BF.masked_fill(~dead_F, -torch.inf)
     _, indices_BK = largest_first(dead_BF.detach(), n_aux)
     auxiliary_BO = decode(dead_BF.gather(1, indices_BK).relu(), indices_BK, W_dec_FO)
-    return {"auxk": spec.auxk_coefficient * error_share(residual_BO.detach(), auxiliary_BO)}
+    share = where_dead(error_share(residual_BO.detach(), auxiliary_BO), dead_F)
+    return {"auxk": spec.auxk_coefficient * share}

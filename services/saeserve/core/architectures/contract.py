@@ -84,6 +84,9 @@ class Context:
     """Type of the encoder GEMM; everything else is in the parameters' type."""
     control: Control | None = None
     """Set where a controller replaces the schedule of the penalty's weight."""
+    dead_bound: int | None = None
+    """At most so many latents are dead, as is known without waiting for an accelerator; None where
+    they have to be counted."""
 
 
 @dataclass(frozen=True)

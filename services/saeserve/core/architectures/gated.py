@@ -76,7 +76,7 @@ class Gated(Architecture[GatedSpec]):
             "reconstruction": squared_error / rows,
             "sparsity": penalty.weight(spec, ctx) * _l1(open_BF, W_dec, batch) / rows,
             "auxiliary": frozen_BO.square().sum() / rows,
-            **auxk.dense_term(spec, gate_BF, residual_BO, W_dec, ctx.dead_F),
+            **auxk.dense_term(spec, gate_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound),
         }
         return LossOutput.of(terms, state, f_BF, squared_error)
 

@@ -71,6 +71,6 @@ class Relu(Architecture[ReluSpec]):
         terms = {
             "reconstruction": squared_error / rows,
             "sparsity": penalty.weight(spec, ctx) * weighted,
-            **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
+            **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound),
         }
         return LossOutput.of(terms, state, f_BF, squared_error)

@@ -58,6 +58,11 @@ class Ahead(Generic[T]):
         context = contextvars.copy_context()
         background.run(lambda: context.run(self._run))
 
+    @property
+    def done(self) -> bool:
+        """Whether `result` would not wait."""
+        return self._done.is_set()
+
     def result(self) -> T:
         """The value, waiting for it; raises what `make` raised. To be called once: the value is
         then the caller's alone."""

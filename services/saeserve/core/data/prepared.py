@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 
+from saeserve.core.data.lane import Lane
+from saeserve.core.data.on_device import RowsOnDevice
 from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 
@@ -18,6 +18,10 @@ class AsTheyAre:
         """The rows themselves, not a copy; nobody may write to them."""
         return x_BD
 
+    def on(self, device: torch.device) -> AsTheyAre:  # noqa: ARG002 - the contract's signature
+        """Itself: it has no constants."""
+        return self
+
 
 class PreparedRows:
     """An activation source whose rows come prepared, and on the device.
@@ -26,14 +30,12 @@ class PreparedRows:
     are prepared again each time. Values equal those of preparing the source's rows one by one.
     """
 
-    def __init__(
-        self, source: ActivationSource, preprocessing: Prepares, device: torch.device
-    ) -> None:
+    def __init__(self, source: ActivationSource, preprocessing: Prepares, lane: Lane) -> None:
+        self.device = lane.device
         self._source = source
         self._preprocessing = preprocessing
-        self._device = device
-        self.waited_seconds = 0.0
-        """Spent reading and preparing rows so far."""
+        self._rows = RowsOnDevice(source, preprocessing, lane)
+        self.waits = self._rows.waits
         self._held = range(0)
         self._blocks: dict[tuple[int, int], Tensor] = {}
         self._sample: tuple[tuple[int, int], Tensor] | None = None
@@ -58,9 +60,9 @@ class PreparedRows:
         """Rows position .. position + size of the stream, prepared; [size, d], to be read only."""
         block = (position, size)
         if not self._holds(*block):
-            return self._prepared(*block)
+            return self._rows.read(*block)
         if block not in self._blocks:
-            self._blocks[block] = self._prepared(*block)
+            self._blocks[block] = self._rows.read(*block)
         return self._blocks[block]
 
     def sample(self, n: int, seed: int) -> Tensor:
@@ -72,10 +74,3 @@ class PreparedRows:
 
     def _holds(self, position: int, size: int) -> bool:
         return self._held.start <= position and position + size <= self._held.stop
-
-    def _prepared(self, position: int, size: int) -> Tensor:
-        began = time.perf_counter()
-        rows = self._source.batch(position, size).to(self._device)
-        prepared = self._preprocessing.apply(rows)
-        self.waited_seconds += time.perf_counter() - began
-        return prepared

@@ -25,6 +25,10 @@ class Prepares(Protocol):
         """Prepared rows, [B, d], on the rows' device."""
         ...
 
+    def on(self, device: torch.device) -> Prepares:
+        """The same with its constants on `device`, so that they are not copied for each batch."""
+        ...
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -42,6 +46,10 @@ class Preprocessing:
         """Centred and scaled rows, [B, d]; the mean follows the rows' device."""
         return self.scale * (x_BD - self.mean_D.to(x_BD.device))
 
+    def on(self, device: torch.device) -> Preprocessing:
+        """The same with its mean on `device`."""
+        return Preprocessing(self.mean_D.to(device), self.scale)
+
 
 @dataclass(frozen=True)
 class SideBySide:
@@ -54,7 +62,11 @@ class SideBySide:
         widths = [part.mean_D.numel() for part in self.parts]
         columns = x_BD.split_with_sizes(widths, dim=1)
         applied = [part.apply(x_Bd) for part, x_Bd in zip(self.parts, columns, strict=True)]
-        return torch.cat(applied, dim=1)
+        return applied[0] if len(applied) == 1 else torch.cat(applied, dim=1)
+
+    def on(self, device: torch.device) -> SideBySide:
+        """The same with its means on `device`."""
+        return SideBySide(tuple(part.on(device) for part in self.parts))
 
 
 AnyPreprocessing = Preprocessing | SideBySide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ from saeserve.core.data.ahead import Ahead, Background
 from saeserve.core.data.dataset import ShardedDataset, SourceNames, names_of, take_columns
 from saeserve.core.data.order import RowOrder, spread_sample
 from saeserve.core.data.shards import IndexArray
-from saeserve.core.data.windows import Window, WindowReader
+from saeserve.core.data.tensor_file import STORAGE
+from saeserve.core.data.windows import Places, Window, WindowReader
 from saeserve.core.moving import moved
 from saeserve.errors import DataError
 
@@ -75,6 +77,7 @@ class ShardSource:
         self._order = RowOrder(counts, seed, window_shards)
         self._reader = WindowReader(dataset, self._names, norm_cut, self._order, self._width)
         self._window: Window | None = None
+        self._places: Places | None = None
         self._ahead: tuple[int, Ahead[Window]] | None = None
         self._background = Background()
         if self.rows < 1:
@@ -94,17 +97,41 @@ class ShardSource:
         """Kept training rows, the length of an epoch."""
         return self._order.rows
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which rows are stored."""
+        return STORAGE[self._dataset.manifest.dtype]
+
     def batch(self, position: int, size: int) -> Tensor:
         """Rows position .. position + size of the endless stream, float32 [size, d]."""
         x_BD = torch.empty((size, self.d), dtype=torch.float32)
-        filled = 0
-        while filled < size:
-            place = position + filled
-            part_ND = self._window_at(place).rows(place, size - filled)
-            x_BD[filled : filled + len(part_ND)] = part_ND
-            filled += len(part_ND)
-            moved()
+        self.fill(position, x_BD)
         return x_BD
+
+    def fill(self, position: int, into_ND: Tensor) -> None:
+        """Copy rows from `position` on into memory of the stored type or of float32."""
+        filled = 0
+        while filled < len(into_ND):
+            place = position + filled
+            filled += self._window_at(place).copy(place, into_ND[filled:])
+            moved()
+
+    def places(self, position: int, into_N: Tensor) -> None:
+        """Say where rows from `position` on lie in the table of `pieces`, int64. Reads none."""
+        filled = 0
+        while filled < len(into_N):
+            place = position + filled
+            if self._places is None or not self._places.holds(place):
+                self._places = self._reader.places(place)
+            found_N = self._places.of(place, len(into_N) - filled)
+            into_N[filled : filled + len(found_N)] = found_N
+            filled += len(found_N)
+
+    def pieces(self) -> Iterator[Tensor]:
+        """All kept rows in the stored type, shard after shard by number."""
+        for shard, count in enumerate(self._order.counts):
+            if count:
+                yield self._read(shard, np.arange(count))
 
     def sample(self, n: int, seed: int) -> Tensor:
         """min(n, rows) distinct rows, one from each of equal stretches, float32 [., d]."""

@@ -16,19 +16,12 @@ from saeserve.core.data.tensor_file import STORAGE
 
 
 @dataclass(frozen=True)
-class Window:
-    """Rows start .. start + N of the stream, in the stored type.
-
-    They lie as in their files, shard after shard by number, and are shuffled when they are read:
-    copying in order is quick, and an epoch that has the same shards needs only another order.
-    """
+class Places:
+    """Where rows start .. start + N of the stream lie in some table of rows."""
 
     start: int
-    shards: IndexArray
-    """Ascending."""
-    x_ND: Tensor
     order_N: Tensor
-    """int64: where each row of the stream lies."""
+    """int64"""
 
     @property
     def end(self) -> int:
@@ -39,10 +32,34 @@ class Window:
         """Whether the row at `position` of the stream is here."""
         return self.start <= position < self.end
 
-    def rows(self, position: int, size: int) -> Tensor:
-        """Rows from `position` on, at most `size`, in the stored type."""
+    def of(self, position: int, most: int) -> Tensor:
+        """The places of rows from `position` on, at most so many."""
         offset = position - self.start
-        return self.x_ND.index_select(0, self.order_N[offset : offset + size])
+        return self.order_N[offset : offset + most]
+
+
+@dataclass(frozen=True)
+class Window(Places):
+    """Rows start .. start + N of the stream, in the stored type.
+
+    They lie as in their files, shard after shard by number, and are shuffled when they are read:
+    copying in order is quick, and an epoch that has the same shards needs only another order.
+    """
+
+    shards: IndexArray
+    """Ascending."""
+    x_ND: Tensor
+
+    def copy(self, position: int, into_ND: Tensor) -> int:
+        """Copy rows from `position` on into memory that may be wider, as many as are here and have
+        room there; returns how many."""
+        chosen_N = self.of(position, len(into_ND))
+        rows = len(chosen_N)
+        if into_ND.dtype == self.x_ND.dtype:
+            torch.index_select(self.x_ND, 0, chosen_N, out=into_ND[:rows])
+        else:
+            into_ND[:rows] = self.x_ND.index_select(0, chosen_N)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -61,15 +78,25 @@ class WindowReader:
         Raises DataError naming the shard that cannot be read.
         """
         place = self.order.place(position)
-        shards = self.order.windows(place.epoch)[place.window]
-        ascending = np.sort(shards)
-        rows = self.order.window_rows(place.epoch)[place.window]
-        order_N = self._lying(shards, ascending)[
-            self.order.shuffle(place.epoch, place.window, rows)
-        ]
+        ascending = np.sort(self.order.windows(place.epoch)[place.window])
+        found = self._places(position, ascending)
         same = before is not None and np.array_equal(before.shards, ascending)
-        x_ND = before.x_ND if before is not None and same else self._read(ascending, rows)
-        return Window(position - place.offset, ascending, x_ND, torch.as_tensor(order_N))
+        x_ND = before.x_ND if before is not None and same else self._read(ascending, found)
+        return Window(found.start, found.order_N, ascending, x_ND)
+
+    def places(self, position: int) -> Places:
+        """Where the rows of the window that holds `position` lie in a table of all kept rows, shard
+        after shard by number."""
+        return self._places(position, np.arange(len(self.order.counts)))
+
+    def _places(self, position: int, lying: IndexArray) -> Places:
+        """Where they lie among the rows of the shards `lying`, which are ascending."""
+        place = self.order.place(position)
+        shards = self.order.windows(place.epoch)[place.window]
+        rows = self.order.window_rows(place.epoch)[place.window]
+        shuffled = self.order.shuffle(place.epoch, place.window, rows)
+        order_N = self._lying(shards, lying)[shuffled]
+        return Places(position - place.offset, torch.as_tensor(order_N))
 
     def _lying(self, shards: IndexArray, ascending: IndexArray) -> IndexArray:
         """Where the rows lie, counted shard after shard in the order of `shards`."""
@@ -81,7 +108,8 @@ class WindowReader:
         parts = [starts[each] + np.arange(self.order.counts[each]) for each in map(int, shards)]
         return np.concatenate(parts)
 
-    def _read(self, shards: IndexArray, rows: int) -> Tensor:
+    def _read(self, shards: IndexArray, places: Places) -> Tensor:
+        rows = len(places.order_N)
         x_ND = torch.empty((rows, self.width), dtype=STORAGE[self.dataset.manifest.dtype])
         start = 0
         for index in shards:

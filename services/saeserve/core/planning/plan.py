@@ -18,6 +18,7 @@ from saeserve.core.planning.sizes import TrainingData, parameters_of
 from saeserve.core.planning.speed import nearest, training_seconds
 from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.base import Spec
+from saeserve.core.specs.cadence import CHECKPOINT_S, REPORT_S
 from saeserve.core.specs.field_sources import FieldSource
 from saeserve.core.specs.run_warning import JobWarning
 from saeserve.core.specs.training import TrainSpec
@@ -156,6 +157,7 @@ def _on(
         **_speed(members, predicted),
         "notes": (
             *_fit_notes(fleet, large, needed),
+            *_cadence_notes(fleet),
             _speed_note(members[0], data, fleet, predicted),
         ),
     }
@@ -185,6 +187,15 @@ def _fit_notes(fleet: Fleet, large: Sequence[Machine], needed: int) -> list[str]
     return [
         f"{small} of {len(fleet.machines)} workers of class {fleet.resource_class} have less than "
         f"{gib(needed)} of memory and would refuse the job"
+    ]
+
+
+def _cadence_notes(fleet: Fleet) -> list[str]:
+    if not fleet.accelerated:
+        return []
+    return [
+        f"on an accelerator reports are at least {REPORT_S:g} s apart and checkpoints "
+        f"{CHECKPOINT_S:g} s, whatever log_every_steps and checkpoint_every_steps say"
     ]
 
 

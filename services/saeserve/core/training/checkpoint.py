@@ -63,8 +63,15 @@ def save(
     folder: Path, state: TrainerState, spec: TrainSpec, dims: Dimensions, data_sha256: str = ""
 ) -> None:
     """Write `state` into the empty `folder`; committing it is the caller's."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.tensors().items()}
-    header = Header(
+    header = header_of(state, spec, dims, data_sha256)
+    write(folder, {name: value.detach().cpu() for name, value in state.tensors().items()}, header)
+
+
+def header_of(
+    state: TrainerState, spec: TrainSpec, dims: Dimensions, data_sha256: str = ""
+) -> Header:
+    """What a checkpoint of `state` says of it; nothing is read from a device."""
+    return Header(
         format_version=FORMAT_VERSION,
         spec=spec,
         d_in=dims.d_in,
@@ -73,10 +80,14 @@ def save(
         tokens=state.tokens,
         data_sha256=data_sha256,
         environment=Environment.of(spec, state.tokens_since_fired_F.device),
-        tensors=_entries(tensors),
+        tensors=_entries(state.tensors()),
     )
+
+
+def write(folder: Path, tensors: Tensors, header: Header) -> None:
+    """Write the tensors of a state, which are on the CPU, and its header."""
     with space_needed(folder):
-        save_file(tensors, folder / TENSORS_FILE)
+        save_file({n: t.contiguous() for n, t in tensors.items()}, folder / TENSORS_FILE)
     text = json.dumps(header.to_json(), indent=1, sort_keys=True)
     (folder / HEADER_FILE).write_text(text, encoding="utf-8")
 

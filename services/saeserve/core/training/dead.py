@@ -24,9 +24,9 @@ def mask(tokens_since_fired_F: Tensor, window_tokens: int) -> Tensor:
     return tokens_since_fired_F >= window_tokens
 
 
-def count(tokens_since_fired_F: Tensor, window_tokens: int) -> float:
-    """How many latents fired on none of the last `window_tokens` tokens."""
-    return float(mask(tokens_since_fired_F, window_tokens).sum())
+def count(tokens_since_fired_F: Tensor, window_tokens: int) -> Tensor:
+    """How many latents fired on none of the last `window_tokens` tokens; a scalar on the device."""
+    return mask(tokens_since_fired_F, window_tokens).sum()
 
 
 def final_fraction(tokens_since_fired_F: Tensor, tokens: int) -> float:

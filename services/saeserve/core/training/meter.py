@@ -27,14 +27,17 @@ class Meter:
         return cls()
 
     def add(self, values: Mapping[str, Tensor | int]) -> None:
-        """Add to the sums of these names, without synchronisation."""
+        """Add to the sums of these names in place, without synchronisation."""
         for name, value in values.items():
-            amount = torch.as_tensor(value).detach().double()
-            self.sums[name] = self.sums[name] + amount if name in self.sums else amount
+            amount = torch.as_tensor(value).detach()
+            if name in self.sums:
+                self.sums[name].add_(amount.double())
+            else:
+                self.sums[name] = amount.to(torch.float64, copy=True)
 
-    def read(self) -> dict[str, float]:
-        """All sums, leaving the device; the sums start again."""
-        found = {name: float(value) for name, value in self.sums.items()}
+    def take(self) -> Tensors:
+        """All sums, still on the device; they start again."""
+        found = dict(self.sums)
         self.sums.clear()
         return found
 

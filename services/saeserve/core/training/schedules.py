@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from saeserve.core.specs.training import TrainSpec
-
 
 def learning_rate(
     step: int, steps: int, *, peak: float, warmup_steps: int, decay_fraction: float
@@ -17,8 +15,3 @@ def learning_rate(
     decay_steps = decay_fraction * steps
     cool = min(1.0, (steps - step) / decay_steps) if decay_steps else 1.0
     return peak * warm * cool
-
-
-def checkpoint_due(step: int, spec: TrainSpec) -> bool:
-    """Whether a checkpoint belongs after `step` steps: at its cadence, and at the end."""
-    return step == spec.steps or step % spec.checkpoint_every_steps == 0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
+from saeserve.core.data.lane import Lane
 from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.adam import AdamSettings
@@ -29,6 +30,8 @@ class TrainingSetup:
     device: torch.device
     initial: EvaluationForm | None = None
     """What a fresh start continues from, of the same rows and widths (`init_from`)."""
+    lane: Lane | None = None
+    """The way to the device where several runs share one; each has its own by default."""
     data_sha256: str = ""
     """SHA-256 of the manifest of the data set that the rows come from, if they do; a resumed run
     must have the same."""

@@ -93,12 +93,12 @@ class Controller:
         moved = {"last": last, "level": level, "slope": slope, "error": error}
         return {**state, **moved, "integral": integral.clamp(*LOG_FACTOR)}
 
-    def values(self, state: Tensors, steps_done: int) -> dict[str, float]:
-        """Factor and path as they stand, for a report."""
+    def figures(self, state: Tensors, steps_done: int) -> Tensors:
+        """Factor and path as they stand, for a report; scalars on the device."""
         control = self.control(state, steps_done)
         if control is None:
             return {}
-        return {"sparsity_factor": float(control.factor), "l0_path": float(control.l0)}
+        return {"sparsity_factor": control.factor, "l0_path": control.l0}
 
     def _path(self, state: Tensors, done: float) -> Tensor:
         """log L0 of the path where `done` of the run (0 .. 1) is over."""

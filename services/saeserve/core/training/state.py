@@ -13,7 +13,7 @@ from saeserve.core.training import dead
 from saeserve.core.training.meter import Meter
 
 
-def _no_control() -> Tensors:
+def _nothing() -> Tensors:
     return {}
 
 
@@ -34,8 +34,10 @@ class TrainerState:
     tokens_since_fired_or_resampled_F: Tensor
     """Says what AuxK and resampling act on: a resampled latent has a window of its own to fire in,
     and does not count as fired."""
-    control: Tensors = field(default_factory=_no_control)
+    control: Tensors = field(default_factory=_nothing)
     """What `sparsity.Controller` carries; empty where there is none."""
+    bounds: Tensors = field(default_factory=_nothing)
+    """What `flight.Flight` carries on an accelerator."""
 
     @classmethod
     def initial(cls, params: Tensors, architecture: Tensors, d_sae: int) -> TrainerState:
@@ -61,6 +63,7 @@ class TrainerState:
             "architecture": self.architecture,
             "meter": self.meter.sums,
             "control": self.control,
+            "bounds": self.bounds,
             "counters": {
                 "tokens_since_fired": self.tokens_since_fired_F,
                 "tokens_since_fired_or_resampled": self.tokens_since_fired_or_resampled_F,
@@ -88,19 +91,34 @@ class TrainerState:
             step=step,
             tokens=tokens,
             control=groups.get("control", {}),
+            bounds=groups.get("bounds", {}),
         )
 
+    def carry(self, architecture: Tensors) -> None:
+        """Take over what the architecture carries from a step to the next, in place."""
+        for name, value in architecture.items():
+            if name not in self.architecture:
+                self.architecture[name] = value
+            elif value is not self.architecture[name]:
+                self.architecture[name].copy_(value)
+
     def permute(self, permutation: Permutation) -> None:
-        """Put the latents in another order: parameters, both moments, state and counters alike."""
+        """Put the latents in another order, in place: parameters, both moments, state and counters
+        alike."""
         order_F, names = permutation.order_F, permutation.names
         for group in (self.params, self.moments.first, self.moments.second, self.architecture):
             for name in names & group.keys():
-                group[name] = group[name][order_F]
-        self.tokens_since_fired_F = self.tokens_since_fired_F[order_F]
-        self.tokens_since_fired_or_resampled_F = self.tokens_since_fired_or_resampled_F[order_F]
+                group[name].copy_(group[name][order_F])
+        for counter_F in (self.tokens_since_fired_F, self.tokens_since_fired_or_resampled_F):
+            counter_F.copy_(counter_F[order_F])
 
     def finite(self) -> bool:
         """Whether parameters, moments and carried state are free of NaN and Inf."""
+        return bool(self.all_finite())
+
+    def all_finite(self) -> Tensor:
+        """The same as a scalar on the device, which is not waited for."""
         moments = (self.moments.first, self.moments.second)
         groups = (self.params, *moments, self.architecture, self.control)
-        return all(bool(torch.isfinite(t).all()) for group in groups for t in group.values())
+        found = [torch.isfinite(t).all() for group in groups for t in group.values()]
+        return torch.stack(found).all()

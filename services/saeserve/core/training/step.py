@@ -102,7 +102,7 @@ def _include(
 ) -> None:
     """Add a micro-batch; its own gradients are let go of before the next one's are made."""
     output = architecture.gradients(spec, state.params, state.architecture, batch, ctx)
-    state.architecture = output.state
+    state.carry(output.state)
     accumulate(sums.gradients, output.grads)
     sums.fired_F += output.stats.fired_F
     sums.rows += batch.x_BD.shape[0]

@@ -25,7 +25,7 @@ from saeserve.core.training.events import (
     Stopped,
     Warned,
 )
-from saeserve.core.training.schedules import checkpoint_due
+from saeserve.core.training.reports import Cadence
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import CheckpointSink, Trainer
 from saeserve.errors import CheckpointError, DivergedError
@@ -89,6 +89,9 @@ class Sweep:
         self.step = next(iter(trainers.values())).step
         """Steps that all members have done."""
         self._committed = self.step or -1
+        self._lane, self._cadence = rows.waits.lane, Cadence(rows.waits.lane)
+        for trainer in trainers.values():
+            trainer.cadence = self._cadence
 
     @classmethod
     def start(cls, rows: PreparedRows, setups: Setups) -> Sweep:
@@ -137,7 +140,7 @@ class Sweep:
                 yield Stopped(self.step)
                 return
             yield from self._advance()
-            if checkpoint_due(self.step, self._spec):
+            if self._cadence.checkpoint_due(self.step, self._spec):
                 yield from self._commit(sink)
         yield Finished(self.step)
 
@@ -159,6 +162,16 @@ class Sweep:
             except DivergedError as error:
                 yield self._lose(name, error)
 
+    def _settle(self) -> Iterator[OfMember]:
+        """Reports that have not arrived yet, and the end of those that must not be committed."""
+        for name, trainer in list(self._trainers.items()):
+            try:
+                for event in trainer.settle():
+                    yield OfMember(name, event)
+                trainer.checkpoints.check_finite()
+            except DivergedError as error:
+                yield self._lose(name, error)
+
     def _stretch(self) -> int:
         """Steps that a member takes before it is the next one's turn: several, for as long its
         weights stay in the processor's caches, but none past a report or a checkpoint."""
@@ -170,14 +183,13 @@ class Sweep:
     def _commit(self, sink: CheckpointSink) -> Iterator[SweepEvent]:
         if self.step == self._committed:
             return
-        for name, trainer in list(self._trainers.items()):
-            try:
-                trainer.check_finite()
-            except DivergedError as error:
-                yield self._lose(name, error)
+        yield from self._settle()
+        since = self._lane.mark()
         size = sink.commit(self.step, self._save)
         self._committed = self.step
         yield CheckpointCommitted(self.step, size)
+        for trainer in self._trainers.values():
+            trainer.pace.leave_out(since)
 
     def _lose(self, name: str, error: DivergedError) -> OfMember:
         """Let the member go. Raises DivergedError when it was the last."""
@@ -197,7 +209,7 @@ class Sweep:
     def _save(self, folder: Path) -> None:
         for name, trainer in self._trainers.items():
             (folder / name).mkdir()
-            trainer.save(folder / name)
+            trainer.checkpoints.save(folder / name)
         header = SweepHeader(
             format_version=FORMAT_VERSION, step=self.step, members=self._names, lost=self._lost
         )

@@ -2,20 +2,24 @@
 
 Rows of step s stand at position s · batch_size of the source's stream, and every draw is keyed by
 (seed, step, purpose), so a resumed run is the undisturbed one, bit for bit on the CPU.
+
+On an accelerator the host queues steps, at most two ahead (`flight`), and waits for none: reports
+come when their figures have arrived (`reports`), checkpoints are written meanwhile (`saving`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import Batch, Context, EvaluationForm
 from saeserve.core.architectures.registry import architecture_of
+from saeserve.core.data.lane import lane_to
 from saeserve.core.ops.precision import encoder_dtype
 from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
@@ -31,26 +35,21 @@ from saeserve.core.training.events import (
     Warned,
 )
 from saeserve.core.training.feed import Feed, Pace
+from saeserve.core.training.flight import Flight
 from saeserve.core.training.judging import Judged, judge, training_form
+from saeserve.core.training.reports import Cadence, Figures, Reports
 from saeserve.core.training.resampling import Upcoming, resample
-from saeserve.core.training.schedules import checkpoint_due, learning_rate
+from saeserve.core.training.saving import Checkpoints
+from saeserve.core.training.saving import CheckpointSink as CheckpointSink
+from saeserve.core.training.schedules import learning_rate
 from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, check, resolved
 from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import take_step
-from saeserve.errors import DivergedError
 
 JUDGED_ROWS = 8192
 """Rows on which a run is judged that holds none out: those that would have come next."""
-
-
-class CheckpointSink(Protocol):
-    """Where checkpoints go."""
-
-    def commit(self, step: int, write: Callable[[Path], None]) -> int:
-        """Call `write` with an empty folder, then make what it wrote durable; returns bytes."""
-        ...
 
 
 class Trainer:
@@ -67,9 +66,16 @@ class Trainer:
         self._controller = Controller(setup.spec)
         self._adam = adam_settings(setup.spec)
         self._encoder_dtype = encoder_dtype(setup.spec, setup.device)
-        self._committed = -1 if state.step == 0 else state.step
-        self.feed = Feed(setup.source, setup.preprocessing, setup.dims, setup.device)
-        self._pace = Pace(self.feed)
+        self._lane = setup.lane or lane_to(setup.device)
+        self.feed = Feed(setup.source, setup.preprocessing, setup.dims, self._lane)
+        self.pace = Pace(self.feed)
+        window, rows = setup.spec.dead_window_tokens, setup.spec.batch_size
+        self._flight = Flight(self._lane, state, window, rows)
+        self._reports = Reports()
+        header = partial(checkpoint.header_of, state, setup.spec, setup.dims, setup.data_sha256)
+        self.checkpoints = Checkpoints(self._lane, state, header)
+        self.cadence = Cadence(self._lane)
+        """When reports and checkpoints come; members of a sweep are given one in common."""
 
     @classmethod
     def start(cls, setup: TrainingSetup) -> Trainer:
@@ -121,45 +127,47 @@ class Trainer:
         """The live state; training updates it in place."""
         return self._state
 
-    def run(self, sink: CheckpointSink, stop: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    def run(self, sink: CheckpointSink, stop: Callable[[], bool]) -> Generator[TrainingEvent]:
         """Train to the end, or until `stop()` is true before a step; the last event says which.
+        Whoever leaves earlier closes the generator, which waits for a checkpoint being written.
 
         Raises DivergedError at a report whose loss is not finite, and instead of committing a
         checkpoint that holds NaN or Inf.
         """
-        yield from self.opening()
-        while self.step < self.steps:
-            if stop():
-                yield from self._commit(sink)
-                yield Stopped(self.step)
-                return
-            yield from self.advance()
-            if checkpoint_due(self.step, self.spec):
-                yield from self._commit(sink)
-        yield Finished(self.step)
+        try:
+            yield from self.opening()
+            while self.step < self.steps:
+                if stop():
+                    yield from self._commit(sink, last=True)
+                    yield Stopped(self.step)
+                    return
+                yield from self.advance()
+                yield from self.checkpoints.finished(wait=False)
+                if self.cadence.checkpoint_due(self.step, self.spec):
+                    yield from self._commit(sink, last=self.step == self.steps)
+            yield Finished(self.step)
+        finally:
+            self.checkpoints.leave()
 
     def opening(self) -> Iterator[Warned]:
         """What is to be reported before the next step; the clock of the next report starts."""
         yield from self._warnings
         self._warnings = ()
-        yield from trial.of(self._setup, self._state, self._context(), self._optimizer(), self.feed)
-        self._pace.restart()
+        context = self._context(None)
+        yield from trial.of(self._setup, self._state, context, self._optimizer(), self.feed)
+        self.pace.restart()
 
     def advance(self) -> Iterator[MetricsReported]:
         """Take one step, and report where it is time; raises DivergedError as `run` does."""
-        self._train_step()
-        if self.step == self.steps or self.step % self.spec.log_every_steps == 0:
-            yield self._report()
+        self._train_step(self._flight.admit())
+        if self.cadence.report_due(self.step, self.spec):
+            self._reports.add(self._figures())
+        self._flight.queued(self._state)
+        yield from self._reports.arrived()
 
-    def check_finite(self) -> None:
-        """Raise DivergedError where the state holds NaN or Inf: it is not to be committed."""
-        if not self._state.finite():
-            raise self._diverged("a parameter or moment is not finite")
-
-    def save(self, folder: Path) -> None:
-        """Write the state into the empty `folder`; committing it is the caller's."""
-        setup = self._setup
-        checkpoint.save(folder, self._state, self.spec, setup.dims, setup.data_sha256)
+    def settle(self) -> Iterator[MetricsReported]:
+        """Reports that have not arrived yet, waiting for them; raises DivergedError."""
+        yield from self._reports.rest()
 
     def form(self) -> EvaluationForm:
         """The evaluation form of the parameters as they stand."""
@@ -185,7 +193,7 @@ class Trainer:
         following = self._micro_batches(max(self.spec.batch_size, JUDGED_ROWS))
         batches = following if heldout is None else self._batches_of(heldout)
         trained = training_form(
-            self._architecture, self.spec.architecture, self._state, self._context()
+            self._architecture, self.spec.architecture, self._state, self._context(None)
         )
         return judge(form, trained, batches)
 
@@ -198,14 +206,14 @@ class Trainer:
     def _optimizer(self) -> Optimizer:
         return Optimizer(self._adam, self.spec.optimizer.clip_norm, self._rate(self.step))
 
-    def _train_step(self) -> None:
+    def _train_step(self, dead_bound: int | None) -> None:
         state = self._state
         l0 = take_step(
             self._architecture,
             self.spec.architecture,
             state,
             self._micro_batches(self.spec.batch_size),
-            self._context(),
+            self._context(dead_bound),
             self._optimizer(),
         )
         state.control = self._controller.after_step(state.control, l0, state.step)
@@ -229,7 +237,7 @@ class Trainer:
         for position in range(start, start + rows, size):
             yield self.feed.read(position, min(size, start + rows - position))
 
-    def _context(self) -> Context:
+    def _context(self, dead_bound: int | None) -> Context:
         spec = self.spec
         return Context(
             step=self.step,
@@ -240,6 +248,7 @@ class Trainer:
             collective=OneRank(),
             encoder_dtype=self._encoder_dtype,
             control=self._controller.control(self._state.control, self.step),
+            dead_bound=dead_bound,
         )
 
     def _scheduled(self, step: int) -> dict[str, float]:
@@ -263,38 +272,23 @@ class Trainer:
             decay_fraction=settings.decay_fraction,
         )
 
-    def _report(self) -> MetricsReported:
-        """Read the meter; `step - 1` is the last step done, whose rates are reported."""
-        last = self.step - 1
-        sums = self._state.meter.read()
-        rows, steps = sums.pop("rows"), sums.pop("steps")
-        values = {name: sums[name] / steps for name in sums if name.startswith("loss")}
-        if not all(math.isfinite(value) for value in values.values()):
-            raise self._diverged(f"the loss is {values['loss']}")
-        values |= {
-            "fvu": sums["squared_error"] / sums["variation"] if sums["variation"] else math.nan,
-            "l0": sums["fired"] / rows,
-            "grad_norm": sums["grad_norm"] / steps,
-            **self._pace.values(rows),
-            "dead": dead.count(self._state.tokens_since_fired_F, self.spec.dead_window_tokens),
-            "lr": self._rate(last),
-            **self._scheduled(last),
-            **self._controller.values(self._state.control, self.step),
-            **{name: sums[name] for name in ("resampled",) if name in sums},
+    def _figures(self) -> Figures:
+        """What the next report is made of; `step - 1` is the last step done, whose rates count."""
+        state, window = self._state, self.spec.dead_window_tokens
+        sums = state.meter.take()
+        figures = {
+            **sums,
+            "dead": dead.count(state.tokens_since_fired_F, window),
+            **self._controller.figures(state.control, self.step),
         }
-        return MetricsReported(self.step, self._state.tokens, values)
+        known = {"lr": self._rate(self.step - 1), **self._scheduled(self.step - 1)}
+        return Figures.take((self.step, state.tokens), self.pace.stretch(), figures, known)
 
-    def _commit(self, sink: CheckpointSink) -> Iterator[CheckpointCommitted]:
-        if self.step == self._committed:
-            return
-        self.check_finite()
-        size = sink.commit(self.step, self.save)
-        self._committed = self.step
-        yield CheckpointCommitted(self.step, size)
-
-    def _diverged(self, message: str) -> DivergedError:
-        return DivergedError(
-            self.step,
-            message,
-            remedy="lower optimizer.lr, lengthen warmup_steps, or look for outliers in the data",
-        )
+    def _commit(
+        self, sink: CheckpointSink, *, last: bool
+    ) -> Iterator[MetricsReported | CheckpointCommitted]:
+        """Commit the state, after all reports that lead to it."""
+        yield from self.settle()
+        since = self._lane.mark()
+        yield from self.checkpoints.commit(sink, last=last)
+        self.pace.leave_out(since)

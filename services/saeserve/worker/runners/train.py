@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 
 from saeserve.core.architectures.contract import Dimensions
@@ -121,9 +122,10 @@ def _train(
     """Run to the end; the pace of this attempt, checkpoints included (0: nothing was left)."""
     first, pace = trainer.step, Pace(trainer.feed)
     sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), preprocessing)
-    for event in trainer.run(sink, context.stop):
-        tell(context.report, event, trainer.steps)
-        rates.observe(event)
-        if isinstance(event, Stopped):
-            raise JobStopped
+    with closing(trainer.run(sink, context.stop)) as events:
+        for event in events:
+            tell(context.report, event, trainer.steps)
+            rates.observe(event)
+            if isinstance(event, Stopped):
+                raise JobStopped
     return pace.values((trainer.step - first) * setup.spec.batch_size)

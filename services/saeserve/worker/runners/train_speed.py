@@ -36,8 +36,7 @@ class Rates:
 
     @property
     def median(self) -> float | None:
-        """Rows a second; None after fewer than two reports. Reports that hold a checkpoint are
-        slower, and few."""
+        """Rows a second, without checkpoints; None after fewer than two reports."""
         return statistics.median(self._rates) if self._rates else None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.data.lane import lane_to
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import SideBySide
 from saeserve.core.data.source import ActivationSource
@@ -55,7 +56,7 @@ def _sweep(
     context: RunContext, ground: Ground, members: Mapping[str, TrainSpec], resume: Path | None
 ) -> Sweep:
     device = device_of(context.submission.resource_class)
-    rows = PreparedRows(ground.source, ground.preprocessing, device)
+    rows = PreparedRows(ground.source, ground.preprocessing, lane_to(device))
     layout, initial = ground.layout, None
     if resume is None:
         initial = initial_form(context, ground.spec, layout, ground.preprocessing)
@@ -67,6 +68,7 @@ def _sweep(
             preprocessing=AsTheyAre(),
             device=device,
             initial=initial,
+            lane=rows.waits.lane,
             data_sha256=ground.dataset.manifest.sha256,
         )
         for name, spec in members.items()

@@ -64,6 +64,7 @@ class Case:
     transcoder: bool = False
     dead: list[int] = field(default_factory=lambda: DEAD)
     encoder_dtype: torch.dtype = torch.float32
+    bound: int | None = None
 
     def params(self) -> Tensors:
         d_out = D + 4 if self.transcoder else D
@@ -98,7 +99,12 @@ class Case:
     def context(self, spec: ArchitectureSpec) -> Context:
         architecture: Any = ARCHITECTURES[spec.name]
         scheduled = architecture.scheduled(spec, 20, 50)
-        changes = {"step": 20, "encoder_dtype": self.encoder_dtype, "scheduled": scheduled}
+        changes = {
+            "step": 20,
+            "encoder_dtype": self.encoder_dtype,
+            "scheduled": scheduled,
+            "dead_bound": self.bound,
+        }
         return context(F, self.dead, **changes)
 
     def fast(self, spec: Any, batch: Batch | None = None) -> StepOutput:  # noqa: ANN401 - of any architecture
@@ -144,6 +150,26 @@ def test_float64_gradients_are_those_of_the_loss(
     case = Case(**changes)
     agree(case.fast(spec), case.plain(spec), case.params(), 1e-8)
     agree(case.sparse(spec), case.plain(spec), case.params(), 1e-8)
+
+
+@pytest.mark.parametrize("bound", [len(DEAD), len(DEAD) + 2, 10 * F])
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_bound_in_place_of_the_count_changes_nothing(spec: ArchitectureSpec, bound: int) -> None:
+    """Where an accelerator is not waited for, more latents may be listed than are dead."""
+    case = Case(bound=bound)
+    agree(case.fast(spec), Case().plain(spec), case.params(), 1e-8)
+    agree(case.sparse(spec), Case().plain(spec), case.params(), 1e-8)
+    agree(case.plain(spec), Case().plain(spec), case.params(), 1e-12)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_bound_of_zero_leaves_auxk_out_exactly(spec: ArchitectureSpec) -> None:
+    counted, known = Case(dead=[]).fast(spec), Case(dead=[], bound=0).fast(spec)
+    assert torch.equal(counted.loss, known.loss)
+    for name, gradient in counted.grads.items():
+        assert torch.equal(gradient, known.grads[name]), name
+    # Some may be dead by the bound and none is.
+    agree(Case(dead=[], bound=9).fast(spec), counted, Case().params(), 1e-12)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)

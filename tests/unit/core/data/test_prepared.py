@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tests.fakes.sources import CountedSource, MemorySource
 
+from saeserve.core.data.lane import HostLane
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.data.preprocess import Preprocessing
 
@@ -14,7 +15,7 @@ PREPROCESSING = Preprocessing(torch.tensor([1.0, 2.0, 3.0]), 0.3)
 
 def prepared() -> tuple[CountedSource, PreparedRows]:
     source = CountedSource(MemorySource(ROWS))
-    return source, PreparedRows(source, PREPROCESSING, torch.device("cpu"))
+    return source, PreparedRows(source, PREPROCESSING, HostLane())
 
 
 def test_rows_are_those_of_the_source_prepared() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saeserve.core.planning.machine import Fleet, Machine
 from saeserve.core.planning.plan import Plan, plan_training
 from saeserve.core.planning.sizes import TrainingData, parameter_count
 from saeserve.core.specs.training import TrainSpec, resolve
@@ -74,6 +75,13 @@ def test_only_steps_are_known_without_the_data() -> None:
     plan = plan_training(spec(), spec(), None)
     assert (plan.steps, plan.parameters, plan.memory_bytes) == (40_000, 0, 0)
     assert "READY" in plan.notes[0]
+
+
+def test_says_how_often_an_accelerator_reports() -> None:
+    fleet = Fleet(resource_class="gpu", machines=(Machine(kind="card", memory_bytes=2**40),))
+    plan = plan_training(spec(), resolve(spec(), DATA.d, "x"), DATA, fleet)
+    assert any("0.5 s apart and checkpoints 60 s" in note for note in plan.notes)
+    assert not any("apart" in note for note in plan_of(spec()).notes)
 
 
 def test_tells_a_lowered_dead_window() -> None:

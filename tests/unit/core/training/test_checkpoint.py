@@ -72,7 +72,7 @@ def test_the_header_names_the_card_and_what_computes_on_it(
 ) -> None:
     monkeypatch.setattr(Card, "of", always(H200))
     setup = tiny_setup(SPEC)
-    Trainer.start(setup).save(tmp_path)
+    Trainer.start(setup).checkpoints.save(tmp_path)
     header = json.loads((tmp_path / HEADER_FILE).read_text())
     assert header["environment"]["card"] == H200.to_json()
     assert checkpoint.load(tmp_path, SPEC, DIMS, CPU).environment.card == H200
@@ -176,7 +176,7 @@ def test_a_header_that_does_not_fit_is_refused(
 
 def test_a_run_goes_on_only_on_the_data_set_that_it_was_begun_on(tmp_path: Path) -> None:
     setup = dataclasses.replace(tiny_setup(SPEC), data_sha256="a" * 64)
-    Trainer.start(setup).save(tmp_path)
+    Trainer.start(setup).checkpoints.save(tmp_path)
     assert Trainer.resume(setup, tmp_path).step == 0
     other = dataclasses.replace(setup, data_sha256="b" * 64)
     with pytest.raises(DataMismatchError, match=f"another data set {SPEC.dataset}.*aaa.*bbb"):

@@ -7,8 +7,9 @@ import torch
 from tests.fakes.sources import MemorySource
 
 from saeserve.core.architectures.contract import Dimensions
+from saeserve.core.data import lane
+from saeserve.core.data.lane import HostLane
 from saeserve.core.data.preprocess import Preprocessing
-from saeserve.core.training import feed
 from saeserve.core.training.feed import Feed, Pace
 
 ROWS = torch.arange(60.0).view(12, 5)
@@ -39,7 +40,7 @@ class SlowSource(MemorySource):
 
 def test_rows_are_centred_scaled_and_parted() -> None:
     source = MemorySource(ROWS)
-    found = Feed(source, PREPROCESSING, Dimensions(3, 2, 8), torch.device("cpu")).read(4, 6)
+    found = Feed(source, PREPROCESSING, Dimensions(3, 2, 8), HostLane()).read(4, 6)
     expected = 2.0 * (source.batch(4, 6) - 1.5)
     assert torch.equal(found.x_BD, expected[:, :3])
     assert torch.equal(found.target_BO, expected[:, 3:])
@@ -49,8 +50,8 @@ def test_waiting_is_a_share_of_the_time_since_the_last_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(feed, "time", clock)
-    slow = Feed(SlowSource(clock), PREPROCESSING, Dimensions(5, 5, 8), torch.device("cpu"))
+    monkeypatch.setattr(lane, "time", clock)
+    slow = Feed(SlowSource(clock), PREPROCESSING, Dimensions(5, 5, 8), HostLane())
     slow.read(0, 4)
     pace = Pace(slow)
     for position in (4, 8):

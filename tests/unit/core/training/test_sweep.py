@@ -15,6 +15,7 @@ from tests.fakes.sources import CountedSource, PlantedSource
 from tests.fakes.training import D, F, FolderSink, run_all, tiny_setup, tiny_spec
 
 from saeserve.core.architectures.contract import Dimensions, EvaluationForm
+from saeserve.core.data.lane import HostLane
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.training import TrainSpec, resolve
@@ -63,7 +64,7 @@ class Run:
             for m in members
         }
         first = next(iter(self.alone.values()))
-        self.rows = PreparedRows(self.source, tiny_setup(first.spec).preprocessing, first.device)
+        self.rows = PreparedRows(self.source, tiny_setup(first.spec).preprocessing, HostLane())
         self.setups = {
             name: dataclasses.replace(setup, source=self.rows, preprocessing=AsTheyAre())
             for name, setup in self.alone.items()

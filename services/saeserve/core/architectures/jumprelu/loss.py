@@ -106,7 +106,7 @@ class JumpRelu(Architecture[JumpReluSpec]):
             "reconstruction": squared_error / rows,
             "sparsity": sparsity(spec, ctx, _firing(spec, f_BF, norms_F, h_BF, t).mean(dim=0)),
             "pre_act": spec.pre_act_coefficient * pre_act / rows,
-            **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F),
+            **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound),
         }
         return LossOutput.of(terms, state, f_BF, squared_error)
 

@@ -32,7 +32,9 @@ class BatchTopK(ByBatch[BatchTopKSpec]):
         residual_BO = batch.target_BO - (f_BF @ params["W_dec"] + params["b_dec"])
         squared_error = residual_BO.square().sum()
         terms = {"reconstruction": squared_error / len(h_BF) / state["variance"]}
-        terms |= auxk.dense_term(spec, h_BF, residual_BO, params["W_dec"], ctx.dead_F)
+        terms |= auxk.dense_term(
+            spec, h_BF, residual_BO, params["W_dec"], ctx.dead_F, ctx.dead_bound
+        )
         output = LossOutput.of(terms, state, f_BF, squared_error)
         carried = self.carried(spec, state, level, output.stats, batch, ctx)
         return dataclasses.replace(output, state=carried)

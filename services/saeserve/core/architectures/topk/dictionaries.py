@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from saeserve.core.architectures.auxk import Taken, where_dead
 from saeserve.core.architectures.contract import Tensors
 from saeserve.core.kernels.topk import auxk
 from saeserve.core.kernels.topk.weights import DictionaryGradients
@@ -17,24 +18,33 @@ def add_auxiliary(
     spec: AuxKSpec,
     params: Tensors,
     rows: tuple[Tensor, Tensor],
-    dead_F: Tensor,
-    n: int,
+    taken: Taken,
     largest: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Tensor:
     """AuxK's term, a scalar; its gradients are added to `total`.
 
-    `rows` are the residuals [B, O] and the centred inputs [B, D]; `n` latents of each row are
-    taken, found by `largest`. With n = 0 the term is 0.
+    `rows` are the residuals [B, O] and the centred inputs [B, D]; `largest` finds what is `taken`
+    of each row. Where that is nothing the term is 0.
     """
     residual_BO, x_BD = rows
-    if n == 0:
+    if taken.latents == 0:
         return x_BD.new_zeros(())
     weights = (params["W_enc"], params["b_enc"], params["W_dec"])
-    found = auxk.auxiliary(residual_BO, x_BD, weights, dead_F, n, spec.auxk_coefficient, largest)
-    total.W_enc.index_add_(0, found.dead_A, found.W_enc_AD)
-    total.b_enc.index_add_(0, found.dead_A, found.b_enc_A)
-    total.W_dec.index_add_(0, found.dead_A, found.W_dec_AO)
-    return spec.auxk_coefficient * found.share
+    dead_A, alive_A = auxk.list_dead(taken.dead_F, taken.listed)
+    found = auxk.auxiliary(
+        residual_BO,
+        x_BD,
+        weights,
+        (dead_A, alive_A),
+        taken.latents,
+        spec.auxk_coefficient,
+        largest,
+    )
+    total.W_enc.index_add_(0, dead_A, found.W_enc_AD)
+    total.b_enc.index_add_(0, dead_A, found.b_enc_A)
+    total.W_dec.index_add_(0, dead_A, found.W_dec_AO)
+    share = found.share if taken.listed is None else where_dead(found.share, taken.dead_F)
+    return spec.auxk_coefficient * share
 
 
 def gradients_of(params: Tensors, total: DictionaryGradients, to_output_O: Tensor) -> Tensors:

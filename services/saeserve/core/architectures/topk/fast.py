@@ -92,11 +92,9 @@ class _Step:
         encoder = Encoder.centring(batch.x_BD, *layer, ctx.encoder_dtype)
         return cls(spec, params, state, batch, ctx, encoder)
 
-    def auxiliary_width(self) -> int:
-        """Latents that AuxK takes; 0 without it."""
-        if not self.spec.auxk_coefficient:
-            return 0
-        return auxk.width(self.spec, self.ctx.dead_F)
+    def auxiliary(self) -> auxk.Taken | None:
+        """What AuxK takes; None without it."""
+        return auxk.taken(self.spec, self.ctx) if self.spec.auxk_coefficient else None
 
 
 @torch.no_grad()
@@ -129,7 +127,7 @@ def nested(
 
 def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ...]) -> StepOutput:
     """All gradients; the terms of the prefixes have `names`, in their order."""
-    rows, n_aux = step.batch.target_BO.shape[0], step.auxiliary_width()
+    rows, taken = step.batch.target_BO.shape[0], step.auxiliary()
     weight = 1 / (rows * float(step.state["variance"]))
     found = reconstruction.reconstruct(
         entries,
@@ -138,7 +136,7 @@ def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ..
         step.params["W_dec"],
         tuple(weight * own for own in errors.weights),
         detach_inner=errors.detach_inner,
-        residual_of=errors.proper if n_aux else None,
+        residual_of=errors.proper if taken and taken.latents else None,
     )
     total = weights.gradients(
         entries,
@@ -153,10 +151,9 @@ def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ..
     terms: Tensors = {"reconstruction": step.encoder.not_finite()}
     for name, share in zip(names, shares.to(step.encoder.x_BD), strict=False):
         terms[name] = terms[name] + share if name in terms else share
-    if step.spec.auxk_coefficient:
+    if taken is not None:
         rows_of = (found.residual_BO, step.encoder.x_BD)
-        dead_F = step.ctx.dead_F
-        terms["auxk"] = add_auxiliary(total, step.spec, step.params, rows_of, dead_F, n_aux)
+        terms["auxk"] = add_auxiliary(total, step.spec, step.params, rows_of, taken)
     return StepOutput(
         loss=torch.stack(list(terms.values())).sum(),
         terms=terms,

@@ -55,7 +55,7 @@ class TopK(Architecture[TopKSpec]):
             wide_BO = batch.target_BO - (wide_BF @ W_dec + params["b_dec"])
             wide = wide_BO.square().sum() / rows / state["variance"]
             terms["multi_topk"] = spec.multi_topk_coefficient * wide
-        terms |= auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F)
+        terms |= auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound)
         return LossOutput.of(terms, state, f_BF, squared_error)
 
     def evaluation_form(self, spec: TopKSpec, params: Tensors, state: Tensors) -> EvaluationForm:

@@ -41,7 +41,7 @@ class Matryoshka(Sorting):
             residual_BO = batch.target_BO - (before_BO + f_BF[:, low:high] @ W_dec[low:high])
             errors.append(residual_BO.square().sum())
         terms = {"reconstruction": torch.stack(errors).mean() / len(h_BF) / state["variance"]}
-        terms |= auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F)
+        terms |= auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound)
         output = LossOutput.of(terms, state, f_BF, errors[-1])
         carried = self.carried(spec, state, level, output.stats, batch, ctx)
         return dataclasses.replace(output, state=carried)

@@ -2,9 +2,9 @@
 
 It runs on a GPU where Triton is installed. The choice and all values are those of float32: whatever
 may be among the k largest is computed again. No tensor [B, F] is wider than 2 bytes an entry,
-unless `encoder_dtype` asks for float32. Where AuxK is on, the host waits for the device once a
-micro-batch, for the number of dead latents, and where some are dead once more, for which they are;
-AuxK is dense among those, and left out without any.
+unless `encoder_dtype` asks for float32. AuxK is dense among the dead latents, and left out without
+any. The host never waits for the device where the context bounds their number; without a bound it
+does so once a micro-batch to count them, and where there are some once more to list them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
     terms = {"reconstruction": squared_error * weight + shown}
     if spec.auxk_coefficient:
         rows_of = (found.residual_BO, x_BD)
-        n_aux = auxk.exact_width(spec, ctx.dead_F)
-        terms["auxk"] = add_auxiliary(total, spec, params, rows_of, ctx.dead_F, n_aux, _largest)
+        taken = auxk.taken(spec, ctx)
+        terms["auxk"] = add_auxiliary(total, spec, params, rows_of, taken, _largest)
     return StepOutput(
         loss=torch.stack(list(terms.values())).sum(),
         terms=terms,

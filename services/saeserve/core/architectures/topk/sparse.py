@@ -80,7 +80,7 @@ def topk_loss(
         wide = wide_BO.square().sum() / rows / state["variance"]
         terms["multi_topk"] = spec.multi_topk_coefficient * wide
     if spec.auxk_coefficient:
-        share = _auxk(residual_BO.detach(), auxiliary, W_dec)
+        share = _auxk(residual_BO.detach(), auxiliary, W_dec, ctx)
         terms["auxk"] = spec.auxk_coefficient * share
     active_BK = (main.values_BK.detach() > 0).long()
     stats = Stats(_counts(main.indices_BK, active_BK, W_dec.shape[0]), squared_error.detach())
@@ -103,7 +103,7 @@ def nested_loss(
     mean_error = torch.stack(errors).mean() / target_BO.shape[0]
     terms = {"reconstruction": mean_error / state["variance"]}
     if spec.auxk_coefficient:
-        share = _auxk(residuals[-1].detach(), active.auxiliary, W_dec)
+        share = _auxk(residuals[-1].detach(), active.auxiliary, W_dec, ctx)
         terms["auxk"] = spec.auxk_coefficient * share
     active_N = (active.values_N.detach() > 0).long()
     stats = Stats(_counts(active.latents_N, active_N, W_dec.shape[0]), errors[-1].detach())
@@ -123,7 +123,7 @@ def _choose(
     h = PreActivations.compute(centred_BD, W_enc, b_enc, ctx.encoder_dtype)
     wanted = spec.k * (4 if spec.multi_topk_coefficient else 1)
     picks = [h.top(min(wanted, W_enc.shape[0]))]
-    if spec.auxk_coefficient and (n_aux := auxk.width(spec, ctx.dead_F)):
+    if n_aux := _auxiliary_width(spec, ctx):
         picks.append(h.top(n_aux, among_F=ctx.dead_F))
     values_BK = torch.cat([values for values, _ in picks], dim=1)
     indices_BK = torch.cat([indices for _, indices in picks], dim=1)
@@ -147,7 +147,7 @@ def _activate(spec: BatchTopKSpec, params: Tensors, batch: Batch, ctx: Context) 
     top = h.top_of_batch(max(1, round(k * centred_BD.shape[0])))
     values_N, rows_N, latents_N = top.values_N, top.rows_N, top.latents_N
     kept, dead_BK = values_N.numel(), None
-    if spec.auxk_coefficient and (n_aux := auxk.width(spec, ctx.dead_F)):
+    if n_aux := _auxiliary_width(spec, ctx):
         auxiliary_BK, dead_BK = h.top(n_aux, among_F=ctx.dead_F)
         values_N = torch.cat([values_N, auxiliary_BK.flatten()])
         rows_N = torch.cat([rows_N, rows_of(dead_BK)])
@@ -155,6 +155,11 @@ def _activate(spec: BatchTopKSpec, params: Tensors, batch: Batch, ctx: Context) 
     live_N = entries.active_values(values_N, rows_N, latents_N, batch.x_BD, W_enc, b_enc, b_pre)
     auxiliary = None if dead_BK is None else _Choice(live_N[kept:].view_as(dead_BK), dead_BK)
     return _Active(live_N[:kept], rows_N[:kept], latents_N[:kept], top.level, auxiliary)
+
+
+def _auxiliary_width(spec: TopKSpec | BatchTopKSpec, ctx: Context) -> int:
+    """Latents that AuxK takes of each row; 0 without it."""
+    return auxk.width(spec, ctx.dead_F, ctx.dead_bound) if spec.auxk_coefficient else 0
 
 
 def _reconstructions(
@@ -192,10 +197,11 @@ def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
     return found
 
 
-def _auxk(residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor) -> Tensor:
+def _auxk(residual_BO: Tensor, auxiliary: _Choice | None, W_dec_FO: Tensor, ctx: Context) -> Tensor:
     if auxiliary is None:
         return residual_BO.new_zeros(())
-    return auxk.error_share(residual_BO, auxiliary.decode(W_dec_FO))
+    share = auxk.error_share(residual_BO, auxiliary.decode(W_dec_FO))
+    return auxk.where_dead(share, ctx.dead_F)
 
 
 def _counts(latents: Tensor, active: Tensor, width: int) -> Tensor:

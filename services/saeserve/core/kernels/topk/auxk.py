@@ -26,32 +26,43 @@ class DeadGradients:
     """Gradients of dead latents' rows, and the term itself before its coefficient."""
 
     share: Tensor
-    dead_A: Tensor
-    """int64: the latents."""
     W_enc_AD: Tensor
     b_enc_A: Tensor
     W_dec_AO: Tensor
+
+
+def list_dead(dead_F: Tensor, places: int | None) -> tuple[Tensor, Tensor | None]:
+    """The dead latents [A], ascending. With `places`, of which there are at least as many as dead
+    latents, A is `places`, so that nobody has to wait for their number: other latents take the
+    places that are left, and the second tensor, bool [A], says where."""
+    if places is None:
+        return dead_F.nonzero().squeeze(1), None
+    # A stable sort has one result only; those with the lower key come first.
+    dead_A = (~dead_F).to(torch.uint8).argsort(stable=True)[:places]
+    return dead_A, ~dead_F[dead_A]
 
 
 def auxiliary(
     residual_BO: Tensor,
     x_BD: Tensor,
     weights: tuple[Tensor, Tensor, Tensor],
-    dead_F: Tensor,
+    listed: tuple[Tensor, Tensor | None],
     n: int,
     coefficient: float,
     largest: Callable[[Tensor, int], Tensor] | None = None,
 ) -> DeadGradients:
     """The term's gradients times `coefficient`; `weights` are W_enc, b_enc, W_dec, `x_BD` is
-    centred, `n` at least 1 and at most the number of dead latents. `largest` makes of h [R, A] the
+    centred, `listed` comes from `list_dead`, `n` is at least 1. `largest` makes of h [R, A] the
     ReLU of each row's n largest, zero elsewhere; by default compiled loops do."""
-    dead_A = dead_F.nonzero().squeeze(1)
+    dead_A, alive_A = listed
     W_AD, b_A, V_AO = (weight[dead_A] for weight in weights)
+    if alive_A is not None:
+        b_A.masked_fill_(alive_A, -torch.inf)  # never above zero, hence without gradients
     variance = (residual_BO - residual_BO.mean(dim=0)).square().sum()
     exact = variance == 0
     scale = torch.where(exact, 0.0, coefficient / torch.where(exact, 1.0, variance))
     error = variance.new_zeros(())
-    out = DeadGradients(error, dead_A, *(torch.zeros_like(w) for w in (W_AD, b_A, V_AO)))
+    out = DeadGradients(error, *(torch.zeros_like(w) for w in (W_AD, b_A, V_AO)))
     size = max(1, _BLOCK_BYTES // (W_AD.element_size() * dead_A.numel()))
     for start in range(0, x_BD.shape[0], size):
         e_RO, x_RD = residual_BO[start : start + size], x_BD[start : start + size]

@@ -1,0 +1,116 @@
+"""Prepared rows of a source on a device: all of them kept there where they fit, else read ahead.
+
+They go over in the type in which they are stored, and are widened, centred and scaled on the
+device. On the CPU rows are read when they are asked for: a source reads its windows ahead itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from saeserve.core.data.lane import Lane
+from saeserve.core.data.preprocess import Prepares
+from saeserve.core.data.source import ActivationSource
+from saeserve.core.data.staged import Filled, Reader
+from saeserve.core.data.waits import Waits
+
+RESIDENT_SHARE = 0.3
+"""Rows that take no more of the device's free memory stay there."""
+
+
+@runtime_checkable
+class StoredRows(Protocol):
+    """A source whose rows can be had in the type in which they are stored."""
+
+    @property
+    def d(self) -> int:
+        """Width of a row."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """Rows of one epoch."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That type."""
+        ...
+
+    def fill(self, position: int, into_ND: Tensor) -> None:
+        """Copy rows from `position` of the stream on."""
+        ...
+
+    def places(self, position: int, into_N: Tensor) -> None:
+        """Say where these rows lie in a table of all."""
+        ...
+
+    def pieces(self) -> Iterator[Tensor]:
+        """The table, piece after piece."""
+        ...
+
+
+@runtime_checkable
+class LiesOnDevice(Protocol):
+    """A source whose rows are on a device already."""
+
+    device: torch.device
+
+
+class RowsOnDevice:
+    """Reads prepared rows of `source`, and counts how long they are waited for."""
+
+    def __init__(self, source: ActivationSource, preprocessing: Prepares, lane: Lane) -> None:
+        self.waits = Waits(lane)
+        self._source = source
+        self._preprocessing = preprocessing.on(lane.device)
+        self._staged = lane.asynchronous and not isinstance(source, LiesOnDevice)
+        self._table_ND: Tensor | None = None
+        self._reader: Reader | None = None
+
+    def read(self, position: int, size: int) -> Tensor:
+        """Rows position .. position + size of the stream, prepared, [size, d]."""
+        if self._staged:
+            return self._preprocessing.apply(self._read_ahead(position, size))
+        with self.waits.waiting():
+            rows_BD = self._source.batch(position, size)
+        return self._preprocessing.apply(rows_BD)
+
+    def _read_ahead(self, position: int, size: int) -> Tensor:
+        """Rows, float32, on the device."""
+        reader = self._reader = self._reader or self._begin()
+        with self.waits.waiting():
+            found = reader.read(position, size)
+        return (found if self._table_ND is None else self._table_ND.index_select(0, found)).float()
+
+    def _begin(self) -> Reader:
+        """The reader of rows, or of their places where all rows fit; before the first are read, for
+        what is free then is what the model leaves."""
+        source, lane = self._source, self.waits.lane
+        if not isinstance(source, StoredRows):
+            return Reader(Filled(self._copy_batch, (source.d,), torch.float32), lane)
+        if source.rows * source.d * source.dtype.itemsize <= RESIDENT_SHARE * lane.free_bytes():
+            self._table_ND = table_of(source, lane)
+            return Reader(Filled(source.places, (), torch.int64), lane)
+        return Reader(Filled(source.fill, (source.d,), source.dtype), lane)
+
+    def _copy_batch(self, position: int, into_ND: Tensor) -> None:
+        into_ND.copy_(self._source.batch(position, len(into_ND)))
+
+
+def table_of(source: StoredRows, lane: Lane) -> Tensor:
+    """All rows of a source on the device, in the stored type, as `places` counts them."""
+    table_ND = torch.empty((source.rows, source.d), dtype=source.dtype, device=lane.device)
+    start = 0
+    for piece_ND in source.pieces():
+        staged = lane.staging(tuple(piece_ND.shape), piece_ND.dtype)
+        staged.copy_(piece_ND)
+        sent = lane.send(staged)
+        table_ND[start : start + len(piece_ND)] = lane.receive(sent)
+        sent.copied.wait()
+        start += len(piece_ND)
+    return table_ND
