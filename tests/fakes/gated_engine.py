@@ -21,6 +21,7 @@ class GatedEngine:
 
     def __init__(self, in_flight: int = 1) -> None:
         self.in_flight = in_flight
+        self.takes_sent_types = False
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import torch
 from tests.fakes.control_server import Control
 from tests.fakes.inference_server import (
     MODELS,
@@ -16,11 +17,16 @@ from tests.fakes.inference_server import (
     settings_of,
     skip_transcoder,
 )
+from tests.fakes.later_device import LaterDevice
 from tests.fakes.real_stack import RealStack
 from tests.fakes.small_model import small_model
 from tests.fakes.valkey import Valkey
 
 from saeserve.core.export.format import save_model
+from saeserve.core.export.inference_model import InferenceModel
+from saeserve.inference import server
+from saeserve.inference.staged import StagedEngine
+from saeserve.inference.work import Engine
 from saeserve.platform.broker import Broker
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.models import ModelRegistry
@@ -89,8 +95,22 @@ def control(tmp_path: Path, valkey: Valkey) -> Iterator[Control]:
     service.stop()
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def staged(_device: torch.device) -> Engine[InferenceModel]:
+    return StagedEngine(LaterDevice())
+
+
+@pytest.fixture(scope="module", params=["one stage", "as on a GPU"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A server that computes in one stage, and one whose device works later, as a GPU does."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "as on a GPU":
+            patch.setattr(server, "engine_of", staged)
+        yield from served(tmp_path_factory)
+
+
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     root = tmp_path_factory.mktemp("inference")
     registry = ModelRegistry(ArtifactStore(root / "store"))
     models = {name: small_model(activation) for name, activation in MODELS.items()}

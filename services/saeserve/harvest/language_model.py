@@ -196,9 +196,9 @@ class LanguageModel:
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Values of the host on `device`; the host does not wait for what that still computes."""
-    if device.type == "cpu":
-        return values
+    """Values on `device`; the host does not wait for what that still computes."""
+    if device.type == "cpu" or values.device.type != "cpu":
+        return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
 
 

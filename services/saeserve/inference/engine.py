@@ -22,6 +22,7 @@ class TorchEngine:
     """Runs InferenceModels in one stage: a batch is computed when it is begun."""
 
     in_flight = 1
+    takes_sent_types = False
 
     def begin(
         self, model: InferenceModel, operation: Operation, parts: Sequence[Rows]

@@ -59,10 +59,11 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
         store.guard(proof)
         cache = _cache(store, settings, device, figures)
         stack.push_async_callback(cache.close)
-        batcher = _batcher(settings, device, figures)
+        engine = engine_of(device)
+        batcher = _batcher(settings, engine, figures)
         stack.push_async_callback(batcher.close)
         handlers = Handlers(cache, batcher, figures)
-        service = inference_service(handlers, figures, as_sent=device.type == "cuda")
+        service = inference_service(handlers, figures, engine.takes_sent_types)
         server = GrpcServer(
             settings.inference_address,
             [service],
@@ -85,6 +86,11 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
         yield Running(server, endpoint, device)
 
 
+def engine_of(device: torch.device) -> Engine[InferenceModel]:
+    """What computes on a device: in stages on a GPU, in one on the CPU."""
+    return StagedEngine(CudaDevice(device)) if device.type == "cuda" else TorchEngine()
+
+
 def _cache(
     store: ArtifactStore,
     settings: InferenceSettings,
@@ -97,10 +103,8 @@ def _cache(
 
 
 def _batcher(
-    settings: InferenceSettings, device: torch.device, figures: InferenceMetrics
+    settings: InferenceSettings, engine: Engine[InferenceModel], figures: InferenceMetrics
 ) -> Batcher[InferenceModel]:
-    cuda = device.type == "cuda"
-    engine: Engine[InferenceModel] = StagedEngine(CudaDevice(device)) if cuda else TorchEngine()
     return Batcher(
         engine,
         figures,

@@ -88,6 +88,7 @@ class StagedEngine:
     """Runs InferenceModels on a device in stages."""
 
     in_flight = IN_FLIGHT
+    takes_sent_types = True
 
     def __init__(self, device: Device) -> None:
         """Make the places."""

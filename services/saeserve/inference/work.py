@@ -33,6 +33,11 @@ class Engine(Protocol[ModelT_contra]):
         """Batches that may have begun and not ended: 1 where `begin` computes them itself."""
         ...
 
+    @property
+    def takes_sent_types(self) -> bool:
+        """Whether it widens activations itself; else they come in float32."""
+        ...
+
     def begin(
         self, model: ModelT_contra, operation: Operation, parts: Sequence[Rows]
     ) -> Callable[[], Rows]:
