@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -150,6 +151,21 @@ def test_two_batches_are_in_flight_and_keep_their_memory() -> None:
         await batcher.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_a_place_is_free_when_its_answer_has_been_read() -> None:
+    device, model = LaterDevice(), MODELS["topk"]
+    engine = StagedEngine(device)
+    requests = [DenseRows(sent(4, "float32")) for _ in range(3)]
+    with ThreadPoolExecutor(1) as thread:
+        begun = [thread.submit(engine.begin, model, Operation.ENCODE, [rows]) for rows in requests]
+        answers = [begun[i].result(30) for i in range(2)]
+        with pytest.raises(TimeoutError):
+            begun[2].result(0.2)
+        same(answers[0](), in_one_stage(model, Operation.ENCODE, [requests[0]]))
+        last = begun[2].result(30)
+    for rows, answer in zip(requests[1:], (answers[1], last), strict=True):
+        same(answer(), in_one_stage(model, Operation.ENCODE, [rows]))
 
 
 @pytest.mark.parametrize(
