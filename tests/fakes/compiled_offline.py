@@ -27,6 +27,12 @@ from triton.compiler import ASTSource
 from saeserve.core import gpu
 from saeserve.core.gpu import (
     choice,
+    dense_choice,
+    dense_gated,
+    dense_jumprelu,
+    dense_relu,
+    dense_rows,
+    dense_weights,
     reconstruction,
     rows,
     segments,
@@ -50,7 +56,7 @@ def update_cases() -> Iterator[Case]:
         block, warps = update.block_of(width).values()
         for unit in (False, True):
             yield update.measure_kernel, "FFFFnn", warps, {"UNIT": unit, "BLOCK": block}
-        for unit, shadow in ((True, False), (False, True), (False, False)):
+        for unit, shadow in ((True, False), (True, True), (False, True), (False, False)):
             sizes = {"UNIT": unit, "SHADOW": shadow, "BLOCK": block}
             yield update.move_kernel, "FFFFFFHFFnnxxxxxxx", warps, sizes
     yield update.clip_kernel, "FFnx", 4, {"BLOCK": 1024}
@@ -95,6 +101,34 @@ def entry_cases() -> Iterator[Case]:
     sizes = {**window, **tiles, "AT_ONCE": segments.AT_ONCE}
     yield segments.sum_kernel, "IIIFFFFFFFFLFFFnnnn", warps, sizes
     yield segments.join_kernel, "IIFFFFLFFFnnn", warps, {**window, **tiles}
+
+
+def dense_cases() -> Iterator[Case]:
+    """Tiles serve any shape; in float16 and in float32."""
+    columns = {"EACH": dense_choice.EACH, "COLUMNS": dense_choice.COLUMNS}
+    again = {"GROUP": dense_choice.GROUP, "TILE": dense_choice.TILE}
+    for low in (True, False):
+        kind, fire = "H" if low else "F", {**columns, **again, "LOW": low}
+        warps = dense_choice.WARPS
+        yield dense_relu.relu_fire_kernel, kind + 8 * "F" + "nnnx", warps, fire
+        yield dense_gated.gated_fire_kernel, kind + 10 * "F" + "nnnx", warps, fire
+        types = 2 * kind + 11 * "F" + "nnnxx"
+        yield dense_jumprelu.jumprelu_fire_kernel, types, warps, fire
+        for module, kernel, types in (
+            (dense_relu, dense_relu.relu_back_kernel, 5 * "F" + "nnx"),
+            (dense_gated, dense_gated.gated_back_kernel, 6 * "F" + "nnx"),
+            (dense_jumprelu, dense_jumprelu.jumprelu_back_kernel, 10 * "F" + "nnxx"),
+        ):
+            back = {"EACH": module.BACK_ROWS, "COLUMNS": module.BACK_COLUMNS}
+            if module is dense_jumprelu:
+                back |= {"LOW": low}
+            yield kernel, 2 * kind + types, module.BACK_WARPS, back
+    sizes = {"EXPONENT": dense_rows.EXPONENT, "CHUNK": dense_rows.CHUNK}
+    yield dense_rows.scale_kernel, "FFn", 4, sizes
+    tile = {"TILE": dense_rows.TILE}
+    yield dense_rows.scaled_kernel, "FHFFFn", dense_rows.WARPS, tile
+    yield dense_rows.error_kernel, "FFFFFFnn", dense_rows.WARPS, tile
+    yield dense_weights.finish_kernel, "FFFFnnn", dense_weights.WARPS, {"TILE": dense_weights.TILE}
 
 
 def launched() -> set[str]:
@@ -154,7 +188,7 @@ def main() -> None:
         return
     found = {
         f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case)
-        for case in (*update_cases(), *choice_cases(), *entry_cases())
+        for case in (*update_cases(), *choice_cases(), *entry_cases(), *dense_cases())
     }
     sys.stdout.write(json.dumps(found, indent=1))
 

@@ -168,7 +168,10 @@ class Counting(TorchDispatchMode):
                 self.counts.widest = max(self.counts.widest, each.itemsize)
         if _crosses(name, given):
             self._wait(name)
-        if name in ALLOCATIONS or (not name.endswith("_") and _is_view(given, results)):
+        if func._overloadname == "out":  # pyright: ignore[reportPrivateUsage]
+            # What is written was given, and is not read.
+            given = [each for each in given if all(each is not made for made in results)]
+        elif name in ALLOCATIONS or (not name.endswith("_") and _is_view(given, results)):
             return
         counts = self.counts
         counts.operations[name] += 1

@@ -120,6 +120,15 @@ def test_operations_are_counted_for_what_they_read_and_write() -> None:
     assert not counts.waits
 
 
+def test_what_is_written_to_memory_that_was_given_is_counted_once() -> None:
+    x, W, h = meta(8, 4), meta(16, 4), meta(8, 16)
+    with Counting(1) as counting:
+        torch.mm(x, W.T, out=h)
+    assert counting.counts.operations == {"mm": 1}
+    assert counting.counts.product_flops == {"float32": 2 * 8 * 4 * 16}
+    assert counting.counts.bytes == 4 * (8 * 4 + 16 * 4 + 8 * 16)
+
+
 def test_gathered_rows_are_counted_apart() -> None:
     table_FD, places, values = meta(100, 8), meta(5, 3, dtype=torch.int64), meta(5, 3)
     with Counting(1) as counting:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from saeserve.core.architectures.base import Architecture
-from saeserve.core.architectures.gated import Gated
+from saeserve.core.architectures.dense_fast import FastGated, FastRelu
 from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
-from saeserve.core.architectures.relu import Relu
 from saeserve.core.architectures.skip import WithSkip
 from saeserve.core.architectures.topk.fast import FastBatchTopK, FastMatryoshka, FastTopK
 from saeserve.core.specs.architectures.base import ArchitectureSpec
@@ -17,8 +16,8 @@ from saeserve.errors import SpecError
 ARCHITECTURES: dict[str, Architecture[Any]] = {
     "topk": FastTopK(),
     "jumprelu": FastJumpRelu(),
-    "relu": Relu(),
-    "gated": Gated(),
+    "relu": FastRelu(),
+    "gated": FastGated(),
     "batchtopk": FastBatchTopK(),
     "matryoshka": FastMatryoshka(),
 }

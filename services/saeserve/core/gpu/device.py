@@ -101,6 +101,11 @@ def usable_on_device(*tensors: Tensor) -> bool:
     return all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
 
 
+def runs_kernels(device: torch.device) -> bool:
+    """Whether kernels can run on float32 tensors there."""
+    return available() and _runs_on(device)
+
+
 def _runs_on(device: torch.device) -> bool:
     if device.type == "cpu":
         return interpreting()

@@ -3,7 +3,7 @@
     a = <g, w>, where rows are unit, else 0;  g' = g - a w;  norm = sqrt(sum of all |g'|^2)
     g" = factor g', with factor = 1 where norm <= limit or limit = 0, else limit / norm
     m = beta1 m + (1 - beta1) g";  v = beta2 v + (1 - beta2) g"^2;  w = w - rate m / (sqrt(v) + eps)
-    unit rows: w = w / max(|w|, least);  encoder weights: low = float16(w), |w|, |w - low|
+    unit rows: w = w / max(|w|, least);  weights of products: low = float16(w), |w|, |w - low|
 
 Bytes of P numbers: the first pass reads 4 P (unit rows: 8 P), the second reads 16 P and writes
 12 P, and 2 P more where there is a low copy. FLOPs: 2 P (unit rows: 6 P) and 14 P. Launches: one a

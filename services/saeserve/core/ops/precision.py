@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from saeserve.core.gpu.device import runs_kernels
 from saeserve.core.kernels.compiled import available
 from saeserve.core.specs.training import TrainSpec
 
@@ -28,15 +29,24 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 def encoder_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
     """Type of a run's encoder GEMM: `auto` is low only where the choice of latents stays exact.
 
-    JumpReLU's is exact in kernels, which list what rounding could misplace. Autograd of its loss
-    would take entries at thresholds and at the band's edges as they were rounded: it gets float32.
-    A step that a skip connection surrounds is always autograd's.
+    JumpReLU's is exact in kernels, which compute again what rounding could misplace; a GPU has such
+    kernels for ReLU and gated SAEs too. Autograd of their losses would take entries at thresholds
+    and at the band's edges as they were rounded: it gets float32. A step that a skip connection
+    surrounds is always autograd's.
     """
-    wanted, exact = spec.encoder_dtype, spec.architecture.exact_choice
-    compiled = available() and device.type == "cpu" and not spec.skip_connection
-    if wanted == "auto" and (exact == "never" or (exact == "compiled" and not compiled)):
+    if spec.encoder_dtype == "auto" and not _exact(spec, device):
         return torch.float32
-    return chosen_dtype(wanted, device)
+    return chosen_dtype(spec.encoder_dtype, device)
+
+
+def _exact(spec: TrainSpec, device: torch.device) -> bool:
+    """Whether active latents stay those of float32 when the encoder multiplies in a lower type."""
+    architecture = spec.architecture
+    if architecture.exact_choice == "always" or spec.skip_connection:
+        return architecture.exact_choice == "always"
+    if device.type == "cpu":
+        return architecture.exact_choice == "compiled" and available()
+    return architecture.gpu_kernels and runs_kernels(device)
 
 
 def chosen_dtype(wanted: ComputeType, device: torch.device) -> torch.dtype:

@@ -13,6 +13,14 @@ from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
+def on_cuda(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def nowhere(_device: torch.device) -> bool:
+    return False
+
+
 def test_what_is_asked_for_is_what_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for capabilities in ({"avx2": True}, {"avx512_bf16": True}):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)  # noqa: B023
@@ -67,8 +75,29 @@ def test_jumprelu_is_low_by_itself_only_where_kernels_take_the_step(
     assert encoder_dtype(spec, CPU) is low
     assert encoder_dtype(spec, CUDA) is torch.float32
     assert encoder_dtype(tiny_spec("topk", encoder_dtype="auto"), CUDA) is low
+    monkeypatch.setattr(precision, "runs_kernels", on_cuda)
+    assert encoder_dtype(spec, CUDA) is low
     skipped = spec.model_copy(update={"skip_connection": True})
     assert encoder_dtype(skipped, CPU) is torch.float32
     monkeypatch.setattr(precision, "available", lambda: False)
     assert encoder_dtype(spec, CPU) is torch.float32
     assert encoder_dtype(spec.model_copy(update={"encoder_dtype": "bfloat16"}), CPU) is low
+
+
+@pytest.mark.parametrize("name", ["relu", "gated", "jumprelu"])
+def test_on_a_gpu_dense_architectures_are_low_where_its_kernels_take_the_step(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With AuxK, in a skip transcoder, and without Triton, autograd takes it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: True)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    spec = tiny_spec(name, encoder_dtype="auto")
+    plain = spec.architecture.model_copy(update={"auxk_coefficient": 0.0})
+    spec = spec.model_copy(update={name: plain})
+    for kernels in (False, True):
+        monkeypatch.setattr(precision, "runs_kernels", on_cuda if kernels else nowhere)
+        expected = torch.bfloat16 if kernels else torch.float32
+        assert encoder_dtype(spec, CUDA) is expected
+    skipped = spec.model_copy(update={"skip_connection": True})
+    assert encoder_dtype(skipped, CUDA) is torch.float32
+    with_auxk = plain.model_copy(update={"auxk_coefficient": 0.03})
+    assert encoder_dtype(spec.model_copy(update={name: with_auxk}), CUDA) is torch.float32

@@ -28,6 +28,8 @@ class Firing:
     counts_F: Tensor
     """int64: rows in which it was active."""
     sums_FS: Tensor
+    depth_F: Tensor | None = None
+    """Sum of threshold - h over entries below, by passes that see them; then ABOVE is left out."""
 
     @classmethod
     def nothing(cls, like_F: Tensor) -> Firing:

@@ -83,6 +83,12 @@ class ArchitectureSpec(Spec):
         return 1
 
     @property
+    def gpu_kernels(self) -> bool:
+        """Whether the dense step of this spec has kernels for GPUs. Those find active latents as
+        float32 does, so the encoder may multiply in a lower type there."""
+        return False
+
+    @property
     def starts_at_median(self) -> bool:
         """Whether biases start at geometric medians, which are found in float64."""
         return False

@@ -26,3 +26,8 @@ class GatedSpec(PenaltySpec):
 
     sparsity_coefficient: float = Field(default=5.0, ge=0)
     sparsity_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+
+    @property
+    def gpu_kernels(self) -> bool:
+        """All but AuxK."""
+        return not self.auxk_coefficient

@@ -48,6 +48,11 @@ class JumpReluSpec(PenaltySpec):
     unit_norm: bool = False
 
     @property
+    def gpu_kernels(self) -> bool:
+        """All but AuxK."""
+        return not self.auxk_coefficient
+
+    @property
     def first_factor(self) -> float:
         """1: under target_l0 penalties are quadratic, and the factor divides their goal."""
         return 1.0

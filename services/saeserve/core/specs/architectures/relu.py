@@ -26,3 +26,8 @@ class ReluSpec(PenaltySpec):
     sparsity_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     decoder_norm: float = Field(default=0.1, ge=0.05, le=1)
     unit_norm: bool = False
+
+    @property
+    def gpu_kernels(self) -> bool:
+        """All but AuxK."""
+        return not self.auxk_coefficient
