@@ -93,10 +93,9 @@ class CudaLane:
         return host
 
     def free_bytes(self) -> int:
-        """What the driver has left, and what torch's allocator keeps without using it."""
+        """What the driver has left; what torch's allocator keeps is for the next step."""
         free, _total = torch.cuda.mem_get_info(self.device)
-        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return free + kept
+        return free
 
 
 def _record(stream: torch.cuda.Stream) -> EventMark:

@@ -99,7 +99,7 @@ class Lane(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Memory of the device that is free."""
+        """Memory of the device that is free, not counting what a step takes again and again."""
         ...
 
 

@@ -30,11 +30,14 @@ class PreparedRows:
     are prepared again each time. Values equal those of preparing the source's rows one by one.
     """
 
-    def __init__(self, source: ActivationSource, preprocessing: Prepares, lane: Lane) -> None:
+    def __init__(
+        self, source: ActivationSource, preprocessing: Prepares, lane: Lane, wanted: int = 0
+    ) -> None:
+        """`wanted`: so many rows will be read, if that is known."""
         self.device = lane.device
         self._source = source
         self._preprocessing = preprocessing
-        self._rows = RowsOnDevice(source, preprocessing, lane)
+        self._rows = RowsOnDevice(source, preprocessing, lane, wanted)
         self.waits = self._rows.waits
         self._held = range(0)
         self._blocks: dict[tuple[int, int], Tensor] = {}
@@ -49,6 +52,10 @@ class PreparedRows:
     def rows(self) -> int:
         """Rows of one epoch."""
         return self._source.rows
+
+    def stepped(self) -> None:
+        """Say that a step was queued."""
+        self._rows.stepped()
 
     def hold(self, start: int, rows: int) -> None:
         """Keep what is read of rows start .. start + rows from now on; let go of all else."""

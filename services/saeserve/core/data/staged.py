@@ -57,7 +57,7 @@ class Reader:
         """The block at `position` of the stream, of `size` rows, on the device."""
         block = (position, size)
         if self._ahead and self._ahead[0][0] != block:
-            self._discard()
+            self.discard()
         if not self._ahead:
             self._ahead.append(self._begin(block))
         last = self._ahead[-1][0][0]
@@ -68,7 +68,8 @@ class Reader:
     def _begin(self, block: Block) -> tuple[Block, Ahead[Sent]]:
         return block, Ahead(lambda: self._send(*block), self._background)
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Let go of what was read ahead; nothing reads the source when this returns."""
         while self._ahead:
             self._ahead.popleft()[1].discard()
 

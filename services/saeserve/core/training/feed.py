@@ -17,15 +17,25 @@ class Feed:
     """Rows of `source` on the device, centred, scaled and parted into input and target."""
 
     def __init__(
-        self, source: ActivationSource, preprocessing: Prepares, dims: Dimensions, lane: Lane
+        self,
+        source: ActivationSource,
+        preprocessing: Prepares,
+        dims: Dimensions,
+        lane: Lane,
+        wanted: int = 0,
     ) -> None:
-        self._rows = RowsOnDevice(source, preprocessing, lane)
+        """`wanted`: so many rows will be read, if that is known."""
+        self._rows = RowsOnDevice(source, preprocessing, lane, wanted)
         self._dims = dims
         self.waits = self._rows.waits
 
     def read(self, position: int, size: int) -> Batch:
         """Rows position .. position + size of the stream."""
         return self._dims.batch(self._rows.read(position, size))
+
+    def stepped(self) -> None:
+        """Say that a step was queued."""
+        self._rows.stepped()
 
 
 class Waited(Protocol):

@@ -162,6 +162,8 @@ class Sweep:
             except DivergedError as error:
                 yield self._lose(name, error)
 
+        self.rows.stepped()
+
     def _settle(self) -> Iterator[OfMember]:
         """Reports that have not arrived yet, and the end of those that must not be committed."""
         for name, trainer in list(self._trainers.items()):

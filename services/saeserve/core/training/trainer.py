@@ -67,10 +67,11 @@ class Trainer:
         self._adam = adam_settings(setup.spec)
         self._encoder_dtype = encoder_dtype(setup.spec, setup.device)
         self._lane = setup.lane or lane_to(setup.device)
-        self.feed = Feed(setup.source, setup.preprocessing, setup.dims, self._lane)
+        rows = setup.source, setup.preprocessing
+        self.feed = Feed(*rows, setup.dims, self._lane, setup.spec.tokens)
         self.pace = Pace(self.feed)
-        window, rows = setup.spec.dead_window_tokens, setup.spec.batch_size
-        self._flight = Flight(self._lane, state, window, rows)
+        window = setup.spec.dead_window_tokens
+        self._flight = Flight(self._lane, state, window, setup.spec.batch_size)
         self._reports = Reports()
         header = partial(checkpoint.header_of, state, setup.spec, setup.dims, setup.data_sha256)
         self.checkpoints = Checkpoints(self._lane, state, header)
@@ -163,6 +164,7 @@ class Trainer:
         if self.cadence.report_due(self.step, self.spec):
             self._reports.add(self._figures())
         self._flight.queued(self._state)
+        self.feed.stepped()
         yield from self._reports.arrived()
 
     def settle(self) -> Iterator[MetricsReported]:

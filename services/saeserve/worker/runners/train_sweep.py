@@ -56,7 +56,7 @@ def _sweep(
     context: RunContext, ground: Ground, members: Mapping[str, TrainSpec], resume: Path | None
 ) -> Sweep:
     device = device_of(context.submission.resource_class)
-    rows = PreparedRows(ground.source, ground.preprocessing, lane_to(device))
+    rows = PreparedRows(ground.source, ground.preprocessing, lane_to(device), ground.spec.tokens)
     layout, initial = ground.layout, None
     if resume is None:
         initial = initial_form(context, ground.spec, layout, ground.preprocessing)

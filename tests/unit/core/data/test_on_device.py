@@ -61,21 +61,32 @@ def agree(found: list[Tensor], wanted: list[Tensor]) -> bool:
 @pytest.mark.parametrize("free", [0, 2**30])
 def test_rows_are_those_of_the_cpu(folder: Path, free: int) -> None:
     lane = LateLane(free=free)
-    rows = RowsOnDevice(shards(folder), PREPROCESSING, lane)
-    found = [rows.read(*block) for block in BLOCKS]
+    rows = RowsOnDevice(shards(folder), PREPROCESSING, lane, wanted=10**6)
+    found: list[Tensor] = []
+    for block in BLOCKS:
+        found.append(rows.read(*block))
+        rows.stepped()
     assert agree(found, expected(shards(folder)))
     assert lane.faults == []
     assert all(x_BD.dtype == torch.float32 for x_BD in found)
 
 
-def test_a_set_that_fits_stays_and_only_places_are_sent(folder: Path) -> None:
-    source, lane = shards(folder), LateLane()
-    stored = source.rows * D * source.dtype.itemsize
-    for share, shape in ((1.01, (16,)), (0.99, (16, D))):
-        lane = LateLane(free=int(stored / on_device.RESIDENT_SHARE * share))
-        RowsOnDevice(shards(folder), PREPROCESSING, lane).read(0, 16)
-        assert lane.staged[-1] == shape
+@pytest.mark.parametrize(
+    ("share", "epochs", "stays"), [(1.01, 2.0, True), (0.99, 2.0, False), (1.01, 1.9, False)]
+)
+def test_a_set_that_fits_and_is_read_twice_stays_and_only_places_are_sent(
+    folder: Path, share: float, epochs: float, stays: bool
+) -> None:
+    source = shards(folder)
     assert source.dtype == torch.float16
+    stored = source.rows * D * 2
+    lane = LateLane(free=int(stored / on_device.RESIDENT_SHARE * share))
+    rows = RowsOnDevice(source, PREPROCESSING, lane, wanted=int(epochs * source.rows))
+    for step in range(on_device.WARM_STEPS + 1):
+        rows.read(16 * step, 16)
+        assert lane.staged[-1] == (16, D) or step == on_device.WARM_STEPS
+        rows.stepped()
+    assert lane.staged[-1] == ((16,) if stays else (16, D))
 
 
 def test_sources_without_stored_rows_are_staged_in_float32() -> None:
