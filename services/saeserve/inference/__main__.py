@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from saeserve.core.gpu.device import refuse
 from saeserve.inference.server import running
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform import logging, service
@@ -31,6 +32,8 @@ def main() -> None:
     settings = InferenceSettings.load()
     logging.configure(settings.log_level, settings.log_format)
     settings.protect_files()
+    if not settings.gpu_kernels:
+        refuse("the setting gpu_kernels is off")
     sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.run(_serve(settings))
 

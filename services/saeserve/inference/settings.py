@@ -25,6 +25,10 @@ class InferenceSettings(ServiceSettings):
     inference_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes CUDA when there is one."""
 
+    gpu_kernels: bool = True
+    """Whether models are encoded by Triton's kernels where the GPU can run them. They are compared
+    with plain torch when a model is loaded, so this is for a GPU that a kernel stops altogether."""
+
     inference_threads: int = Field(default=0, ge=0)
     """Threads of torch on the CPU; 0 follows a CPU limit of the container, and without one leaves
     the choice to torch."""

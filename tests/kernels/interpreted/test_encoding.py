@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from tests.fakes.inference_server import crosscoder
 from tests.fakes.sae import Kind, generator, random_model
 from torch import Tensor
 
-from saeserve.core.export import on_device
+from saeserve.core.export import device_trial, on_device
 from saeserve.core.export.device_model import DeviceModel, placed
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.on_device import KernelEncoder
 from saeserve.core.formats.model import RowNorm, TopKActivation
+from saeserve.core.gpu import thresholds
+from saeserve.core.gpu.thresholds import Listed
 from saeserve.errors import InvalidInput
 from saeserve.inference import packing
 from saeserve.inference.engine import TorchEngine
@@ -30,6 +34,8 @@ ROWS = 3 * torch.randn(5, 12, generator=generator(3))
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
     """Which product is used, whatever the number of features."""
     monkeypatch.setattr(on_device, "DENSE_SHARE", request.param)
+    # An interpreted program takes milliseconds.
+    monkeypatch.setattr(device_trial, "ROWS", 3)
     return request.param
 
 
@@ -157,3 +163,23 @@ def other_forms() -> list[InferenceModel]:
 def test_other_forms_are_left_to_plain_torch() -> None:
     for model in other_forms():
         assert not isinstance(placed(model, model.device), DeviceModel)
+
+
+def too_large(right: Callable[..., Listed], *arguments: object) -> Listed:
+    found = right(*arguments)
+    return dataclasses.replace(found, values_N=found.values_N * 1.01)
+
+
+def fails(_right: Callable[..., Listed], *_arguments: object) -> Listed:
+    raise RuntimeError("ptxas is missing")
+
+
+@pytest.mark.parametrize("broken", [too_large, fails])
+def test_a_model_whose_kernels_do_not_agree_is_left_to_plain_torch(
+    broken: Callable[..., Listed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model("threshold")
+    assert isinstance(placed(model, model.device), DeviceModel)
+    for name in ("above", "above_of_low"):
+        monkeypatch.setattr(thresholds, name, partial(broken, getattr(thresholds, name)))
+    assert not isinstance(placed(model, model.device), DeviceModel)

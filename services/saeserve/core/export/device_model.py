@@ -11,6 +11,7 @@ Floats stand there by their bits. Statistics of the rows are there where the mod
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from typing_extensions import override
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.ops.sparse import SparseRows
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,16 @@ def placed(model: InferenceModel, device: torch.device) -> InferenceModel:
     moved = model.to(device)
     if usable_on_device(moved.b_enc):
         # Imports Triton, which is missing elsewhere.
+        from saeserve.core.export.device_trial import disagreement
         from saeserve.core.export.on_device import with_encoder
 
-        moved = with_encoder(moved)
-        if isinstance(moved, DeviceModel) and moved.encoder is not None:
-            # Builds the kernels, which would take the first request a second or more.
-            moved.encoder.encode(torch.zeros(1, moved.config.d_in, device=device))
+        encoding = with_encoder(moved)
+        if isinstance(encoding, DeviceModel) and encoding.encoder is not None:
+            # It also builds the kernels, which would take the first request a second or more.
+            if why := disagreement(moved, encoding.encoder):
+                _log.warning("the model is encoded by plain torch, for %s", why)
+            else:
+                moved = encoding
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
     return moved

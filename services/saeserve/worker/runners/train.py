@@ -41,7 +41,7 @@ def run(context: RunContext) -> Completed:
     resume = context.store.path(claim.resume) if claim.resume else None
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)
     if not context.order.gpu_kernels:
-        refuse("this worker's setting gpu_kernels is off")
+        refuse("the setting gpu_kernels is off")
     dataset, layout, spec = _resolved(context)
     keep_resolution(context, spec, layout)
     check_memory(spec, layout, dataset, device_of(context.submission.resource_class))
