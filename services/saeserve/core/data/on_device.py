@@ -7,7 +7,6 @@ the CPU rows are read when they are asked for: a source reads its windows ahead 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,44 +16,13 @@ from saeserve.core.data.lane import Lane
 from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.data.staged import Filled, Reader
+from saeserve.core.data.stored import StoredRows, pieces_on_device
 from saeserve.core.data.waits import Waits
 
 RESIDENT_SHARE = 0.3
 """Rows that take no more of the device's free memory stay there."""
 WARM_STEPS = 2
 """Steps after which the allocator has what a step takes."""
-
-
-@runtime_checkable
-class StoredRows(Protocol):
-    """A source whose rows can be had in the type in which they are stored."""
-
-    @property
-    def d(self) -> int:
-        """Width of a row."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """Rows of one epoch."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That type."""
-        ...
-
-    def fill(self, position: int, into_ND: Tensor) -> None:
-        """Copy rows from `position` of the stream on."""
-        ...
-
-    def places(self, position: int, into_N: Tensor) -> None:
-        """Say where these rows lie in a table of all."""
-        ...
-
-    def pieces(self) -> Iterator[Tensor]:
-        """The table, piece after piece."""
-        ...
 
 
 @runtime_checkable
@@ -131,11 +99,7 @@ def table_of(source: StoredRows, lane: Lane) -> Tensor:
     """All rows of a source on the device, in the stored type, as `places` counts them."""
     table_ND = torch.empty((source.rows, source.d), dtype=source.dtype, device=lane.device)
     start = 0
-    for piece_ND in source.pieces():
-        staged = lane.staging(tuple(piece_ND.shape), piece_ND.dtype)
-        staged.copy_(piece_ND)
-        sent = lane.send(staged)
-        table_ND[start : start + len(piece_ND)] = lane.receive(sent)
-        sent.copied.wait()
+    for piece_ND in pieces_on_device(source, lane):
+        table_ND[start : start + len(piece_ND)] = piece_ND
         start += len(piece_ND)
     return table_ND

@@ -11,7 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from saeserve.core.data.lane import HostLane, Lane
 from saeserve.core.data.source import ActivationSource
+from saeserve.core.data.stored import StoredRows, pieces_on_device
 from saeserve.core.specs.training import PreprocessSpec
 from saeserve.errors import DataError
 
@@ -84,9 +86,10 @@ def fit_preprocessing(source: ActivationSource, spec: PreprocessSpec) -> Preproc
 
 
 def fit_side_by_side(
-    source: ActivationSource, widths: Sequence[int], spec: PreprocessSpec
+    source: ActivationSource, widths: Sequence[int], spec: PreprocessSpec, lane: Lane | None = None
 ) -> SideBySide:
-    """Read every row of one epoch: once for the means, once more for the scales.
+    """Read every row of one epoch: once for the means, once more for the scales. On the device of
+    an asynchronous `lane`, as they lie in their files; else on the CPU, in the stream's order.
 
     `widths` are those of the sources that stand side by side in the rows; each gets a mean and a
     scale of its own. The scale makes the mean of ‖scale · (x − mean)‖ equal √d, the convention of
@@ -96,35 +99,48 @@ def fit_side_by_side(
     """
     if source.rows < 1:
         raise DataError("no training rows are left", remedy="raise norm_cut or add data")
-    mean_D = _mean(source) if spec.centre == "mean" else torch.zeros(source.d)
+    lane = lane or HostLane()
+    mean_D = _mean(source, lane) if spec.centre == "mean" else torch.zeros(source.d)
     norms = [spec.mean_norm or math.sqrt(d) for d in widths]
-    scales = _scales(source, mean_D, widths, norms) if spec.scale else [1.0] * len(widths)
+    scales = _scales(source, lane, mean_D, widths, norms) if spec.scale else [1.0] * len(widths)
     means = mean_D.split_with_sizes(list(widths))
     return SideBySide(tuple(map(Preprocessing, means, scales)))
 
 
-def _epoch(source: ActivationSource) -> Iterator[Tensor]:
-    """All rows of the first epoch in float64 [., d]; their order does not matter here."""
+def _epoch(source: ActivationSource, lane: Lane) -> Iterator[Tensor]:
+    """All rows of an epoch in float64 [., d]; their order decides about the last bits at most."""
+    if lane.asynchronous and isinstance(source, StoredRows):
+        for piece_ND in pieces_on_device(source, lane):
+            yield from (x_BD.double() for x_BD in piece_ND.split(_CHUNK_ROWS))
+        return
     for start in range(0, source.rows, _CHUNK_ROWS):
-        yield source.batch(start, min(_CHUNK_ROWS, source.rows - start)).double()
+        rows_BD = source.batch(start, min(_CHUNK_ROWS, source.rows - start))
+        yield rows_BD.to(lane.device).double()
 
 
-def _mean(source: ActivationSource) -> Tensor:
-    total_D = torch.zeros(source.d, dtype=torch.float64)
-    for x_BD in _epoch(source):
+def _mean(source: ActivationSource, lane: Lane) -> Tensor:
+    total_D = torch.zeros(source.d, dtype=torch.float64, device=lane.device)
+    for x_BD in _epoch(source, lane):
         total_D += x_BD.sum(0)
-    return (total_D / source.rows).float()
+    return (total_D / source.rows).float().cpu()
 
 
 def _scales(
-    source: ActivationSource, mean_D: Tensor, widths: Sequence[int], norms: Sequence[float]
+    source: ActivationSource,
+    lane: Lane,
+    mean_D: Tensor,
+    widths: Sequence[int],
+    norms: Sequence[float],
 ) -> list[float]:
-    centre_D = mean_D.double()
-    totals = [0.0] * len(widths)
-    for x_BD in _epoch(source):
-        columns = (x_BD - centre_D).square().split_with_sizes(list(widths), dim=1)
+    # Moved once: a copy for each block would wait for the device.
+    centre_D = mean_D.to(lane.device, torch.float64)
+    sums = torch.zeros(len(widths), dtype=torch.float64, device=lane.device)
+    for x_BD in _epoch(source, lane):
+        centred_BD = x_BD - centre_D
+        columns = centred_BD.square().split_with_sizes(list(widths), dim=1)
         for index, squares_Bd in enumerate(columns):
-            totals[index] += float(squares_Bd.sum(1).sqrt().sum())
+            sums[index] += squares_Bd.sum(1).sqrt().sum()
+    totals = [float(total) for total in sums]
     if min(totals) <= 0:
         raise DataError(
             "every training row equals the mean, so no scale exists",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.data.lane import Lane, lane_to
 from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
 from saeserve.core.data.source import ShardSource
 from saeserve.core.formats.train_sources import Layout, layout_of
@@ -44,14 +45,16 @@ def run(context: RunContext) -> Completed:
         refuse("the setting gpu_kernels is off")
     dataset, layout, spec = _resolved(context)
     keep_resolution(context, spec, layout)
-    check_memory(spec, layout, dataset, device_of(context.submission.resource_class))
+    device = device_of(context.submission.resource_class)
+    check_memory(spec, layout, dataset, device)
+    lane = lane_to(device)
     if resume is None:
         warn_before(context, layout.members(spec), training_data(layout, dataset.manifest))
     source = _source(dataset, layout, spec)
-    preprocessing = _preprocessing(context, source, layout, spec, resume)
+    preprocessing = _preprocessing(context, source, layout, spec, resume, lane)
     if spec.sweep is not None:
         return run_sweep(context, Ground(spec, dataset, layout, source, preprocessing), resume)
-    setup = _setup(context, spec, layout, source, preprocessing)
+    setup = _setup(spec, layout, source, preprocessing, lane)
     setup = dataclasses.replace(setup, data_sha256=dataset.manifest.sha256)
     if resume is None:
         initial = initial_form(context, spec, layout, preprocessing)
@@ -88,27 +91,25 @@ def _preprocessing(
     layout: Layout,
     spec: TrainSpec,
     resume: Path | None,
+    lane: Lane,
 ) -> SideBySide:
     if resume is not None:
         return load_preprocessing(resume)
     context.report.log(f"reading {source.rows} rows for their mean and scale")
     widths = [entry.d for entry in layout.columns]
-    return fit_side_by_side(source, widths, spec.preprocess)
+    return fit_side_by_side(source, widths, spec.preprocess, lane)
 
 
 def _setup(
-    context: RunContext,
-    spec: TrainSpec,
-    layout: Layout,
-    source: ShardSource,
-    preprocessing: SideBySide,
+    spec: TrainSpec, layout: Layout, source: ShardSource, preprocessing: SideBySide, lane: Lane
 ) -> TrainingSetup:
     return TrainingSetup(
         spec=spec,
         dims=Dimensions(layout.d_in, layout.d_out, spec.d_sae, layout.target_widths),
         source=source,
         preprocessing=preprocessing,
-        device=device_of(context.submission.resource_class),
+        device=lane.device,
+        lane=lane,
     )
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from tests.fakes.datasets import SOURCE, norms, write_dataset
+from tests.fakes.lanes import LateLane
 from tests.fakes.synthetic import write_synthetic
 
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.finishing import write_manifest
-from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing
+from saeserve.core.data.preprocess import Preprocessing, fit_preprocessing, fit_side_by_side
 from saeserve.core.data.source import ShardSource
 from saeserve.core.specs.training import PreprocessSpec
 from saeserve.errors import DataError
@@ -91,6 +92,20 @@ def test_rows_that_do_not_differ_have_no_scale(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="every training row equals the mean") as caught:
         fit_preprocessing(same, PreprocessSpec())
     assert "preprocess.scale" in caught.value.remedy
+
+
+def test_an_accelerator_reads_the_files_in_their_order_and_finds_the_same(
+    stream: ShardSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane, widths = LateLane(), (5, D - 5)
+    wanted = fit_side_by_side(stream, widths, PreprocessSpec())
+    monkeypatch.setattr(stream, "batch", None)
+    found = fit_side_by_side(stream, widths, PreprocessSpec(), lane)
+    for one, other in zip(found.parts, wanted.parts, strict=True):
+        torch.testing.assert_close(one.mean_D, other.mean_D, rtol=1e-6, atol=1e-6)
+        assert one.scale == pytest.approx(other.scale, rel=1e-9)
+    assert lane.faults == []
+    assert lane.staged
 
 
 class Nothing:
