@@ -111,7 +111,8 @@ def _epoch(source: ActivationSource, lane: Lane) -> Iterator[Tensor]:
     """All rows of an epoch in float64 [., d]; their order decides about the last bits at most."""
     if lane.asynchronous and isinstance(source, StoredRows):
         for piece_ND in pieces_on_device(source, lane):
-            yield from (x_BD.double() for x_BD in piece_ND.split(_CHUNK_ROWS))
+            for start in range(0, len(piece_ND), _CHUNK_ROWS):
+                yield piece_ND[start : start + _CHUNK_ROWS].double()
         return
     for start in range(0, source.rows, _CHUNK_ROWS):
         rows_BD = source.batch(start, min(_CHUNK_ROWS, source.rows - start))
