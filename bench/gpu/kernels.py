@@ -75,6 +75,8 @@ def _impossible(lab: Lab) -> str:
 def measure(lab: Lab, data: Record, name: str) -> None:
     """The kernels one after the other, each on what the one before has found."""
     from saeserve.core.gpu import choice, reconstruction, rows, segments
+    from saeserve.core.gpu.entries import Entries
+    from saeserve.core.gpu.reconstruction import Shares
 
     layer = Layer.of(lab, TINY if lab.tiny else lab.shapes[name])
     scale = torch.full((), -2 / len(layer.x_BD), device=lab.device)
@@ -89,14 +91,16 @@ def measure(lab: Lab, data: Record, name: str) -> None:
 
     chosen = choose()
 
+    entries = Entries.of_rows(chosen)
+
     def rebuild() -> Reconstructed:
-        return reconstruction.reconstruct(chosen, layer.W_dec, layer.b_dec, layer.x_BD)
+        rows_of = (layer.b_dec, layer.x_BD)
+        return reconstruction.reconstruct(entries, layer.W_dec, *rows_of, Shares())
 
     found = rebuild()
 
     def differentiate() -> DictionaryGradients:
-        pair = (x_BD, found.residual_BO)
-        return segments.gradients(chosen, found.dots_BK, pair, len(layer.W_enc), scale)
+        return segments.gradients(entries, found, x_BD, len(layer.W_enc), scale, 1)
 
     total = differentiate()
     tasks: dict[str, tuple[Callable[[], object], Callable[[], Record]]] = {
@@ -162,15 +166,15 @@ def _rebuilt(layer: Layer, chosen: Chosen, found: Reconstructed, again: Reconstr
     gathered = layer.W_dec[chosen.latents_BK[some].long()].double()
     values = chosen.values_BK[some].double()
     residual = layer.x_BD[some].double() - layer.b_dec - (values[:, None] @ gathered)[:, 0]
-    used = values != 0
+    used, dots_BK = values != 0, found.dots_N.view_as(chosen.values_BK)[some]
     dots = torch.where(used, (gathered @ residual[:, :, None])[:, :, 0], 0.0)
     return {
         "difference": max(
             relative(found.residual_BO[some], residual),
-            relative(torch.where(used, found.dots_BK[some], 0.0), dots),
+            relative(torch.where(used, dots_BK, 0.0), dots),
         ),
         "bit_equal": torch.equal(found.residual_BO, again.residual_BO)
-        and torch.equal(found.dots_BK, again.dots_BK),
+        and torch.equal(found.dots_N, again.dots_N),
     }
 
 
@@ -185,10 +189,11 @@ def _summed(
     total, again = pair
     W_dec = torch.zeros_like(layer.W_dec, dtype=torch.float64)
     W_enc = torch.zeros_like(layer.W_enc, dtype=torch.float64)
+    dots_BK = found.dots_N.view_as(chosen.values_BK)
     for start in range(0, len(x_BD), CHECKED_ROWS):
         some = slice(start, start + CHECKED_ROWS)
         latents, values = chosen.latents_BK[some].long(), chosen.values_BK[some].double()
-        dots = torch.where(values != 0, found.dots_BK[some].double(), 0.0)
+        dots = torch.where(values != 0, dots_BK[some].double(), 0.0)
         for column in range(chosen.latents_BK.shape[1]):
             at = latents[:, column]
             W_dec.index_add_(0, at, values[:, column, None] * found.residual_BO[some].double())

@@ -26,6 +26,9 @@ from triton.compiler import ASTSource
 
 from saeserve.core import gpu
 from saeserve.core.gpu import (
+    batch_choice,
+    batch_cut,
+    batch_lists,
     choice,
     dense_choice,
     dense_gated,
@@ -33,6 +36,7 @@ from saeserve.core.gpu import (
     dense_relu,
     dense_rows,
     dense_weights,
+    prefixes,
     reconstruction,
     rows,
     segments,
@@ -76,7 +80,9 @@ def choice_cases() -> Iterator[Case]:
         sizes = {"STEP": choice.ENTRIES // group, "BLOCK": block}
         sizes |= {"CAPACITY": triton.next_power_of_2(k + choice.ENTRIES)}
         warps = choice.launch_of(width, sizes["CAPACITY"])["num_warps"]
-        yield choice.choose_kernel, "HIIFFFFIFFInnnn", warps, found | sizes | {"EXACT": False}
+        for parted in (False, True):
+            how = {"EXACT": False, "PARTED": parted}
+            yield choice.choose_kernel, "HIIFFFFIFFInnnnn", warps, found | sizes | how
         sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": block}
         warps = choice.launch_of(width, thresholds.AT_ONCE)["num_warps"]
         yield thresholds.above_kernel, THRESHOLD_TYPES, warps, sizes | {"EXACT": False}
@@ -86,20 +92,50 @@ def choice_cases() -> Iterator[Case]:
     yield choice.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
     warps = choice.launch_of(1, 4096)["num_warps"]
-    yield choice.choose_kernel, "FIIFFFFIFFInnnn", warps, sizes | {"EXACT": True}
+    how = {"EXACT": True, "PARTED": False}
+    yield choice.choose_kernel, "FIIFFFFIFFInnnnn", warps, sizes | how
+
+
+def batch_cases() -> Iterator[Case]:
+    """Shapes d 768, m 24,576, k 32 and d 4,096, m 65,536, k 64, after a product; and without."""
+    for kind, latents, k in (("H", 24_576, 32), ("H", 65_536, 64), ("F", 24_576, 32)):
+        width = choice.group_width(latents, k)
+        groups = triton.next_power_of_2(triton.cdiv(latents, width))
+        sizes: dict[str, int | bool] = {"WIDTH": width}
+        at_once = {"AT_ONCE": choice.AT_ONCE // width}
+        yield batch_lists.maxima_kernel, f"{kind}Inn", 4, sizes | at_once
+        block: dict[str, int | bool] = {"GROUPS": groups}
+        yield batch_lists.group_digits_kernel, "IFLLnnxxx", 4, block | {"PASS": 1}
+        step = {"STEP": choice.ENTRIES // width}
+        yield batch_lists.hits_kernel, f"{kind}FILLIIFInnnxx", 4, sizes | step | block
+        fixed: dict[str, int | bool] = {"TILE": batch_choice.WIDEST_TILE}
+        fixed |= {"MANY": batch_choice.EXACT_AT_ONCE, "EXACT": kind == "F"}
+        source, warps = f"{kind}IIFLFFF", batch_choice.WARPS
+        yield batch_lists.collect_kernel, f"{source}IFnnnn", warps, sizes | step | fixed
+        fixed |= sizes | {"BLOCK": batch_choice.BLOCK}
+        yield batch_cut.list_digits_kernel, f"{source}FLLnnnnn", warps, fixed | {"PASS": 1}
+        yield batch_cut.tally_kernel, f"{source}FLLInnnnn", warps, fixed
+        yield batch_cut.keep_kernel, f"{source}IFLLIIFInnnnnn", warps, fixed
+    yield batch_cut.plan_kernel, "LLIIIFnn", 4, {"BLOCK": batch_choice.ROWS_AT_ONCE}
+    yield prefixes.prefixes_kernel, "IIIInn", 4, {"STEPS": 16, "BLOCK": prefixes.BLOCK}
 
 
 def entry_cases() -> Iterator[Case]:
     """Tiles of columns serve any width."""
     tile, many = reconstruction.WIDEST_TILE, reconstruction.AT_ONCE
     sizes: dict[str, int | bool] = {"TILE": tile, "AT_ONCE": many}
-    yield reconstruction.reconstruct_kernel, "FIFFFFFFnn", reconstruction.WARPS, sizes
-    sizes = {"STEPS": 20, "BLOCK": sorted_entries.BLOCK}
-    yield sorted_entries.arrange_kernel, "ILFFIFFInnnn", 4, sizes
+    for nested, detach in ((False, False), (True, False), (True, True)):
+        how = sizes | {"NESTED": nested, "DETACH": detach}
+        yield reconstruction.reconstruct_kernel, "FIIFFFFFFFnnnxxn", reconstruction.WARPS, how
+    for even in (True, False):
+        sizes = {"EVEN": even, "STEPS": 20, "BAG_STEPS": 16, "BLOCK": sorted_entries.BLOCK}
+        yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnn", 4, sizes
     window, warps = {"WINDOW": segments.WINDOW}, segments.WARPS
     tiles = {"TILE": segments.WIDEST_TILE}
     sizes = {**window, **tiles, "AT_ONCE": segments.AT_ONCE}
-    yield segments.sum_kernel, "IIIFFFFFFFFLFFFnnnn", warps, sizes
+    yield segments.sum_kernel, "IIIFFFFFFFFLFFFnnnnnn", warps, sizes
+    # Triton compiles numbers that are 1 in.
+    yield segments.sum_kernel, "IIIFFFFFFFFLFFFnnnnn", warps, sizes | {"groups": 1}
     yield segments.join_kernel, "IIFFFFLFFFnnn", warps, {**window, **tiles}
 
 
@@ -188,7 +224,10 @@ def main() -> None:
         return
     found = {
         f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case)
-        for case in (*update_cases(), *choice_cases(), *entry_cases(), *dense_cases())
+        for case in (
+            *(*update_cases(), *choice_cases(), *batch_cases()),
+            *(*entry_cases(), *dense_cases()),
+        )
     }
     sys.stdout.write(json.dumps(found, indent=1))
 

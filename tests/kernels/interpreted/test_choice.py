@@ -58,6 +58,29 @@ def test_ties_go_to_the_lower_latent(k: int) -> None:
     assert listed(choice.top(h_BF, k)) == sorted_top(h_BF, k)
 
 
+@pytest.mark.parametrize("first", [1, 4, 12])
+def test_the_largest_can_come_first(first: int) -> None:
+    """Ties and rows with fewer positive entries than there are places for."""
+    h_BF = (drawn(5, 40) * 2).round() / 2
+    h_BF[1] = 1.0
+    h_BF[2] = -1.0
+    h_BF[2, [7, 30]] = 1.0
+    h_BF[3] -= 1.5
+    found = choice.top(h_BF, 20, first)
+    assert listed(cut(found, slice(first))) == sorted_top(h_BF, first)
+    assert listed(in_order(found)) == sorted_top(h_BF, 20)
+
+
+def cut(chosen: Chosen, places: slice) -> Chosen:
+    return Chosen(chosen.values_BK[:, places], chosen.latents_BK[:, places])
+
+
+def in_order(chosen: Chosen) -> Chosen:
+    """In ascending order of latent again; what stands for nothing is left where it comes."""
+    latents_BK, order_BK = chosen.latents_BK.sort(dim=1, stable=True)
+    return Chosen(chosen.values_BK.gather(1, order_BK), latents_BK)
+
+
 def test_lists_that_are_full_are_cut_without_losing_any() -> None:
     h_BF = drawn(3, 200, seed=1)
     h_BF[0] = torch.linspace(0.1, 1.0, 200)

@@ -3,103 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from tests.fakes.training import context
-from torch import Tensor
+from tests.fakes.device_steps import DEAD, OFF, Case, F, agree, equal_to_the_bit, not_finite
 
-from saeserve.core.architectures.base import by_autograd
-from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
 from saeserve.core.architectures.topk import fast, on_device
-from saeserve.core.architectures.topk.fast import FastTopK
-from saeserve.core.architectures.topk.loss import TopK
+from saeserve.core.gpu import choice
 from saeserve.core.specs.architectures.topk import TopKSpec
-
-F = 60
-DEAD = list(range(3, F, 4))
-OFF: dict[str, Any] = {"k_aux": 6, "auxk_coefficient": 0.0}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A step's arguments. On a grid arithmetic is exact, so that twin latents always tie."""
-
-    d_in: int = 7
-    rows: int = 6
-    shift: float = 0.0
-    grid: bool = False
-    transcoder: bool = False
-    hot: bool = False
-    dead: list[int] = field(default_factory=list)
-    encoder_dtype: torch.dtype = torch.bfloat16
-    bound: int | None = None
-
-    def params(self) -> Tensors:
-        d_out = self.d_in + 4 if self.transcoder else self.d_in
-        named = {
-            "W_enc": self.draw(F, self.d_in, seed=1),
-            "b_enc": 0.25 * self.draw(F, seed=2) + self.shift,
-            "W_dec": self.draw(F, d_out, seed=3),
-            "b_dec": 0.25 * self.draw(d_out, seed=4),
-        }
-        if self.transcoder:
-            named["b_pre"] = 0.25 * self.draw(self.d_in, seed=6)
-        if self.grid:
-            named["W_enc"][F // 2 :] = named["W_enc"][: F // 2]
-            named["b_enc"][F // 2 :] = named["b_enc"][: F // 2]
-        if self.hot:
-            named["b_enc"][17] = 100.0
-        return named
-
-    def batch(self) -> Batch:
-        x_BD = self.draw(self.rows, self.d_in, seed=5)
-        target = self.draw(self.rows, self.d_in + 4, seed=7) if self.transcoder else x_BD
-        return Batch(x_BD, target)
-
-    def draw(self, *shape: int, seed: int) -> Tensor:
-        drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-        return (drawn * 2).round() / 2 if self.grid else drawn
-
-    def state(self) -> Tensors:
-        return {"variance": torch.tensor(5.0)}
-
-    def context(self) -> Context:
-        changes = {"encoder_dtype": self.encoder_dtype, "dead_bound": self.bound}
-        return context(F, self.dead, step=20, scheduled={}, **changes)
-
-    def on_device(self, spec: TopKSpec) -> StepOutput:
-        params, batch = self.params(), self.batch()
-        assert fast.topk_step(spec, params, batch) is on_device.topk
-        return FastTopK().gradients(spec, params, self.state(), batch, self.context())
-
-    def written(self, spec: TopKSpec) -> StepOutput:
-        """By autograd, in float64."""
-        state = {name: value.double() for name, value in self.state().items()}
-        batch = Batch(self.batch().x_BD.double(), self.batch().target_BO.double())
-        params = {name: value.double() for name, value in self.params().items()}
-        return by_autograd(
-            lambda leaves: TopK().loss(spec, leaves, state, batch, self.context()), params
-        )
-
-
-def agree(found: StepOutput, written: StepOutput, tolerance: float = 1e-5) -> None:
-    """Within `tolerance` of the largest of each gradient; counts equal."""
-    assert found.grads.keys() == written.grads.keys()
-    for name, expected in written.grads.items():
-        error = (found.grads[name] - expected).abs().max()
-        assert float(error) <= tolerance * float(expected.abs().max()) + 1e-12, name
-    assert found.terms.keys() == written.terms.keys()
-    for name, term in written.terms.items():
-        assert float(found.terms[name]) == pytest.approx(float(term), rel=tolerance, abs=1e-12), (
-            name
-        )
-    assert float(found.loss) == pytest.approx(float(written.loss), rel=tolerance)
-    error = float(written.stats.squared_error)
-    assert float(found.stats.squared_error) == pytest.approx(error, rel=tolerance)
-    assert torch.equal(found.stats.fired_F, written.stats.fired_F)
 
 
 @pytest.mark.sample
@@ -131,6 +44,30 @@ def test_gradients_are_those_of_the_loss(changes: dict[str, Any]) -> None:
     agree(case.on_device(spec), case.written(spec))
 
 
+@pytest.mark.parametrize(
+    ("k", "changes"),
+    [
+        (5, {"grid": True}),
+        (5, {"shift": -3.0}),
+        (5, {"transcoder": True, "dead": DEAD}),
+        (F // 3, {"grid": True}),
+        (F, {}),
+    ],
+    ids=str,
+)
+def test_gradients_of_multi_topk_are_those_of_the_loss(k: int, changes: dict[str, Any]) -> None:
+    spec = TopKSpec(k=k, k_aux=6, multi_topk_coefficient=1 / 8)
+    case = Case(rows=3, **changes)
+    agree(case.on_device(spec), case.written(spec))
+
+
+@pytest.mark.parametrize("encoder_dtype", [torch.bfloat16, torch.float32])
+def test_multi_topk_in_both_precisions(encoder_dtype: torch.dtype) -> None:
+    spec = TopKSpec(k=3, **OFF, multi_topk_coefficient=1 / 8)
+    case = Case(d_in=300, rows=3, encoder_dtype=encoder_dtype)
+    agree(case.on_device(spec), case.written(spec))
+
+
 @pytest.mark.parametrize("k", [1, F])
 def test_one_latent_or_all_of_them(k: int) -> None:
     spec, case = TopKSpec(k=k, k_aux=40), Case(dead=DEAD)
@@ -139,26 +76,22 @@ def test_one_latent_or_all_of_them(k: int) -> None:
 
 def test_two_steps_are_equal_to_the_bit() -> None:
     spec, case = TopKSpec(k=5, k_aux=6), Case(dead=DEAD)
-    one, other = case.on_device(spec), case.on_device(spec)
-    assert torch.equal(one.loss, other.loss)
-    assert all(torch.equal(value, other.grads[name]) for name, value in one.grads.items())
+    assert equal_to_the_bit(case.on_device(spec), case.on_device(spec))
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["x", "target", "W_enc", "b_enc", "b_dec"])
 def test_what_is_not_finite_shows(where: str, bad: float) -> None:
-    """In the loss, or in a gradient, which makes the next loss NaN."""
-    case, spec = Case(rows=1, transcoder=True), TopKSpec(k=5, **OFF)
-    batch, params = case.batch(), case.params()
-    {"x": batch.x_BD, "target": batch.target_BO, **params}[where].view(-1)[3] = bad
-    output = FastTopK().gradients(spec, params, case.state(), batch, case.context())
-    shown = [output.loss, *output.grads.values()]
-    assert not all(bool(torch.isfinite(value).all()) for value in shown)
+    # Where it is infinite in Multi-TopK, where not in TopK.
+    spec = TopKSpec(k=5, **OFF, multi_topk_coefficient=1 / 8 if math.isinf(bad) else 0.0)
+    assert not_finite(Case(rows=1, transcoder=True), spec, where, bad)
 
 
 def test_what_the_kernels_do_not_compute_is_left_to_other_forms() -> None:
     case = Case()
-    wide = TopKSpec(k=5, k_aux=6, multi_topk_coefficient=1 / 8)
-    assert fast.topk_step(wide, case.params(), case.batch()) is fast.topk
+    with mock.patch.object(choice, "LONGEST_LIST", choice.ENTRIES + 19):
+        for k, expected in ((4, on_device.topk), (5, fast.topk)):
+            wide = TopKSpec(k=k, k_aux=6, multi_topk_coefficient=1 / 8)
+            assert fast.topk_step(wide, case.params(), case.batch()) is expected
     doubled = {name: value.double() for name, value in case.params().items()}
     assert fast.topk_step(TopKSpec(k=5, **OFF), doubled, case.batch()) is fast.topk

@@ -19,12 +19,9 @@ from saeserve.core.gpu.launch import Work, launch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 BUDGETS = table.read()
-WAITS: dict[str, frozenset[str]] = {
-    "preactivations._settle": frozenset({"multi-topk"}),
-    "preactivations._reaching": frozenset({"batchtopk", "matryoshka"}),
-}
-"""Functions in which the host still waits for the GPU in every step, and the steps that call them:
-forms in plain torch ask which entries rounding left open."""
+WAITS: dict[str, frozenset[str]] = {}
+"""Functions in which the host still waits for the GPU in every step, and the steps that call
+them."""
 ABOVE: dict[str, float] = {
     "window": 14.0,  # Every candidate is computed again in float32, chosen ones too.
     "decode": 4.0,  # Rows of W_dec in float32, gathered twice.

@@ -28,6 +28,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu.expected import candidates
+from saeserve.core.gpu.keys import group_maxima, keys_of, largest_of, nth_largest
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.update import block_of
 
@@ -46,31 +47,37 @@ LARGEST = {torch.float16: 65504.0, torch.float32: 3.4028234e38}
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is kept of each row, in ascending order of latent. Where fewer than k entries are
-    positive, the last ones have the value 0, at latents that mean nothing."""
+    """What is kept of each row, in ascending order of latent; first the largest, where so many were
+    to come first. Where fewer entries are positive than there are places, the last ones have the
+    value 0, at latents that mean nothing."""
 
     values_BK: Tensor
     latents_BK: Tensor
     """int32"""
 
 
-def possible(k: int) -> bool:
-    """Whether lists of so many entries fit a program."""
-    return k + ENTRIES <= LONGEST_LIST
+def possible(k: int, latents: int) -> bool:
+    """Whether lists of so many entries fit a program, and groups of columns do."""
+    return k + ENTRIES <= LONGEST_LIST and group_width(latents, k) <= ENTRIES
 
 
-def top(h_BF: Tensor, k: int) -> Chosen:
-    """The choice among pre-activations that are exact."""
+def top(h_BF: Tensor, k: int, first: int | None = None) -> Chosen:
+    """The choice among pre-activations that are exact; the largest `first` come first."""
     errors_B = h_BF.new_zeros(h_BF.shape[0])
-    return _choose(h_BF, errors_B, k, None)
+    return _choose(h_BF, errors_B, (first or k, k), None)
 
 
 def top_of_low(
-    h_BF: Tensor, errors_B: Tensor, k: int, x_BD: Tensor, weights: tuple[Tensor, Tensor]
+    h_BF: Tensor,
+    errors_B: Tensor,
+    k: int,
+    x_BD: Tensor,
+    weights: tuple[Tensor, Tensor],
+    first: int | None = None,
 ) -> Chosen:
     """The choice by x W^T + b in float32, with `weights` W [F, D] and b [F]; `h_BF` is the same in
     low precision, and `errors_B` bounds the error of a row's entries before they were rounded."""
-    return _choose(h_BF, errors_B, k, (x_BD, *weights))
+    return _choose(h_BF, errors_B, (first or k, k), (x_BD, *weights))
 
 
 def _reaching(h_BF: Tensor, errors_B: Tensor, k: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,9 +100,13 @@ def _reaching(h_BF: Tensor, errors_B: Tensor, k: int, width: int) -> tuple[Tenso
 
 
 def _choose(
-    h_BF: Tensor, errors_B: Tensor, k: int, exact: tuple[Tensor, Tensor, Tensor] | None
+    h_BF: Tensor,
+    errors_B: Tensor,
+    sizes: tuple[int, int],
+    exact: tuple[Tensor, Tensor, Tensor] | None,
 ) -> Chosen:
     """K1 and K3."""
+    first, k = sizes
     (rows, latents), capacity = h_BF.shape, triton.next_power_of_2(k + ENTRIES)
     width = group_width(latents, k)
     groups_BG, counts_B, cuts_B = _reaching(h_BF, errors_B, k, width)
@@ -109,10 +120,12 @@ def _choose(
         (rows,),
         (
             *(h_BF, groups_BG, counts_B, cuts_B, *factors, list_i, list_v),
-            *(chosen.values_BK, chosen.latents_BK, k, latents, groups_BG.shape[1], depth),
+            *(chosen.values_BK, chosen.latents_BK, first, k),
+            *(latents, groups_BG.shape[1], depth),
         ),
         _work_of_lists(rows * candidates(k, latents, width, computed), computed),
         EXACT=exact is None,
+        PARTED=first < k,
         WIDTH=width,
         STEP=ENTRIES // width,
         CAPACITY=capacity,
@@ -144,26 +157,6 @@ def group_width(latents: int, k: int) -> int:
 
 
 @triton.jit
-def _keys(values: tl.tensor) -> tl.tensor:
-    """Integers that are ordered as positive numbers are; not a number is the largest, all others
-    are 0."""
-    bits = values.to(tl.int32, bitcast=True)
-    return tl.where(values != values, 0x7FC00000, tl.maximum(bits, 0))
-
-
-@triton.jit
-def _level(keys: tl.tensor, n: int) -> tl.tensor:
-    """The largest key that n of them reach; 0 where fewer than n are above 0."""
-    low, high = 0, 0x7FC00001
-    for _ in range(31):
-        middle = low + (high - low) // 2
-        reached = tl.sum((keys >= middle).to(tl.int32), 0) >= n
-        low = tl.where(reached, middle, low)
-        high = tl.where(reached, high, middle)
-    return low
-
-
-@triton.jit
 def groups_kernel(
     h: tl.tensor,
     errors: tl.tensor,
@@ -183,18 +176,12 @@ def groups_kernel(
 ) -> None:
     """K1, a row a program: the cut, and the groups of columns that reach it."""
     row = tl.program_id(0).to(tl.int64)
-    inside = tl.arange(0, WIDTH)
-    for start in range(0, groups, AT_ONCE):
-        group = start + tl.arange(0, AT_ONCE)
-        column = group[:, None] * WIDTH + inside[None, :]
-        values = tl.load(h + row * latents + column, mask=column < latents, other=float("-inf"))
-        best = tl.max(_keys(values.to(tl.float32)), 1)
-        tl.store(maxima + row * groups + group, best, mask=group < groups)
+    group_maxima(h, maxima, row, latents, groups, WIDTH, AT_ONCE)
     tl.debug_barrier()
     at = tl.arange(0, GROUPS)
     best = tl.load(maxima + row * groups + at, mask=at < groups, other=0)
     # Not a number says nothing about sizes, and infinity may be a number that did not fit.
-    level = _level(tl.where(best > 0x7F800000, 0, best), k).to(tl.float32, bitcast=True)
+    level = nth_largest(tl.where(best > 0x7F800000, 0, best), k).to(tl.float32, bitcast=True)
     level = tl.minimum(level, largest)
     error = tl.load(errors + row)
     least = tl.maximum(level - (unit * level + tiny) - error, 0.0) - error - tiny
@@ -210,12 +197,21 @@ def groups_kernel(
 
 
 @triton.jit
-def _kept(keys: tl.tensor, k: int) -> tl.tensor:
-    """Which are the k largest, of those above 0; of equals the first."""
-    level = tl.maximum(_level(keys, k), 1)
-    above = (keys > level).to(tl.int32)
-    equal = (keys == level).to(tl.int32)
-    return above + equal * (tl.cumsum(equal, 0) <= k - tl.sum(above, 0)).to(tl.int32)
+def _places(
+    keys: tl.tensor, at: tl.tensor, first: int, k: int, PARTED: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Where each of the k largest goes, which those are, and which places are left."""
+    keep = largest_of(keys, k)
+    spot = tl.cumsum(keep, 0) - keep
+    rest = (at >= tl.sum(keep, 0)) & (at < k)
+    if PARTED:
+        inner = largest_of(keys, first)
+        outer = keep - inner
+        after = first + tl.cumsum(outer, 0) - outer
+        spot = tl.where(inner > 0, tl.cumsum(inner, 0) - inner, after)
+        rest = (at >= tl.sum(inner, 0)) & (at < first)
+        rest |= (at >= first + tl.sum(outer, 0)) & (at < k)
+    return spot, keep, rest
 
 
 @triton.jit
@@ -231,11 +227,13 @@ def choose_kernel(
     list_v: tl.tensor,
     values: tl.tensor,
     latents: tl.tensor,
+    first: int,
     k: int,
     width: int,
     groups: int,
     depth: int,
     EXACT: tl.constexpr,
+    PARTED: tl.constexpr,
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
     CAPACITY: tl.constexpr,
@@ -267,7 +265,7 @@ def choose_kernel(
             # The list's k largest take its place; whatever is left out is not among the row's.
             number_so_far = tl.load(list_v + at, mask=at < filled, other=0.0)
             column_so_far = tl.load(list_i + at, mask=at < filled, other=0)
-            keep = _kept(tl.where(at < filled, _keys(number_so_far), 0), k)
+            keep = largest_of(tl.where(at < filled, keys_of(number_so_far), 0), k)
             spot = tl.cumsum(keep, 0) - keep
             tl.debug_barrier()
             tl.store(list_v + spot, number_so_far, mask=keep > 0)
@@ -289,11 +287,10 @@ def choose_kernel(
         filled += many
     number = tl.load(list_v + at, mask=at < filled, other=0.0)
     column = tl.load(list_i + at, mask=at < filled, other=0)
-    keep = _kept(tl.where(at < filled, _keys(number), 0), k)
-    spot = tl.cumsum(keep, 0) - keep
+    keys = tl.where(at < filled, keys_of(number), 0)
+    spot, keep, rest = _places(keys, at, first, k, PARTED)
     tl.store(values + row * k + spot, number, mask=keep > 0)
     tl.store(latents + row * k + spot, column, mask=keep > 0)
     # Spread over the latents, so that none of them gets many.
-    rest = (at >= tl.sum(keep, 0)) & (at < k)
     tl.store(values + row * k + at, tl.zeros([CAPACITY], tl.float32), mask=rest)
     tl.store(latents + row * k + at, ((row * k + at) % width).to(tl.int32), mask=rest)

@@ -1,10 +1,16 @@
-"""K4: reconstructions from k entries a row, their errors, and the gradient at the entries.
+"""K4: reconstructions of all prefixes, their errors, and the gradient at the entries.
 
-    r_b = y_b - b_dec - sum over j of f_bj W_dec,i(b,j);  |r_b|^2;  d_bj = <W_dec,i(b,j), r_b>
+    y_bg = b_dec + sum over the entries j of the first g groups of f_bj W_dec,i(b,j)
+    e_bg = y_b - y_bg;  |e_bg|^2;  r_bg = sum over g' >= g of w_g' e_bg'
+    d_bj = <W_dec,i(b,j), r_bg> for the entries j of group g
 
-Bytes of B rows of width d: 12 B d, and 8 B k d gathered: each decoder row twice, the second time
-soon after the first. FLOPs: 4 B k d. One launch; a program takes a row, whose sums have one order.
-Entries of value 0 are left out.
+Where inner prefixes see those before them detached, r_bg = w_g e_bg + w_G e_bG, once for g = G.
+All weights w but the last one are equal.
+
+Bytes of B rows of width O with N entries in G groups: 8 B O and 4 B O G (5 times as much where
+G > 1), and 8 N O gathered: each decoder row twice, the second time soon after the first. FLOPs:
+4 N O and 5 B O G. One launch; a program takes a row, whose sums have one order. Entries of value 0
+are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.launch import Work, launch
 
 WIDEST_TILE = 256
@@ -26,106 +32,192 @@ WARPS = 2
 
 
 @dataclass(frozen=True)
+class Shares:
+    """What the squared errors of the prefixes count in the loss."""
+
+    inner: float = 1.0
+    """Weight of each prefix but the last one."""
+    last: float = 1.0
+    """Weight of the whole; 1 where it is the only one."""
+    detach_inner: bool = False
+
+    def weighted(self, squares_G: Tensor, weight: Tensor) -> list[Tensor]:
+        """What the inner prefixes add to the loss, if there are any, and what the last one does,
+        where a squared error counts `weight`."""
+        whole = self.last * weight * squares_G[-1]
+        if squares_G.shape[0] == 1:
+            return [whole]
+        return [self.inner * weight * squares_G[:-1].sum(), whole]
+
+
+@dataclass(frozen=True)
 class Reconstructed:
     """What the pass finds."""
 
+    gradients_NO: Tensor
+    """r of row b and group g at place b G + g; all gradients are -2 / (B variance) times as much
+    as what is made of it."""
+    dots_N: Tensor
+    """<W_dec, r> at each entry; nothing after the last bag."""
+    squares_G: Tensor
+    """Sums over rows of |e|^2."""
     residual_BO: Tensor
-    """r = y - y^"""
-    dots_BK: Tensor
-    """<W_dec, r>: the gradient at each value is -2 / (B variance) times as much."""
-    squares_B: Tensor
-    """|r|^2"""
+    """e of the prefix that was asked for."""
+
+    def to_bias(self) -> Tensor:
+        """The gradient of b_dec as far as it is added to the reconstruction: the first group's."""
+        groups = self.squares_G.shape[0]
+        return self.gradients_NO.view(-1, groups, self.gradients_NO.shape[1])[:, 0].sum(0)
 
 
-def reconstruct(chosen: Chosen, W_FO: Tensor, b_O: Tensor, target_BO: Tensor) -> Reconstructed:
-    """Run the pass."""
-    (rows, k), width = chosen.values_BK.shape, W_FO.shape[1]
-    found = Reconstructed(
-        torch.empty_like(target_BO), torch.empty_like(chosen.values_BK), target_BO.new_empty(rows)
-    )
-    numbers = rows * width
+def reconstruct(
+    entries: Entries,
+    W_FO: Tensor,
+    b_O: Tensor,
+    target_BO: Tensor,
+    shares: Shares,
+    residual_of: int = 0,
+) -> Reconstructed:
+    """Run the pass; `residual_of` names the prefix (from 0) whose residuals are wanted."""
+    (rows, width), groups = target_BO.shape, entries.groups
+    tile = min(WIDEST_TILE, triton.next_power_of_2(width))
+    tiles = triton.cdiv(width, tile)
+    gradients_NO = target_BO.new_empty(rows * groups, width)
+    # The only prefix has its residuals for gradients.
+    residual_BO = gradients_NO if groups == 1 else torch.empty_like(target_BO)
+    dots_N = torch.empty_like(entries.values_N)
+    squares_BGT = target_BO.new_empty(rows, groups, tiles)
     launch(
         reconstruct_kernel,
         (rows,),
         (
-            *(chosen.values_BK, chosen.latents_BK, W_FO, b_O, target_BO),
-            *(found.residual_BO, found.dots_BK, found.squares_B, k, width),
+            *(entries.values_N, entries.latents_N, entries.starts, W_FO, b_O, target_BO),
+            *(gradients_NO, residual_BO, dots_N, squares_BGT),
+            *(groups, width, tiles, shares.inner, shares.last, residual_of),
         ),
-        Work(bytes=12 * numbers, flops=4 * k * numbers, gathered=8 * k * numbers),
-        TILE=min(WIDEST_TILE, triton.next_power_of_2(width)),
+        _work(entries, rows * width, width),
+        NESTED=groups > 1,
+        DETACH=shares.detach_inner,
+        TILE=tile,
         AT_ONCE=AT_ONCE,
         num_warps=WARPS,
     )
-    return found
+    return Reconstructed(gradients_NO, dots_N, squares_BGT.sum((0, 2)), residual_BO)
+
+
+def _work(entries: Entries, numbers: int, width: int) -> Work:
+    """The pass's, as the module says; `numbers` are those of the rows."""
+    count, groups = entries.values_N.numel(), entries.groups
+    return Work(
+        bytes=(8 + (20 if groups > 1 else 4) * groups) * numbers,
+        flops=4 * count * width + 5 * groups * numbers,
+        gathered=8 * count * width,
+    )
 
 
 @triton.jit
-def _entries(
+def _rows_of(
+    W: tl.tensor,
     values: tl.tensor,
     latents: tl.tensor,
-    row: tl.tensor,
-    k: int,
-    first: int,
-    AT_ONCE: tl.constexpr,
-) -> tl.tensor:
-    """Entries of a row from `first` on: their places, values, whether they are used, latents."""
-    j = first + tl.arange(0, AT_ONCE)
-    value = tl.load(values + row * k + j, mask=j < k, other=0.0)
-    used = (j < k) & (value != 0.0)
-    return j, value, used, tl.load(latents + row * k + j, mask=used, other=0).to(tl.int64)
-
-
-@triton.jit
-def _tiles(
-    W: tl.tensor, latent: tl.tensor, used: tl.tensor, width: int, column: tl.tensor
-) -> tl.tensor:
-    """Columns of the rows of these latents; 0 where an entry is not used."""
-    return tl.load(
+    j: tl.tensor,
+    end: int,
+    column: tl.tensor,
+    width: int,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Values of entries j before the end, and a tile of their rows of W; 0 for those of value 0."""
+    value = tl.load(values + j, mask=j < end, other=0.0)
+    used = (j < end) & (value != 0.0)
+    latent = tl.load(latents + j, mask=used, other=0).to(tl.int64)
+    part = tl.load(
         W + latent[:, None] * width + column[None, :],
         mask=used[:, None] & (column < width)[None, :],
         other=0.0,
     )
+    return value, part
+
+
+@triton.jit
+def _gather_up(
+    gradients: tl.tensor,
+    column: tl.tensor,
+    groups: int,
+    width: int,
+    inner: float,
+    last: float,
+    DETACH: tl.constexpr,
+) -> None:
+    """From the errors of a row's prefixes to what the values of each group see, in a tile."""
+    here = column < width
+    at = gradients + (groups - 1) * width + column
+    after = last * tl.load(at, mask=here, other=0.0)
+    tl.store(at, after, mask=here)
+    # From the last group down, so that the next one holds its sum already.
+    for _ in range(1, groups):
+        at -= width
+        error = inner * tl.load(at, mask=here, other=0.0) + after
+        tl.store(at, error, mask=here)
+        if not DETACH:
+            after = error
 
 
 @triton.jit
 def reconstruct_kernel(
     values: tl.tensor,
     latents: tl.tensor,
+    starts: tl.tensor,
     W: tl.tensor,
     bias: tl.tensor,
     target: tl.tensor,
+    gradients: tl.tensor,
     residual: tl.tensor,
     dots: tl.tensor,
     squares: tl.tensor,
-    k: int,
+    groups: int,
     width: int,
+    tiles: int,
+    inner: float,
+    last: float,
+    residual_of: int,
+    NESTED: tl.constexpr,
+    DETACH: tl.constexpr,
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> None:
-    """A row a program: first its error, then the dots with it."""
+    """A row a program: first its errors, then the dots with what they make."""
     row = tl.program_id(0).to(tl.int64)
-    square = tl.zeros([TILE], tl.float32)
-    for start in range(0, width, TILE):
-        column = start + tl.arange(0, TILE)
+    for tile in range(tiles):
+        column = tile * TILE + tl.arange(0, TILE)
         here = column < width
+        goal = tl.load(target + row * width + column, mask=here, other=0.0)
+        own = tl.load(bias + column, mask=here, other=0.0)
         total = tl.zeros([AT_ONCE, TILE], tl.float32)
-        for first in range(0, k, AT_ONCE):
-            _, value, used, latent = _entries(values, latents, row, k, first, AT_ONCE)
-            part = _tiles(W, latent, used, width, column)
-            total += value[:, None] * part
-        at = row * width + column
-        error = tl.load(target + at, mask=here, other=0.0)
-        error -= tl.sum(total, 0) + tl.load(bias + column, mask=here, other=0.0)
-        tl.store(residual + at, error, mask=here)
-        square += error * error
-    tl.store(squares + row, tl.sum(square, 0))
+        for group in range(groups):
+            bag = row * groups + group
+            end = tl.load(starts + bag + 1)
+            for first in range(tl.load(starts + bag), end, AT_ONCE):
+                j = first + tl.arange(0, AT_ONCE)
+                value, part = _rows_of(W, values, latents, j, end, column, width)
+                total += value[:, None] * part
+            error = goal - (tl.sum(total, 0) + own)
+            tl.store(gradients + bag * width + column, error, mask=here)
+            tl.store(squares + bag * tiles + tile, tl.sum(error * error, 0))
+            if NESTED:
+                asked = here & (group == residual_of)
+                tl.store(residual + row * width + column, error, mask=asked)
+        if NESTED:
+            tl.debug_barrier()
+            _gather_up(gradients + row * groups * width, column, groups, width, inner, last, DETACH)
     tl.debug_barrier()
-    for first in range(0, k, AT_ONCE):
-        j, _, used, latent = _entries(values, latents, row, k, first, AT_ONCE)
-        total = tl.zeros([AT_ONCE, TILE], tl.float32)
-        for start in range(0, width, TILE):
-            column = start + tl.arange(0, TILE)
-            error = tl.load(residual + row * width + column, mask=column < width, other=0.0)
-            part = _tiles(W, latent, used, width, column)
-            total += part * error[None, :]
-        tl.store(dots + row * k + j, tl.sum(total, 1), mask=j < k)
+    for group in range(groups):
+        bag = row * groups + group
+        end = tl.load(starts + bag + 1)
+        for first in range(tl.load(starts + bag), end, AT_ONCE):
+            j = first + tl.arange(0, AT_ONCE)
+            total = tl.zeros([AT_ONCE, TILE], tl.float32)
+            for tile in range(tiles):
+                column = tile * TILE + tl.arange(0, TILE)
+                error = tl.load(gradients + bag * width + column, mask=column < width, other=0.0)
+                value, part = _rows_of(W, values, latents, j, end, column, width)
+                total += part * error[None, :]
+            tl.store(dots + j, tl.sum(total, 1), mask=j < end)

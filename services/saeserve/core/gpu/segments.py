@@ -1,7 +1,8 @@
 """K5: the gradients of both dictionaries, from entries in the order of their latents.
 
-    over the entries (b, f, d) of latent i, with f != 0 and the scale c = -2 / (B variance):
-    dW_dec,i = c sum f r_b;  dW_enc,i = c sum d (x_b - b_pre);  db_i = c sum d;  fired_i = #{f > 0}
+    over the entries (b, g, f, d) of latent i, with f != 0 and the scale c = -2 / (B variance):
+    dW_dec,i = c sum f r_bg;  dW_enc,i = c sum d (x_b - b_pre);  db_i = c sum d;
+    fired_i = #{f > 0} in the first groups
 
 Entries are sorted, so those of a latent follow each other, in the order of their rows. A program
 sums one latent's for a tile of columns. More than `WINDOW` entries of one latent are cut at
@@ -9,10 +10,9 @@ multiples of `WINDOW` of the sorted list, and a second launch adds the parts in 
 makes the others wait for long, every sum has one order, and nothing is added by an atomic
 operation.
 
-N = B k entries, widths d and o, m latents, t tiles of columns. Bytes: 4 N (d + o) gathered,
+N entries, widths d and o, m latents, t tiles of columns. Bytes: 4 N (d + o) gathered,
 4 m (d + o) written, 8 N t of entries; parts: at most 8 N (d + o) / WINDOW written, and read once.
-FLOPs: 2 N (d + o).
-Launches: the sort's, one that lays out the entries, one that sums, one that joins.
+FLOPs: 2 N (d + o). Launches: the sort's, one that lays out, one that sums, one that joins.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu.reconstruction import Reconstructed
 from saeserve.core.gpu.sorted_entries import by_latent
 from saeserve.core.kernels.topk.weights import DictionaryGradients
 
@@ -36,18 +37,18 @@ WARPS = 1
 
 
 def gradients(
-    chosen: Chosen,
-    dots_BK: Tensor,
-    rows: tuple[Tensor, Tensor],
+    entries: Entries,
+    found: Reconstructed,
+    x_BD: Tensor,
     latents: int,
     scale: Tensor,
+    fired_groups: int,
     window: int = WINDOW,
 ) -> DictionaryGradients:
-    """All gradients; `rows` are centred inputs [B, D] and residuals [B, O], `scale` is c, one
-    number on the device."""
-    entries = by_latent(chosen, dots_BK, latents)
-    x_BD, r_BO = rows
-    d_in, d_out, count = x_BD.shape[1], r_BO.shape[1], entries.rows_N.numel()
+    """All gradients; `x_BD` is centred, `scale` is c, one number on the device, and entries of the
+    first `fired_groups` groups count as fired."""
+    ordered, r_NO = by_latent(entries, found.dots_N, latents), found.gradients_NO
+    d_in, d_out, count = x_BD.shape[1], r_NO.shape[1], ordered.bags_N.numel()
     out = DictionaryGradients(
         W_enc=x_BD.new_empty(latents, d_in),
         b_enc=x_BD.new_empty(latents),
@@ -69,9 +70,9 @@ def gradients(
         sum_kernel,
         (windows + latents, tiles),
         (
-            *(entries.first_F1, entries.latents_N, entries.rows_N),
-            *(entries.values_N, entries.dots_N, r_BO, x_BD, scale),
-            *(*made, *parts, count, windows, d_out, d_in),
+            *(ordered.first_F1, ordered.latents_N, ordered.bags_N),
+            *(ordered.values_N, ordered.dots_N, r_NO, x_BD, scale),
+            *(*made, *parts, count, windows, d_out, d_in, entries.groups, fired_groups),
         ),
         Work(
             bytes=4 * latents * both + 8 * count * tiles + of_parts,
@@ -86,7 +87,7 @@ def gradients(
     launch(
         join_kernel,
         (windows, tiles),
-        (entries.first_F1, entries.latents_N, scale, *made, *parts, count, d_out, d_in),
+        (ordered.first_F1, ordered.latents_N, scale, *made, *parts, count, d_out, d_in),
         Work(bytes=of_parts),
         WINDOW=window,
         TILE=tile,
@@ -99,7 +100,7 @@ def gradients(
 def _sum_tile(
     start: int,
     stop: int,
-    rows: tl.tensor,
+    bags: tl.tensor,
     values: tl.tensor,
     dots: tl.tensor,
     residual: tl.tensor,
@@ -107,10 +108,12 @@ def _sum_tile(
     column: tl.tensor,
     d_out: int,
     d_in: int,
+    groups: int,
+    fired_groups: int,
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> tl.tensor:
-    """Over sorted entries start .. stop: sum f r, sum d x, sum d, and how many f are above 0."""
+    """Over sorted entries start .. stop: sum f r, sum d x, sum d, and how many fired."""
     dec = tl.zeros([TILE], tl.float32)
     enc = tl.zeros([TILE], tl.float32)
     bias = tl.zeros([AT_ONCE], tl.float32)
@@ -119,22 +122,23 @@ def _sum_tile(
         at = first + tl.arange(0, AT_ONCE)
         value = tl.load(values + at, mask=at < stop, other=0.0)
         used = (at < stop) & (value != 0.0)
-        row = tl.load(rows + at, mask=used, other=0).to(tl.int64)
+        bag = tl.load(bags + at, mask=used, other=0)
+        row = bag // groups
         dot = tl.load(dots + at, mask=used, other=0.0)
         r_part = tl.load(
-            residual + row[:, None] * d_out + column[None, :],
+            residual + bag.to(tl.int64)[:, None] * d_out + column[None, :],
             mask=used[:, None] & (column < d_out)[None, :],
             other=0.0,
         )
         x_part = tl.load(
-            x + row[:, None] * d_in + column[None, :],
+            x + row.to(tl.int64)[:, None] * d_in + column[None, :],
             mask=used[:, None] & (column < d_in)[None, :],
             other=0.0,
         )
         dec += tl.sum(value[:, None] * r_part, 0)
         enc += tl.sum(dot[:, None] * x_part, 0)
         bias += dot
-        fired += (value > 0.0).to(tl.float32)
+        fired += ((value > 0.0) & (bag - row * groups < fired_groups)).to(tl.float32)
     return dec, enc, tl.sum(bias, 0), tl.sum(fired, 0)
 
 
@@ -164,7 +168,7 @@ def _extent(first: tl.tensor, latent: tl.tensor) -> tl.tensor:
 def sum_kernel(
     first: tl.tensor,
     ordered: tl.tensor,
-    rows: tl.tensor,
+    bags: tl.tensor,
     values: tl.tensor,
     dots: tl.tensor,
     residual: tl.tensor,
@@ -181,6 +185,8 @@ def sum_kernel(
     windows: int,
     d_out: int,
     d_in: int,
+    groups: int,
+    fired_groups: int,
     WINDOW: tl.constexpr,
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
@@ -196,7 +202,20 @@ def sum_kernel(
         begin, end = _extent(first, latent)
         if end - begin <= WINDOW:
             dec, enc, bias, active = _sum_tile(
-                begin, end, rows, values, dots, residual, x, column, d_out, d_in, TILE, AT_ONCE
+                begin,
+                end,
+                bags,
+                values,
+                dots,
+                residual,
+                x,
+                column,
+                d_out,
+                d_in,
+                groups,
+                fired_groups,
+                TILE,
+                AT_ONCE,
             )
             _store_tile(W_dec, W_enc, latent, column, c * dec, c * enc, d_out, d_in)
             if tile == 0:
@@ -214,7 +233,7 @@ def sum_kernel(
                 dec, enc, bias, active = _sum_tile(
                     tl.maximum(begin, start),
                     tl.minimum(end, last + 1),
-                    rows,
+                    bags,
                     values,
                     dots,
                     residual,
@@ -222,6 +241,8 @@ def sum_kernel(
                     column,
                     d_out,
                     d_in,
+                    groups,
+                    fired_groups,
                     TILE,
                     AT_ONCE,
                 )

@@ -1,6 +1,6 @@
-"""Entries of a rectangle of k a row in the order of their latents.
+"""Entries in the order of their latents.
 
-Sorted by torch (radix, stable), then laid out: rows, values and dots in the new order, and for each
+Sorted by torch (radix, stable), then laid out: bags, values and dots in the new order, and for each
 latent where its entries begin. Bytes of N entries and m latents: the sort's, 36 N and 4 m.
 """
 
@@ -13,7 +13,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu.choice import Chosen
+from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.launch import Work, launch
 
 BLOCK = 512
@@ -22,24 +22,25 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class Sorted:
-    """Entries in order of latent, and of row within a latent."""
+    """Entries in order of latent, and of bag within a latent."""
 
     latents_N: Tensor
-    """int32, as all numbers of rows and places"""
-    rows_N: Tensor
+    """int32, as all numbers of bags and places"""
+    bags_N: Tensor
+    """That of an entry of value 0 may be any."""
     values_N: Tensor
     dots_N: Tensor
     first_F1: Tensor
     """Where each latent's entries begin; where the last one's end."""
 
 
-def by_latent(chosen: Chosen, dots_BK: Tensor, latents: int) -> Sorted:
-    """Sort all entries."""
-    k, count = dots_BK.shape[1], dots_BK.numel()
-    ordered_N, places_N = torch.sort(chosen.latents_BK.flatten(), stable=True)
+def by_latent(entries: Entries, dots_N: Tensor, latents: int) -> Sorted:
+    """The entries laid out, with their dots; places that stand for nothing too."""
+    count, bags = dots_N.numel(), entries.starts.numel() - 1
+    ordered_N, places_N = torch.sort(entries.latents_N, stable=True)
     ints = ordered_N.new_empty
     found = Sorted(
-        *(ordered_N, ints(count), dots_BK.new_empty(count), dots_BK.new_empty(count)),
+        *(ordered_N, ints(count), dots_N.new_empty(count), dots_N.new_empty(count)),
         ints(latents + 1),
     )
     programs = triton.cdiv(count, BLOCK)
@@ -47,15 +48,33 @@ def by_latent(chosen: Chosen, dots_BK: Tensor, latents: int) -> Sorted:
         arrange_kernel,
         (programs + triton.cdiv(latents + 1, BLOCK),),
         (
-            *(ordered_N, places_N, chosen.values_BK, dots_BK),
-            *(found.rows_N, found.values_N, found.dots_N, found.first_F1),
-            *(count, latents, k, programs),
+            *(ordered_N, places_N, entries.values_N, dots_N, entries.starts),
+            *(found.bags_N, found.values_N, found.dots_N, found.first_F1),
+            *(count, latents, bags, max(1, entries.each), programs),
         ),
         Work(bytes=36 * count + 4 * latents),
+        EVEN=entries.each > 0,
         STEPS=count.bit_length() + 1,
+        BAG_STEPS=bags.bit_length() + 1,
         BLOCK=BLOCK,
     )
     return found
+
+
+@triton.jit
+def _lower(
+    ordered: tl.tensor, count: int, limit: tl.tensor, STEPS: tl.constexpr, BLOCK: tl.constexpr
+) -> tl.tensor:
+    """How many of the ascending numbers are below each limit, by halving."""
+    low = tl.zeros([BLOCK], tl.int32)
+    high = tl.zeros([BLOCK], tl.int32) + count
+    for _ in range(STEPS):
+        middle = (low + high) // 2
+        inside = middle < high
+        lower = inside & (tl.load(ordered + middle, mask=inside, other=0) < limit)
+        low = tl.where(lower, middle + 1, low)
+        high = tl.where(lower, high, middle)
+    return low
 
 
 @triton.jit
@@ -64,15 +83,19 @@ def arrange_kernel(
     places: tl.tensor,
     values: tl.tensor,
     dots: tl.tensor,
-    rows: tl.tensor,
+    starts: tl.tensor,
+    bags: tl.tensor,
     sorted_values: tl.tensor,
     sorted_dots: tl.tensor,
     first: tl.tensor,
     count: int,
     latents: int,
-    k: int,
+    many: int,
+    each: int,
     programs: int,
+    EVEN: tl.constexpr,
     STEPS: tl.constexpr,
+    BAG_STEPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """The first `programs` lay out entries, the others find where latents begin."""
@@ -82,18 +105,15 @@ def arrange_kernel(
         at = program * BLOCK + lane
         here = at < count
         place = tl.load(places + at, mask=here, other=0)
-        tl.store(rows + at, (place // k).to(tl.int32), mask=here)
+        if EVEN:
+            bag = (place // each).to(tl.int32)
+        else:
+            # The last one that begins at the place or before it.
+            bag = _lower(starts, many, place + 1, BAG_STEPS, BLOCK) - 1
+        tl.store(bags + at, bag, mask=here)
         tl.store(sorted_values + at, tl.load(values + place, mask=here, other=0.0), mask=here)
         tl.store(sorted_dots + at, tl.load(dots + place, mask=here, other=0.0), mask=here)
     else:
-        # How many entries have a lower latent, by halving.
         latent = (program - programs) * BLOCK + lane
-        low = tl.zeros([BLOCK], tl.int32)
-        high = tl.zeros([BLOCK], tl.int32) + count
-        for _ in range(STEPS):
-            middle = (low + high) // 2
-            inside = middle < high
-            lower = inside & (tl.load(ordered + middle, mask=inside, other=0) < latent)
-            low = tl.where(lower, middle + 1, low)
-            high = tl.where(lower, high, middle)
+        low = _lower(ordered, count, latent, STEPS, BLOCK)
         tl.store(first + latent, low, mask=latent <= latents)

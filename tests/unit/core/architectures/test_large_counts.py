@@ -100,6 +100,35 @@ def test_batches_choose_the_same_in_parts(few: int, dtype: torch.dtype, n: int) 
     assert float(found.level) == float(whole.level)
 
 
+class Merged(TorchDispatchMode):
+    """Refuses lists of more than `most` entries that are chosen from again."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - its own argument is untyped
+        self.most = most
+
+    @override
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func._schema.name == "aten::index":
+            assert found.numel() <= self.most, f"{found.numel()} entries are looked up"
+        return found
+
+
+@pytest.mark.parametrize("n", [1, 40, 47, 200, 900])
+def test_what_parts_leave_fits_in_one_part(few: int, n: int) -> None:
+    flat_M = torch.randn(21_000, generator=torch.Generator().manual_seed(1))
+    with Merged(few):
+        found = batch_selection.in_parts(flat_M, n)
+    assert torch.equal(found.places_N, flat_M.topk(n).indices.sort().values)
+
+
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake tensors, of which the code is to think that they are on a card. Which rows have no proof

@@ -59,12 +59,13 @@ def in_parts(flat_M: Tensor, n: int) -> BatchSelected:
     """`without_synchronising`, at most MOST_AT_ONCE entries at a time.
 
     The n + 1 largest of all are among those of the parts; places stay in ascending order. Where
-    that would leave more than a quarter to choose from again, `by_counting` takes its place.
+    that would leave more than a quarter to choose from again, or more than one part, `by_counting`
+    takes its place.
     """
     if flat_M.numel() <= MOST_AT_ONCE:
         return without_synchronising(flat_M, n)
     parts = _parts(flat_M)
-    if 4 * (n + 1) * len(parts) > flat_M.numel():
+    if (n + 1) * len(parts) > min(flat_M.numel() // 4, MOST_AT_ONCE):
         return by_counting(flat_M, n)
     places_C = torch.cat(
         [
@@ -72,7 +73,7 @@ def in_parts(flat_M: Tensor, n: int) -> BatchSelected:
             for start, part_M in parts
         ]
     )
-    chosen = in_parts(flat_M[places_C], n)
+    chosen = without_synchronising(flat_M[places_C], n)
     return BatchSelected(places_C[chosen.places_N], chosen.level)
 
 

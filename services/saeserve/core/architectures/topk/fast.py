@@ -1,7 +1,7 @@
 """The step of the TopK family in compiled loops: the gradients of `loss`, with one dense product.
 
 What it computes is said by the losses in `loss`, `batchtopk` and `matryoshka`; tests hold them to
-be equal. It runs on the CPU where numba is installed; on a GPU TopK has `on_device`; elsewhere
+be equal. It runs on the CPU where numba is installed, on a GPU `on_device` does; elsewhere
 autograd of `sparse` takes its place.
 """
 
@@ -45,6 +45,10 @@ from saeserve.core.specs.architectures.topk import TopKSpec
 SpecT = TypeVar("SpecT", bound=BatchTopKSpec)
 Step = Callable[[TopKSpec, Tensors, Tensors, Batch, Context], StepOutput]
 """`Architecture.gradients` of TopK."""
+NestedStep = Callable[
+    [BatchTopKSpec, Prefixes, Tensors, Tensors, Batch, Context], tuple[StepOutput, Tensor]
+]
+"""The form of `nested`, for any device."""
 
 
 def possible(params: Tensors, batch: Batch) -> bool:
@@ -61,6 +65,16 @@ def topk_step(spec: TopKSpec, params: Tensors, batch: Batch) -> Step | None:
         if on_device.possible(spec, params["W_enc"].shape[0]):
             return on_device.topk
     return topk if possible(params, batch) else None
+
+
+def nested_step(spec: BatchTopKSpec, params: Tensors, batch: Batch) -> NestedStep | None:
+    """The same of BatchTopK and Matryoshka."""
+    if usable_on_device(*params.values(), batch.x_BD, batch.target_BO):
+        from saeserve.core.architectures.topk import on_device
+
+        if on_device.nested_possible(spec, batch.x_BD.shape[0], params["W_enc"].shape[0]):
+            return on_device.nested
+    return nested if possible(params, batch) else None
 
 
 @dataclass(frozen=True)
@@ -195,11 +209,12 @@ class _FastByBatch(ByBatch[SpecT]):
     def gradients(
         self, spec: SpecT, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """Gradients of `loss`: in compiled loops where they can run, else by autograd."""
-        if not possible(params, batch):
+        """Gradients of `loss`: by kernels where they can run, else by autograd."""
+        step = nested_step(spec, params, batch)
+        if step is None:
             return super().gradients(spec, params, state, batch, ctx)
         nesting = Prefixes.of(spec, params["W_dec"].shape[0])
-        output, level = nested(spec, nesting, params, state, batch, ctx)
+        output, level = step(spec, nesting, params, state, batch, ctx)
         carried = self.carried(spec, state, level, output.stats, batch, ctx)
         return dataclasses.replace(output, state=carried)
 

@@ -1,13 +1,16 @@
-"""TopK's step in Triton: the gradients of `loss`, with one dense product in low precision.
+"""The TopK family's step in Triton: the gradients of `loss`, `batchtopk` and `matryoshka`, with one
+dense product in low precision.
 
 It runs on a GPU where Triton is installed. The choice and all values are those of float32: whatever
-may be among the k largest is computed again. No tensor [B, F] is wider than 2 bytes an entry,
+may be among the largest is computed again. No tensor [B, F] is wider than 2 bytes an entry,
 unless `encoder_dtype` asks for float32. AuxK is dense among the dead latents, and left out without
 any. The host never waits for the device where the context bounds their number; without a bound it
 does so once a micro-batch to count them, and where there are some once more to list them.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,53 +19,153 @@ from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of
-from saeserve.core.gpu import choice, reconstruction, rows, segments
-from saeserve.core.gpu.choice import Chosen
+from saeserve.core.architectures.topk.sparse import Prefixes
+from saeserve.core.gpu import batch_choice, choice, prefixes, reconstruction, rows, segments
+from saeserve.core.gpu.batch_choice import BatchChosen
+from saeserve.core.gpu.entries import Entries
+from saeserve.core.gpu.reconstruction import Shares
+from saeserve.core.specs.architectures.base import AuxKSpec
+from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
 
 
 def possible(spec: TopKSpec, latents: int) -> bool:
-    """Whether the kernels compute this spec: lists of k entries fit, and Multi-TopK is off."""
-    most = max(spec.k, min(spec.k_aux or 0, latents))
-    return choice.possible(most) and not spec.multi_topk_coefficient
+    """Whether the kernels compute this spec: lists of all that is chosen of a row fit."""
+    return choice.possible(max(_most(spec, latents), spec.auxiliary_latents(latents)), latents)
+
+
+def nested_possible(spec: BatchTopKSpec, rows: int, latents: int) -> bool:
+    """The same of a spec that chooses among a whole micro-batch of so many rows."""
+    if not choice.possible(spec.auxiliary_latents(latents), latents):
+        return False
+    return batch_choice.possible(_wanted(spec.most_active_latents, rows), rows, latents)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Rows centred, and their pre-activations, which are needed for the choice alone."""
+
+    x_BD: Tensor
+    h_BF: Tensor
+    errors_B: Tensor | None
+    """Bounds on the errors of h; None where it is exact."""
+    weights: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, params: Tensors, batch: Batch, ctx: Context) -> _Encoded:
+        x_BD, x_low = rows.centred(batch.x_BD, input_bias(params))
+        W_FD, b_F = weights = params["W_enc"], params["b_enc"]
+        if ctx.encoder_dtype == torch.float32:
+            return cls(x_BD, torch.addmm(b_F, x_BD, W_FD.T), None, weights)
+        W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
+        h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
+        return cls(x_BD, h_BF, rows.largest_errors(x_low, W_low, b_F, b_low_F), weights)
+
+    def top(self, k: int, first: int | None) -> Entries:
+        """The k largest of each row; the largest `first` of them are a group, the others another
+        one."""
+        if self.errors_B is None:
+            return Entries.of_rows(choice.top(self.h_BF, k, first), first)
+        arguments = (self.h_BF, self.errors_B, k, self.x_BD, self.weights, first)
+        return Entries.of_rows(choice.top_of_low(*arguments), first)
+
+    def top_of_batch(self, n: int) -> BatchChosen:
+        """The n largest of all."""
+        if self.errors_B is None:
+            return batch_choice.top(self.h_BF, n)
+        return batch_choice.top_of_low(self.h_BF, self.errors_B, n, self.x_BD, self.weights)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step's arguments, and its rows centred."""
+
+    spec: AuxKSpec
+    params: Tensors
+    state: Tensors
+    batch: Batch
+    ctx: Context
+    x_BD: Tensor
+
+    def weight(self) -> Tensor:
+        """What a squared error counts: 1 / (B variance)."""
+        return 1 / (self.x_BD.shape[0] * self.state["variance"].to(self.x_BD))
+
+    def not_finite(self) -> Tensor:
+        """NaN where rows or biases are not finite, which the choice and the target may not hold;
+        else 0."""
+        return (self.x_BD.sum() + self.params["b_enc"].sum()) * 0
 
 
 @torch.no_grad()
 def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context) -> StepOutput:
-    """`TopK.loss` with gradients."""
-    x_BD, chosen = _choose(spec.k, params, batch, ctx)
-    found = reconstruction.reconstruct(chosen, params["W_dec"], params["b_dec"], batch.target_BO)
-    weight = 1 / (batch.target_BO.shape[0] * state["variance"].to(x_BD))
-    total = segments.gradients(
-        chosen, found.dots_BK, (x_BD, found.residual_BO), params["W_enc"].shape[0], -2 * weight
+    """`TopK.loss` with gradients; in Multi-TopK the k largest are a group, the next 3k another."""
+    wide = spec.multi_topk_coefficient
+    encoded = _Encoded.of(params, batch, ctx)
+    entries = encoded.top(_most(spec, params["W_enc"].shape[0]), spec.k if wide else None)
+    step = _Step(spec, params, state, batch, ctx, encoded.x_BD)
+    # Lets go of the pre-activations.
+    del encoded
+    names = ("reconstruction", "multi_topk") if wide else ("reconstruction",)
+    return _output(step, entries, Shares(last=wide or 1.0), names, 0)
+
+
+@torch.no_grad()
+def nested(
+    spec: BatchTopKSpec,
+    nesting: Prefixes,
+    params: Tensors,
+    state: Tensors,
+    batch: Batch,
+    ctx: Context,
+) -> tuple[StepOutput, Tensor]:
+    """`sparse.nested_loss` with gradients: the output, its state unchanged, and the level."""
+    encoded, groups = _Encoded.of(params, batch, ctx), len(nesting.widths)
+    chosen = encoded.top_of_batch(_wanted(ctx.scheduled.get("k", spec.k), batch.x_BD.shape[0]))
+    step = _Step(spec, params, state, batch, ctx, encoded.x_BD)
+    # Lets go of the pre-activations.
+    del encoded
+    entries = prefixes.by_prefix(chosen.entries, nesting.widths)
+    shares = Shares(1 / groups, 1 / groups, nesting.detach_inner)
+    names = ("reconstruction",) * min(groups, 2)
+    return _output(step, entries, shares, names, groups - 1), chosen.level
+
+
+def _output(
+    step: _Step, entries: Entries, shares: Shares, names: tuple[str, ...], proper: int
+) -> StepOutput:
+    """All gradients; the terms of the inner prefixes and of the last one have `names`, and number
+    `proper` (from 0) is the reconstruction that AuxK and the statistics speak of."""
+    params, weight = step.params, step.weight()
+    found = reconstruction.reconstruct(
+        *(entries, params["W_dec"], params["b_dec"], step.batch.target_BO, shares, proper)
     )
-    squared_error = found.squares_B.sum()
-    # What is not finite shows even where the choice or the target does not hold it.
-    shown = (x_BD.sum() + params["b_enc"].sum()) * 0
-    terms = {"reconstruction": squared_error * weight + shown}
-    if spec.auxk_coefficient:
-        rows_of = (found.residual_BO, x_BD)
-        taken = auxk.taken(spec, ctx)
-        terms["auxk"] = add_auxiliary(total, spec, params, rows_of, taken, _largest)
+    latents = params["W_enc"].shape[0]
+    total = segments.gradients(entries, found, step.x_BD, latents, -2 * weight, proper + 1)
+    terms = {"reconstruction": step.not_finite()}
+    parts = shares.weighted(found.squares_G, weight)
+    for name, share in zip(names, parts, strict=True):
+        terms[name] = terms[name] + share if name in terms else share
+    if step.spec.auxk_coefficient:
+        rows_of, taken = (found.residual_BO, step.x_BD), auxk.taken(step.spec, step.ctx)
+        terms["auxk"] = add_auxiliary(total, step.spec, params, rows_of, taken, _largest)
     return StepOutput(
         loss=torch.stack(list(terms.values())).sum(),
         terms=terms,
-        grads=gradients_of(params, total, -2 * weight * found.residual_BO.sum(0)),
-        state=state,
-        stats=Stats(total.fired_F, squared_error),
+        grads=gradients_of(params, total, -2 * weight * found.to_bias()),
+        state=step.state,
+        stats=Stats(total.fired_F, found.squares_G[proper]),
     )
 
 
-def _choose(k: int, params: Tensors, batch: Batch, ctx: Context) -> tuple[Tensor, Chosen]:
-    """Centred rows, and the k largest pre-activations of each."""
-    W_FD, b_F = params["W_enc"], params["b_enc"]
-    x_BD, x_low = rows.centred(batch.x_BD, input_bias(params))
-    if ctx.encoder_dtype == torch.float32:
-        return x_BD, choice.top(torch.addmm(b_F, x_BD, W_FD.T), k)
-    W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
-    h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
-    errors_B = rows.largest_errors(x_low, W_low, b_F, b_low_F)
-    return x_BD, choice.top_of_low(h_BF, errors_B, k, x_BD, (W_FD, b_F))
+def _wanted(k: float, rows: int) -> int:
+    """Entries of a micro-batch that are chosen."""
+    return max(1, round(k * rows))
+
+
+def _most(spec: TopKSpec, latents: int) -> int:
+    """Entries of a row that are chosen."""
+    return min(spec.k * (4 if spec.multi_topk_coefficient else 1), latents)
 
 
 def _largest(h_RA: Tensor, n: int) -> Tensor:
