@@ -133,9 +133,15 @@ def test_what_parts_leave_fits_in_one_part(few: int, n: int) -> None:
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake tensors, of which the code is to think that they are on a card. Which rows have no proof
     depends on data, so none is settled; blocks of that are tested above."""
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
+    for module in (batch_selection, preactivations):
+        monkeypatch.setattr(module, "accelerates", on_a_card)
     monkeypatch.setattr(PreActivations, "_settle", unsettled)
     monkeypatch.setattr("saeserve.core.kernels.rounding.usable", unusable)
+
+
+def on_a_card(_: object) -> bool:
+    """In place of `accelerates`."""
+    return True
 
 
 def unsettled(*_: object) -> None:
