@@ -22,7 +22,7 @@ _DEVICE = re.compile(
     r"(cuda|hip|mps|xpu|nccl|driver|accelerator)\b[^\n]*\bout of memory"
     r"|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory"
     # cuBLAS, cuDNN, cuSOLVER, cuSPARSE and cuFFT, which allocate for themselves.
-    r"|\b(CU|HIP|ROC)\w*_STATUS_ALLOC_FAILED|CUFFT_ALLOC_FAILED"
+    r"|\b(CU|HIP|ROC)\w*_STATUS_(INTERNAL_ERROR_DEVICE_)?ALLOC(ATION)?_FAILED|CUFFT_ALLOC_FAILED"
     r"|CUSPARSE_STATUS_INSUFFICIENT_RESOURCES"
     # What the making of a handle says on a card without room for its workspace.
     r"|(CUBLAS|CUDNN|CUSOLVER)_STATUS_NOT_INITIALIZED[^\n]*Create",
@@ -31,7 +31,7 @@ _DEVICE = re.compile(
 _HOST = re.compile(
     r"DefaultCPUAllocator|std::bad_alloc|cannot allocate memory(?! in static TLS)"
     r"|unable to allocate [^\n]* for an array|failed to map segment from shared object"
-    r"|unable to mmap [^\n]* bytes|\bos error 12\b",
+    r"|unable to mmap [^\n]* bytes|\bos error 12\b|CUDNN_STATUS\w*_HOST_ALLOCATION_FAILED",
     re.IGNORECASE,
 )
 
