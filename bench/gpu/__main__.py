@@ -21,7 +21,7 @@ BEGAN = time.monotonic()
 sys.modules["numba"] = None  # pyright: ignore[reportArgumentType] - Python's own way to forbid an import
 
 import torch  # noqa: E402 - the clock starts before the imports
-from bench.gpu import ceilings, correctness, jobs, kernels, speed, table  # noqa: E402
+from bench.gpu import ceilings, correctness, encoding, jobs, kernels, speed, table  # noqa: E402
 from bench.gpu.lab import Lab  # noqa: E402
 from bench.results import FOLDER  # noqa: E402
 
@@ -30,12 +30,14 @@ from saeserve.core.gpu.device import switched_off  # noqa: E402
 PARTS = {
     "ceilings": (25.0, ceilings.run),
     "kernels": (35.0, kernels.run),
+    "encoding": (15.0, encoding.run),
     "correctness": (60.0, correctness.run),
     "jobs": (35.0, jobs.run),
-    "speed": (180.0, speed.run),
+    "speed": (165.0, speed.run),
     "ceilings again": (5.0, ceilings.again),
 }
 """Seconds that each part may take, correctness before speed."""
+INTERPRETED = ("kernels", "encoding")
 
 
 def main(words: Sequence[str]) -> None:
@@ -51,8 +53,8 @@ def main(words: Sequence[str]) -> None:
 
 
 def _run(lab: Lab, name: str, run: Callable[[Lab], None]) -> None:
-    """On a CPU, where kernels are interpreted, only the part that is about them uses them."""
-    plain = not lab.cuda and name != "kernels"
+    """On a CPU, where kernels are interpreted, only the parts that are about them use them."""
+    plain = not lab.cuda and name not in INTERPRETED
     with switched_off() if plain else contextlib.nullcontext():
         run(lab)
 

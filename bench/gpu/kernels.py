@@ -54,7 +54,7 @@ def run(lab: Lab) -> None:
     """All of them, into lab.data["kernels"]."""
     data: Record = {}
     lab.data["kernels"] = data
-    if why := _impossible(lab):
+    if why := impossible(lab):
         data["all"] = {"skipped": why}
         return
     for name in MEASURED[:1] if lab.tiny else MEASURED:
@@ -62,7 +62,8 @@ def run(lab: Lab) -> None:
         lab.free()
 
 
-def _impossible(lab: Lab) -> str:
+def impossible(lab: Lab) -> str:
+    """Why kernels cannot run here; "" where they can."""
     if not available():
         return "Triton is not installed"
     import triton

@@ -20,6 +20,9 @@ def lines(data: Record) -> Iterator[str]:
     yield "kernels of TopK's step: ms, error against float64, two runs"
     for name, found in data.get("kernels", {}).items():
         yield f"  {name:20} {_kernel(found)}"
+    yield "exported models encode: ms by rows of a batch, difference from plain torch, two runs"
+    for name, found in data.get("encoding", {}).items():
+        yield f"  {name:20} {_encoded(found)}"
     yield "runs with feed, reports and a checkpoint: tokens/s, share of the bare step, resumed"
     for name, found in data.get("jobs", {}).items():
         yield f"  {name:20} {_job(found)}"
@@ -33,6 +36,14 @@ def lines(data: Record) -> Iterator[str]:
 def _unmeasured(found: Record) -> str | None:
     said = (f"{key}: {found[key]}"[:110] for key in ("error", "skipped") if key in found)
     return next(said, None)
+
+
+def _encoded(found: Record) -> str:
+    if text := _unmeasured(found):
+        return text
+    times = "  ".join(f"{rows}: {ms:.3f}" for rows, ms in found["ms"].items())
+    same = "bit-equal" if found["bit_equal"] else "NOT bit-equal"
+    return f"{times}  {found['difference']:.1e}  {same}"
 
 
 def _ceiling(found: Record) -> str:

@@ -66,6 +66,15 @@ def test_every_kernel_is_compared(record: dict[str, Any]) -> None:
         assert case.get("jaccard", 1.0) == 1.0
 
 
+def test_encoders_agree_with_plain_torch(record: dict[str, Any]) -> None:
+    assert set(record["encoding"]) == {"S1 topk", "S2 topk", "S3 threshold"}
+    for name, case in record["encoding"].items():
+        assert "error" not in case, (name, case)
+        assert case["difference"] <= 1e-6
+        assert case["bit_equal"]
+        assert case["rows_per_s"] > 0
+
+
 def test_a_resumed_run_is_the_undisturbed_one(record: dict[str, Any]) -> None:
     for case in record["jobs"].values():
         assert case["resumed differs in"] == []

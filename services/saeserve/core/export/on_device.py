@@ -195,7 +195,11 @@ def _possible(model: InferenceModel) -> bool:
     kept = model.config.selecting
     if kept is None:
         return True
-    return not kept.keeps_negative and not kept.weighted and choice.possible(kept.k)
+    return (
+        not kept.keeps_negative
+        and not kept.weighted
+        and choice.possible(kept.k, model.config.d_sae)
+    )
 
 
 def _expected(model: InferenceModel) -> float:
