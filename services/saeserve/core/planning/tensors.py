@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from saeserve.core.planning.device_tensors import has_kernels, kernels_step
 from saeserve.core.planning.footprint import (
     ALWAYS,
     STEP,
@@ -91,19 +92,21 @@ def _state(spec: TrainSpec, data: TrainingData) -> list[Held]:
 
 
 def _initialisation(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    """What the start holds: in the host's memory, until L0 is measured."""
     now = frozenset({Moment.INITIALISATION})
     rows = min(spec.architecture.sample_rows(spec.d_sae), data.train_rows)
     sample = (rows, data.width)
-    held = [Held("sample", sample, "float32", now | {Moment.START})]
+    held = [Held("sample", sample, "float32", now | {Moment.START}, host=True)]
     if spec.architecture.starts_at_median:  # `ops.location` computes in float64
-        held.append(Held("sample, distances and their squares", (3, *sample), "float64", now))
+        found = [("sample, distances and their squares", (3, *sample), "float64")]
     else:
-        held.append(Held("centring and scaling of the sample", (3, *sample), "float32", now))
-        held.append(
-            Held("squares of a dictionary's rows", (spec.d_sae, data.d_out), "float32", now)
-        )
+        found = [
+            ("centring and scaling of the sample", (3, *sample), "float32"),
+            ("squares of a dictionary's rows", (spec.d_sae, data.d_out), "float32"),
+        ]
     if quantiles := spec.architecture.quantile_latents:
-        held.append(Held("quantiles", (2, rows, quantiles), "float32", now))
+        found.append(("quantiles", (2, rows, quantiles), "float32"))
+    held += [Held(name, shape, kind, now, host=True) for name, shape, kind in found]
     if spec.target_l0 is not None:
         measured = (3, min(spec.batch_size, L0_ROWS), spec.d_sae)
         held.append(Held("features", measured, "float32", frozenset({Moment.START})))
@@ -119,6 +122,8 @@ def _step(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
     ]
     if rows < spec.batch_size:
         held += _each("sum.", shapes, STEP, Part.GRADIENTS)
+    if accelerator and has_kernels(spec):
+        return held + kernels_step(spec, data)
     compiled = "none" if accelerator else spec.architecture.cost.compiled
     of_kind = {"none": _autograd_step, "dense": _band_step, "entries": _entries_step}
     return held + of_kind[compiled](spec, data, rows)

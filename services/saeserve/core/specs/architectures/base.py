@@ -34,6 +34,9 @@ class StepCost:
     compiled: Literal["none", "entries", "dense"] = "none"
     """What a compiled step on the CPU keeps of the batch: lists of entries, or dense features;
     none where the CPU uses autograd too."""
+    device_tensors: int = 0
+    """[rows, d_sae] tensors of the encoder's type alive at the peak of a dense step in a GPU's
+    kernels; 0 where there are none."""
 
 
 class ArchitectureSpec(Spec):

@@ -21,7 +21,9 @@ class GatedSpec(PenaltySpec):
     has_input_bias: ClassVar[bool] = True
     # A second reconstruction and a bias in the input: eight products. Tensors: w x, both
     # pre-activations, f, ReLU(pi) and two gradients; 7.0 were measured.
-    cost: ClassVar[StepCost] = StepCost(encoder_products=3, other_products=5, autograd_tensors=7)
+    cost: ClassVar[StepCost] = StepCost(
+        encoder_products=3, other_products=5, autograd_tensors=7, device_tensors=4
+    )
     learning_rate: ClassVar[float] = 0.09
 
     sparsity_coefficient: float = Field(default=5.0, ge=0)

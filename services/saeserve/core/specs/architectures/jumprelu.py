@@ -31,7 +31,7 @@ class JumpReluSpec(PenaltySpec):
     exported_activation: ClassVar[Literal["topk", "threshold", "relu"]] = "threshold"
     latent_vectors: ClassVar[tuple[str, ...]] = ("b_enc", "t")
     # h, f, c f n, its tanh, ReLU(theta - h), and the gradients of f and h; 6.7 were measured.
-    cost: ClassVar[StepCost] = StepCost(autograd_tensors=7, compiled="dense")
+    cost: ClassVar[StepCost] = StepCost(autograd_tensors=7, device_tensors=3, compiled="dense")
     learning_rate: ClassVar[float] = 0.05
     quantile_latents: ClassVar[int] = 1_024
 

@@ -18,7 +18,7 @@ class ReluSpec(PenaltySpec):
 
     name: ClassVar[str] = "relu"
     # h, f and their gradients; 3.8 were measured.
-    cost: ClassVar[StepCost] = StepCost(autograd_tensors=4)
+    cost: ClassVar[StepCost] = StepCost(autograd_tensors=4, device_tensors=2)
     # Under L1 biases move as far as rows are long, hence the high rate.
     learning_rate: ClassVar[float] = 0.26
 
