@@ -19,6 +19,7 @@ from saeserve.core.ops.update import Optimizer
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import dead
 from saeserve.core.training.setup import OneRank, adam_settings
+from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import take_step
 
@@ -80,7 +81,8 @@ def count(name: str, shape: Shape, dead_latents: int = 0) -> Counts:
 
 
 def _step(spec: TrainSpec, state: TrainerState, rows_BD: Tensor, dead_bound: int) -> None:
-    take_step(
+    controller = Controller(spec)
+    l0 = take_step(
         architecture_of(spec),
         spec.architecture,
         state,
@@ -88,6 +90,7 @@ def _step(spec: TrainSpec, state: TrainerState, rows_BD: Tensor, dead_bound: int
         _context(spec, state, dead_bound),
         Optimizer(adam_settings(spec), spec.optimizer.clip_norm, 1e-3),
     )
+    state.control = controller.after_step(state.control, l0, state.step)
 
 
 def state_of(spec: TrainSpec, shape: Shape) -> TrainerState:
@@ -99,25 +102,30 @@ def state_of(spec: TrainSpec, shape: Shape) -> TrainerState:
         size = [widths[width] for width in tensor.shape]
         return torch.empty(size, dtype=tensor.dtype, device=DEVICE)
 
-    params, carried = (
-        {name: full(tensor) for name, tensor in tensors.items()}
-        for tensors in architecture_of(spec).initialise(
-            spec.architecture, TINY, sample, sample, seed=0
-        )
+    architecture = architecture_of(spec)
+    start = architecture.initialise(spec.architecture, TINY, sample, sample, seed=0)
+    form = architecture.evaluation_form(spec.architecture, *start)
+    control = Controller(spec).start(form, Batch(sample, sample))
+    params, carried, controlled = (
+        {name: full(tensor) for name, tensor in tensors.items()} for tensors in (*start, control)
     )
     state = TrainerState.initial(params, carried, shape.m)
+    state.control = controlled
     state.step = STEP
     return state
 
 
 def _context(spec: TrainSpec, state: TrainerState, dead_bound: int) -> Context:
+    controller = Controller(spec)
+    scheduled = architecture_of(spec).scheduled(spec.architecture, state.step, STEPS)
     return Context(
         step=state.step,
         steps=STEPS,
-        scheduled=architecture_of(spec).scheduled(spec.architecture, state.step, STEPS),
+        scheduled={name: v for name, v in scheduled.items() if name != controller.replaces},
         dead_F=dead.mask(state.tokens_since_fired_or_resampled_F, spec.dead_window_tokens),
         seed=spec.seed,
         collective=OneRank(),
         encoder_dtype=encoder_dtype(spec, DEVICE),
+        control=controller.control(state.control, state.step),
         dead_bound=dead_bound,
     )

@@ -51,9 +51,8 @@ def test_the_start_is_made_in_the_hosts_memory() -> None:
 def test_where_no_kernel_computes_autograds_tensors_are_planned() -> None:
     shape = SHAPES["S1"]
     relu = spec_of("relu", shape)
-    with_auxk = relu.model_copy(
-        update={"architecture": relu.architecture.model_copy(update={"auxk_coefficient": 0.03})}
-    )
+    revived = relu.architecture.model_copy(update={"auxk_coefficient": 0.03})
+    with_auxk = relu.model_copy(update={"relu": revived})
     skipping = relu.model_copy(update={"skip_connection": True})
     assert has_kernels(relu)
     for spec in (with_auxk, skipping):
