@@ -29,6 +29,8 @@ ABOVE: dict[str, float] = {
     "update": 1.2,  # Gradients are read a second time to measure them.
 }
 """Parts of TopK's step that move more than was derived: at most so many times as much."""
+PRODUCTS = {"topk": 1, "jumprelu": 5, "relu": 5, "gated": 7}
+"""Dense products of a step, of 2 B d m FLOPs each."""
 TINY = Shape(96, 256, 4, 32)
 
 
@@ -57,10 +59,14 @@ def test_the_table_has_a_row_for_each_step() -> None:
     assert sorted(BUDGETS) == sorted(table.names())
 
 
-@pytest.mark.parametrize("shape", ["S1", "S2", "S3"])
-def test_topk_multiplies_densely_once_and_holds_no_wide_tensor_of_all_latents(shape: str) -> None:
-    counts, sizes = counted(shape, "topk"), SHAPES[shape]
-    assert counts.product_flops == {"float16": 2 * sizes.batch * sizes.d * sizes.m}
+@pytest.mark.parametrize("architecture", PRODUCTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dense_products_are_few_and_of_16_bits_and_so_is_what_has_all_latents(
+    shape: str, architecture: str
+) -> None:
+    counts, sizes = counted(shape, architecture), SHAPES[shape]
+    one = 2 * sizes.batch * sizes.d * sizes.m
+    assert counts.product_flops == {"float16": PRODUCTS[architecture] * one}
     assert counts.widest == 2
 
 
