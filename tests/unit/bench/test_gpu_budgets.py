@@ -29,7 +29,7 @@ ABOVE: dict[str, float] = {
     "update": 1.2,  # Gradients are read a second time to measure them.
 }
 """Parts of TopK's step that move more than was derived: at most so many times as much."""
-PRODUCTS = {"topk": 1, "jumprelu": 5, "relu": 5, "gated": 7}
+PRODUCTS = dict.fromkeys(ARCHITECTURES, 1) | {"jumprelu": 5, "relu": 5, "gated": 7}
 """Dense products of a step, of 2 B d m FLOPs each."""
 TINY = Shape(96, 256, 4, 32)
 

@@ -60,20 +60,18 @@ def _copies(spec: TrainSpec, data: TrainingData, dictionaries: int) -> list[Held
 
 
 def _entries(spec: TrainSpec, data: TrainingData) -> list[Held]:
-    """Pre-activations, what chooses among them, and what is chosen; where more than a row's k
-    largest are chosen, pre-activations stay until the gradients are there."""
-    architecture, rows, both = spec.architecture, micro_batch_of(spec), _FORWARD | _BACKWARD
+    """Pre-activations, what chooses among them, and what is chosen."""
+    architecture, rows = spec.architecture, micro_batch_of(spec)
     active, by_row = architecture.most_active_latents, architecture.exported_activation == "topk"
     # Multi-TopK's larger choice is a second group.
     groups = 2 if by_row and active != architecture.asked_l0 else architecture.reconstructions
-    kept = _FORWARD if by_row and groups == 1 else both
     listed = rows * 2 ** math.ceil(math.log2(active + LIST)) if by_row else 0
     return [
-        Held("pre-activations", (rows, spec.d_sae), low_of(spec), kept),
+        Held("pre-activations", (rows, spec.d_sae), low_of(spec), _FORWARD),
         Held("largest of groups", (2, rows, -(-spec.d_sae // GROUP)), "float32", _FORWARD),
         Held("lists of candidates", (2, listed), "float32", _FORWARD),
         Held("entries by latent", (9, math.ceil(rows * active)), "float32", _BACKWARD),
-        Held("errors of prefixes", (groups - 1, rows, data.d_out), "float32", both),
+        Held("errors of prefixes", (groups - 1, rows, data.d_out), "float32", _BACKWARD),
     ]
 
 
