@@ -64,8 +64,7 @@ class RowsOnDevice:
         """Say that a step was queued; after WARM_STEPS of them all rows may be taken over."""
         self._steps += 1
         if self._steps == WARM_STEPS and self._reader is not None:
-            with self.waits.waiting():
-                self._keep_if_room(self._reader)
+            self._keep_if_room(self._reader)
 
     def _read_ahead(self, position: int, size: int) -> Tensor:
         """Rows, float32, on the device."""
@@ -87,8 +86,9 @@ class RowsOnDevice:
             return
         if source.rows * source.d * source.dtype.itemsize > RESIDENT_SHARE * lane.free_bytes():
             return
-        reader.discard()
-        self._table_ND = table_of(source, lane)
+        with self.waits.waiting():
+            reader.discard()
+            self._table_ND = table_of(source, lane)
         self._reader = Reader(Filled(source.places, (), torch.int64), lane)
 
     def _copy_batch(self, position: int, into_ND: Tensor) -> None:
