@@ -18,6 +18,8 @@ from saeserve.core.data.lane import Lane, Mark, Sent
 
 BLOCKS_AHEAD = 2
 """Blocks that are read before they are asked for."""
+STAGED_BLOCKS = 2
+"""Blocks that are staged at a time: one is filled while the other is copied."""
 Block = tuple[int, int]
 """Position and size."""
 
@@ -84,8 +86,8 @@ class Reader:
         return sent
 
     def _slot(self, size: int) -> _Slot:
-        """Staging memory that no copy reads any more, of two that take turns."""
-        slot = self._slots.popleft() if len(self._slots) > 1 else None
+        """Staging memory that no copy reads any more."""
+        slot = self._slots.popleft() if len(self._slots) >= STAGED_BLOCKS else None
         if slot is not None and slot.copied is not None:
             slot.copied.wait()
         if slot is None or len(slot.memory) < size:

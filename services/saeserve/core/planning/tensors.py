@@ -37,8 +37,10 @@ L0_ROWS = 2_048
 FOLD_ELEMENTS = 2**23
 EVALUATION_BYTES = 64 * 2**20
 EVALUATION_ROWS = 2_048
-"""These four equal those of `training.starting`, `export.fold`, `ops.sparse` and the runner; a test
-compares them."""
+BLOCKS_AHEAD = 2
+STAGED_BLOCKS = 2
+"""These equal those of `training.starting`, `export.fold`, `ops.sparse`, the runner and
+`data.staged`; a test compares them."""
 
 _BLOCK_ROWS = 256
 """Rows of pre-activations that compiled steps have at a time (`core.kernels`)."""
@@ -56,6 +58,8 @@ def footprint_of(
     lasting = [row for spec in members for row in _state(spec, data)]
     worst = max((_temporaries(spec, data, accelerator) for spec in members), key=_peak_of)
     held = (*lasting, *worst, *_rows_read(members[0], data), *_base(accelerator))
+    if accelerator:
+        held += tuple(_rows_sent(members[0], data))
     return Footprint(held, accelerator)
 
 
@@ -252,6 +256,16 @@ def _rows_read(spec: TrainSpec, data: TrainingData) -> list[Held]:
         Held("window read ahead", (ahead, row), *stored),
         Held("order of rows", (2, window), "int64", ALWAYS, Part.DATA, host=True),
         Held("shard being read", (min(data.shard_rows, data.train_rows), row), *stored),
+    ]
+
+
+def _rows_sent(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    """Micro-batches in the stored type on an accelerator, and those that are staged for it
+    (`core.data.staged`)."""
+    block, moments = (micro_batch_of(spec), data.width * data.value_bytes), TRAINED
+    return [
+        Held("blocks on the device", (1 + BLOCKS_AHEAD, *block), "byte", moments, Part.DATA),
+        Held("blocks staged", (STAGED_BLOCKS, *block), "byte", moments, Part.DATA, host=True),
     ]
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saeserve.core.planning.footprint import Part
 from saeserve.core.planning.machine import Fleet, Machine
 from saeserve.core.planning.plan import Plan, plan_training
 from saeserve.core.planning.sizes import TrainingData, parameter_count
+from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.training import TrainSpec, resolve
 
 DATA = TrainingData(d=64, train_rows=50_000, heldout_rows=5_000, shard_rows=16_384)
@@ -75,6 +77,16 @@ def test_only_steps_are_known_without_the_data() -> None:
     plan = plan_training(spec(), spec(), None)
     assert (plan.steps, plan.parameters, plan.memory_bytes) == (40_000, 0, 0)
     assert "READY" in plan.notes[0]
+
+
+def test_an_accelerator_holds_the_blocks_that_are_on_their_way() -> None:
+    halves = DATA.model_copy(update={"value_bytes": 2})
+    run = resolve(spec(), DATA.d, "x")
+    rows = footprint_of((run,), halves, accelerator=True).held
+    on_device = {row.name: row.size for row in rows if row.part is Part.DATA and not row.host}
+    assert on_device == {"blocks on the device": 3 * 1000 * 64 * 2}
+    cpu = footprint_of((run,), halves, accelerator=False).held
+    assert not any(row.name.startswith("blocks") for row in cpu)
 
 
 def test_says_how_often_an_accelerator_reports() -> None:
