@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 from bench.gpu.budgets import table
-from bench.gpu.budgets.derived import TOPK, ratio
+from bench.gpu.budgets.derived import JUMPRELU, TOPK, ratio
 from bench.gpu.budgets.steps import SHAPES, count
+
+DERIVED = {"S1 topk": TOPK, "S2 topk": TOPK, "S3 topk": TOPK, "S3 jumprelu": JUMPRELU}
 
 
 def main(words: list[str]) -> None:
@@ -18,9 +20,8 @@ def main(words: list[str]) -> None:
         counts = count(architecture, SHAPES[shape])
         rows[name] = table.row_of(counts)
         print(name, rows[name], flush=True)
-        if architecture == "topk":
-            found = {part: ratio(TOPK[part], SHAPES[shape], counts) for part in TOPK}
-            print("  of what was derived:", {part: f"{r:.2f}" for part, r in found.items()})
+        for part, derived in DERIVED.get(name, {}).items():
+            print(f"  {part}: {ratio(derived, SHAPES[shape], counts):.2f} of what was derived")
         for line in table.over(rows[name], budgets.get(name, {})):
             print(f"  over: {line}")
     if "--write" in words:

@@ -87,6 +87,11 @@ def _update(shape: Shape) -> Work:
     return Work(bytes=30 * _numbers(shape))
 
 
+def _passes(shape: Shape) -> Work:
+    """Five numbers of 2 bytes for each pre-activation: read, told apart, written, and back."""
+    return Work(bytes=10 * shape.batch * shape.m)
+
+
 def _in_cache(shape: Shape) -> bool:
     """Whether inputs and errors in 16 bits fit a cache of 50 MB with room for the rest."""
     return 4 * _row(shape) <= 32e6
@@ -118,6 +123,25 @@ TOPK = {
 """TopK's; sorting and what is left of torch are small and have no row."""
 
 
+JUMPRELU = {
+    "product": Part(
+        lambda shape: Work(flops=5 * _product(shape).flops),
+        "product",
+        operations=("mm",),
+        ms=(("S3", 3.9),),
+    ),
+    "passes": Part(
+        _passes,
+        "fused",
+        ("jumprelu_fire_kernel", "jumprelu_back_kernel"),
+        ms=(("S3", 0.52),),
+    ),
+    "window": Part(_window, "copy", ("jumprelu_fire_kernel",), ms=(("S3", 0.15),)),
+    "update": TOPK["update"],
+}
+"""JumpReLU's by dense products."""
+
+
 def planned_ms(part: Part, shape: Shape) -> float:
     """Milliseconds at the rates."""
     work = part.work(shape)
@@ -137,8 +161,11 @@ def counted_of(part: Part, counts: Counts) -> Work:
 
 
 def ratio(part: Part, shape: Shape, counts: Counts) -> float:
-    """Counted over derived: FLOPs of the product, bytes of everything else."""
+    """Counted over derived: FLOPs of the product, bytes of everything else, of the kinds that
+    were derived."""
     needed, done = part.work(shape), counted_of(part, counts)
     if part.rate == "product":
         return done.flops / needed.flops
-    return (done.bytes + done.gathered) / (needed.bytes + needed.gathered)
+    ordered = done.bytes if needed.bytes else 0
+    gathered = done.gathered if needed.gathered else 0
+    return (ordered + gathered) / (needed.bytes + needed.gathered)

@@ -29,6 +29,12 @@ ABOVE: dict[str, float] = {
     "update": 1.2,  # Gradients are read a second time to measure them.
 }
 """Parts of TopK's step that move more than was derived: at most so many times as much."""
+ABOVE_DENSE: dict[str, float] = {
+    "passes": 1.4,  # Six numbers a pre-activation, and the sums of each block of rows.
+    "window": 5.1,  # Entries within a bound that is proven, five times those within six deviations.
+    "update": 1.2,  # As TopK's.
+}
+"""The same of JumpReLU's."""
 PRODUCTS = dict.fromkeys(ARCHITECTURES, 1) | {"jumprelu": 5, "relu": 5, "gated": 7}
 """Dense products of a step, of 2 B d m FLOPs each."""
 TINY = Shape(96, 256, 4, 32)
@@ -77,11 +83,21 @@ def test_topk_does_in_each_part_what_was_derived_for_it(shape: str, part: str) -
     assert 0.9 <= found <= ABOVE.get(part, 1.1)
 
 
-@pytest.mark.parametrize("part", derived.TOPK)
-def test_what_was_derived_takes_the_time_that_was_planned_at_the_planned_rates(part: str) -> None:
-    for shape, planned in derived.TOPK[part].ms:
-        found = derived.planned_ms(derived.TOPK[part], SHAPES[shape])
-        assert found == pytest.approx(planned, rel=0.13, abs=0.012), shape
+@pytest.mark.parametrize("part", derived.JUMPRELU)
+def test_jumprelu_does_in_each_part_what_was_derived_for_it(part: str) -> None:
+    found = derived.ratio(derived.JUMPRELU[part], SHAPES["S3"], counted("S3", "jumprelu"))
+    assert 0.9 <= found <= ABOVE_DENSE.get(part, 1.1)
+
+
+@pytest.mark.parametrize("parts", [derived.TOPK, derived.JUMPRELU], ids=["topk", "jumprelu"])
+def test_what_was_derived_takes_the_time_that_was_planned_at_the_planned_rates(
+    parts: dict[str, derived.Part],
+) -> None:
+    for name, part in parts.items():
+        assert part.ms
+        for shape, planned in part.ms:
+            found = derived.planned_ms(part, SHAPES[shape])
+            assert found == pytest.approx(planned, rel=0.13, abs=0.012), (name, shape)
 
 
 def test_a_step_over_its_budget_is_named() -> None:
