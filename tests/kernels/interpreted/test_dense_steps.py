@@ -14,7 +14,7 @@ from torch import Tensor
 from saeserve.core.architectures import dense_fast
 from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Control, StepOutput
-from saeserve.core.gpu import dense_gated, dense_relu, dense_rows, shadows
+from saeserve.core.gpu import dense_choice, dense_gated, dense_relu, dense_rows, shadows
 from saeserve.core.gpu.dense_rows import scaled, weights
 from saeserve.core.ops.adam import AdamSettings, Moments
 from saeserve.core.ops.update import Optimizer, update_
@@ -38,8 +38,7 @@ def test_a_step_has_the_gradients_of_the_loss(name: str) -> None:
     "changes",
     [
         {"d_in": 577, "d_out": 577, "rows": 2},
-        {"d_sae": 150, "rows": 2},
-        {"rows": 1},
+        {"d_sae": 130, "rows": 1},
         {"d_out": 7},
         {"widths": (5, 3, 2)},
         {"d_out": 12, "widths": (5, 7)},
@@ -58,8 +57,10 @@ def test_gradients_are_those_of_the_loss(
 
 
 @EVERY
-def test_sums_of_several_parts(name: str) -> None:
-    case = Case(name, rows=70, d_sae=20)
+def test_sums_of_several_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(name, rows=10, d_sae=20)
+    monkeypatch.setattr(dense_choice, "EACH", 4)
+    monkeypatch.setattr({"relu": dense_relu, "gated": dense_gated}[name], "BACK_ROWS", 4)
     agree(case.fast(), case.plain(), LIMITS[LOW])
 
 
@@ -77,7 +78,7 @@ def test_under_a_controller(name: str) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("size", [1e-9, 1e-3, 1e4, 1e9])
+@pytest.mark.parametrize("size", [1e-9, 1e9])
 def test_rows_of_any_size(name: str, size: float) -> None:
     """float16 alone would hold neither the smallest nor the largest of them."""
     case = Case(name, size=size)

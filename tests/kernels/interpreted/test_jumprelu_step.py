@@ -15,7 +15,7 @@ from torch import Tensor
 from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Batch, Control, StepOutput
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
-from saeserve.core.gpu import dense_jumprelu
+from saeserve.core.gpu import dense_choice, dense_jumprelu
 from saeserve.core.gpu.dense_rows import scaled, weights
 from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.ops.norms import renormalise_rows_
@@ -90,23 +90,28 @@ def test_crosscoders_and_transcoders(option: str) -> None:
     assert_equal_to_autograd(drawn(options=OPTIONS[option], d_out=7))
 
 
-@EVERY_KIND
 @pytest.mark.parametrize("bias", [-50.0, 50.0])
 @pytest.mark.parametrize("bandwidth", [2.0, 200.0])
-def test_nothing_active_and_all_active(kind: torch.dtype, bias: float, bandwidth: float) -> None:
+def test_nothing_active_and_all_active(bias: float, bandwidth: float) -> None:
     options = {"ste_to_input": True, "bandwidth": bandwidth}
-    case = drawn(kind, options=options, bias=bias)
+    case = drawn(options=options, bias=bias)
     assert float(plain(case).stats.fired_F.sum()) == (0 if bias < 0 else 8 * 40)
     assert_equal_to_autograd(case)
 
 
-@pytest.mark.parametrize("shape", [(1, 10, 40), (2, 577, 20), (2, 10, 150), (70, 10, 20)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 577, 20), (1, 10, 130)], ids=str)
 def test_any_shape(shape: tuple[int, int, int]) -> None:
     rows, d, latents = shape
     case = drawn(rows=rows, d_in=d, d_out=d, d_sae=latents)
     # An activation's rounding reaches its own gradient by the square of its row's norm.
     renormalise_rows_(case.params["W_dec"])
     assert_equal_to_autograd(case)
+
+
+def test_sums_of_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_choice, "EACH", 4)
+    monkeypatch.setattr(dense_jumprelu, "BACK_ROWS", 4)
+    assert_equal_to_autograd(drawn(rows=10, d_sae=20))
 
 
 @EVERY_KIND

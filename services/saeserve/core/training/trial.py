@@ -34,8 +34,10 @@ TRIES = 2
 that do so twice are not met by chance."""
 LATENTS = 64
 """Rows of each parameter that the optimiser's step is tried on."""
-TOLERANCE = 1e-3
-"""Largest norm of a difference, relative to the norm."""
+TOLERANCE = 5e-3
+"""Largest norm of a difference, relative to the norm. Products in float16 leave up to 1e-3, more
+where a gradient is a sum of few terms, as by JumpReLU's thresholds under a narrow band; what is
+computed wrong differs by far more."""
 
 
 def of(
