@@ -88,7 +88,7 @@ def _update(shape: Shape) -> Work:
 
 
 def _passes(shape: Shape) -> Work:
-    """Five numbers of 2 bytes for each pre-activation: read, told apart, written, and back."""
+    """Five numbers of 2 bytes for each pre-activation, forward and back."""
     return Work(bytes=10 * shape.batch * shape.m)
 
 
