@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from saeserve.core.data.lane import Lane
+from saeserve.core.data.lane import Lane, Mark
+
+SENT_BYTES = 2**26
+"""Bytes that are staged and copied at a time where all rows are gone through."""
 
 
 @runtime_checkable
@@ -44,10 +48,18 @@ class StoredRows(Protocol):
 
 
 def pieces_on_device(source: StoredRows, lane: Lane) -> Iterator[Tensor]:
-    """The pieces of the table on the device; the next one is read while it works on one."""
+    """The table on the device, in pieces of at most SENT_BYTES; the next one is read and copied
+    while the device works on one."""
+    rows = max(1, min(source.rows, SENT_BYTES // (source.d * source.dtype.itemsize)))
+    free: deque[tuple[Tensor, Mark]] = deque(
+        (lane.staging((rows, source.d), source.dtype), lane.mark()) for _ in range(2)
+    )
     for piece_ND in source.pieces():
-        staged = lane.staging(tuple(piece_ND.shape), piece_ND.dtype)
-        staged.copy_(piece_ND)
-        sent = lane.send(staged)
-        yield lane.receive(sent)
-        sent.copied.wait()
+        for start in range(0, len(piece_ND), rows):
+            memory_ND, copied = free.popleft()
+            copied.wait()
+            staged = memory_ND[: len(piece_ND) - start]
+            staged.copy_(piece_ND[start : start + rows])
+            sent = lane.send(staged)
+            free.append((memory_ND, sent.copied))
+            yield lane.receive(sent)

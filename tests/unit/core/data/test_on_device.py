@@ -12,7 +12,7 @@ from tests.fakes.sources import MemorySource
 from tests.fakes.synthetic import write_synthetic
 from torch import Tensor
 
-from saeserve.core.data import on_device, staged
+from saeserve.core.data import on_device, staged, stored
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.finishing import write_manifest
 from saeserve.core.data.lane import HostLane
@@ -79,14 +79,26 @@ def test_a_set_that_fits_and_is_read_twice_stays_and_only_places_are_sent(
 ) -> None:
     source = shards(folder)
     assert source.dtype == torch.float16
-    stored = source.rows * D * 2
-    lane = LateLane(free=int(stored / on_device.RESIDENT_SHARE * share))
+    size = source.rows * D * 2
+    lane = LateLane(free=int(size / on_device.RESIDENT_SHARE * share))
     rows = RowsOnDevice(source, PREPROCESSING, lane, wanted=int(epochs * source.rows))
     for step in range(on_device.WARM_STEPS + 1):
         rows.read(16 * step, 16)
         assert lane.staged[-1] == (16, D) or step == on_device.WARM_STEPS
         rows.stepped()
     assert lane.staged[-1] == ((16,) if stays else (16, D))
+
+
+@pytest.mark.parametrize("size", [1, 7 * D * 2, 10**6])
+def test_the_table_is_sent_in_pieces(
+    folder: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "SENT_BYTES", size)
+    lane = LateLane()
+    table_ND = on_device.table_of(shards(folder), lane)
+    assert torch.equal(table_ND, torch.cat(list(shards(folder).pieces())))
+    assert lane.faults == []
+    assert len(lane.staged) == 2
 
 
 def test_sources_without_stored_rows_are_staged_in_float32() -> None:
