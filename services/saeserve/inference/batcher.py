@@ -121,12 +121,19 @@ class Batcher(Generic[ModelT]):
             for request in {part.entry for part in slices if part.start == 0}:
                 self._metrics.queue_wait.observe(time.monotonic() - request.queued)
             if slices:
-                self._begin(slices)
+                await self._begin(slices)
             else:
                 self._free.release()
                 self._work.clear()
 
-    def _begin(self, slices: Sequence[Slice[Request[ModelT]]]) -> None:
+    async def _begin(self, slices: Sequence[Slice[Request[ModelT]]]) -> None:
+        """Run a batch, at the side where others may run next to it."""
+        if self._engine.in_flight == 1:
+            try:
+                await self._run(slices)
+            finally:
+                self._free.release()
+            return
         task = asyncio.create_task(self._run(slices))
         self._batches.add(task)
         task.add_done_callback(self._ended)

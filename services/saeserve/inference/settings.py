@@ -40,7 +40,8 @@ class InferenceSettings(ServiceSettings):
     """Rows of one device batch; larger requests take turns of this size."""
 
     inference_model_cache_bytes: int = Field(default=4 * 2**30, ge=1)
-    """Memory that loaded models may take together; the least recently used go first."""
+    """Memory that loaded models may take together, on a GPU with their float16 copies; the least
+    recently used go first."""
 
     @property
     def threads(self) -> int:
