@@ -99,7 +99,8 @@ class CudaLane:
 
 
 def _record(stream: torch.cuda.Stream) -> EventMark:
-    event = torch.cuda.Event(enable_timing=True)
+    # The host sleeps while it waits for one: readers and writers want its cores.
+    event = torch.cuda.Event(enable_timing=True, blocking=True)
     event.record(stream)
     return EventMark(event)
 
