@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,13 @@ BEGAN = time.monotonic()
 # kernels would compile for a minute.
 sys.modules["numba"] = None  # pyright: ignore[reportArgumentType] - Python's own way to forbid an import
 
-import torch  # noqa: E402 - the clock starts before the imports
+from saeserve.worker.child import DEFAULTS  # noqa: E402 - the clock starts before the imports
+
+# As in job processes, and before CUDA starts: without it cuBLAS promises no equal bits.
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+os.environ.setdefault(WORKSPACE, DEFAULTS[WORKSPACE])  # noqa: TID251 - set for torch, not read
+
+import torch  # noqa: E402
 from bench.gpu import ceilings, correctness, encoding, jobs, kernels, speed, table  # noqa: E402
 from bench.gpu.lab import Lab  # noqa: E402
 from bench.results import FOLDER  # noqa: E402
