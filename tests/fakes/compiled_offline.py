@@ -146,8 +146,8 @@ def dense_cases() -> Iterator[Case]:
     for low in (True, False):
         kind, fire = "H" if low else "F", {**columns, **again, "LOW": low}
         warps = dense_choice.WARPS
-        yield dense_relu.relu_fire_kernel, kind + 8 * "F" + "nnnx", warps, fire
-        yield dense_gated.gated_fire_kernel, kind + 10 * "F" + "nnnx", warps, fire
+        yield dense_relu.relu_fire_kernel, kind + 9 * "F" + "nnnxx", warps, fire
+        yield dense_gated.gated_fire_kernel, kind + 11 * "F" + "nnnxx", warps, fire
         types = 2 * kind + 11 * "F" + "nnnxx"
         yield dense_jumprelu.jumprelu_fire_kernel, types, warps, fire
         for module, kernel, types in (
@@ -162,7 +162,7 @@ def dense_cases() -> Iterator[Case]:
     sizes = {"EXPONENT": dense_rows.EXPONENT, "CHUNK": dense_rows.CHUNK}
     yield dense_rows.scale_kernel, "FFn", 4, sizes
     tile = {"TILE": dense_rows.TILE}
-    yield dense_rows.scaled_kernel, "FHFFFn", dense_rows.WARPS, tile
+    yield dense_rows.scaled_kernel, "FHFFFFn", dense_rows.WARPS, tile
     yield dense_rows.error_kernel, "FFFFFFnn", dense_rows.WARPS, tile
     yield dense_weights.finish_kernel, "FFFFnnn", dense_weights.WARPS, {"TILE": dense_weights.TILE}
 

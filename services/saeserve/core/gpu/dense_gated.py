@@ -21,7 +21,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin
+from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin, proven, usual
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import Work, launch
 
@@ -51,7 +51,8 @@ def fire(x: Operand, W_enc: Operand, vectors: Vectors) -> Tensor:
         choice.grid_of(rows, latents),
         (
             *(both_XF, x.rows_XD, W_enc.rows_XD, *vectors, W_enc.norm_X, W_enc.lost_X),
-            *(x.norm_X, x.lost_X, x.scales, rows, latents, x.rows_XD.shape[1], x.additions),
+            *(x.norm_X, x.lost_X, x.most_X, x.scales),
+            *(rows, latents, x.rows_XD.shape[1], x.additions, x.usual_additions),
         ),
         choice.work_of(x, latents, 3 * both_XF.element_size(), sums=0, vectors=5),
         LOW=not x.exact,
@@ -106,11 +107,13 @@ def gated_fire_kernel(
     weight_lost: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
+    largest: tl.tensor,
     scales: tl.tensor,
     rows: int,
     latents: int,
     depth: int,
     additions: float,
+    usual_additions: float,
     LOW: tl.constexpr,
     EACH: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -137,7 +140,10 @@ def gated_fire_kernel(
         if LOW:
             norm = tl.load(norms + row)
             row_lost = tl.load(lost + row)
-            m = margin(value, tl.abs(gate), norm, row_lost, weight_norm, lost_of_weight, additions)
+            most = tl.load(largest + row)
+            loss = proven(norm, row_lost, weight_norm, lost_of_weight, additions)
+            six = usual(norm, most, weight_norm, lost_of_weight, usual_additions)
+            m = margin(value, tl.abs(gate), tl.minimum(loss, six))
             pi = value + gate
             near = tl.abs(steep * value + shift) > steep * m + 4.7683716e-7 * tl.abs(shift)
             # Asked this way round, not a number is unsure. Behind a closed gate h does not matter.

@@ -28,7 +28,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin
+from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin, proven
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.kernels.jumprelu.passes import Pricing
@@ -206,8 +206,8 @@ def jumprelu_fire_kernel(
         if LOW:
             norm = tl.load(norms + row)
             row_lost = tl.load(lost + row)
-            offset = tl.abs(bias) + level
-            m = margin(value, offset, norm, row_lost, weight_norm, lost_of_weight, additions)
+            loss = proven(norm, row_lost, weight_norm, lost_of_weight, additions)
+            m = margin(value, tl.abs(bias) + level, loss)
             distance = tl.abs(value + bias - level)
             # Asked this way round, not a number is unsure.
             sure = (distance > m) & (tl.abs(distance - wide) > m)

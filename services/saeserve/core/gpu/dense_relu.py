@@ -19,7 +19,7 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin
+from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin, proven, usual
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import Work, launch
 
@@ -38,7 +38,8 @@ def fire(x: Operand, W_enc: Operand, b_F: Tensor) -> Tensor:
         choice.grid_of(rows, latents),
         (
             *(f_BF, x.rows_XD, W_enc.rows_XD, b_F, W_enc.norm_X, W_enc.lost_X),
-            *(x.norm_X, x.lost_X, x.scales, rows, latents, x.rows_XD.shape[1], x.additions),
+            *(x.norm_X, x.lost_X, x.most_X, x.scales),
+            *(rows, latents, x.rows_XD.shape[1], x.additions, x.usual_additions),
         ),
         choice.work_of(x, latents, 2 * f_BF.element_size(), sums=0, vectors=3),
         LOW=not x.exact,
@@ -91,11 +92,13 @@ def relu_fire_kernel(
     weight_lost: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
+    largest: tl.tensor,
     scales: tl.tensor,
     rows: int,
     latents: int,
     depth: int,
     additions: float,
+    usual_additions: float,
     LOW: tl.constexpr,
     EACH: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -119,7 +122,10 @@ def relu_fire_kernel(
         if LOW:
             norm = tl.load(norms + row)
             row_lost = tl.load(lost + row)
-            m = margin(value, tl.abs(bias), norm, row_lost, weight_norm, lost_of_weight, additions)
+            most = tl.load(largest + row)
+            loss = proven(norm, row_lost, weight_norm, lost_of_weight, additions)
+            six = usual(norm, most, weight_norm, lost_of_weight, usual_additions)
+            m = margin(value, tl.abs(bias), tl.minimum(loss, six))
             # Asked this way round, not a number is unsure.
             unsure = inside & ((tl.abs(value + bias) > m) == 0)
             value = computed_again(

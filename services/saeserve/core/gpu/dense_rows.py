@@ -53,6 +53,8 @@ class Operand:
     """|s x| of each row"""
     lost_X: Tensor
     """|s x - low| of each row"""
+    most_X: Tensor
+    """Largest |s x| of each row; of dictionaries, whose rows' are not known, their norm."""
 
     @property
     def exact(self) -> bool:
@@ -64,6 +66,11 @@ class Operand:
         """What the sums of a product may lose, as a share of the product of two norms. Tensor cores
         may cut off what they add, which loses twice what rounding it would."""
         return 2 * (1.125 * self.rows_XD.shape[1] + 8) * SUM_UNIT
+
+    @property
+    def usual_additions(self) -> float:
+        """The same as it is to be expected, some times over: errors of sums do not all add up."""
+        return 4 * self.additions / self.rows_XD.shape[1] ** 0.5
 
 
 class Errors(NamedTuple):
@@ -88,7 +95,7 @@ def weights(weights_FD: Tensor, encoder_dtype: torch.dtype) -> Operand:
         return _unscaled(weights_FD)
     copy = rows.shadow_of(weights_FD)
     scales = torch.ones(2, device=weights_FD.device)
-    return Operand(weights_FD, copy.low_FD, scales, copy.norm_F, copy.lost_F)
+    return Operand(weights_FD, copy.low_FD, scales, copy.norm_F, copy.lost_F, copy.norm_F)
 
 
 def errors(
@@ -116,7 +123,7 @@ def errors(
 def _rounded(rows_XD: Tensor, largest: Tensor) -> Operand:
     count, width = rows_XD.shape
     low_XD = torch.empty_like(rows_XD, dtype=LOW)
-    norm_X, lost_X = rows_XD.new_empty(2, count)
+    norm_X, lost_X, most_X = rows_XD.new_empty(3, count)
     scales, found = rows_XD.new_empty(2), largest.numel()
     launch(
         scale_kernel,
@@ -129,17 +136,17 @@ def _rounded(rows_XD: Tensor, largest: Tensor) -> Operand:
     launch(
         scaled_kernel,
         (count,),
-        (rows_XD, low_XD, norm_X, lost_X, scales, width),
-        Work(bytes=count * (6 * width + 8), flops=6 * count * width),
+        (rows_XD, low_XD, norm_X, lost_X, most_X, scales, width),
+        Work(bytes=count * (6 * width + 12), flops=6 * count * width),
         TILE=TILE,
         num_warps=WARPS,
     )
-    return Operand(rows_XD, low_XD, scales, norm_X, lost_X)
+    return Operand(rows_XD, low_XD, scales, norm_X, lost_X, most_X)
 
 
 def _unscaled(rows_XD: Tensor) -> Operand:
     ones, unused_X = torch.ones(2, device=rows_XD.device), rows_XD[:, 0]
-    return Operand(rows_XD, rows_XD, ones, unused_X, unused_X)
+    return Operand(rows_XD, rows_XD, ones, unused_X, unused_X, unused_X)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -194,6 +201,7 @@ def scaled_kernel(
     low: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
+    largest: tl.tensor,
     scales: tl.tensor,
     width: int,
     TILE: tl.constexpr,
@@ -201,6 +209,7 @@ def scaled_kernel(
     """A row a program."""
     row = tl.program_id(0).to(tl.int64)
     scale = tl.load(scales)
+    most = tl.zeros([TILE], tl.float32)
     whole = tl.zeros([TILE], tl.float32)
     error = tl.zeros([TILE], tl.float32)
     # Tiles of columns.
@@ -211,10 +220,12 @@ def scaled_kernel(
         rounded = values.to(tl.float16)
         tl.store(low + row * width + column, rounded, mask=here)
         left = values - rounded.to(tl.float32)
+        most = tl.maximum(most, tl.abs(values))
         whole += values * values
         error += left * left
     tl.store(norms + row, tl.sqrt(tl.sum(whole, 0)))
     tl.store(lost + row, tl.sqrt(tl.sum(error, 0)))
+    tl.store(largest + row, tl.max(most, 0))
 
 
 @triton.jit
