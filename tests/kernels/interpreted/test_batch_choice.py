@@ -92,6 +92,18 @@ def test_bounds_hold_for_numbers_that_float16_cannot_hold(size: float) -> None:
     agree(low_choice(x_BD, W_FD, b_F, 8), x_BD.double() @ W_FD.double().T, 8)
 
 
+def test_errors_as_large_as_their_bounds_change_nothing() -> None:
+    """What is among the largest looks smaller than it is, and all else larger; rows differ."""
+    exact_BF, errors_B = drawn(3, 40, seed=3), torch.tensor([0.5, 0.25, 0.0])
+    n, lost_B1 = 18, 0.99 * errors_B[:, None]
+    largest_M = exact_BF.flatten().topk(n).indices
+    shift_BF = torch.ones(120).index_fill(0, largest_M, -1.0).view_as(exact_BF)
+    low_BF = (exact_BF + shift_BF * lost_B1).half()
+    # By these rows and weights the exact entries are `exact_BF`.
+    weights = torch.eye(40), torch.zeros(40)
+    agree(batch_choice.top_of_low(low_BF, errors_B, n, exact_BF, weights), exact_BF, n)
+
+
 def test_a_row_of_large_numbers_does_not_make_candidates_of_the_others() -> None:
     x_BD, W_FD, b_F = drawn(12, 20), drawn(300, 20, seed=1), torch.zeros(300)
     x_BD[5] *= 100.0
