@@ -137,6 +137,17 @@ def test_a_latent_at_its_threshold_or_at_an_edge_of_the_band(
     assert_equal_to_autograd(case)
 
 
+@pytest.mark.parametrize("bandwidth", [2.0, 1e-10])
+@pytest.mark.parametrize("times", [0.5, 2.0])
+def test_sides_of_levels_that_float16_cannot_hold(times: float, bandwidth: float) -> None:
+    """Thresholds of 2e-9, and pre-activations of half and of twice as much."""
+    case = drawn(options={"bandwidth": bandwidth})
+    case.params["W_enc"][:20] = 0
+    case.params["t"][:20] = -20.0
+    case.params["b_enc"][:20] = times * case.params["t"][:20].exp()
+    assert_equal_to_autograd(case)
+
+
 @pytest.mark.parametrize("bandwidth", [2.0, 1e-4])
 def test_sides_of_levels_are_those_of_float32(bandwidth: float) -> None:
     """Biases bring three entries of each latent so near to its threshold and to the band's edges
