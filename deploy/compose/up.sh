@@ -59,5 +59,5 @@ saeserve is up: control 127.0.0.1:7070, inference 127.0.0.1:7071, Prometheus htt
 For the command line and Python on this host:
   export SAESERVE_TLS_CA=$secrets/tls/ca.pem
   export SAESERVE_TOKEN_FILE=$token
-or without an installation: $compose run --rm client jobs ls
+or without an installation: $compose --profile client run --rm client jobs ls
 END
