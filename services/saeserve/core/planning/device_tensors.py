@@ -19,8 +19,8 @@ two."""
 WINDOW = 128
 """Entries of a latent after which its sums are cut into parts in `gpu.segments`."""
 BLOCK_BYTES = 64 * 2**20
-"""Bytes of a block of dead latents' pre-activations in `kernels.topk.auxk`. A test compares these
-four with the modules."""
+"""Bytes of a block of dead latents' pre-activations in AuxK's kernels. A test compares these four
+with the modules."""
 
 _FORWARD = frozenset({Moment.FORWARD})
 _BACKWARD = frozenset({Moment.BACKWARD})
@@ -62,8 +62,9 @@ def _copies(spec: TrainSpec, data: TrainingData, dictionaries: int) -> list[Held
 def _entries(spec: TrainSpec, data: TrainingData) -> list[Held]:
     """Pre-activations, what chooses among them, and what is chosen."""
     architecture, rows = spec.architecture, micro_batch_of(spec)
-    active, by_row = architecture.most_active_latents, architecture.exported_activation == "topk"
-    # Multi-TopK's larger choice is a second group.
+    # A choice that depends on the whole batch keeps no list a row.
+    active, by_row = architecture.most_active_latents, not architecture.calibrates_threshold
+    # Where a row's larger choice has a term of its own, that is a second group.
     groups = 2 if by_row and active != architecture.asked_l0 else architecture.reconstructions
     listed = rows * 2 ** math.ceil(math.log2(active + LIST)) if by_row else 0
     return [

@@ -36,8 +36,8 @@ LATENTS = 64
 """Rows of each parameter that the optimiser's step is tried on."""
 TOLERANCE = 5e-3
 """Largest norm of a difference, relative to the norm. Products in float16 leave up to 1e-3, more
-where a gradient is a sum of few terms, as by JumpReLU's thresholds under a narrow band; what is
-computed wrong differs by far more."""
+where a gradient is a sum of few terms, as by thresholds under a narrow band; what is computed wrong
+differs by far more."""
 
 
 def of(
