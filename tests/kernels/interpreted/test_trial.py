@@ -10,9 +10,10 @@ import torch
 from tests.fakes.training import tiny_setup, tiny_spec
 
 from saeserve.core.gpu import device, segments, update
-from saeserve.core.gpu.device import switched_off, usable_on_device
+from saeserve.core.gpu.device import runs_kernels, switched_off, usable_on_device
 from saeserve.core.kernels.topk.weights import DictionaryGradients
-from saeserve.core.training import trial
+from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training import trainer, trial
 from saeserve.core.training.events import Warned
 from saeserve.core.training.trainer import Trainer
 
@@ -27,8 +28,7 @@ def _small_and_nothing_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def opened(name: str = "topk") -> list[str]:
     """Codes of a fresh run's warnings."""
-    trainer = Trainer.start(tiny_setup(tiny_spec(name)))
-    warnings = list(trainer.opening())
+    warnings = list(Trainer.start(tiny_setup(tiny_spec(name))).opening())
     assert all(isinstance(each, Warned) for each in warnings)
     return [each.code for each in warnings if each.code == "GPU_KERNELS_OFF"]
 
@@ -81,3 +81,17 @@ def test_plain_torch_is_asked_for_in_one_place_alone() -> None:
     with switched_off():
         assert not used()
     assert used()
+
+
+def test_a_run_without_kernels_has_the_precision_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is low because kernels decide exactly is not low where plain torch decides."""
+
+    def chosen(_spec: TrainSpec, place: torch.device) -> torch.dtype:
+        return torch.bfloat16 if runs_kernels(place) else torch.float32
+
+    monkeypatch.setattr(trainer, "encoder_dtype", chosen)
+    run = Trainer.start(tiny_setup(tiny_spec("topk")))
+    assert run.effective_spec.encoder_dtype == "bfloat16"
+    monkeypatch.setattr(segments, "gradients", fails)
+    assert [each.code for each in run.opening()][-1] == "GPU_KERNELS_OFF"
+    assert run.effective_spec.encoder_dtype == "float32"

@@ -94,15 +94,15 @@ def usable_on_device(*tensors: Tensor) -> bool:
     """Whether kernels can run on these: float32 and contiguous, all on one GPU that is new enough,
     on the CPU under the interpreter, or on the meta device while kernels are counted."""
     places = {tensor.device for tensor in tensors}
-    if _plain.get() or refusals or len(places) != 1:
-        return False
-    if not available() or not _runs_on(places.pop()):
+    if len(places) != 1 or not runs_kernels(places.pop()):
         return False
     return all(t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
 
 
 def runs_kernels(device: torch.device) -> bool:
-    """Whether kernels can run on float32 tensors there."""
+    """Whether kernels can run on float32 tensors there, and nothing has refused them."""
+    if _plain.get() or refusals:
+        return False
     return available() and _runs_on(device)
 
 

@@ -32,6 +32,8 @@ from saeserve.core.training.calibrating import LARGEST_MOVE
 from saeserve.core.training.meter import spread, variation
 from saeserve.core.training.state import TrainerState
 
+JUDGED_ROWS = 8192
+"""Rows on which a run is judged that holds none out: those that would have come next."""
 LARGEST_RISE = 0.02
 FVU_BY_L0 = -0.4
 """FVU goes about as L0 to this power: between -0.33 and -0.50 where SAEs of one architecture were

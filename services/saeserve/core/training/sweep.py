@@ -147,6 +147,9 @@ class Sweep:
     def _opening(self) -> Iterator[Warned]:
         """What all members tell, once: it is of the job."""
         told = {warning: None for each in self._trainers.values() for warning in each.opening()}
+        for each in self._trainers.values():
+            # Kernels that one member refuses are refused for all.
+            each.choose_precision()
         yield from told
 
     def _advance(self) -> Iterator[OfMember]:

@@ -36,7 +36,7 @@ from saeserve.core.training.events import (
 )
 from saeserve.core.training.feed import Feed, Pace
 from saeserve.core.training.flight import Flight
-from saeserve.core.training.judging import Judged, judge, training_form
+from saeserve.core.training.judging import JUDGED_ROWS, Judged, judge, training_form
 from saeserve.core.training.reports import Cadence, Figures, Reports
 from saeserve.core.training.resampling import Upcoming, resample
 from saeserve.core.training.saving import Checkpoints
@@ -47,9 +47,6 @@ from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import take_step
-
-JUDGED_ROWS = 8192
-"""Rows on which a run is judged that holds none out: those that would have come next."""
 
 
 class Trainer:
@@ -156,7 +153,12 @@ class Trainer:
         self._warnings = ()
         context = self._context(None)
         yield from trial.of(self._setup, self._state, context, self._optimizer(), self.feed)
+        self.choose_precision()
         self.pace.restart()
+
+    def choose_precision(self) -> None:
+        """Take float32 for what is exact in kernels alone, where they have been refused."""
+        self._encoder_dtype = encoder_dtype(self._setup.spec, self._setup.device)
 
     def advance(self) -> Iterator[MetricsReported]:
         """Take one step, and report where it is time; raises DivergedError as `run` does."""
