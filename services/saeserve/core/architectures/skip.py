@@ -3,7 +3,8 @@
 reconstruction = f W_dec + b_dec + x W_skip^T, so the dictionary explains what is left of the
 target: its loss is taken on y - x W_skip^T, which lets the gradient reach W_skip. W_skip starts at
 zero and is trained with the rest (Paulo, Shabalin, Belrose 2025, Transcoders Beat Sparse
-Autoencoders for Interpretability, arXiv 2501.18823).
+Autoencoders for Interpretability, arXiv 2501.18823). Its gradient is -(d loss / d target)^T x, of
+which the inner step, fast or not, knows the first factor.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from saeserve.core.architectures.base import Architecture
@@ -22,6 +24,7 @@ from saeserve.core.architectures.contract import (
     LossOutput,
     Permutation,
     Revival,
+    StepOutput,
     Tensors,
 )
 from saeserve.core.specs.architectures.base import ArchitectureSpec
@@ -64,8 +67,31 @@ class WithSkip(Architecture[ArchitectureSpec]):
     def autograd_loss(
         self, spec: ArchitectureSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
-        """The inner loss on y - x W_skip^T; `gradients` is autograd's: no fast form has W_skip."""
+        """The inner loss on y - x W_skip^T."""
         return self._inner.autograd_loss(spec, _inner(params), state, _left(params, batch), ctx)
+
+    @torch.no_grad()
+    def gradients(
+        self, spec: ArchitectureSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
+    ) -> StepOutput:
+        """The inner gradients on y - x W_skip^T, and W_skip's, which is one product more.
+
+        Both products with x are in the parameters' type: the first one's result is subtracted, and
+        neither grows with d_sae.
+        """
+        left = dataclasses.replace(_left(params, batch), target_gradient=True)
+        output = self._inner.gradients(spec, _inner(params), state, left, ctx)
+        to_skip_OD = -(self._target_gradient(output).T @ batch.x_BD)
+        grads = {**output.grads, W_SKIP: to_skip_OD}
+        return dataclasses.replace(output, grads=grads, to_target_BO=None)
+
+    def _target_gradient(self, output: StepOutput) -> Tensor:
+        if output.to_target_BO is None:
+            raise TypeError(
+                f"{type(self._inner).__name__}.gradients leaves out the target's gradient, which "
+                "W_skip's is made of; return it where `batch.target_gradient` is set"
+            )
+        return output.to_target_BO
 
     def evaluation_form(
         self, spec: ArchitectureSpec, params: Tensors, state: Tensors
