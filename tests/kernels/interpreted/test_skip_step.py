@@ -14,6 +14,7 @@ from saeserve.core.architectures.base import Architecture, by_autograd
 from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
 from saeserve.core.architectures.jumprelu.fast import FastJumpRelu
 from saeserve.core.architectures.skip import W_SKIP, WithSkip
+from saeserve.core.architectures.skip_on_device import DeviceProducts
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
@@ -52,6 +53,30 @@ def both(
     return found, by_autograd(lambda leaves: whole.loss(spec, leaves, held, wide, exact), doubled)
 
 
+@pytest.mark.sample
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_products_of_float16_are_as_good_as_float32s(size: float) -> None:
+    """What they make is subtracted. One coordinate dominates, as in real activations."""
+    x_BD = size * torch.randn(24, 130, generator=torch.Generator().manual_seed(3))
+    x_BD[:, 7] += 300 * size
+    products = DeviceProducts(W_OD := drawn(50, 130), x_BD, LOW)
+    exact_BO = x_BD.double() @ W_OD.double().T
+    error = float((products.explained() - exact_BO).abs().max())
+    most = float((x_BD.abs().double() @ W_OD.abs().double().T).max())
+    assert error <= 4e-7 * most
+    to_target_BO = size * drawn(24, 50)
+    expected_OD = -(to_target_BO.double().T @ x_BD.double())
+    assert dense_cases.gap(products.gradient(to_target_BO), expected_OD) <= 1e-3
+
+
+def test_nothing_is_explained_at_the_start_and_nan_is_shown() -> None:
+    x_BD = drawn(4, 9)
+    assert torch.equal(DeviceProducts(torch.zeros(5, 9), x_BD, LOW).explained(), torch.zeros(4, 5))
+    x_BD[2, 3] = torch.nan
+    shown_BO = DeviceProducts(drawn(5, 9), x_BD, LOW).explained()
+    assert bool(shown_BO[2].isnan().all())
+
+
 @EVERY_KIND
 @pytest.mark.parametrize("spec", SPARSE, ids=str)
 def test_the_topk_family(spec: ArchitectureSpec, kind: torch.dtype) -> None:
@@ -60,7 +85,11 @@ def test_the_topk_family(spec: ArchitectureSpec, kind: torch.dtype) -> None:
     case.on_device(spec)  # asserts that the kernels compute it
     arguments = (case.params(), case.state(), case.batch())
     inner = device_steps.ARCHITECTURES[spec.name]
-    device_steps.agree(*both(inner, spec, arguments, case.context(spec)), 2e-5)
+    found, written = both(inner, spec, arguments, case.context(spec))
+    of_skip = [each.grads.pop(W_SKIP) for each in (found, written)]
+    assert dense_cases.gap(*of_skip) <= (1e-3 if kind is LOW else 1e-5)
+    # All others are as good as without a skip connection.
+    device_steps.agree(found, written, 2e-5)
 
 
 @pytest.mark.sample

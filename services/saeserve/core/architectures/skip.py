@@ -27,9 +27,26 @@ from saeserve.core.architectures.contract import (
     StepOutput,
     Tensors,
 )
+from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 
 W_SKIP = "W_skip"
+
+
+class Products:
+    """What a skip connection multiplies, in the parameters' type: neither product grows with
+    d_sae."""
+
+    def __init__(self, W_OD: Tensor, x_BD: Tensor) -> None:
+        self._W_OD, self._x_BD = W_OD, x_BD
+
+    def explained(self) -> Tensor:
+        """x W^T, [B, O]."""
+        return self._x_BD @ self._W_OD.T
+
+    def gradient(self, to_target_BO: Tensor) -> Tensor:
+        """W's gradient [O, D], from that of the target, from which x W^T is subtracted."""
+        return -(to_target_BO.T @ self._x_BD)
 
 
 class WithSkip(Architecture[ArchitectureSpec]):
@@ -74,14 +91,12 @@ class WithSkip(Architecture[ArchitectureSpec]):
     def gradients(
         self, spec: ArchitectureSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
-        """The inner gradients on y - x W_skip^T, and W_skip's, which is one product more.
-
-        Both products with x are in the parameters' type: the first one's result is subtracted, and
-        neither grows with d_sae.
-        """
-        left = dataclasses.replace(_left(params, batch), target_gradient=True)
+        """The inner gradients on y - x W_skip^T, and W_skip's, which is one product more."""
+        products = _products(params[W_SKIP], batch, ctx)
+        left_BO = batch.target_BO - products.explained()
+        left = dataclasses.replace(batch, target_BO=left_BO, target_gradient=True)
         output = self._inner.gradients(spec, _inner(params), state, left, ctx)
-        to_skip_OD = -(self._target_gradient(output).T @ batch.x_BD)
+        to_skip_OD = products.gradient(self._target_gradient(output))
         grads = {**output.grads, W_SKIP: to_skip_OD}
         return dataclasses.replace(output, grads=grads, to_target_BO=None)
 
@@ -143,3 +158,14 @@ def _left(params: Tensors, batch: Batch) -> Batch:
     """What the inner architecture explains."""
     left_BO = batch.target_BO - batch.x_BD @ params[W_SKIP].T
     return dataclasses.replace(batch, target_BO=left_BO)
+
+
+def _products(W_OD: Tensor, batch: Batch, ctx: Context) -> Products:
+    """Those of the device, where the step may multiply in a lower type."""
+    low = ctx.encoder_dtype != torch.float32
+    if not (low and usable_on_device(W_OD, batch.x_BD, batch.target_BO)):
+        return Products(W_OD, batch.x_BD)
+    # Imports Triton, which is missing elsewhere.
+    from saeserve.core.architectures.skip_on_device import DeviceProducts
+
+    return DeviceProducts(W_OD, batch.x_BD, ctx.encoder_dtype)
