@@ -104,7 +104,7 @@ def ended(events: Events) -> dict[str, Diverged]:
 
 
 def committed(events: Events) -> list[tuple[int, int]]:
-    """Steps of checkpoints, and how far the members were when each was told."""
+    """Steps of checkpoints, and how far the members were when each was reported."""
     return [(e.step, at) for at, e in events if isinstance(e, CheckpointCommitted)]
 
 
@@ -214,9 +214,9 @@ def test_a_sweep_that_is_stopped_or_left_waits_for_what_is_written(tmp_path: Pat
     assert isinstance(events[-1], Stopped)
     assert sink.steps == [5, 6]
     run, left = Run(log_every_steps=1), SlowSink(tmp_path / "left")
-    with closing(run.sweep.run(left, lambda: False)) as told:
+    with closing(run.sweep.run(left, lambda: False)) as events_left:
         while run.sweep.step < 7:
-            next(told)
+            next(events_left)
         threading.Timer(0.2, left.may.set).start()
     assert left.steps == [5]
 
