@@ -1,12 +1,14 @@
 """A skip connection's products on a GPU, by tensor cores: float16 factors, float32 sums.
 
-What x W^T explains is subtracted from the target, so it has to be as good as float32's. Each factor
-is the sum of two numbers of float16, whose second is what the first one lost:
+What x W^T explains is subtracted from the target, so float16 alone is too coarse for it. Each
+factor is the sum of two numbers of float16, whose second is what the first one lost:
 
     s a = high + 2^-11 rest;  x W^T = (h_x h_W^T + 2^-11 (r_x h_W^T + h_x r_W^T)) / (s_x s_W)
 
-The product of both rests, 2^-22 of the whole, is left out. W's gradient is one product of the first
-numbers alone, as those of the dictionaries are. s is the power of two of `gpu.dense_rows`.
+The product of both rests is left out. So x W^T errs by at most 2^-20 of sum |x| |W|, and what sums
+in float32 lose: some times as much as float32's own product, a thousandth of float16's. W's
+gradient is one product of the first numbers alone, as those of the dictionaries are. s is the power
+of two of `gpu.dense_rows`.
 
 FLOPs of float16 products: 3 x 2 B D O and 2 B D O. Bytes: about 40 (B + O) D to part the factors,
 40 B O to add the products, 10 B O for the gradient's factor, 8 O D for the gradient. Launches: 6
@@ -34,7 +36,7 @@ class DeviceProducts(Products):
         self._x, self._W = scaled(x_BD, encoder_dtype), scaled(W_OD, encoder_dtype)
 
     def explained(self) -> Tensor:
-        """x W^T, [B, O], with about the error of float32."""
+        """x W^T, [B, O], to 2^-20 of sum |x| |W|."""
         x, W = self._x, self._W
         made_BO = product(_rest(x), W.low_XD.T).add_(product(x.low_XD, _rest(W).T))
         made_BO.div_(REST).add_(product(x.low_XD, W.low_XD.T))

@@ -50,7 +50,7 @@ def write_kernel(
     n6: float,
     n7: float,
 ) -> None:
-    """All that there are."""
+    """Write the first `count` of them, each in its place."""
     lane = tl.arange(0, 8)
     number = tl.where(lane == 0, n0, tl.where(lane == 1, n1, tl.where(lane == 2, n2, n3)))
     after = tl.where(lane == 4, n4, tl.where(lane == 5, n5, tl.where(lane == 6, n6, n7)))
