@@ -161,7 +161,7 @@ def _left(params: Tensors, batch: Batch) -> Batch:
 
 
 def _products(W_OD: Tensor, batch: Batch, ctx: Context) -> Products:
-    """Those of the device, where the step may multiply in a lower type."""
+    """Choose the device's products where the step may multiply in a lower type."""
     low = ctx.encoder_dtype != torch.float32
     if not (low and usable_on_device(W_OD, batch.x_BD, batch.target_BO)):
         return Products(W_OD, batch.x_BD)

@@ -38,13 +38,13 @@ class Amounts:
 
 
 def amounts(shape: StepShape) -> Amounts:
-    """Those of a step; AuxK's are left out, for few latents are dead but early."""
+    """What a step does, without AuxK: few latents are dead but early."""
     entries = ARCHITECTURE_SPECS[shape.architecture].cost.compiled == "entries"
     return _of_entries(shape) if entries else _of_dense(shape)
 
 
 def seconds(shape: StepShape) -> float:
-    """Of a step on the nominal card."""
+    """Seconds of a step on the nominal card."""
     work = amounts(shape)
     rate = LOW_FLOPS if _low(shape) else FLOAT32_FLOPS
     device = work.product_flops / rate + work.bytes / BYTES + work.gathered / GATHERED
