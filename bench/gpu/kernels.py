@@ -127,14 +127,14 @@ def measure(lab: Lab, data: Record, name: str) -> None:
 
 def _update(layer: Layer, total: DictionaryGradients) -> Callable[[], object]:
     """The optimiser's step on both dictionaries, with the encoder's low-precision copy."""
-    from saeserve.core.gpu import rows
+    from saeserve.core.gpu import rows, scalars
     from saeserve.core.gpu.update import Rates, update_
 
     params = {"W_enc": layer.W_enc.clone(), "W_dec": layer.W_dec.clone()}
     moments = tuple({name: torch.zeros_like(w) for name, w in params.items()} for _ in range(2))
     shadow = {"W_enc": rows.shadow_of(params["W_enc"])}
     grads = {"W_enc": total.W_enc, "W_dec": total.W_dec}
-    rates = Rates(0.9, 0.1, 0.999, 0.001, 1e-4, 1e-8)
+    rates = scalars.written(Rates(0.9, 0.1, 0.999, 0.001, 1e-4, 1e-8), layer.W_enc.device)
     return lambda: update_(
         params, grads, (moments[0], moments[1]), frozenset({"W_dec"}), shadow, 1.0, rates, 1e-30
     )

@@ -39,6 +39,7 @@ from saeserve.core.gpu import (
     prefixes,
     reconstruction,
     rows,
+    scalars,
     segments,
     sorted_entries,
     thresholds,
@@ -62,8 +63,9 @@ def update_cases() -> Iterator[Case]:
             yield update.measure_kernel, "FFFFnn", warps, {"UNIT": unit, "BLOCK": block}
         for unit, shadow in ((True, False), (True, True), (False, True), (False, False)):
             sizes = {"UNIT": unit, "SHADOW": shadow, "BLOCK": block}
-            yield update.move_kernel, "FFFFFFHFFnnxxxxxxx", warps, sizes
+            yield update.move_kernel, "FFFFFFFHFFnnx", warps, sizes
     yield update.clip_kernel, "FFnx", 4, {"BLOCK": 1024}
+    yield scalars.write_kernel, "Fnxxxxxxxx", 1, {}
 
 
 def choice_cases() -> Iterator[Case]:

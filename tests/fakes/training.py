@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,27 @@ class FolderSink:
         write(folder)
         self.steps.append(step)
         return sum(path.stat().st_size for path in folder.iterdir())
+
+
+class SlowSink(FolderSink):
+    """Commits when it is allowed to, on whatever thread it is called; `ended` after the first."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.may = threading.Event()
+        self.ended = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self.error: Exception | None = None
+
+    def commit(self, step: int, write: Callable[[Path], None]) -> int:
+        assert self.may.wait(60)
+        self.threads.append(threading.current_thread())
+        try:
+            if self.error is not None:
+                raise self.error
+            return super().commit(step, write)
+        finally:
+            self.ended.set()
 
 
 def run_all(trainer: Trainer, sink: FolderSink) -> list[TrainingEvent]:

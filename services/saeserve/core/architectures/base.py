@@ -7,6 +7,7 @@ where its spec has an input bias, a transcoder's b_pre [D].
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -31,6 +32,9 @@ from saeserve.core.ops.norms import renormalise_rows_
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 
 SpecT = TypeVar("SpecT", bound=ArchitectureSpec)
+
+_TARGET = "target"
+"""Names the target among the parameters; no parameter is called so."""
 
 
 class Architecture(ABC, Generic[SpecT]):
@@ -66,9 +70,14 @@ class Architecture(ABC, Generic[SpecT]):
         self, spec: SpecT, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> StepOutput:
         """The gradients of `loss`: autograd's, or those of a fast form."""
-        return by_autograd(
-            lambda leaves: self.autograd_loss(spec, leaves, state, batch, ctx), params
-        )
+
+        def loss(leaves: Tensors, target_BO: Tensor) -> LossOutput:
+            rows = dataclasses.replace(batch, target_BO=target_BO)
+            return self.autograd_loss(spec, leaves, state, rows, ctx)
+
+        if batch.target_gradient:
+            return with_target(loss, params, batch.target_BO)
+        return by_autograd(lambda leaves: loss(leaves, batch.target_BO), params)
 
     def permutation(self, spec: SpecT, state: Tensors, steps_done: int) -> Permutation | None:
         """The order that latents take after `steps_done` steps, a pure function of its arguments;
@@ -175,3 +184,17 @@ def by_autograd(loss: Callable[[Tensors], LossOutput], params: Tensors) -> StepO
         state={name: value.detach() for name, value in output.state.items()},
         stats=output.stats,
     )
+
+
+def with_target(
+    loss: Callable[[Tensors, Tensor], LossOutput], params: Tensors, target_BO: Tensor
+) -> StepOutput:
+    """`by_autograd` of a loss at `params` and `target_BO`, and the target's gradient."""
+
+    def of_all(leaves: Tensors) -> LossOutput:
+        parameters = {name: leaves[name] for name in params}
+        return loss(parameters, leaves[_TARGET])
+
+    output = by_autograd(of_all, {**params, _TARGET: target_BO})
+    to_target_BO = output.grads.pop(_TARGET)
+    return dataclasses.replace(output, to_target_BO=to_target_BO)

@@ -26,6 +26,9 @@ class Batch:
     target_BO: Tensor
     target_widths: tuple[int, ...] = ()
     """Widths of a crosscoder's sources, side by side in the target; () stands for one source."""
+    target_gradient: bool = False
+    """Whether a step returns the target's gradient as well, because the target depends on
+    parameters."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class StepOutput:
     grads: Tensors
     state: Tensors
     stats: Stats
+    to_target_BO: Tensor | None = None
+    """d loss / d target where the batch asks for it, else None."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class GatedStep:
     def __init__(self, spec: GatedSpec, params: Tensors, batch: Batch, ctx: Context) -> None:
         kind, widths = ctx.encoder_dtype, batch.target_widths
         self._params, self._widths, self._rows = params, widths, batch.x_BD.shape[0]
+        self._target_gradient = batch.target_gradient
         self._x = scaled(batch.x_BD - input_bias(params), kind)
         W_enc, self._W_dec = (weights(params[name], kind) for name in ("W_enc", "W_dec"))
         self._e_F = params["r_mag"].exp()
@@ -65,7 +66,16 @@ class GatedStep:
             grads={"W_enc": to_W_enc, "W_dec": self._decoder(sums_SF[3]), **self._vectors(sums_SF)},
             state=state,
             stats=Stats(sums_SF[4].long(), squared_error),
+            to_target_BO=self._to_target(),
         )
+
+    def _to_target(self) -> Tensor | None:
+        """Where it is asked for: by both reconstructions, of which the frozen one has the target
+        in it as well."""
+        if not self._target_gradient:
+            return None
+        errors_XO, rows = self._residual.rows_XD, self._rows
+        return 2 / rows * (errors_XO[:rows] + errors_XO[rows:])
 
     def _bound(self) -> Tensor:
         """A bound on |d loss / d v| of each latent, by Cauchy and Schwarz."""

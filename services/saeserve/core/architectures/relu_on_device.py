@@ -57,6 +57,7 @@ def relu(spec: ReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
         },
         state=state,
         stats=Stats(fired_F.long(), squared_error),
+        to_target_BO=2 / rows * residual.rows_XD if batch.target_gradient else None,
     )
 
 

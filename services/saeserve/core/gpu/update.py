@@ -7,8 +7,9 @@
 
 Bytes of P numbers: the first pass reads 4 P (unit rows: 8 P), the second reads 16 P and writes
 12 P, and 2 P more where there is a low copy. FLOPs: 2 P (unit rows: 6 P) and 14 P. Launches: one a
-parameter in each pass, and one between them. A program takes a row (of a vector: `CHUNK`
-numbers), which stays in registers; sums have one order, so two runs are equal to the bit.
+parameter in each pass, one between them, and one that writes what changes with the step. A program
+takes a row (of a vector: `CHUNK` numbers), which stays in registers; sums have one order, so two
+runs are equal to the bit.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ def update_(
     unit: frozenset[str],
     shadows: Mapping[str, Shadow],
     limit: float,
-    rates: Rates,
+    rates_R: Tensor,
     least_norm: float,
 ) -> Tensor:
-    """Move parameters and moments in place, and write the low copies in `shadows`.
+    """Move parameters and moments in place, and write the low copies in `shadows`; `rates_R` is
+    `Rates` on the device.
 
     Returns the global norm of the projected gradients before the clip, float32 on the device.
     """
@@ -86,7 +88,7 @@ def update_(
     for name in names:
         own = (moments[0][name], moments[1][name])
         move(
-            *(params[name], gradients[name], own, along[name], scalars, rates, least_norm),
+            *(params[name], gradients[name], own, along[name], (scalars, rates_R), least_norm),
             unit=name in unit,
             shadow=shadows.get(name),
         )
@@ -111,21 +113,20 @@ def move(
     g: Tensor,
     moments: tuple[Tensor, Tensor],
     along: Tensor,
-    scalars: Tensor,
-    rates: Rates,
+    scalars: tuple[Tensor, Tensor],
     least_norm: float,
     *,
     unit: bool,
     shadow: Shadow | None,
 ) -> None:
-    """Apply Adam to each row; `scalars` are the global norm and the clip's factor."""
+    """Apply Adam to each row; `scalars` are the norm with the clip's factor, and the rates."""
     width, numbers = _width(w), w.numel()
     # Where there is no copy, nothing is written there.
     copies = (w, w, w) if shadow is None else (shadow.low_FD, shadow.norm_F, shadow.lost_F)
     launch(
         move_kernel,
         (_rows(w),),
-        (w, g, *moments, along, scalars, *copies, width, numbers, *rates, least_norm),
+        (w, g, *moments, along, *scalars, *copies, width, numbers, least_norm),
         Work(bytes=(28 if shadow is None else 30) * numbers, flops=14 * numbers),
         UNIT=unit,
         SHADOW=shadow is not None,
@@ -220,17 +221,12 @@ def move_kernel(
     second: tl.tensor,
     along: tl.tensor,
     scalars: tl.tensor,
+    rates: tl.tensor,
     low: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
     width: int,
     size: int,
-    beta1: float,
-    other1: float,
-    beta2: float,
-    other2: float,
-    rate: float,
-    eps: float,
     least_norm: float,
     UNIT: tl.constexpr,
     SHADOW: tl.constexpr,
@@ -243,8 +239,12 @@ def move_kernel(
     if UNIT:
         gradient -= tl.load(along + row) * weight
     gradient *= tl.load(scalars + 1)
+    # In the order of `Rates`.
+    beta1, other1 = tl.load(rates), tl.load(rates + 1)
+    beta2, other2 = tl.load(rates + 2), tl.load(rates + 3)
     mean = beta1 * tl.load(first + at, mask=here, other=0.0) + other1 * gradient
     square = beta2 * tl.load(second + at, mask=here, other=0.0) + other2 * gradient * gradient
+    rate, eps = tl.load(rates + 4), tl.load(rates + 5)
     weight -= tl.where(here, rate * mean / (tl.sqrt(square) + eps), 0.0)
     if UNIT:
         norm = tl.sqrt(tl.sum(weight * weight, 0))

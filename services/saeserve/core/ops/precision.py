@@ -31,8 +31,8 @@ def encoder_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
 
     JumpReLU's is exact in kernels, which compute again what rounding could misplace; a GPU has such
     kernels for ReLU and gated SAEs too. Autograd of their losses would take entries at thresholds
-    and at the band's edges as they were rounded: it gets float32. A step that a skip connection
-    surrounds is always autograd's.
+    and at the band's edges as they were rounded: it gets float32. A skip connection changes nothing
+    of that, for the step that it surrounds is the same.
     """
     if spec.encoder_dtype == "auto" and not _exact(spec, device):
         return torch.float32
@@ -42,8 +42,8 @@ def encoder_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
 def _exact(spec: TrainSpec, device: torch.device) -> bool:
     """Whether active latents stay those of float32 when the encoder multiplies in a lower type."""
     architecture = spec.architecture
-    if architecture.exact_choice == "always" or spec.skip_connection:
-        return architecture.exact_choice == "always"
+    if architecture.exact_choice == "always":
+        return True
     if device.type == "cpu":
         return architecture.exact_choice == "compiled" and available()
     return architecture.gpu_kernels and runs_kernels(device)

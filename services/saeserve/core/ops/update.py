@@ -97,8 +97,9 @@ def _on_device_(
 ) -> Tensor:
     """The two passes in Triton, without synchronisation; they keep the low-precision copies of
     weights up to date (`core.gpu.shadows`)."""
-    from saeserve.core.gpu import update
+    from saeserve.core.gpu import scalars, update
 
+    device = next(iter(params.values())).device
     found = {name: shadows.known(value) for name, value in params.items()}
     return update.update_(
         params,
@@ -107,7 +108,7 @@ def _on_device_(
         frozenset(unit_rows),
         {name: shadow for name, shadow in found.items() if shadow is not None},
         optimizer.clip_norm,
-        update.Rates(*_rates(optimizer, step)),
+        scalars.written(update.Rates(*_rates(optimizer, step)), device),
         norms.SMALLEST_NORM,
     )
 

@@ -28,8 +28,6 @@ _BACKWARD = frozenset({Moment.BACKWARD})
 
 def has_kernels(spec: TrainSpec) -> bool:
     """Whether a step of this spec runs in kernels where Triton is installed."""
-    if spec.skip_connection:
-        return False
     if spec.architecture.cost.compiled == "entries":
         return True
     dense = spec.architecture.cost.device_tensors > 0

@@ -21,6 +21,11 @@ class StepShape(Spec):
     """Type that the spec asks for, "auto" included."""
     batch_size: int = Field(ge=1)
     micro_batches: int = Field(ge=1)
+    reconstructions: int = Field(default=1, ge=1)
+    """Nested prefixes that have one each."""
+    kernels: bool = False
+    """Whether a GPU's kernels take the step, where Triton is installed. Records of releases that
+    had none do not say: their steps were plain torch's."""
 
 
 class SpeedRecord(Spec):

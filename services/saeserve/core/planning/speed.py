@@ -1,9 +1,10 @@
 """How fast a run would train, from jobs that were run: arithmetic, no timing.
 
 A step costs rows x (dense products, and numbers that the rest works on) + passes of the optimiser
-over the parameters. `cost` says what that takes on a nominal machine, in seconds; real machines are
-faster or slower, and by how much the finished jobs of an architecture on a machine kind tell. So
-only ratios of costs matter. `make bench-memory` compares predictions with runs.
+over the parameters. `cost` says what that takes on a nominal machine, in seconds; `kernel_speed`
+says it of a step in a GPU's kernels. Real machines are faster or slower, and by how much the
+finished jobs of an architecture on a machine kind tell. So only ratios of costs matter.
+`make bench-memory` compares predictions with runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saeserve.core.planning import kernel_speed
+from saeserve.core.planning.device_tensors import has_kernels
 from saeserve.core.planning.machine import Machine, SpeedRecord, StepShape
 from saeserve.core.planning.sizes import TrainingData, micro_batch_of, parameters_of
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
@@ -42,7 +45,7 @@ class Rates:
 CPU = Rates(1.7e11, 4.1e11, 1.2e-9, 9e-10, 0.0)
 """Two threads of a Zen 4 server, measured."""
 ACCELERATOR = Rates(5.1e13, 6.7e14, 1.2e-11, 1.3e-11, 8e-3)
-"""One H200, measured."""
+"""One H200 that trains by plain torch, measured."""
 
 
 def shape_of(spec: TrainSpec, data: TrainingData) -> StepShape:
@@ -57,6 +60,8 @@ def shape_of(spec: TrainSpec, data: TrainingData) -> StepShape:
         encoder_dtype=spec.encoder_dtype,
         batch_size=spec.batch_size,
         micro_batches=-(-spec.batch_size // micro_batch_of(spec)),
+        reconstructions=spec.architecture.reconstructions,
+        kernels=has_kernels(spec),
     )
 
 
@@ -68,15 +73,22 @@ def cost(shape: StepShape, rates: Rates) -> float:
     return shape.batch_size * row + passes * shape.parameters * rates.parameter_s + fixed
 
 
+def cost_of(shape: StepShape, *, accelerated: bool) -> float:
+    """Seconds of a step on the nominal machine that computes it as the real one does."""
+    if accelerated and shape.kernels:
+        return kernel_speed.seconds(shape)
+    return cost(shape, ACCELERATOR if accelerated else CPU)
+
+
 def nearest(
     spec: TrainSpec, data: TrainingData, machine: Machine, *, accelerated: bool
 ) -> list[tuple[SpeedRecord, float]]:
     """Jobs of the architecture whose cost is nearest, each with the seconds of a step that it
     predicts for a resolved spec; none where the machine's kind has run none."""
-    rates, wanted = ACCELERATOR if accelerated else CPU, shape_of(spec, data)
-    seconds = cost(wanted, rates)
+    wanted = shape_of(spec, data)
+    seconds = cost_of(wanted, accelerated=accelerated)
     known = [
-        (each, seconds / cost(each.shape, rates))
+        (each, seconds / cost_of(each.shape, accelerated=accelerated))
         for each in machine.records
         if each.shape.architecture == wanted.architecture
     ]

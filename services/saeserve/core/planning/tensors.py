@@ -126,6 +126,9 @@ def _step(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
     ]
     if rows < spec.batch_size:
         held += _each("sum.", shapes, STEP, Part.GRADIENTS)
+    if spec.skip_connection:
+        left = (2, rows, data.d_out)
+        held.append(Held("what a skip connection leaves, and its gradient", left, "float32", STEP))
     if accelerator and has_kernels(spec):
         return held + kernels_step(spec, data)
     compiled = "none" if accelerator else spec.architecture.cost.compiled

@@ -3,19 +3,16 @@
 Every member is a `Trainer` as it would be alone, and so are its bits. A turn is a few steps; where
 somebody looks (report, checkpoint, end) all members stand at the same step. A member that diverges
 ends, its memory is freed, and the others go on; only when the last one diverges does the sweep. One
-checkpoint holds all: a folder a member, and `sweep.json`, which names the members that diverged.
+checkpoint holds all (`sweep_checkpoint`); on an accelerator it is written while all train on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from saeserve.core.data.prepared import PreparedRows
-from saeserve.core.specs.base import Spec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training.events import (
     CheckpointCommitted,
@@ -26,12 +23,14 @@ from saeserve.core.training.events import (
     Warned,
 )
 from saeserve.core.training.reports import Cadence
+from saeserve.core.training.saving import Copied, Writing
 from saeserve.core.training.setup import TrainingSetup
+from saeserve.core.training.sweep_checkpoint import SWEEP_FILE as SWEEP_FILE
+from saeserve.core.training.sweep_checkpoint import CopiedSweep, SweepHeader, read_header
+from saeserve.core.training.sweep_checkpoint import Lost as Lost
 from saeserve.core.training.trainer import CheckpointSink, Trainer
-from saeserve.errors import CheckpointError, DivergedError
+from saeserve.errors import DivergedError
 
-FORMAT_VERSION = 1
-SWEEP_FILE = "sweep.json"
 HELD_BYTES = 2**24
 """Bytes of prepared rows that are held at a time, unless one batch has more."""
 
@@ -49,24 +48,6 @@ class OfMember:
 
 
 SweepEvent = OfMember | Warned | CheckpointCommitted | Stopped | Finished
-
-
-class Lost(Spec):
-    """A member that diverged, in `sweep.json`."""
-
-    step: int
-    code: str
-    message: str
-    remedy: str
-
-
-class SweepHeader(Spec):
-    """What `sweep.json` holds."""
-
-    format_version: int
-    step: int
-    members: tuple[str, ...]
-    lost: dict[str, Lost]
 
 
 class Sweep:
@@ -89,6 +70,8 @@ class Sweep:
         self.step = next(iter(trainers.values())).step
         """Steps that all members have done."""
         self._committed = self.step or -1
+        self._writing = Writing()
+        self._copied: CopiedSweep | None = None
         self._lane, self._cadence = rows.waits.lane, Cadence(rows.waits.lane)
         for trainer in trainers.values():
             trainer.cadence = self._cadence
@@ -105,7 +88,7 @@ class Sweep:
 
         Raises CheckpointError where the sweep or one of its members cannot be resumed.
         """
-        header = _read_header(folder, tuple(setups))
+        header = read_header(folder, tuple(setups))
         trainers = {
             name: Trainer.resume(setup, folder / name)
             for name, setup in setups.items()
@@ -128,21 +111,26 @@ class Sweep:
         None for one that diverged."""
         return self._trainers.pop(name, None)
 
-    def run(self, sink: CheckpointSink, stop: Callable[[], bool]) -> Iterator[SweepEvent]:
+    def run(self, sink: CheckpointSink, stop: Callable[[], bool]) -> Generator[SweepEvent]:
         """Train to the end, or until `stop()` is true before a step; the last event says which.
+        Whoever leaves earlier closes the generator, which waits for a checkpoint being written.
 
         Raises DivergedError once no member is left.
         """
-        yield from self._opening()
-        while self.step < self._spec.steps:
-            if stop():
-                yield from self._commit(sink)
-                yield Stopped(self.step)
-                return
-            yield from self._advance()
-            if self._cadence.checkpoint_due(self.step, self._spec):
-                yield from self._commit(sink)
-        yield Finished(self.step)
+        try:
+            yield from self._opening()
+            while self.step < self._spec.steps:
+                if stop():
+                    yield from self._commit(sink, last=True)
+                    yield Stopped(self.step)
+                    return
+                yield from self._advance()
+                yield from self._finished(wait=False)
+                if self._cadence.checkpoint_due(self.step, self._spec):
+                    yield from self._commit(sink, last=self.step == self._spec.steps)
+            yield Finished(self.step)
+        finally:
+            self._writing.leave()
 
     def _opening(self) -> Iterator[Warned]:
         """What all members tell, once: it is of the job."""
@@ -168,11 +156,18 @@ class Sweep:
         self.rows.stepped()
 
     def _settle(self) -> Iterator[OfMember]:
-        """Reports that have not arrived yet, and the end of those that must not be committed."""
+        """Reports that have not arrived yet, and the end of members whose loss is not finite."""
         for name, trainer in list(self._trainers.items()):
             try:
                 for event in trainer.settle():
                     yield OfMember(name, event)
+            except DivergedError as error:
+                yield self._lose(name, error)
+
+    def _check_finite(self) -> Iterator[OfMember]:
+        """The end of members that must not be committed."""
+        for name, trainer in list(self._trainers.items()):
+            try:
                 trainer.checkpoints.check_finite()
             except DivergedError as error:
                 yield self._lose(name, error)
@@ -185,23 +180,58 @@ class Sweep:
         left = min(spec.steps - self.step, *(end - self.step % end for end in ends))
         return max(1, min(left, HELD_BYTES // (4 * self.rows.d * spec.batch_size)))
 
-    def _commit(self, sink: CheckpointSink) -> Iterator[SweepEvent]:
+    def _commit(self, sink: CheckpointSink, *, last: bool) -> Iterator[SweepEvent]:
+        """Commit all members' states, after all reports that lead to them: see
+        `saving.Checkpoints.commit`, which decides alike for one run."""
         if self.step == self._committed:
             return
         yield from self._settle()
         since = self._lane.mark()
+        states = [trainer.state for trainer in self._trainers.values()]
+        if last or not self._lane.asynchronous or not Copied.fits(self._lane, states):
+            yield from self._finished(wait=True)
+            yield from self._commit_now(sink)
+        elif not self._writing.busy:
+            self._begin(sink)
+        for trainer in self._trainers.values():
+            trainer.pace.leave_out(since)
+
+    def _commit_now(self, sink: CheckpointSink) -> Iterator[SweepEvent]:
+        if self.step == self._committed:
+            return
+        yield from self._check_finite()
         size = sink.commit(self.step, self._save)
         self._committed = self.step
         yield CheckpointCommitted(self.step, size)
-        for trainer in self._trainers.values():
-            trainer.pace.leave_out(since)
+
+    def _begin(self, sink: CheckpointSink) -> None:
+        """Have a thread commit copies of all members."""
+        members = {name: each.checkpoints.copied() for name, each in self._trainers.items()}
+        copied = CopiedSweep(SweepHeader.of(self.step, self._names, self._lost), members)
+        step, self._copied = self.step, copied
+        self._writing.begin(step, lambda: sink.commit(step, copied.write))
+
+    def _finished(self, *, wait: bool) -> Iterator[SweepEvent]:
+        """What a thread committed since, waiting for it if asked to, after the end of the members
+        that it found not to be finite."""
+        try:
+            committed = list(self._writing.finished(wait=wait))
+        except DivergedError:
+            committed = list[CheckpointCommitted]()  # no member was finite: all of them end below
+        if self._writing.busy or self._copied is None:
+            return
+        copied, self._copied = self._copied, None
+        for name, error in copied.diverged.items():
+            if name in self._trainers:
+                yield self._lose(name, error)
+        for event in committed:
+            self._committed = event.step
+            yield event
 
     def _lose(self, name: str, error: DivergedError) -> OfMember:
         """Let the member go. Raises DivergedError when it was the last."""
         del self._trainers[name]
-        self._lost[name] = Lost(
-            step=error.step, code=error.code, message=error.message, remedy=error.remedy
-        )
+        self._lost[name] = Lost.by(error)
         if not self._trainers:
             raise self._all_lost() from error
         return OfMember(name, Diverged(error.step, error.code, error.message, error.remedy))
@@ -215,27 +245,4 @@ class Sweep:
         for name, trainer in self._trainers.items():
             (folder / name).mkdir()
             trainer.checkpoints.save(folder / name)
-        header = SweepHeader(
-            format_version=FORMAT_VERSION, step=self.step, members=self._names, lost=self._lost
-        )
-        (folder / SWEEP_FILE).write_text(header.model_dump_json(indent=1), encoding="utf-8")
-
-
-def _read_header(folder: Path, names: tuple[str, ...]) -> SweepHeader:
-    try:
-        header = SweepHeader.model_validate_json((folder / SWEEP_FILE).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise _error(folder, f"{SWEEP_FILE} cannot be read: {error}") from error
-    if header.format_version != FORMAT_VERSION:
-        version = header.format_version
-        raise _error(folder, f"has format {version}; this release reads {FORMAT_VERSION}")
-    if header.members != names:
-        raise _error(folder, f"is of the members {header.members}, the job has {names}")
-    return header
-
-
-def _error(folder: Path, message: str) -> CheckpointError:
-    return CheckpointError(
-        f"checkpoint {folder.name}: {message}",
-        remedy="resume from an older checkpoint, or start again",
-    )
+        SweepHeader.of(self.step, self._names, self._lost).write(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +82,14 @@ def _train(context: RunContext, ground: Ground, sweep: Sweep) -> dict[str, float
     first, pace = sweep.step, Pace(sweep.rows)
     members = {name: MemberOf(name, n) for n, name in enumerate(ground.spec.publishes)}
     sink = CompleteSink(context.ledger.checkpoint_sink(context.order.lease), ground.preprocessing)
-    for event in sweep.run(sink, context.stop):
-        if isinstance(event, OfMember):
-            tell(context.report, event.event, ground.spec.steps, members[event.member])
-        else:
-            tell(context.report, event, ground.spec.steps)
-        if isinstance(event, Stopped):
-            raise JobStopped
+    with closing(sweep.run(sink, context.stop)) as events:
+        for event in events:
+            if isinstance(event, OfMember):
+                tell(context.report, event.event, ground.spec.steps, members[event.member])
+            else:
+                tell(context.report, event, ground.spec.steps)
+            if isinstance(event, Stopped):
+                raise JobStopped
     return pace.values((sweep.step - first) * ground.spec.batch_size)
 
 

@@ -77,10 +77,11 @@ def test_jumprelu_is_low_by_itself_only_where_kernels_take_the_step(
     assert encoder_dtype(tiny_spec("topk", encoder_dtype="auto"), CUDA) is low
     monkeypatch.setattr(precision, "runs_kernels", on_cuda)
     assert encoder_dtype(spec, CUDA) is low
-    skipped = spec.model_copy(update={"skip_connection": True})
-    assert encoder_dtype(skipped, CPU) is torch.float32
+    skipping = spec.model_copy(update={"skip_connection": True})
+    assert encoder_dtype(skipping, CPU) is low
     monkeypatch.setattr(precision, "available", lambda: False)
-    assert encoder_dtype(spec, CPU) is torch.float32
+    for each in (spec, skipping):
+        assert encoder_dtype(each, CPU) is torch.float32
     assert encoder_dtype(spec.model_copy(update={"encoder_dtype": "bfloat16"}), CPU) is low
 
 
@@ -88,7 +89,7 @@ def test_jumprelu_is_low_by_itself_only_where_kernels_take_the_step(
 def test_on_a_gpu_dense_architectures_are_low_where_its_kernels_take_the_step(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """With AuxK, in a skip transcoder, and without Triton, autograd takes it."""
+    """With AuxK and without Triton autograd takes it; a skip connection changes nothing."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_options: True)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     spec = tiny_spec(name, encoder_dtype="auto")
     plain = spec.architecture.model_copy(update={"auxk_coefficient": 0.0})
@@ -97,7 +98,7 @@ def test_on_a_gpu_dense_architectures_are_low_where_its_kernels_take_the_step(
         monkeypatch.setattr(precision, "runs_kernels", on_cuda if kernels else nowhere)
         expected = torch.bfloat16 if kernels else torch.float32
         assert encoder_dtype(spec, CUDA) is expected
-    skipped = spec.model_copy(update={"skip_connection": True})
-    assert encoder_dtype(skipped, CUDA) is torch.float32
+        skipping = spec.model_copy(update={"skip_connection": True})
+        assert encoder_dtype(skipping, CUDA) is expected
     with_auxk = plain.model_copy(update={"auxk_coefficient": 0.03})
     assert encoder_dtype(spec.model_copy(update={name: with_auxk}), CUDA) is torch.float32

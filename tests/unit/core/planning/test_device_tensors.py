@@ -53,11 +53,20 @@ def test_where_no_kernel_computes_autograds_tensors_are_planned() -> None:
     relu = spec_of("relu", shape)
     revived = relu.architecture.model_copy(update={"auxk_coefficient": 0.03})
     with_auxk = relu.model_copy(update={"relu": revived})
-    skipping = relu.model_copy(update={"skip_connection": True})
     assert has_kernels(relu)
-    for spec in (with_auxk, skipping):
-        assert not has_kernels(spec)
-        assert "activations" in {each.name for each in planned(spec, shape.d).held}
+    assert not has_kernels(with_auxk)
+    assert "activations" in {each.name for each in planned(with_auxk, shape.d).held}
+
+
+def test_a_skip_connection_adds_its_own_tensors_and_no_others() -> None:
+    shape = SHAPES["S1"]
+    plain = spec_of("relu", shape)
+    skipping = plain.model_copy(update={"skip_connection": True})
+    assert has_kernels(skipping)
+    moment, square = Moment.BACKWARD, 4 * shape.d**2
+    found = [planned(spec, shape.d).at(moment) for spec in (plain, skipping)]
+    # W_skip, its moments and its gradient; what it leaves of the target, and that one's gradient.
+    assert found[1] - found[0] == 4 * square + 2 * 4 * shape.batch * shape.d
 
 
 def test_in_float32_numbers_are_twice_as_wide_and_nothing_is_copied() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 from tests.fakes.lanes import LateLane
-from tests.fakes.training import FolderSink, run_all, run_until, tiny_setup, tiny_spec
+from tests.fakes.training import FolderSink, SlowSink, run_all, run_until, tiny_setup, tiny_spec
 
 from saeserve.core.data.lane import HostLane
 from saeserve.core.data.prepared import AsTheyAre, PreparedRows
@@ -174,23 +173,6 @@ def test_reports_and_checkpoints_are_no_more_frequent_than_the_clock_allows(
     again = FolderSink(tmp_path / "cpu")
     events = run_all(Trainer.start(tiny_setup(spec)), again)
     assert (len(reported(events)), again.steps) == (10, [4, 8, 12, 16, 20])
-
-
-class SlowSink(FolderSink):
-    """Commits when it is allowed to, on whatever thread it is called."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.may = threading.Event()
-        self.threads: list[threading.Thread] = []
-        self.error: Exception | None = None
-
-    def commit(self, step: int, write: Callable[[Path], None]) -> int:
-        assert self.may.wait(60)
-        self.threads.append(threading.current_thread())
-        if self.error is not None:
-            raise self.error
-        return super().commit(step, write)
 
 
 def test_a_checkpoint_holds_its_step_though_training_goes_on(tmp_path: Path) -> None:

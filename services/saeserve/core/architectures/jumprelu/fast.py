@@ -70,7 +70,10 @@ class FastStep:
         grads = self._gradients(firing, sums, error_BO)
         terms |= self._add_auxk(grads, error_BO)
         loss = torch.stack(list(terms.values())).sum()
-        return StepOutput(loss, terms, {**grads}, state, Stats(firing.counts_F, squared_error))
+        stats = Stats(firing.counts_F, squared_error)
+        # After the gradients of what was reconstructed: `error_BO` is the step's own.
+        to_target_BO = 2 / rows * error_BO if self._batch.target_gradient else None
+        return StepOutput(loss, terms, {**grads}, state, stats, to_target_BO)
 
     def _decoder_norms(self) -> Tensor:
         return source_norms(self._W_dec, self._batch.target_widths)

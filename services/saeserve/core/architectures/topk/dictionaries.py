@@ -47,6 +47,20 @@ def add_auxiliary(
     return spec.auxk_coefficient * share
 
 
+def to_output(gradients_NO: Tensor, rows: int, *, detach_inner: bool) -> Tensor:
+    """What an addition to all prefixes' reconstructions does, [B, O], from the r_bg at b G + g of
+    either reconstruction pass: the sum over the prefixes of w_g times their errors.
+
+    That is what the first group sees, unless inner prefixes see those before them detached: then
+    each r_bg has its own share and the last one's, which is to count once.
+    """
+    r_BGO = gradients_NO.view(rows, -1, gradients_NO.shape[1])
+    groups = r_BGO.shape[1]
+    if groups == 1 or not detach_inner:
+        return r_BGO[:, 0]
+    return r_BGO.sum(1) - (groups - 1) * r_BGO[:, -1]
+
+
 def gradients_of(params: Tensors, total: DictionaryGradients, to_output_O: Tensor) -> Tensors:
     """Gradients by parameter, those of the biases included; `to_output_O` is what the
     reconstruction adds to b_dec's, which is b_pre's too where there is no b_pre."""

@@ -27,7 +27,7 @@ from saeserve.core.architectures.contract import (
 from saeserve.core.architectures.initialisation import input_bias
 from saeserve.core.architectures.topk import sparse
 from saeserve.core.architectures.topk.batchtopk import BatchTopK
-from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of
+from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of, to_output
 from saeserve.core.architectures.topk.loss import TopK
 from saeserve.core.architectures.topk.matryoshka import Matryoshka
 from saeserve.core.architectures.topk.sparse import Prefixes
@@ -174,7 +174,17 @@ def _output(step: _Step, entries: Entries, errors: _Errors, names: tuple[str, ..
         grads=gradients_of(step.params, total, found.to_bias(rows)),
         state=step.state,
         stats=Stats(total.fired_F, found.squares_G[errors.proper].to(step.encoder.x_BD)),
+        to_target_BO=_to_target(step, found, detach_inner=errors.detach_inner),
     )
+
+
+def _to_target(
+    step: _Step, found: reconstruction.Reconstructed, *, detach_inner: bool
+) -> Tensor | None:
+    if not step.batch.target_gradient:
+        return None
+    rows = step.batch.target_BO.shape[0]
+    return -to_output(found.gradients_NO, rows, detach_inner=detach_inner)
 
 
 class FastTopK(TopK):

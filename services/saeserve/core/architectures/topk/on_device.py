@@ -18,7 +18,7 @@ from torch import Tensor
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.initialisation import input_bias
-from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of
+from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of, to_output
 from saeserve.core.architectures.topk.sparse import Prefixes
 from saeserve.core.gpu import batch_choice, choice, prefixes, reconstruction, rows, segments
 from saeserve.core.gpu.batch_choice import BatchChosen
@@ -155,7 +155,17 @@ def _output(
         grads=gradients_of(params, total, -2 * weight * found.to_bias()),
         state=step.state,
         stats=Stats(total.fired_F, found.squares_G[proper]),
+        to_target_BO=_to_target(step, found, detach_inner=shares.detach_inner),
     )
+
+
+def _to_target(
+    step: _Step, found: reconstruction.Reconstructed, *, detach_inner: bool
+) -> Tensor | None:
+    if not step.batch.target_gradient:
+        return None
+    rows = step.batch.target_BO.shape[0]
+    return 2 * step.weight() * to_output(found.gradients_NO, rows, detach_inner=detach_inner)
 
 
 def _wanted(k: float, rows: int) -> int:

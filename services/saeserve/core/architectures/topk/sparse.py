@@ -1,6 +1,6 @@
 """The TopK family's losses with one dense product: forms of `loss` that autograd differentiates.
 
-Devices without compiled kernels take their gradients from these, and so does a skip connection.
+Devices without compiled kernels take their gradients from these.
 Pre-activations are computed outside the graph, block by block where it pays; the chosen entries
 alone enter it, and all prefixes of Matryoshka share one selection and one decode, whose partial
 sums are added up. Tests hold these forms equal to `loss`, `batchtopk` and `matryoshka`.
