@@ -78,6 +78,7 @@ def measure(lab: Lab, data: Record, name: str) -> None:
     from saeserve.core.gpu import choice, reconstruction, rows, segments
     from saeserve.core.gpu.entries import Entries
     from saeserve.core.gpu.reconstruction import Shares
+    from saeserve.core.gpu.rows import Rows
 
     layer = Layer.of(lab, TINY if lab.tiny else lab.shapes[name])
     scale = torch.full((), -2 / len(layer.x_BD), device=lab.device)
@@ -88,20 +89,21 @@ def measure(lab: Lab, data: Record, name: str) -> None:
 
     def choose() -> Chosen:
         weights = (layer.W_enc, layer.b_enc)
-        return choice.top_of_low(h_BF, errors_B, layer.k, x_BD, weights)
+        return choice.top_of_low(h_BF, errors_B, layer.k, x_BD, weights, only_open=True)
 
     chosen = choose()
 
     entries = Entries.of_rows(chosen)
 
     def rebuild() -> Reconstructed:
-        rows_of = (layer.b_dec, layer.x_BD)
-        return reconstruction.reconstruct(entries, layer.W_dec, *rows_of, Shares())
+        rows_of = (rows.shadow_of(layer.W_dec).low_FD, layer.b_dec, layer.x_BD)
+        return reconstruction.reconstruct(entries, *rows_of, Shares())
 
     found = rebuild()
 
     def differentiate() -> DictionaryGradients:
-        return segments.gradients(entries, found, x_BD, len(layer.W_enc), scale, 1)
+        dictionaries = layer.W_enc, layer.W_dec
+        return segments.gradients(entries, found, Rows(x_BD, x_low), dictionaries, scale, 1)
 
     total = differentiate()
     tasks: dict[str, tuple[Callable[[], object], Callable[[], Record]]] = {
@@ -126,13 +128,13 @@ def measure(lab: Lab, data: Record, name: str) -> None:
 
 
 def _update(layer: Layer, total: DictionaryGradients) -> Callable[[], object]:
-    """The optimiser's step on both dictionaries, with the encoder's low-precision copy."""
+    """The optimiser's step on both dictionaries, with their low-precision copies."""
     from saeserve.core.gpu import rows, scalars
     from saeserve.core.gpu.update import Rates, update_
 
     params = {"W_enc": layer.W_enc.clone(), "W_dec": layer.W_dec.clone()}
     moments = tuple({name: torch.zeros_like(w) for name, w in params.items()} for _ in range(2))
-    shadow = {"W_enc": rows.shadow_of(params["W_enc"])}
+    shadow = {name: rows.shadow_of(w) for name, w in params.items()}
     grads = {"W_enc": total.W_enc, "W_dec": total.W_dec}
     rates = scalars.written(Rates(0.9, 0.1, 0.999, 0.001, 1e-4, 1e-8), layer.W_enc.device)
     return lambda: update_(

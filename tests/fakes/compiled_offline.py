@@ -30,12 +30,14 @@ from saeserve.core.gpu import (
     batch_cut,
     batch_lists,
     choice,
+    choice_lists,
     dense_choice,
     dense_gated,
     dense_jumprelu,
     dense_relu,
     dense_rows,
     dense_weights,
+    measures,
     prefixes,
     reconstruction,
     rows,
@@ -47,7 +49,15 @@ from saeserve.core.gpu import (
 )
 from saeserve.core.gpu.launch import launch
 
-TYPES = {"F": "*fp32", "H": "*fp16", "I": "*i32", "L": "*i64", "n": "i32", "x": "fp32"}
+TYPES = {
+    "F": "*fp32",
+    "H": "*fp16",
+    "I": "*i32",
+    "L": "*i64",
+    "D": "*fp64",
+    "n": "i32",
+    "x": "fp32",
+}
 """Of pointers by capital letters, of numbers by small ones."""
 THRESHOLD_TYPES = "HFFFFFIFILIFnnnxx"
 TARGET = GPUTarget("cuda", 90, 32)
@@ -78,24 +88,25 @@ def choice_cases() -> Iterator[Case]:
         groups = triton.next_power_of_2(triton.cdiv(latents, group))
         found: dict[str, int | bool] = {"WIDTH": group}
         sizes = {"AT_ONCE": choice.AT_ONCE // group, "GROUPS": groups}
-        yield choice.groups_kernel, "HFIIIFnnnxxx", 4, found | sizes
+        yield choice_lists.groups_kernel, "HFIIIFnnnxxx", 4, found | sizes
         sizes = {"STEP": choice.ENTRIES // group, "BLOCK": block}
         sizes |= {"CAPACITY": triton.next_power_of_2(k + choice.ENTRIES)}
         warps = choice.launch_of(width, sizes["CAPACITY"])["num_warps"]
         for parted in (False, True):
-            how = {"EXACT": False, "PARTED": parted}
-            yield choice.choose_kernel, "HIIFFFFIFFInnnnn", warps, found | sizes | how
+            for only_open in {False, not parted}:
+                how = {"EXACT": False, "ONLY_OPEN": only_open, "PARTED": parted}
+                yield choice.choose_kernel, "HFIIFFFFIFFInnnnnxx", warps, found | sizes | how
         sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": block}
         warps = choice.launch_of(width, thresholds.AT_ONCE)["num_warps"]
         yield thresholds.above_kernel, THRESHOLD_TYPES, warps, sizes | {"EXACT": False}
     sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": 1, "EXACT": True}
     yield thresholds.above_kernel, "F" + THRESHOLD_TYPES[1:], 4, sizes
     sizes = {"AT_ONCE": choice.AT_ONCE // 32, "GROUPS": 1024, "WIDTH": 32}
-    yield choice.groups_kernel, "FFIIIFnnnxxx", 4, sizes
+    yield choice_lists.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
     warps = choice.launch_of(1, 4096)["num_warps"]
-    how = {"EXACT": True, "PARTED": False}
-    yield choice.choose_kernel, "FIIFFFFIFFInnnnn", warps, sizes | how
+    how = {"EXACT": True, "ONLY_OPEN": False, "PARTED": False}
+    yield choice.choose_kernel, "FFIIFFFFIFFInnnnnxx", warps, sizes | how
 
 
 def batch_cases() -> Iterator[Case]:
@@ -126,19 +137,25 @@ def entry_cases() -> Iterator[Case]:
     """Tiles of columns serve any width."""
     tile, many = reconstruction.WIDEST_TILE, reconstruction.AT_ONCE
     sizes: dict[str, int | bool] = {"TILE": tile, "AT_ONCE": many}
-    for nested, detach in ((False, False), (True, False), (True, True)):
-        how = sizes | {"NESTED": nested, "DETACH": detach}
-        yield reconstruction.reconstruct_kernel, "FIIFFFFFFFnnnxxn", reconstruction.WARPS, how
+    for low, kind in ((True, "H"), (False, "F")):
+        fixed = sizes | {"EXPONENT": reconstruction.EXPONENT, "LOW": low}
+        for nested, detach in ((False, False), (True, False), (True, True)):
+            types = f"FII{kind}FFFF{kind}FFFnnnxxn"
+            how = fixed | {"NESTED": nested, "DETACH": detach}
+            yield reconstruction.reconstruct_kernel, types, reconstruction.WARPS, how
     for even in (True, False):
         sizes = {"EVEN": even, "STEPS": 20, "BAG_STEPS": 16, "BLOCK": sorted_entries.BLOCK}
         yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnn", 4, sizes
-    window, warps = {"WINDOW": segments.WINDOW}, segments.WARPS
-    tiles = {"TILE": segments.WIDEST_TILE}
-    sizes = {**window, **tiles, "AT_ONCE": segments.AT_ONCE}
-    yield segments.sum_kernel, "IIIFFFFFFFFLFFFnnnnnn", warps, sizes
-    # Triton compiles numbers that are 1 in.
-    yield segments.sum_kernel, "IIIFFFFFFFFLFFFnnnnn", warps, sizes | {"groups": 1}
-    yield segments.join_kernel, "IIFFFFLFFFnnn", warps, {**window, **tiles}
+    window, warps = {"WINDOW": segments.WINDOW, "TILE": tile}, segments.WARPS
+    for low, kind in ((True, "H"), (False, "F")):
+        how = {**window, "AT_ONCE": segments.AT_ONCE, "LOW": low}
+        types = f"IIIFF{kind}FF{kind}FFFFFFFLDFFFnnnnnnnn"
+        yield segments.sum_kernel, types, warps, how
+        # Triton compiles numbers that are 1 in.
+        yield segments.sum_kernel, types[:-1], warps, how | {"groups": 1}
+    yield segments.join_kernel, "IIFFFFFLDFFFnnnn", warps, window
+    for unit in (True, False):
+        yield measures.norms_kernel, "DFFnn", 4, {"UNIT": unit, "BLOCK": measures.BLOCK}
 
 
 def dense_cases() -> Iterator[Case]:

@@ -116,7 +116,7 @@ TOPK = {
     "update": Part(
         _update,
         "fused",
-        ("measure_kernel", "clip_kernel", "move_kernel"),
+        ("measure_kernel", "norms_kernel", "clip_kernel", "move_kernel"),
         ms=(("S1", 0.44), ("S2", 6.2), ("S3", 0.87)),
     ),
 }

@@ -108,6 +108,42 @@ def test_after_a_product_in_low_precision_the_choice_is_that_of_float32() -> Non
         assert mine == pytest.approx(other, rel=1e-5)
 
 
+@pytest.mark.sample
+@pytest.mark.parametrize("shift", [0.0, -3.0, 100.0])
+def test_entries_that_are_surely_chosen_keep_the_values_of_the_product(shift: float) -> None:
+    """Twins are open, so theirs are exact; the choice is the same."""
+    x_BD, W_FD, b_F = drawn(5, 33), drawn(120, 33, seed=1), drawn(120, seed=2) + shift
+    W_FD[60:] = W_FD[:60] * (1 + 1e-5)
+    b_F[60:] = b_F[:60]
+    exact = low_choice(x_BD, W_FD, b_F, 9)
+    found = low_choice(x_BD, W_FD, b_F, 9, only_open=True)
+    assert torch.equal(found.latents_BK, exact.latents_BK)
+    off_BK = (found.values_BK - exact.values_BK).abs()
+    assert bool((off_BK <= 1e-3 * exact.values_BK).all())
+    kept_BK = found.values_BK == found.values_BK.half().float()
+    assert shift < 0 or bool((kept_BK & (off_BK > 0)).any())
+    assert shift > 0 or bool((~kept_BK).any())
+
+
+def test_a_row_of_few_entries_keeps_them_all() -> None:
+    x_BD, W_FD, b_F = drawn(2, 33), drawn(40, 33, seed=1), torch.full((40,), -100.0)
+    b_F[[3, 9]] = 100.0
+    exact, found = (
+        low_choice(x_BD, W_FD, b_F, 5, only_open=only_open) for only_open in (False, True)
+    )
+    assert listed(found)[0] == listed(exact)[0] == [[3, 9], [3, 9]]
+
+
+@pytest.mark.parametrize("room", [16, 32])
+def test_where_a_list_was_full_all_is_computed(room: int) -> None:
+    x_BD, W_FD, b_F = drawn(3, 33), drawn(120, 33, seed=1), 50.0 + torch.zeros(120)
+    W_FD[30:] = W_FD[:30].repeat(3, 1)
+    exact = low_choice(x_BD, W_FD, b_F, 6)
+    with mock.patch.object(choice, "ENTRIES", room):
+        found = low_choice(x_BD, W_FD, b_F, 6, only_open=True)
+    assert torch.equal(found.latents_BK, exact.latents_BK)
+
+
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e4])
 def test_bounds_hold_for_numbers_that_float16_cannot_hold(size: float) -> None:
     x_BD, W_FD, b_F = drawn(3, 20) * size, drawn(50, 20, seed=1), torch.zeros(50)
@@ -117,13 +153,15 @@ def test_bounds_hold_for_numbers_that_float16_cannot_hold(size: float) -> None:
     assert latents == sorted_top(x_BD.double() @ W_FD.double().T, 6)[0]
 
 
-def low_choice(x_BD: Tensor, W_FD: Tensor, b_F: Tensor, k: int) -> Chosen:
+def low_choice(
+    x_BD: Tensor, W_FD: Tensor, b_F: Tensor, k: int, *, only_open: bool = False
+) -> Chosen:
     centred_BD, x_low = rows.centred(x_BD, torch.zeros(x_BD.shape[1]))
     assert torch.equal(centred_BD, x_BD)
     W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
     h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
     errors_B = rows.largest_errors(x_low, W_low, b_F, b_low_F)
-    return choice.top_of_low(h_BF, errors_B, k, x_BD, (W_FD, b_F))
+    return choice.top_of_low(h_BF, errors_B, k, x_BD, (W_FD, b_F), only_open=only_open)
 
 
 def test_not_a_number_is_chosen_first() -> None:

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from saeserve.core.gpu import reconstruction, segments
+from saeserve.core.gpu import measures, reconstruction, segments, update
 from saeserve.core.gpu.choice import Chosen
 from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.reconstruction import Reconstructed, Shares
+from saeserve.core.gpu.rows import Rows, rounded
+from saeserve.core.kernels.topk.weights import DictionaryGradients
 
 
 def drawn(*shape: int, seed: int) -> Tensor:
@@ -35,9 +37,13 @@ def dense(chosen: Chosen, values_BK: Tensor, latents: int) -> Tensor:
     return f_BF.scatter_(1, chosen.latents_BK.long(), values_BK.double())
 
 
-def close(found: Tensor, expected: Tensor) -> None:
+EXACT, LOW = 2e-6, 1e-3
+"""Tolerances of sums in float32, and of those of numbers in float16."""
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = EXACT) -> None:
     off = float((found - expected).abs().max())
-    assert off <= 2e-6 * max(1.0, float(expected.abs().max()))
+    assert off <= tolerance * max(1.0, float(expected.abs().max()))
 
 
 @pytest.mark.sample
@@ -52,6 +58,27 @@ def test_reconstruction_and_dots(rows: int, k: int, d: int) -> None:
     close(found.gradients_NO, residual_BO)
     close(found.squares_G, residual_BO.square().sum()[None])
     dots_BK = (residual_BO @ W_FO.double().T).gather(1, chosen.latents_BK.long())
+    close(found.dots_N.view(rows, k), torch.where(chosen.values_BK == 0, 0.0, dots_BK))
+
+
+@pytest.mark.sample
+def test_errors_for_the_gradients_are_scaled_and_rounded_tile_by_tile() -> None:
+    """W_dec's copy is what is multiplied; errors of any size keep float16's digits."""
+    rows, k, d = 3, 5, 300
+    chosen, W_low = entries(rows, k, 40), drawn(40, d, seed=3).half()
+    b_O, target_BO = drawn(d, seed=4), drawn(rows, d, seed=5)
+    target_BO[:, 256:] *= 1e7
+    found = reconstruction.reconstruct(Entries.of_rows(chosen), W_low, b_O, target_BO, Shares())
+    f_BF = dense(chosen, chosen.values_BK, 40)
+    residual_BO = target_BO.double() - (f_BF @ W_low.double() + b_O.double())
+    for tile, columns in enumerate((slice(0, 256), slice(256, d))):
+        close(found.residual_BO[:, columns], residual_BO[:, columns])
+        scaled_BO = found.low_NO[:, columns].double()
+        largest_B = scaled_BO.abs().amax(1)
+        assert bool(((largest_B >= 32) & (largest_B <= 64)).all())
+        undone_BO = scaled_BO * found.inverses_NT[:, tile, None].double()
+        close(undone_BO, residual_BO[:, columns], 2**-11)
+    dots_BK = (residual_BO @ W_low.double().T).gather(1, chosen.latents_BK.long())
     close(found.dots_N.view(rows, k), torch.where(chosen.values_BK == 0, 0.0, dots_BK))
 
 
@@ -86,51 +113,109 @@ def test_prefixes_are_sums_of_groups(detach: bool) -> None:
         close(found.dots_N[n], made[row, g] @ W_FO[latents_N[n]].double())
 
 
-def passed(dots_N: Tensor, gradients_NO: Tensor) -> Reconstructed:
-    """What the pass would find that has these gradients."""
-    return Reconstructed(gradients_NO, dots_N, torch.zeros(1), gradients_NO)
+def passed(dots_N: Tensor, gradients_NO: Tensor, low: bool = False) -> Reconstructed:
+    """What the pass would find that has these gradients, in float16 halved."""
+    tile = reconstruction.tile_of(gradients_NO.shape[1])
+    rounded_NO = (0.5 * gradients_NO).half() if low else gradients_NO
+    tiles = -(-gradients_NO.shape[1] // tile)
+    inverses_NT = torch.full((len(gradients_NO), tiles), 2.0)
+    squares_G = torch.zeros(1)
+    return Reconstructed(gradients_NO, dots_N, squares_G, gradients_NO, rounded_NO, inverses_NT)
 
 
 @pytest.mark.sample
+@pytest.mark.parametrize("low", [False, True])
 @pytest.mark.parametrize("window", [128, 4])
 @pytest.mark.parametrize(
-    ("d_in", "d_out", "hot", "first"), [(33, 33, 7, None), (577, 20, None, None), (20, 33, 7, 1)]
+    ("d_in", "d_out", "hot", "first"), [(33, 33, 7, None), (577, 20, None, None), (20, 333, 7, 1)]
 )
 def test_gradients_of_both_dictionaries(
-    window: int, d_in: int, d_out: int, hot: int | None, first: int | None
+    window: int, d_in: int, d_out: int, hot: int | None, first: int | None, low: bool
 ) -> None:
     """With windows of 4 entries a latent that fires in every row is cut."""
-    rows, k, latents, groups = 10, 3, 12, 1 if first is None else 2
-    chosen = entries(rows, k, latents, hot)
-    dots_BK = torch.where(chosen.values_BK == 0, 0.0, drawn(rows, k, seed=6))
-    x_BD, r_NO = drawn(rows, d_in, seed=7), drawn(rows * groups, d_out, seed=8)
+    rows_in, k, latents, groups = 10, 3, 12, 1 if first is None else 2
+    chosen = entries(rows_in, k, latents, hot)
+    dots_BK = torch.where(chosen.values_BK == 0, 0.0, drawn(rows_in, k, seed=6))
+    x_BD, r_NO = drawn(rows_in, d_in, seed=7), drawn(rows_in * groups, d_out, seed=8)
     listed, scale = Entries.of_rows(chosen, first), torch.tensor(-0.25)
+    found = passed(dots_BK.view(-1), r_NO, low)
+    dictionaries = drawn(latents, d_in, seed=9), drawn(latents, d_out, seed=10)
+    x = Rows(x_BD, rounded(x_BD) if low else None)
     one, other = (
-        segments.gradients(listed, passed(dots_BK.view(-1), r_NO), x_BD, latents, scale, 1, window)
-        for _ in range(2)
+        segments.gradients(listed, found, x, dictionaries, scale, 1, window) for _ in range(2)
     )
     front_BK = chosen.values_BK.clone()
     front_BK[:, first or k :] = 0.0
     f_BF, delta_BF = dense(chosen, chosen.values_BK, latents), dense(chosen, dots_BK, latents)
     front_BF = dense(chosen, front_BK, latents)
-    r_BGO = r_NO.double().view(rows, groups, d_out)
-    close(one.W_dec, -0.25 * (front_BF.T @ r_BGO[:, 0] + (f_BF - front_BF).T @ r_BGO[:, -1]))
-    close(one.W_enc, -0.25 * delta_BF.T @ x_BD.double())
+    r_BGO, tolerance = r_NO.double().view(rows_in, groups, d_out), LOW if low else EXACT
+    W_dec = front_BF.T @ r_BGO[:, 0] + (f_BF - front_BF).T @ r_BGO[:, -1]
+    close(one.W_dec, -0.25 * W_dec, tolerance)
+    close(one.W_enc, -0.25 * delta_BF.T @ x_BD.double(), tolerance)
     close(one.b_enc, -0.25 * delta_BF.sum(0))
     assert torch.equal(one.fired_F, (front_BF > 0).sum(0))
     for name in ("W_enc", "W_dec", "b_enc", "fired_F"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
+    measured_alike(one, dictionaries)
 
 
-def test_what_is_not_a_number_shows() -> None:
+def measured_alike(made: DictionaryGradients, dictionaries: tuple[Tensor, Tensor]) -> None:
+    """What the sums' program has measured is what the optimiser would measure."""
+    for g, w, unit in ((made.W_enc, dictionaries[0], False), (made.W_dec, dictionaries[1], True)):
+        known = measures.take(g, w, unit=unit)
+        assert known is not None
+        assert measures.take(g, w, unit=unit) is None
+        found, expected = (torch.zeros(2, len(g)) for _ in range(2))
+        measures.collect(known, found[0], found[1], unit=unit)
+        if not unit:
+            update.measure(w, g, expected[0], expected[1], unit)
+            close(found[1], expected[1])
+            continue
+        along_F = (g.double() * w.double()).sum(1)
+        of_w_F = w.double().square().sum(1)
+        left_F = g.double().square().sum(1) - along_F**2 * (2 - of_w_F)
+        close(found[0], along_F)
+        close(found[1], left_F.clamp_min(0))
+
+
+def test_rows_that_float16_does_not_hold_are_summed_in_float32() -> None:
+    rows_in, k, latents, d = 6, 3, 12, 33
+    chosen = entries(rows_in, k, latents)
+    chosen.values_BK.abs_().add_(0.1)
+    dots_BK = drawn(rows_in, k, seed=6)
+    sizes_B = torch.tensor([1.0, 1e6, 1e-9, 0.0, 1e5, 1e-30])
+    x_BD = drawn(rows_in, d, seed=7) * sizes_B[:, None]
+    r_NO = drawn(rows_in, d, seed=8)
+    dictionaries = drawn(latents, d, seed=9), drawn(latents, d, seed=10)
+    for row in range(rows_in):
+        # One row at a time, so that none hides another.
+        own_BK = torch.where(torch.arange(rows_in)[:, None] == row, dots_BK, 0.0)
+        values_BK = torch.where(torch.arange(rows_in)[:, None] == row, chosen.values_BK, 0.0)
+        listed = Entries.of_rows(Chosen(values_BK, chosen.latents_BK))
+        found = passed(own_BK.view(-1), r_NO)
+        low = Reconstructed(
+            *(r_NO, found.dots_N, found.squares_G, r_NO, r_NO.half()),
+            torch.ones(rows_in, 1),
+        )
+        x = Rows(x_BD, rounded(x_BD))
+        made = segments.gradients(listed, low, x, dictionaries, torch.tensor(1.0), 1)
+        wanted = dense(chosen, own_BK, latents).T @ x_BD.double()
+        off = float((made.W_enc - wanted).abs().max())
+        assert off <= LOW * float(wanted.abs().max()), row
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_what_is_not_a_number_shows(low: bool) -> None:
     chosen = entries(4, 3, 12)
     chosen.values_BK[1, 0] = math.nan
     listed = Entries.of_rows(chosen)
     W_FO, b_O, target_BO = drawn(12, 5, seed=3), drawn(5, seed=4), drawn(4, 5, seed=5)
-    found = reconstruction.reconstruct(listed, W_FO, b_O, target_BO, Shares())
+    decoder = W_FO.half() if low else W_FO
+    x = Rows(target_BO, rounded(target_BO) if low else None)
+    found = reconstruction.reconstruct(listed, decoder, b_O, target_BO, Shares())
     assert torch.equal(found.residual_BO.isnan().any(1), torch.arange(4) == 1)
     assert bool(found.squares_G.isnan())
-    made = segments.gradients(listed, found, target_BO, 12, torch.tensor(1.0), 1)
+    made = segments.gradients(listed, found, x, (W_FO, W_FO), torch.tensor(1.0), 1)
     latent = int(chosen.latents_BK[1, 0])
     assert bool(made.W_dec[latent].isnan().all())
     assert bool(made.W_enc[latent].isnan().all())

@@ -18,7 +18,7 @@ from saeserve.core.specs.architectures.topk import TopKSpec
 @pytest.mark.sample
 def test_a_step_has_the_gradients_of_the_loss() -> None:
     spec, case = TopKSpec(k=5, **OFF), Case(d_in=33)
-    agree(case.on_device(spec), case.written(spec))
+    agree(case.on_device(spec), case.written(spec), case.tolerance)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_gradients_are_those_of_the_loss(changes: dict[str, Any]) -> None:
     """Odd widths, ties, few positive entries, other targets, hot and dead latents."""
     case = Case(**changes)
     spec = TopKSpec(k=1 if case.hot else 5, k_aux=6)
-    agree(case.on_device(spec), case.written(spec))
+    agree(case.on_device(spec), case.written(spec), case.tolerance)
 
 
 @pytest.mark.parametrize(
@@ -58,20 +58,20 @@ def test_gradients_are_those_of_the_loss(changes: dict[str, Any]) -> None:
 def test_gradients_of_multi_topk_are_those_of_the_loss(k: int, changes: dict[str, Any]) -> None:
     spec = TopKSpec(k=k, k_aux=6, multi_topk_coefficient=1 / 8)
     case = Case(rows=3, **changes)
-    agree(case.on_device(spec), case.written(spec))
+    agree(case.on_device(spec), case.written(spec), case.tolerance)
 
 
 @pytest.mark.parametrize("encoder_dtype", [torch.bfloat16, torch.float32])
 def test_multi_topk_in_both_precisions(encoder_dtype: torch.dtype) -> None:
     spec = TopKSpec(k=3, **OFF, multi_topk_coefficient=1 / 8)
     case = Case(d_in=300, rows=3, encoder_dtype=encoder_dtype)
-    agree(case.on_device(spec), case.written(spec))
+    agree(case.on_device(spec), case.written(spec), case.tolerance)
 
 
 @pytest.mark.parametrize("k", [1, F])
 def test_one_latent_or_all_of_them(k: int) -> None:
     spec, case = TopKSpec(k=k, k_aux=40), Case(dead=DEAD)
-    agree(case.on_device(spec), case.written(spec))
+    agree(case.on_device(spec), case.written(spec), case.tolerance)
 
 
 def test_two_steps_are_equal_to_the_bit() -> None:

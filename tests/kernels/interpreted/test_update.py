@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
-from saeserve.core.gpu import shadows
+from saeserve.core.gpu import measures, shadows, update
 from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.ops.adam import AdamSettings, Moments
 from saeserve.core.ops.rows import Tensors
@@ -164,6 +165,45 @@ def test_low_copies_follow_the_weights() -> None:
 
 def close(found_F: Tensor, expected_F: Tensor) -> None:
     torch.testing.assert_close(found_F, expected_F.float(), rtol=1e-6, atol=0)
+
+
+def sums_of(g_FD: Tensor, w_FD: Tensor, tile: int) -> Tensor:
+    """What the kernel that makes a gradient notes of it, by tiles of so many columns."""
+    g_FD, w_FD = g_FD.double(), w_FD.double()
+    made: list[Tensor] = []
+    for one, other in ((g_FD, g_FD), (g_FD, w_FD), (w_FD, w_FD)):
+        products, starts = one * other, range(0, one.shape[1], tile)
+        made.append(torch.stack([products[:, at : at + tile].sum(1) for at in starts]))
+    return torch.stack(made)
+
+
+@pytest.mark.sample
+def test_gradients_that_were_measured_move_parameters_as_others_do() -> None:
+    """Mostly along the unit rows, which the norm must not count."""
+    params, grads = parameters(6, 33), drawn(6, 33, 1)
+    grads["W_dec"] = 1e-3 * grads["W_dec"] + 5.0 * params["W_dec"]
+    expected, [norm] = written_out(params, [grads], optimizer())
+    sums = {name: sums_of(grads[name], params[name], 16) for name in ("W_enc", "W_dec")}
+    measures.keep(grads["W_enc"], params["W_enc"], sums["W_enc"][: measures.ENCODER])
+    measures.keep(grads["W_dec"], params["W_dec"], sums["W_dec"])
+    moments = Moments.zeros(params)
+    with mock.patch.object(update, "measure", wraps=update.measure) as measure:
+        found = update_(params, grads, moments, UNIT, optimizer(), 0)
+    assert measure.call_count == 2
+    assert float(found) == pytest.approx(norm, rel=1e-5)
+    # The gradient across the rows is a small part of it, so float32 holds fewer digits.
+    agree(named(params, moments), expected, 2e-4)
+
+
+@pytest.mark.parametrize("change", ["gradient", "parameter", "kind", "nothing"])
+def test_what_was_measured_holds_until_something_changes(change: str) -> None:
+    g_FD, w_FD = torch.ones(3, 4), torch.ones(3, 4)
+    sums = sums_of(g_FD, w_FD, 4)
+    measures.keep(g_FD, w_FD, sums[: measures.ENCODER] if change == "kind" else sums)
+    if change in ("gradient", "parameter"):
+        (g_FD if change == "gradient" else w_FD).add_(1)
+    assert (measures.take(g_FD, w_FD, unit=True) is None) == (change != "nothing")
+    assert measures.take(g_FD, w_FD, unit=True) is None
 
 
 def test_rows_too_wide_for_a_program_are_stepped_as_written() -> None:

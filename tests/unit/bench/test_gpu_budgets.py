@@ -23,17 +23,17 @@ WAITS: dict[str, frozenset[str]] = {}
 """Functions in which the host still waits for the GPU in every step, and the steps that call
 them."""
 ABOVE: dict[str, float] = {
-    "window": 14.0,  # Every candidate is computed again in float32, chosen ones too.
-    "decode": 4.0,  # Rows of W_dec in float32, gathered twice.
-    "gradients": 2.0,  # Errors and inputs in float32.
-    "update": 1.2,  # Gradients are read a second time to measure them.
+    "window": 8.5,  # Bounds on rounding are proven, where six deviations of it were planned.
+    "gradients": 1.15,  # W_dec is read too, to measure what the update would read again.
 }
 """Parts of TopK's step that move more than was derived: at most so many times as much."""
+BELOW = {"gradients": 0.8}
+"""The same of less: with wide rows the reconstruction makes the values' gradients too."""
 ABOVE_DENSE: dict[str, float] = {
     "passes": 1.4,  # Six numbers a pre-activation, and the sums of each block of rows.
     "window": 20.1,  # Entries within a bound that is proven, where six deviations were planned, of
     # a start with half of all entries active; weights are gathered in float32.
-    "update": 1.2,  # As TopK's.
+    "update": 1.2,  # Gradients are read a second time to measure them.
 }
 """The same of JumpReLU's."""
 PRODUCTS = dict.fromkeys(ARCHITECTURES, 1) | {"jumprelu": 5, "relu": 5, "gated": 7}
@@ -81,7 +81,7 @@ def test_dense_products_are_few_and_of_16_bits_and_so_is_what_has_all_latents(
 @pytest.mark.parametrize("shape", ["S1", "S2"])
 def test_topk_does_in_each_part_what_was_derived_for_it(shape: str, part: str) -> None:
     found = derived.ratio(derived.TOPK[part], SHAPES[shape], counted(shape, "topk"))
-    assert 0.9 <= found <= ABOVE.get(part, 1.1)
+    assert BELOW.get(part, 0.9) <= found <= ABOVE.get(part, 1.1)
 
 
 @pytest.mark.parametrize("part", derived.JUMPRELU)

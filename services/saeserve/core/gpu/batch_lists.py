@@ -17,6 +17,7 @@ import triton
 from triton import language as tl
 
 from saeserve.core.gpu import digits
+from saeserve.core.gpu.choice_lists import reaching
 from saeserve.core.gpu.keys import group_maxima
 
 
@@ -64,31 +65,6 @@ def group_digits_kernel(
 
 
 @triton.jit
-def _reaching(
-    h: tl.tensor,
-    hits: tl.tensor,
-    row: tl.tensor,
-    start: int,
-    total: int,
-    cut: tl.tensor,
-    latents: int,
-    groups: int,
-    WIDTH: tl.constexpr,
-    STEP: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Columns and entries of some of a row's groups, in order, and which of them reach the cut."""
-    step = start + tl.arange(0, STEP)
-    group = tl.load(hits + row * groups + step, mask=step < total, other=0)
-    column = group[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    here = (step < total)[:, None] & (column < latents)
-    number = tl.load(h + row * latents + column, mask=here, other=float("-inf")).to(tl.float32)
-    reach = (((number >= cut) | (number != number)) & here).to(tl.int32)
-    column = tl.reshape(column, [STEP * WIDTH])
-    number = tl.reshape(number, [STEP * WIDTH])
-    return column, number, tl.reshape(reach, [STEP * WIDTH])
-
-
-@triton.jit
 def hits_kernel(
     h: tl.tensor,
     errors: tl.tensor,
@@ -127,7 +103,7 @@ def hits_kernel(
     tl.debug_barrier()
     reached = 0
     for start in range(0, total, STEP):
-        _, _, reach = _reaching(h, hits, row, start, total, cut, latents, groups, WIDTH, STEP)
+        _, _, reach = reaching(h, hits, row, start, total, cut, latents, groups, WIDTH, STEP)
         reached += tl.sum(reach, 0)
     tl.store(many + row, reached)
 
@@ -185,7 +161,7 @@ def collect_kernel(
     cut, total = tl.load(cuts + row), tl.load(hit_counts + row)
     slot = tl.load(offsets + row)
     for start in range(0, total, STEP):
-        column, number, reach = _reaching(
+        column, number, reach = reaching(
             h, hits, row, start, total, cut, latents, groups, WIDTH, STEP
         )
         spot = slot + tl.cumsum(reach, 0) - reach

@@ -9,13 +9,20 @@
     K3: entries of those groups that reach the cut are computed in float32, or are exact already.
         The k largest are kept, of equals those of lower latents, in ascending order of latent.
 
+Where the caller says so, K3 computes only entries whose place is open. Of the entries that reach
+the cut, let u be the (k + 1)-th largest of h, or the cut if there are no more than k. What is not
+among the k largest by h is at most U = u + rounding + E, so an entry with h - rounding - E > U is
+among the k largest in truth, and no other one takes its place; it keeps the value h of the product.
+What is left of the k places goes to the open entries, by their values in float32. Bounds are
+proven, so the choice is the same.
+
 A list holds at least `k + ENTRIES` entries. When it is full, its k largest so far take its place,
 which loses nothing, so any number of candidates is handled: no row is ever wrong, a row of many
-ties is slow. Not a number counts as the largest.
+ties is slow, and all of its entries are computed. Not a number counts as the largest.
 
-With C candidates a row. K1: bytes 2 B m of h (4 B m in float32), and three times 4 B m / WIDTH of
-maxima. K3: bytes 4 B C d of gathered weights and 8 B C of lists; FLOPs 2 B C d. A launch each.
-C is the data's; `expected.candidates` says how many are likely.
+With C candidates a row, U of which are computed. K1: bytes 2 B m of h (4 B m in float32), and three
+times 4 B m / WIDTH of maxima. K3: bytes 4 B U d of gathered weights and 8 B C of lists; FLOPs
+2 B U d. A launch each. C and U are the data's; `expected` says how many are likely.
 """
 
 from __future__ import annotations
@@ -27,8 +34,16 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu.expected import candidates
-from saeserve.core.gpu.keys import group_maxima, keys_of, largest_of, nth_largest
+from saeserve.core.gpu.choice_lists import (
+    compute_open,
+    groups_kernel,
+    places,
+    reaching,
+    shrunk,
+    sure_from,
+)
+from saeserve.core.gpu.expected import candidates, uncertain
+from saeserve.core.gpu.keys import keys_of
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.update import block_of
 
@@ -74,10 +89,14 @@ def top_of_low(
     x_BD: Tensor,
     weights: tuple[Tensor, Tensor],
     first: int | None = None,
+    *,
+    only_open: bool = False,
 ) -> Chosen:
     """The choice by x W^T + b in float32, with `weights` W [F, D] and b [F]; `h_BF` is the same in
-    low precision, and `errors_B` bounds the error of a row's entries before they were rounded."""
-    return _choose(h_BF, errors_B, (first or k, k), (x_BD, *weights))
+    low precision, and `errors_B` bounds the error of a row's entries before they were rounded.
+    With `only_open` entries that are surely chosen keep their values of `h_BF`, where none come
+    first."""
+    return _choose(h_BF, errors_B, (first or k, k), (x_BD, *weights), only_open=only_open)
 
 
 def _reaching(h_BF: Tensor, errors_B: Tensor, k: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,9 +123,12 @@ def _choose(
     errors_B: Tensor,
     sizes: tuple[int, int],
     exact: tuple[Tensor, Tensor, Tensor] | None,
+    *,
+    only_open: bool = False,
 ) -> Chosen:
     """K1 and K3."""
     first, k = sizes
+    only_open = only_open and first == k
     (rows, latents), capacity = h_BF.shape, triton.next_power_of_2(k + ENTRIES)
     width = group_width(latents, k)
     groups_BG, counts_B, cuts_B = _reaching(h_BF, errors_B, k, width)
@@ -114,17 +136,19 @@ def _choose(
     chosen = Chosen(errors_B.new_empty(rows, k), list_i.new_empty(rows, k))
     factors = (errors_B, errors_B, errors_B) if exact is None else exact
     computed = 0 if exact is None else exact[0].shape[1]
-    depth = max(1, computed)
+    depth, found = max(1, computed), (k, latents, width, computed)
+    listed, again = candidates(*found), (uncertain if only_open else candidates)(*found)
     launch(
         choose_kernel,
         (rows,),
         (
-            *(h_BF, groups_BG, counts_B, cuts_B, *factors, list_i, list_v),
+            *(h_BF, errors_B, groups_BG, counts_B, cuts_B, *factors, list_i, list_v),
             *(chosen.values_BK, chosen.latents_BK, first, k),
-            *(latents, groups_BG.shape[1], depth),
+            *(latents, groups_BG.shape[1], depth, *UNITS[h_BF.dtype]),
         ),
-        _work_of_lists(rows * candidates(k, latents, width, computed), computed),
+        _work_of_lists(rows * listed, rows * again, computed),
         EXACT=exact is None,
+        ONLY_OPEN=only_open,
         PARTED=first < k,
         WIDTH=width,
         STEP=ENTRIES // width,
@@ -134,9 +158,9 @@ def _choose(
     return chosen
 
 
-def _work_of_lists(count: int, depth: int) -> Work:
+def _work_of_lists(listed: int, computed: int, depth: int) -> Work:
     """Work of K3 on so many candidates; `depth` is 0 where they are exact already."""
-    return Work(bytes=8 * count, flops=2 * count * depth, gathered=4 * count * depth)
+    return Work(bytes=8 * listed, flops=2 * computed * depth, gathered=4 * computed * depth)
 
 
 def launch_of(depth: int, capacity: int) -> dict[str, int]:
@@ -157,66 +181,9 @@ def group_width(latents: int, k: int) -> int:
 
 
 @triton.jit
-def groups_kernel(
-    h: tl.tensor,
-    errors: tl.tensor,
-    maxima: tl.tensor,
-    hits: tl.tensor,
-    counts: tl.tensor,
-    cuts: tl.tensor,
-    k: int,
-    latents: int,
-    groups: int,
-    unit: float,
-    tiny: float,
-    largest: float,
-    WIDTH: tl.constexpr,
-    AT_ONCE: tl.constexpr,
-    GROUPS: tl.constexpr,
-) -> None:
-    """K1, a row a program: the cut, and the groups of columns that reach it."""
-    row = tl.program_id(0).to(tl.int64)
-    group_maxima(h, maxima, row, latents, groups, WIDTH, AT_ONCE)
-    tl.debug_barrier()
-    at = tl.arange(0, GROUPS)
-    best = tl.load(maxima + row * groups + at, mask=at < groups, other=0)
-    # Not a number says nothing about sizes, and infinity may be a number that did not fit.
-    level = nth_largest(tl.where(best > 0x7F800000, 0, best), k).to(tl.float32, bitcast=True)
-    level = tl.minimum(level, largest)
-    error = tl.load(errors + row)
-    least = tl.maximum(level - (unit * level + tiny) - error, 0.0) - error - tiny
-    cut = least / tl.where(least > 0.0, 1.0 + unit, 1.0 - unit)
-    # What computing the cut itself has rounded.
-    cut -= tl.abs(cut) * 1e-6
-    number = best.to(tl.float32, bitcast=True)
-    hit = (((number >= cut) | (number != number)) & (at < groups)).to(tl.int32)
-    place = tl.cumsum(hit, 0) - hit
-    tl.store(hits + row * groups + place, at, mask=hit > 0)
-    tl.store(counts + row, tl.sum(hit, 0))
-    tl.store(cuts + row, cut)
-
-
-@triton.jit
-def _places(
-    keys: tl.tensor, at: tl.tensor, first: int, k: int, PARTED: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Where each of the k largest goes, which those are, and which places are left."""
-    keep = largest_of(keys, k)
-    spot = tl.cumsum(keep, 0) - keep
-    rest = (at >= tl.sum(keep, 0)) & (at < k)
-    if PARTED:
-        inner = largest_of(keys, first)
-        outer = keep - inner
-        after = first + tl.cumsum(outer, 0) - outer
-        spot = tl.where(inner > 0, tl.cumsum(inner, 0) - inner, after)
-        rest = (at >= tl.sum(inner, 0)) & (at < first)
-        rest |= (at >= first + tl.sum(outer, 0)) & (at < k)
-    return spot, keep, rest
-
-
-@triton.jit
 def choose_kernel(
     h: tl.tensor,
+    errors: tl.tensor,
     hits: tl.tensor,
     counts: tl.tensor,
     cuts: tl.tensor,
@@ -232,7 +199,10 @@ def choose_kernel(
     width: int,
     groups: int,
     depth: int,
+    unit: float,
+    tiny: float,
     EXACT: tl.constexpr,
+    ONLY_OPEN: tl.constexpr,
     PARTED: tl.constexpr,
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
@@ -249,46 +219,64 @@ def choose_kernel(
     if not EXACT:
         own = tl.load(x + row * depth + column_of_x, mask=column_of_x < depth, other=0.0)
     cut, total = tl.load(cuts + row), tl.load(counts + row)
+    error = tl.load(errors + row)
+    nothing = error * 0.0 + float("inf")
     filled = 0
+    known = 0
     for start in range(0, total, STEP):
-        step = start + tl.arange(0, STEP)
-        group = tl.load(hits + row * groups + step, mask=step < total, other=0)
-        column = group[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-        here = (step < total)[:, None] & (column < width)
-        number = tl.load(h + row * width + column, mask=here, other=float("-inf")).to(tl.float32)
-        column = tl.reshape(column, [STEP * WIDTH])
-        number = tl.reshape(number, [STEP * WIDTH])
-        possible = (number >= cut) | (number != number)
-        reach = (possible & tl.reshape(here, [STEP * WIDTH])).to(tl.int32)
+        column, number, reach = reaching(
+            h, hits, row, start, total, cut, width, groups, WIDTH, STEP
+        )
         many = tl.sum(reach, 0)
         if filled + many > CAPACITY:
-            # The list's k largest take its place; whatever is left out is not among the row's.
-            number_so_far = tl.load(list_v + at, mask=at < filled, other=0.0)
-            column_so_far = tl.load(list_i + at, mask=at < filled, other=0)
-            keep = largest_of(tl.where(at < filled, keys_of(number_so_far), 0), k)
-            spot = tl.cumsum(keep, 0) - keep
-            tl.debug_barrier()
-            tl.store(list_v + spot, number_so_far, mask=keep > 0)
-            tl.store(list_i + spot, column_so_far, mask=keep > 0)
-            filled = tl.sum(keep, 0)
-            tl.debug_barrier()
+            if not EXACT:
+                compute_open(
+                    list_i,
+                    list_v,
+                    known,
+                    filled,
+                    own,
+                    W,
+                    b,
+                    depth,
+                    nothing,
+                    error,
+                    unit,
+                    tiny,
+                    BLOCK,
+                )
+            filled = shrunk(list_i, list_v, at, filled, k)
+            known = filled
         spot = filled + tl.cumsum(reach, 0) - reach
         tl.store(list_i + spot, column, mask=reach > 0)
         tl.store(list_v + spot, number, mask=reach > 0)
         tl.debug_barrier()
-        if not EXACT:
-            for place in range(filled, filled + many):
-                latent = tl.load(list_i + place).to(tl.int64)
-                weights = tl.load(
-                    W + latent * depth + column_of_x, mask=column_of_x < depth, other=0.0
-                )
-                tl.store(list_v + place, tl.sum(weights * own, 0) + tl.load(b + latent))
-            tl.debug_barrier()
         filled += many
+    if not EXACT:
+        sure = nothing
+        if ONLY_OPEN:
+            # Values of a list that was full are partly exact, which says nothing of the product's.
+            bound = sure_from(list_v, at, filled, cut, error, k, unit, tiny)
+            sure = tl.where(known == 0, bound, nothing)
+        compute_open(
+            list_i,
+            list_v,
+            known,
+            filled,
+            own,
+            W,
+            b,
+            depth,
+            sure,
+            error,
+            unit,
+            tiny,
+            BLOCK,
+        )
     number = tl.load(list_v + at, mask=at < filled, other=0.0)
     column = tl.load(list_i + at, mask=at < filled, other=0)
     keys = tl.where(at < filled, keys_of(number), 0)
-    spot, keep, rest = _places(keys, at, first, k, PARTED)
+    spot, keep, rest = places(keys, at, first, k, PARTED)
     tl.store(values + row * k + spot, number, mask=keep > 0)
     tl.store(latents + row * k + spot, column, mask=keep > 0)
     # Spread over the latents, so that none of them gets many.

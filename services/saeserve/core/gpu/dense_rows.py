@@ -26,6 +26,7 @@ from triton import language as tl
 
 from saeserve.core.gpu import rows
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu.scales import power_of_two
 from saeserve.core.gpu.shadows import LOW as LOW
 from saeserve.core.kernels.rounding import SUM_UNIT
 
@@ -187,12 +188,9 @@ def scale_kernel(
         at = start + tl.arange(0, CHUNK)
         number = tl.load(largest + at, mask=at < count, other=0.0)
         most = tl.maximum(most, tl.where(number < float("inf"), number, 0.0))
-    number = tl.max(most, 0)
-    # Within 2^-100 .. 2^100, so that both are normal numbers.
-    exponent = tl.minimum(tl.maximum(number.to(tl.int32, bitcast=True) >> 23, 27), 227)
-    exponent = tl.where(number > 0.0, 254 + EXPONENT - exponent, 127)
-    tl.store(scales, (exponent << 23).to(tl.float32, bitcast=True))
-    tl.store(scales + 1, ((254 - exponent) << 23).to(tl.float32, bitcast=True))
+    scale, inverse = power_of_two(tl.max(most, 0), EXPONENT)
+    tl.store(scales, scale)
+    tl.store(scales + 1, inverse)
 
 
 @triton.jit

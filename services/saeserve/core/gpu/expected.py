@@ -22,8 +22,21 @@ def candidates(k: int, latents: int, width: int, depth: int) -> int:
     `rows.largest_errors`. Two of the k largest in one group lower the level too. Drawn rows had 1
     to 5 % fewer.
     """
+    shared = k * k * width / (2 * latents)
+    return math.ceil((k + shared) * math.exp(_fall(k, latents, depth)))
+
+
+def uncertain(k: int, latents: int, width: int, depth: int) -> int:
+    """Candidates whose place is open; as many levels above the k-th largest as the
+    cut is below it, entries are surely chosen."""
+    sure = math.floor(k * math.exp(-_fall(k, latents, depth)))
+    return candidates(k, latents, width, depth) - sure
+
+
+def _fall(k: int, latents: int, depth: int) -> float:
+    """Logarithm of how many times as many entries reach the cut as reach the k-th largest."""
+    if not depth:
+        return 0.0
     spread = math.sqrt(2 * math.log(max(1.0, latents / k)))
     sums = 2 * (1.125 * depth + 8) * SUM_UNIT
-    fall = 2 * math.sqrt(depth) * (2 * TYPICAL + sums) + 2 * UNIT * spread
-    shared = k * k * width / (2 * latents)
-    return math.ceil((k + shared) * (math.exp(spread * fall) if depth else 1.0))
+    return spread * (2 * math.sqrt(depth) * (2 * TYPICAL + sums) + 2 * UNIT * spread)

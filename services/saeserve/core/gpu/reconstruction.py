@@ -3,14 +3,21 @@
     y_bg = b_dec + sum over the entries j of the first g groups of f_bj W_dec,i(b,j)
     e_bg = y_b - y_bg;  |e_bg|^2;  r_bg = sum over g' >= g of w_g' e_bg'
     d_bj = <W_dec,i(b,j), r_bg> for the entries j of group g
+    low_bg = float16(s r_bg), where s = 2^n brings the largest number of a tile into 32 .. 64
 
 Where inner prefixes see those before them detached, r_bg = w_g e_bg + w_G e_bG, once for g = G.
-All weights w but the last one are equal.
+All weights w but the last one are equal. W_dec may be a float16 copy; then r is also given in
+float16, for the gradients of the dictionaries. All sums are float32 either way, and so are e and r.
 
-Bytes of B rows of width O with N entries in G groups: 8 B O and 4 B O G (5 times as much where
-G > 1), and 8 N O gathered: each decoder row twice, the second time soon after the first. FLOPs:
-4 N O and 5 B O G. One launch; a program takes a row, whose sums have one order. Entries of value 0
-are left out.
+A program takes a tile of `WIDEST_TILE` columns of a row, and the grid all rows of a tile before
+those of the next one. So what has to stay in the L2 cache is one tile of W_dec, and the k rows of a
+tile, which the dots take again, are in the L1 cache: k 32, 64: 16, 32 KB in float16. The tiles'
+shares of each dot are added afterwards, in their order.
+
+Bytes of B rows of width O with N entries in G groups and T tiles: 4 B O and 4 B O G (5 times as
+much where G > 1), 2 B O G in float16, 4 N T of dots; W_dec's rows gathered once, 2 N O in float16,
+4 N O in float32, twice where a tile of a row's is larger than `L1_BYTES`. FLOPs: 4 N O and 5 B O G.
+A launch, and torch's to add dots. Sums have one order. Entries of value 0 are left out.
 """
 
 from __future__ import annotations
@@ -24,11 +31,17 @@ from triton import language as tl
 
 from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu.scales import power_of_two
+from saeserve.core.gpu.shadows import LOW
 
 WIDEST_TILE = 256
 AT_ONCE = 4
 """Entries that are added at once."""
-WARPS = 2
+WARPS = 1
+L1_BYTES = 96 * 1024
+"""Rows of W_dec of one program that the cache is taken to hold until they are read again."""
+EXPONENT = 5
+"""The largest number of a tile is scaled to at least 2 to the power of this."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,10 @@ class Reconstructed:
     """Sums over rows of |e|^2."""
     residual_BO: Tensor
     """e of the prefix that was asked for."""
+    low_NO: Tensor
+    """s r in float16, or r itself where W_dec was float32."""
+    inverses_NT: Tensor
+    """1 / s of each row and tile of `WIDEST_TILE` columns; any where r was not rounded."""
 
     def to_bias(self) -> Tensor:
         """The gradient of b_dec as far as it is added to the reconstruction: the first group's."""
@@ -78,40 +95,54 @@ def reconstruct(
     shares: Shares,
     residual_of: int = 0,
 ) -> Reconstructed:
-    """Run the pass; `residual_of` names the prefix (from 0) whose residuals are wanted."""
-    (rows, width), groups = target_BO.shape, entries.groups
-    tile = min(WIDEST_TILE, triton.next_power_of_2(width))
+    """Run the pass; `W_FO` is W_dec or its copy in `LOW`, and `residual_of` names the prefix (from
+    0) whose residuals are wanted."""
+    (rows, width), groups, low = target_BO.shape, entries.groups, W_FO.dtype == LOW
+    tile = tile_of(width)
     tiles = triton.cdiv(width, tile)
     gradients_NO = target_BO.new_empty(rows * groups, width)
     # The only prefix has its residuals for gradients.
     residual_BO = gradients_NO if groups == 1 else torch.empty_like(target_BO)
-    dots_N = torch.empty_like(entries.values_N)
+    low_NO = torch.empty_like(gradients_NO, dtype=LOW) if low else gradients_NO
+    inverses_NT = target_BO.new_empty(rows * groups, tiles)
+    dots_TN = entries.values_N.new_empty(tiles, entries.values_N.numel())
     squares_BGT = target_BO.new_empty(rows, groups, tiles)
     launch(
         reconstruct_kernel,
-        (rows,),
+        (rows, tiles),
         (
             *(entries.values_N, entries.latents_N, entries.starts, W_FO, b_O, target_BO),
-            *(gradients_NO, residual_BO, dots_N, squares_BGT),
-            *(groups, width, tiles, shares.inner, shares.last, residual_of),
+            *(gradients_NO, residual_BO, low_NO, inverses_NT, dots_TN, squares_BGT),
+            *(groups, width, dots_TN.shape[1], shares.inner, shares.last, residual_of),
         ),
-        _work(entries, rows * width, width),
+        _work(entries, W_FO, target_BO, tiles),
+        LOW=low,
         NESTED=groups > 1,
         DETACH=shares.detach_inner,
         TILE=tile,
         AT_ONCE=AT_ONCE,
+        EXPONENT=EXPONENT,
         num_warps=WARPS,
     )
-    return Reconstructed(gradients_NO, dots_N, squares_BGT.sum((0, 2)), residual_BO)
+    dots_N, squares_G = dots_TN[0] if tiles == 1 else dots_TN.sum(0), squares_BGT.sum((0, 2))
+    return Reconstructed(gradients_NO, dots_N, squares_G, residual_BO, low_NO, inverses_NT)
 
 
-def _work(entries: Entries, numbers: int, width: int) -> Work:
-    """The pass's, as the module says; `numbers` are those of the rows."""
-    count, groups = entries.values_N.numel(), entries.groups
+def tile_of(width: int) -> int:
+    """Columns that a program takes."""
+    return min(WIDEST_TILE, triton.next_power_of_2(width))
+
+
+def _work(entries: Entries, W_FO: Tensor, target_BO: Tensor, tiles: int) -> Work:
+    """The pass's, as the module says."""
+    count, groups, (rows, width) = entries.values_N.numel(), entries.groups, target_BO.shape
+    errors = (20 if groups > 1 else 4) * groups
+    rounded = 2 * groups if W_FO.dtype == LOW else 0
+    row_of_tile = W_FO.itemsize * tile_of(width) * triton.cdiv(count, rows)
     return Work(
-        bytes=(8 + (20 if groups > 1 else 4) * groups) * numbers,
-        flops=4 * count * width + 5 * groups * numbers,
-        gathered=8 * count * width,
+        bytes=(4 + errors + rounded) * rows * width + 4 * count * tiles,
+        flops=4 * count * width + 5 * groups * rows * width,
+        gathered=(1 if row_of_tile <= L1_BYTES else 2) * W_FO.itemsize * count * width,
     )
 
 
@@ -134,7 +165,7 @@ def _rows_of(
         mask=used[:, None] & (column < width)[None, :],
         other=0.0,
     )
-    return value, part
+    return value, part.to(tl.float32)
 
 
 @triton.jit
@@ -162,6 +193,21 @@ def _gather_up(
 
 
 @triton.jit
+def _round(
+    error: tl.tensor,
+    low: tl.tensor,
+    inverses: tl.tensor,
+    column: tl.tensor,
+    width: int,
+    EXPONENT: tl.constexpr,
+) -> None:
+    """Write a tile of a row scaled and rounded, and what undoes the scale."""
+    scale, inverse = power_of_two(tl.max(tl.abs(error), 0), EXPONENT)
+    tl.store(low + column, (scale * error).to(tl.float16), mask=column < width)
+    tl.store(inverses, inverse)
+
+
+@triton.jit
 def reconstruct_kernel(
     values: tl.tensor,
     latents: tl.tensor,
@@ -171,53 +217,58 @@ def reconstruct_kernel(
     target: tl.tensor,
     gradients: tl.tensor,
     residual: tl.tensor,
+    low: tl.tensor,
+    inverses: tl.tensor,
     dots: tl.tensor,
     squares: tl.tensor,
     groups: int,
     width: int,
-    tiles: int,
+    count: int,
     inner: float,
     last: float,
     residual_of: int,
+    LOW: tl.constexpr,
     NESTED: tl.constexpr,
     DETACH: tl.constexpr,
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    EXPONENT: tl.constexpr,
 ) -> None:
-    """A row a program: first its errors, then the dots with what they make."""
+    """A tile of a row a program: first errors, then its share of the dots with what they make."""
     row = tl.program_id(0).to(tl.int64)
-    for tile in range(tiles):
-        column = tile * TILE + tl.arange(0, TILE)
-        here = column < width
-        goal = tl.load(target + row * width + column, mask=here, other=0.0)
-        own = tl.load(bias + column, mask=here, other=0.0)
-        total = tl.zeros([AT_ONCE, TILE], tl.float32)
-        for group in range(groups):
-            bag = row * groups + group
-            end = tl.load(starts + bag + 1)
-            for first in range(tl.load(starts + bag), end, AT_ONCE):
-                j = first + tl.arange(0, AT_ONCE)
-                value, part = _rows_of(W, values, latents, j, end, column, width)
-                total += value[:, None] * part
-            error = goal - (tl.sum(total, 0) + own)
-            tl.store(gradients + bag * width + column, error, mask=here)
-            tl.store(squares + bag * tiles + tile, tl.sum(error * error, 0))
-            if NESTED:
-                asked = here & (group == residual_of)
-                tl.store(residual + row * width + column, error, mask=asked)
-        if NESTED:
-            tl.debug_barrier()
-            _gather_up(gradients + row * groups * width, column, groups, width, inner, last, DETACH)
-    tl.debug_barrier()
+    tile = tl.program_id(1)
+    tiles = tl.num_programs(1)
+    column = tile * TILE + tl.arange(0, TILE)
+    here = column < width
+    goal = tl.load(target + row * width + column, mask=here, other=0.0)
+    own = tl.load(bias + column, mask=here, other=0.0)
+    total = tl.zeros([AT_ONCE, TILE], tl.float32)
     for group in range(groups):
         bag = row * groups + group
         end = tl.load(starts + bag + 1)
         for first in range(tl.load(starts + bag), end, AT_ONCE):
             j = first + tl.arange(0, AT_ONCE)
-            total = tl.zeros([AT_ONCE, TILE], tl.float32)
-            for tile in range(tiles):
-                column = tile * TILE + tl.arange(0, TILE)
-                error = tl.load(gradients + bag * width + column, mask=column < width, other=0.0)
-                value, part = _rows_of(W, values, latents, j, end, column, width)
-                total += part * error[None, :]
-            tl.store(dots + j, tl.sum(total, 1), mask=j < end)
+            value, part = _rows_of(W, values, latents, j, end, column, width)
+            total += value[:, None] * part
+        error = goal - (tl.sum(total, 0) + own)
+        tl.store(gradients + bag * width + column, error, mask=here)
+        tl.store(squares + bag * tiles + tile, tl.sum(error * error, 0))
+        if NESTED:
+            asked = here & (group == residual_of)
+            tl.store(residual + row * width + column, error, mask=asked)
+    if NESTED:
+        tl.debug_barrier()
+        _gather_up(gradients + row * groups * width, column, groups, width, inner, last, DETACH)
+    tl.debug_barrier()
+    dots += tile.to(tl.int64) * count
+    for group in range(groups):
+        bag = row * groups + group
+        end = tl.load(starts + bag + 1)
+        error = tl.load(gradients + bag * width + column, mask=here, other=0.0)
+        if LOW:
+            at = inverses + bag * tiles + tile
+            _round(error, low + bag * width, at, column, width, EXPONENT)
+        for first in range(tl.load(starts + bag), end, AT_ONCE):
+            j = first + tl.arange(0, AT_ONCE)
+            value, part = _rows_of(W, values, latents, j, end, column, width)
+            tl.store(dots + j, tl.sum(part * error[None, :], 1), mask=j < end)

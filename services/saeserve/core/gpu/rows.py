@@ -8,6 +8,8 @@ FLOPs: 6 B d. One launch. A program takes a row, which stays in registers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 from torch import Tensor
@@ -19,6 +21,14 @@ from saeserve.core.gpu.shadows import LOW as LOW
 from saeserve.core.gpu.shadows import Shadow
 from saeserve.core.gpu.update import block_of, rounding_norms
 from saeserve.core.kernels.rounding import SAFETY, SUM_UNIT, Errors
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a batch, and their copy for products in low precision; without one all is exact."""
+
+    rows_BD: Tensor
+    copy: Shadow | None
 
 
 def centred(x_BD: Tensor, b_D: Tensor) -> tuple[Tensor, Shadow]:

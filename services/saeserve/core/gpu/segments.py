@@ -3,6 +3,13 @@
     over the entries (b, g, f, d) of latent i, with f != 0 and the scale c = -2 / (B variance):
     dW_dec,i = c sum f r_bg;  dW_enc,i = c sum d (x_b - b_pre);  db_i = c sum d;
     fired_i = #{f > 0} in the first groups
+    for the optimiser, of g = dW_enc,i: <g, g>; of g = dW_dec,i and w = W_dec,i: <g, g>, <g, w>,
+    <w, w>, in float64, while the rows are in registers (`measures`)
+
+In low precision r comes as s r in float16 (`reconstruction`), and x - b_pre as the copy that the
+encoder's product had. A row of x that its copy does not hold to 2^-10 of its norm, by numbers too
+large or too small for float16, is read in float32. Sums are float32, and c is multiplied to them
+at last: nothing is scaled by a count in float16.
 
 Entries are sorted, so those of a latent follow each other, in the order of their rows. A program
 sums one latent's for a tile of columns. More than `WINDOW` entries of one latent are cut at
@@ -10,9 +17,10 @@ multiples of `WINDOW` of the sorted list, and a second launch adds the parts in 
 makes the others wait for long, every sum has one order, and nothing is added by an atomic
 operation.
 
-N entries, widths d and o, m latents, t tiles of columns. Bytes: 4 N (d + o) gathered,
-4 m (d + o) written, 8 N t of entries; parts: at most 8 N (d + o) / WINDOW written, and read once.
-FLOPs: 2 N (d + o). Launches: the sort's, one that lays out, one that sums, one that joins.
+N entries, widths d and o, m latents, t tiles of columns, e = 2 bytes a number in low precision,
+else 4. Bytes: e N (d + o) gathered, 4 m (d + 2 o) of gradients and W_dec, 8 N t of entries, 32 m t
+of moments; parts: at most 8 N (d + o) / WINDOW written, and read once. FLOPs: 2 N (d + o) and
+2 m (d + 3 o). Launches: the sort's, one that lays out, one that sums, one that joins.
 """
 
 from __future__ import annotations
@@ -22,15 +30,17 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from saeserve.core.gpu import measures
 from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.launch import Work, launch
-from saeserve.core.gpu.reconstruction import Reconstructed
-from saeserve.core.gpu.sorted_entries import by_latent
+from saeserve.core.gpu.reconstruction import Reconstructed, tile_of
+from saeserve.core.gpu.rows import Rows
+from saeserve.core.gpu.segment_sums import extent, measure_tile, store_tile, sum_tile
+from saeserve.core.gpu.sorted_entries import Sorted, by_latent
 from saeserve.core.kernels.topk.weights import DictionaryGradients
 
 WINDOW = 128
 """Most entries that one program sums."""
-WIDEST_TILE = 512
 AT_ONCE = 4
 """Entries that are added at once."""
 WARPS = 1
@@ -39,129 +49,81 @@ WARPS = 1
 def gradients(
     entries: Entries,
     found: Reconstructed,
-    x_BD: Tensor,
-    latents: int,
+    x: Rows,
+    dictionaries: tuple[Tensor, Tensor],
     scale: Tensor,
     fired_groups: int,
     window: int = WINDOW,
 ) -> DictionaryGradients:
-    """All gradients; `x_BD` is centred, `scale` is c, one number on the device, and entries of the
-    first `fired_groups` groups count as fired."""
-    ordered, r_NO = by_latent(entries, found.dots_N, latents), found.gradients_NO
-    d_in, d_out, count = x_BD.shape[1], r_NO.shape[1], ordered.bags_N.numel()
+    """All gradients; `x` is centred, `dictionaries` are W_enc and W_dec, `scale` is c, one number
+    on the device, and entries of the first `fired_groups` groups count as fired."""
+    W_enc, W_dec = dictionaries
+    latents = W_enc.shape[0]
+    ordered = by_latent(entries, found.dots_N, latents)
     out = DictionaryGradients(
-        W_enc=x_BD.new_empty(latents, d_in),
-        b_enc=x_BD.new_empty(latents),
-        W_dec=x_BD.new_empty(latents, d_out),
-        fired_F=torch.empty(latents, dtype=torch.int64, device=x_BD.device),
+        W_enc=torch.empty_like(W_enc),
+        b_enc=W_enc.new_empty(latents),
+        W_dec=torch.empty_like(W_dec),
+        fired_F=torch.empty(latents, dtype=torch.int64, device=W_enc.device),
     )
-    windows, widest = triton.cdiv(count, window), max(d_in, d_out)
+    tiles = triton.cdiv(widest := max(W_enc.shape[1], W_dec.shape[1]), tile_of(widest))
+    size = (measures.ENCODER + measures.DECODER, tiles, latents)
+    moments_STF = W_enc.new_empty(size, dtype=torch.float64)
+    _sum(ordered, found, x, W_dec, scale, out, moments_STF, (entries.groups, fired_groups), window)
+    measures.keep(out.W_enc, W_enc, moments_STF[: measures.ENCODER])
+    measures.keep(out.W_dec, W_dec, moments_STF[measures.ENCODER :])
+    return out
+
+
+def _sum(
+    ordered: Sorted,
+    found: Reconstructed,
+    x: Rows,
+    W_dec: Tensor,
+    scale: Tensor,
+    out: DictionaryGradients,
+    moments_STF: Tensor,
+    groups: tuple[int, int],
+    window: int,
+) -> None:
+    """Write all sums: of short latents and of parts, then of parts."""
+    (latents, d_in), d_out, tiles = out.W_enc.shape, W_dec.shape[1], moments_STF.shape[1]
+    count, both, low = ordered.bags_N.numel(), d_in + d_out, x.copy is not None
+    windows = triton.cdiv(count, window)
     # At most two latents with more than a window of entries have some in any one.
-    parts = (
-        x_BD.new_empty(2 * windows, d_out),
-        x_BD.new_empty(2 * windows, d_in),
-        x_BD.new_empty(2 * windows, 2),
-    )
-    tile = min(WIDEST_TILE, triton.next_power_of_2(widest))
-    tiles, made = triton.cdiv(widest, tile), (out.W_dec, out.W_enc, out.b_enc, out.fired_F)
-    both = d_in + d_out
+    parts = [W_dec.new_empty(2 * windows, width) for width in (d_out, d_in, 2)]
+    copies = (x.rows_BD,) * 3 if x.copy is None else (x.copy.low_FD, x.copy.norm_F, x.copy.lost_F)
+    written = (out.W_dec, out.W_enc, out.b_enc, out.fired_F, moments_STF)
     of_parts = 8 * count * both // window
+    sizes = {"WINDOW": window, "TILE": tile_of(max(d_in, d_out)), "num_warps": WARPS}
     launch(
         sum_kernel,
         (windows + latents, tiles),
         (
             *(ordered.first_F1, ordered.latents_N, ordered.bags_N),
-            *(ordered.values_N, ordered.dots_N, r_NO, x_BD, scale),
-            *(*made, *parts, count, windows, d_out, d_in, entries.groups, fired_groups),
+            *(ordered.values_N, ordered.dots_N, found.low_NO, found.inverses_NT, x.rows_BD),
+            *(*copies, scale, W_dec, *written, *parts),
+            *(count, windows, latents, d_out, d_in, found.inverses_NT.shape[1], *groups),
         ),
         Work(
-            bytes=4 * latents * both + 8 * count * tiles + of_parts,
-            flops=2 * count * both,
-            gathered=4 * count * both,
+            bytes=4 * latents * (both + d_out) + (8 * count + 32 * latents) * tiles + of_parts,
+            flops=2 * count * both + 2 * latents * (both + 2 * d_out),
+            gathered=found.low_NO.itemsize * count * both,
         ),
-        WINDOW=window,
-        TILE=tile,
+        LOW=low,
         AT_ONCE=AT_ONCE,
-        num_warps=WARPS,
+        **sizes,
     )
     launch(
         join_kernel,
         (windows, tiles),
-        (ordered.first_F1, ordered.latents_N, scale, *made, *parts, count, d_out, d_in),
+        (
+            *(ordered.first_F1, ordered.latents_N, scale, W_dec, *written, *parts),
+            *(count, latents, d_out, d_in),
+        ),
         Work(bytes=of_parts),
-        WINDOW=window,
-        TILE=tile,
-        num_warps=WARPS,
+        **sizes,
     )
-    return out
-
-
-@triton.jit
-def _sum_tile(
-    start: int,
-    stop: int,
-    bags: tl.tensor,
-    values: tl.tensor,
-    dots: tl.tensor,
-    residual: tl.tensor,
-    x: tl.tensor,
-    column: tl.tensor,
-    d_out: int,
-    d_in: int,
-    groups: int,
-    fired_groups: int,
-    TILE: tl.constexpr,
-    AT_ONCE: tl.constexpr,
-) -> tl.tensor:
-    """Over sorted entries start .. stop: sum f r, sum d x, sum d, and how many fired."""
-    dec = tl.zeros([TILE], tl.float32)
-    enc = tl.zeros([TILE], tl.float32)
-    bias = tl.zeros([AT_ONCE], tl.float32)
-    fired = tl.zeros([AT_ONCE], tl.float32)
-    for first in range(start, stop, AT_ONCE):
-        at = first + tl.arange(0, AT_ONCE)
-        value = tl.load(values + at, mask=at < stop, other=0.0)
-        used = (at < stop) & (value != 0.0)
-        bag = tl.load(bags + at, mask=used, other=0)
-        row = bag // groups
-        dot = tl.load(dots + at, mask=used, other=0.0)
-        r_part = tl.load(
-            residual + bag.to(tl.int64)[:, None] * d_out + column[None, :],
-            mask=used[:, None] & (column < d_out)[None, :],
-            other=0.0,
-        )
-        x_part = tl.load(
-            x + row.to(tl.int64)[:, None] * d_in + column[None, :],
-            mask=used[:, None] & (column < d_in)[None, :],
-            other=0.0,
-        )
-        dec += tl.sum(value[:, None] * r_part, 0)
-        enc += tl.sum(dot[:, None] * x_part, 0)
-        bias += dot
-        fired += ((value > 0.0) & (bag - row * groups < fired_groups)).to(tl.float32)
-    return dec, enc, tl.sum(bias, 0), tl.sum(fired, 0)
-
-
-@triton.jit
-def _store_tile(
-    W_dec: tl.tensor,
-    W_enc: tl.tensor,
-    row: tl.tensor,
-    column: tl.tensor,
-    dec: tl.tensor,
-    enc: tl.tensor,
-    d_out: int,
-    d_in: int,
-) -> None:
-    """Write a tile of a row of each of two matrices, which may differ in width."""
-    tl.store(W_dec + row * d_out + column, dec, mask=column < d_out)
-    tl.store(W_enc + row * d_in + column, enc, mask=column < d_in)
-
-
-@triton.jit
-def _extent(first: tl.tensor, latent: tl.tensor) -> tl.tensor:
-    """Where a latent's entries begin and end."""
-    return tl.load(first + latent), tl.load(first + latent + 1)
 
 
 @triton.jit
@@ -172,21 +134,30 @@ def sum_kernel(
     values: tl.tensor,
     dots: tl.tensor,
     residual: tl.tensor,
+    inverses: tl.tensor,
     x: tl.tensor,
+    low: tl.tensor,
+    norms: tl.tensor,
+    lost: tl.tensor,
     scale: tl.tensor,
+    weights: tl.tensor,
     W_dec: tl.tensor,
     W_enc: tl.tensor,
     b_enc: tl.tensor,
     fired: tl.tensor,
+    moments: tl.tensor,
     part_dec: tl.tensor,
     part_enc: tl.tensor,
     part_sums: tl.tensor,
     count: int,
     windows: int,
+    latents: int,
     d_out: int,
     d_in: int,
+    tiles: int,
     groups: int,
     fired_groups: int,
+    LOW: tl.constexpr,
     WINDOW: tl.constexpr,
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
@@ -199,25 +170,35 @@ def sum_kernel(
     c = tl.load(scale)
     if program >= windows:
         latent = (program - windows).to(tl.int64)
-        begin, end = _extent(first, latent)
+        begin, end = extent(first, latent)
         if end - begin <= WINDOW:
-            dec, enc, bias, active = _sum_tile(
+            dec, enc, bias, active = sum_tile(
                 begin,
                 end,
                 bags,
                 values,
                 dots,
                 residual,
+                inverses,
                 x,
+                low,
+                norms,
+                lost,
+                tile,
                 column,
                 d_out,
                 d_in,
+                tiles,
                 groups,
                 fired_groups,
+                LOW,
                 TILE,
                 AT_ONCE,
             )
-            _store_tile(W_dec, W_enc, latent, column, c * dec, c * enc, d_out, d_in)
+            dec *= c
+            enc *= c
+            store_tile(W_dec, W_enc, latent, column, dec, enc, d_out, d_in)
+            measure_tile(weights, moments, latent, tile, column, dec, enc, d_out, latents)
             if tile == 0:
                 tl.store(b_enc + latent, c * bias)
                 tl.store(fired + latent, active.to(tl.int64))
@@ -228,26 +209,33 @@ def sum_kernel(
         right = tl.load(ordered + last)
         for side in range(2):
             latent = tl.where(side == 0, left, right)
-            begin, end = _extent(first, latent)
+            begin, end = extent(first, latent)
             if (end - begin > WINDOW) & ((side == 0) | (left != right)):
-                dec, enc, bias, active = _sum_tile(
+                dec, enc, bias, active = sum_tile(
                     tl.maximum(begin, start),
                     tl.minimum(end, last + 1),
                     bags,
                     values,
                     dots,
                     residual,
+                    inverses,
                     x,
+                    low,
+                    norms,
+                    lost,
+                    tile,
                     column,
                     d_out,
                     d_in,
+                    tiles,
                     groups,
                     fired_groups,
+                    LOW,
                     TILE,
                     AT_ONCE,
                 )
                 slot = (2 * program + side).to(tl.int64)
-                _store_tile(part_dec, part_enc, slot, column, dec, enc, d_out, d_in)
+                store_tile(part_dec, part_enc, slot, column, dec, enc, d_out, d_in)
                 if tile == 0:
                     tl.store(part_sums + 2 * slot, bias)
                     tl.store(part_sums + 2 * slot + 1, active)
@@ -258,14 +246,17 @@ def join_kernel(
     first: tl.tensor,
     ordered: tl.tensor,
     scale: tl.tensor,
+    weights: tl.tensor,
     W_dec: tl.tensor,
     W_enc: tl.tensor,
     b_enc: tl.tensor,
     fired: tl.tensor,
+    moments: tl.tensor,
     part_dec: tl.tensor,
     part_enc: tl.tensor,
     part_sums: tl.tensor,
     count: int,
+    latents: int,
     d_out: int,
     d_in: int,
     WINDOW: tl.constexpr,
@@ -277,7 +268,7 @@ def join_kernel(
     tile = tl.program_id(1)
     last = tl.minimum(window * WINDOW + WINDOW, count) - 1
     latent = tl.load(ordered + last).to(tl.int64)
-    begin, end = _extent(first, latent)
+    begin, end = extent(first, latent)
     if (end - begin > WINDOW) & (begin // WINDOW == window):
         column = tile * TILE + tl.arange(0, TILE)
         dec = tl.zeros([TILE], tl.float32)
@@ -294,7 +285,10 @@ def join_kernel(
             bias += tl.load(part_sums + 2 * slot + one)
             active += tl.load(part_sums + 2 * slot + 1 + one)
         c = tl.load(scale)
-        _store_tile(W_dec, W_enc, latent, column, c * dec, c * enc, d_out, d_in)
+        dec *= c
+        enc *= c
+        store_tile(W_dec, W_enc, latent, column, dec, enc, d_out, d_in)
+        measure_tile(weights, moments, latent, tile, column, dec, enc, d_out, latents)
         if tile == 0:
             tl.store(b_enc + latent + one, c * bias)
             tl.store(fired + latent + one, active.to(tl.int64))

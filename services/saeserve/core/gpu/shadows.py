@@ -39,11 +39,11 @@ class Shadow:
 
     def holds(self, weights_FD: Tensor) -> bool:
         """Whether it is the copy of what the weights are now."""
-        return self.version == _version(weights_FD)
+        return self.version == version_of(weights_FD)
 
     def made_of(self, weights_FD: Tensor) -> None:
         """Note that a kernel has written the copy of what the weights are now."""
-        self.version = _version(weights_FD)
+        self.version = version_of(weights_FD)
 
 
 _shadows: Any = WeakTensorKeyDictionary()
@@ -63,7 +63,7 @@ def of(weights_FD: Tensor) -> Shadow:
     return found
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     """How often torch's operations have changed the tensor in place."""
     version: int = cast("Any", tensor)._version
     return version

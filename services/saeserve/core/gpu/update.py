@@ -5,7 +5,8 @@
     m = beta1 m + (1 - beta1) g";  v = beta2 v + (1 - beta2) g"^2;  w = w - rate m / (sqrt(v) + eps)
     unit rows: w = w / max(|w|, least);  weights of products: low = float16(w), |w|, |w - low|
 
-Bytes of P numbers: the first pass reads 4 P (unit rows: 8 P), the second reads 16 P and writes
+Bytes of P numbers: the first pass reads 4 P (unit rows: 8 P) of gradients that were not measured
+when they were made (`measures`), the second reads 16 P and writes
 12 P, and 2 P more where there is a low copy. FLOPs: 2 P (unit rows: 6 P) and 14 P. Launches: one a
 parameter in each pass, one between them, and one that writes what changes with the step. A program
 takes a row (of a vector: `CHUNK` numbers), which stays in registers; sums have one order, so two
@@ -22,6 +23,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
+from saeserve.core.gpu import measures
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.shadows import Shadow
 
@@ -76,7 +78,7 @@ def update_(
     for name in names:
         part = squares[start : start + rows[name]]
         along[name] = torch.empty_like(part) if name in unit else part
-        measure(params[name], gradients[name], along[name], part, name in unit)
+        _measured(params[name], gradients[name], along[name], part, name in unit)
         start += rows[name]
     launch(
         clip_kernel,
@@ -93,6 +95,15 @@ def update_(
             shadow=shadows.get(name),
         )
     return scalars[0]
+
+
+def _measured(w: Tensor, g: Tensor, along: Tensor, squares: Tensor, unit: bool) -> None:
+    """Take what the kernel that made the gradient has measured; else read the gradient."""
+    known = measures.take(g, w, unit=unit)
+    if known is None:
+        measure(w, g, along, squares, unit)
+    else:
+        measures.collect(known, along, squares, unit=unit)
 
 
 def measure(w: Tensor, g: Tensor, along: Tensor, squares: Tensor, unit: bool) -> None:

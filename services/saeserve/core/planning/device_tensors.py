@@ -37,11 +37,11 @@ def has_kernels(spec: TrainSpec) -> bool:
 def kernels_step(spec: TrainSpec, data: TrainingData) -> list[Held]:
     """What such a step holds."""
     if spec.architecture.cost.compiled == "entries":
-        return [*_copies(spec, data, 1), *_entries(spec, data), *_dead_latents(spec, data)]
+        return [*_copies(spec, data), *_entries(spec, data), *_dead_latents(spec, data)]
     both, tensors = STEP - {Moment.UPDATE}, spec.architecture.cost.device_tensors
     whole = (tensors, micro_batch_of(spec), spec.d_sae)
     dense = Held("pre-activations, features and slopes", whole, low_of(spec), both)
-    return [*_copies(spec, data, 2), dense]
+    return [*_copies(spec, data), dense]
 
 
 def low_of(spec: TrainSpec) -> str:
@@ -49,11 +49,11 @@ def low_of(spec: TrainSpec) -> str:
     return "float32" if spec.encoder_dtype == "float32" else "float16"
 
 
-def _copies(spec: TrainSpec, data: TrainingData, dictionaries: int) -> list[Held]:
-    """Copies of dictionaries for the products, which are kept."""
+def _copies(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    """Copies of dictionaries for products and gathers, which are kept."""
     if low_of(spec) == "float32":
         return []
-    size = (dictionaries, spec.d_sae, data.d if dictionaries == 1 else max(data.d, data.d_out))
+    size = (2, spec.d_sae, max(data.d, data.d_out))
     return [Held("low-precision weights", size, "float16", TRAINED, Part.OPTIMIZER)]
 
 
@@ -71,7 +71,17 @@ def _entries(spec: TrainSpec, data: TrainingData) -> list[Held]:
         Held("lists of candidates", (2, listed), "float32", _FORWARD),
         Held("entries by latent", (9, math.ceil(rows * active)), "float32", _BACKWARD),
         Held("errors of prefixes", (groups - 1, rows, data.d_out), "float32", _BACKWARD),
+        *_rounded(spec, data, groups),
     ]
+
+
+def _rounded(spec: TrainSpec, data: TrainingData, groups: int) -> list[Held]:
+    """Errors and rows as gradients gather them, where those are not float32."""
+    if low_of(spec) == "float32":
+        return []
+    rows = micro_batch_of(spec)
+    size = (groups + 1, rows, max(data.d, data.d_out))
+    return [Held("errors and rows in low precision", size, "float16", _BACKWARD)]
 
 
 def _dead_latents(spec: TrainSpec, data: TrainingData) -> list[Held]:

@@ -1,11 +1,14 @@
 """The TopK family's step in Triton: the gradients of `loss`, `batchtopk` and `matryoshka`, with one
 dense product in low precision.
 
-It runs on a GPU where Triton is installed. The choice and all values are those of float32: whatever
-may be among the largest is computed again. No tensor [B, F] is wider than 2 bytes an entry,
-unless `encoder_dtype` asks for float32. AuxK is dense among the dead latents, and left out without
-any. The host never waits for the device where the context bounds their number; without a bound it
-does so once a micro-batch to count them, and where there are some once more to list them.
+It runs on a GPU where Triton is installed. The choice is that of float32: whatever may or may not
+be among the largest is computed again. In TopK what surely is keeps the product's value; W_dec,
+errors and inputs are gathered in float16, within its range; all sums are float32. So gradients are
+within a thousandth of those in float32, and with `encoder_dtype` float32 nothing is rounded.
+No tensor [B, F] is wider than 2 bytes an entry, unless `encoder_dtype` asks for float32. AuxK is
+dense among the dead latents, and left out without any. The host never waits for the device where
+the context bounds their number; without a bound it does so once a micro-batch to count them, and
+where there are some once more to list them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from saeserve.core.gpu import batch_choice, choice, prefixes, reconstruction, ro
 from saeserve.core.gpu.batch_choice import BatchChosen
 from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.reconstruction import Shares
+from saeserve.core.gpu.rows import Rows
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
@@ -45,7 +49,7 @@ def nested_possible(spec: BatchTopKSpec, rows: int, latents: int) -> bool:
 class _Encoded:
     """Rows centred, and their pre-activations, which are needed for the choice alone."""
 
-    x_BD: Tensor
+    x: Rows
     h_BF: Tensor
     errors_B: Tensor | None
     """Bounds on the errors of h; None where it is exact."""
@@ -56,24 +60,25 @@ class _Encoded:
         x_BD, x_low = rows.centred(batch.x_BD, input_bias(params))
         W_FD, b_F = weights = params["W_enc"], params["b_enc"]
         if ctx.encoder_dtype == torch.float32:
-            return cls(x_BD, torch.addmm(b_F, x_BD, W_FD.T), None, weights)
+            return cls(Rows(x_BD, None), torch.addmm(b_F, x_BD, W_FD.T), None, weights)
         W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
         h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
-        return cls(x_BD, h_BF, rows.largest_errors(x_low, W_low, b_F, b_low_F), weights)
+        errors_B = rows.largest_errors(x_low, W_low, b_F, b_low_F)
+        return cls(Rows(x_BD, x_low), h_BF, errors_B, weights)
 
     def top(self, k: int, first: int | None) -> Entries:
         """The k largest of each row; the largest `first` of them are a group, the others another
         one."""
         if self.errors_B is None:
             return Entries.of_rows(choice.top(self.h_BF, k, first), first)
-        arguments = (self.h_BF, self.errors_B, k, self.x_BD, self.weights, first)
-        return Entries.of_rows(choice.top_of_low(*arguments), first)
+        arguments = (self.h_BF, self.errors_B, k, self.x.rows_BD, self.weights, first)
+        return Entries.of_rows(choice.top_of_low(*arguments, only_open=True), first)
 
     def top_of_batch(self, n: int) -> BatchChosen:
         """The n largest of all."""
         if self.errors_B is None:
             return batch_choice.top(self.h_BF, n)
-        return batch_choice.top_of_low(self.h_BF, self.errors_B, n, self.x_BD, self.weights)
+        return batch_choice.top_of_low(self.h_BF, self.errors_B, n, self.x.rows_BD, self.weights)
 
 
 @dataclass(frozen=True)
@@ -85,16 +90,22 @@ class _Step:
     state: Tensors
     batch: Batch
     ctx: Context
-    x_BD: Tensor
+    x: Rows
 
     def weight(self) -> Tensor:
         """What a squared error counts: 1 / (B variance)."""
-        return 1 / (self.x_BD.shape[0] * self.state["variance"].to(self.x_BD))
+        x_BD = self.x.rows_BD
+        return 1 / (x_BD.shape[0] * self.state["variance"].to(x_BD))
+
+    def decoder(self) -> Tensor:
+        """What entries gather rows of: W_dec, or its copy in low precision."""
+        W_FO = self.params["W_dec"]
+        return W_FO if self.x.copy is None else rows.shadow_of(W_FO).low_FD
 
     def not_finite(self) -> Tensor:
         """NaN where rows or biases are not finite, which the choice and the target may not hold;
         else 0."""
-        return (self.x_BD.sum() + self.params["b_enc"].sum()) * 0
+        return (self.x.rows_BD.sum() + self.params["b_enc"].sum()) * 0
 
 
 @torch.no_grad()
@@ -103,7 +114,7 @@ def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
     wide = spec.multi_topk_coefficient
     encoded = _Encoded.of(params, batch, ctx)
     entries = encoded.top(_most(spec, params["W_enc"].shape[0]), spec.k if wide else None)
-    step = _Step(spec, params, state, batch, ctx, encoded.x_BD)
+    step = _Step(spec, params, state, batch, ctx, encoded.x)
     # Lets go of the pre-activations.
     del encoded
     names = ("reconstruction", "multi_topk") if wide else ("reconstruction",)
@@ -122,7 +133,7 @@ def nested(
     """`sparse.nested_loss` with gradients: the output, its state unchanged, and the level."""
     encoded, groups = _Encoded.of(params, batch, ctx), len(nesting.widths)
     chosen = encoded.top_of_batch(_wanted(ctx.scheduled.get("k", spec.k), batch.x_BD.shape[0]))
-    step = _Step(spec, params, state, batch, ctx, encoded.x_BD)
+    step = _Step(spec, params, state, batch, ctx, encoded.x)
     # Lets go of the pre-activations.
     del encoded
     entries = prefixes.by_prefix(chosen.entries, nesting.widths)
@@ -137,17 +148,17 @@ def _output(
     """All gradients; the terms of the inner prefixes and of the last one have `names`, and number
     `proper` (from 0) is the reconstruction that AuxK and the statistics speak of."""
     params, weight = step.params, step.weight()
+    dictionaries = params["W_enc"], params["W_dec"]
     found = reconstruction.reconstruct(
-        *(entries, params["W_dec"], params["b_dec"], step.batch.target_BO, shares, proper)
+        *(entries, step.decoder(), params["b_dec"], step.batch.target_BO, shares, proper)
     )
-    latents = params["W_enc"].shape[0]
-    total = segments.gradients(entries, found, step.x_BD, latents, -2 * weight, proper + 1)
+    total = segments.gradients(entries, found, step.x, dictionaries, -2 * weight, proper + 1)
     terms = {"reconstruction": step.not_finite()}
     parts = shares.weighted(found.squares_G, weight)
     for name, share in zip(names, parts, strict=True):
         terms[name] = terms[name] + share if name in terms else share
     if step.spec.auxk_coefficient:
-        rows_of, taken = (found.residual_BO, step.x_BD), auxk.taken(step.spec, step.ctx)
+        rows_of, taken = (found.residual_BO, step.x.rows_BD), auxk.taken(step.spec, step.ctx)
         terms["auxk"] = add_auxiliary(total, step.spec, params, rows_of, taken, _largest)
     return StepOutput(
         loss=torch.stack(list(terms.values())).sum(),
