@@ -12,6 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import Any
 
@@ -235,6 +236,8 @@ def _stand_ins() -> Generator[None]:
     absent = [n for n in (*LOGGING, "nnsight") if find_spec(n.partition(".")[0]) is None]
     for name in absent:
         module = types.ModuleType(name)
+        # Whether a module is installed is asked of its spec, which has to be there.
+        module.__spec__ = ModuleSpec(name, None)
         module.__dict__.update(LanguageModel=object, Settings=object, Figure=object)
         module.__dict__.update(make_subplots=None, __path__=[])
         sys.modules[name] = module

@@ -56,7 +56,7 @@ class Environment(Spec):
         return cls(
             threads=torch.get_num_threads(),
             instruction_set=torch.backends.cpu.get_cpu_capability(),
-            code_version=importlib.metadata.version("saeserve"),
+            code_version=_code_version(),
             torch_version=str(torch.__version__),
             encoder_dtype=str(dtype).removeprefix("torch."),
             card=Card.of(device),
@@ -79,3 +79,11 @@ def cublas_version(cuda: str) -> str:
             return ""
         numbers.append(str(value.value))
     return ".".join(numbers)
+
+
+def _code_version() -> str:
+    """The installed package's version; of a source tree that is not installed, that it is one."""
+    try:
+        return importlib.metadata.version("saeserve")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
