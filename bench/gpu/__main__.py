@@ -28,14 +28,15 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 os.environ.setdefault(WORKSPACE, DEFAULTS[WORKSPACE])  # noqa: TID251 - set for torch, not read
 
 import torch  # noqa: E402
-from bench.gpu import ceilings, correctness, encoding, jobs, kernels, speed, table  # noqa: E402
+from bench.gpu import ceilings, compiling, correctness, encoding, jobs, kernels, speed, table  # noqa: E402
 from bench.gpu.lab import Lab  # noqa: E402
 from bench.results import FOLDER  # noqa: E402
 
 from saeserve.core.gpu.device import switched_off  # noqa: E402
 
 PARTS = {
-    "ceilings": (25.0, ceilings.run),
+    "compiling": (70.0, compiling.run),
+    "ceilings": (20.0, ceilings.run),
     "kernels": (35.0, kernels.run),
     "encoding": (15.0, encoding.run),
     "correctness": (60.0, correctness.run),
@@ -51,6 +52,10 @@ def main(words: Sequence[str]) -> None:
     """Run the parts that were asked for."""
     asked = _parse(words)
     lab = Lab(torch.device(asked.device), asked.tiny, asked.out, BEGAN + asked.budget)
+    if asked.task:
+        with _plain(lab, asked.task):
+            compiling.tasks()[asked.task](lab)
+        return
     for name in asked.only.split(","):
         seconds, run = PARTS[name]
         lab.part(name, seconds, lambda name=name, run=run: _run(lab, name, run))
@@ -60,10 +65,14 @@ def main(words: Sequence[str]) -> None:
 
 
 def _run(lab: Lab, name: str, run: Callable[[Lab], None]) -> None:
-    """On a CPU, where kernels are interpreted, only the parts that are about them use them."""
-    plain = not lab.cuda and name not in INTERPRETED
-    with switched_off() if plain else contextlib.nullcontext():
+    with _plain(lab, name):
         run(lab)
+
+
+def _plain(lab: Lab, name: str) -> contextlib.AbstractContextManager[None]:
+    """On a CPU, where kernels are interpreted, only the parts that are about them use them."""
+    plain = not lab.cuda and not name.startswith(INTERPRETED)
+    return switched_off() if plain else contextlib.nullcontext()
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
@@ -73,6 +82,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, one repetition")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, by name")
+    parser.add_argument("--task", default="", help="only this one of `compiling.tasks`")
     return parser.parse_args(words)
 
 

@@ -129,6 +129,17 @@ def _active(trainer: Trainer, x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack([gradients(trainer, row[None], dtype).stats.fired_F > 0 for row in x])
 
 
+def first_steps(lab: Lab, case: Case) -> None:
+    """A few steps in each precision: all that a case's kernels take to compile."""
+    shape = TINY if lab.tiny else SMALL
+    x = planted_rows(2 * shape.batch, shape.d, lab.device, seed=11)
+    for dtype in ("float32", "auto"):
+        with deterministic(strict=False):
+            spec = spec_of(case.fields, shape, steps=100, dtype=dtype, all_dead=case.all_dead)
+            advance(trainer_of(spec, x, lab.device), 2)
+    lab.sync()
+
+
 def _strict(lab: Lab, case: Case, shape: Shape, x: Tensor) -> Record:
     """Two steps where operations that are not deterministic raise."""
     spec = spec_of(case.fields, shape, steps=100, dtype="auto", all_dead=case.all_dead)

@@ -197,7 +197,7 @@ def _start(lab: Lab, contestant: Contestant, shape: Shape, x: Tensor, runs: list
     lab.reset_peak()
     step = contestant.start(lab, shape, x)
     rows = batches(x, shape.batch)
-    with _settings(contestant):
+    with settings(contestant):
         lab.times_ms(lambda n: step(rows[n % len(rows)]), 1 if lab.tiny else WARM)
     peak = lab.peak_bytes()
     runs.append(Run(contestant, step, peak_bytes=None if peak is None else peak - before))
@@ -208,7 +208,7 @@ def _turn(lab: Lab, into: Record, entry: Run, rows: list[Tensor], round_: int) -
     """A turn of some steps; False, and a record of why, when one fails."""
     reps = 1 if lab.tiny or not entry.times else max(2, int(TURN_S * 1e3 / entry.times[-1]))
     try:
-        with _settings(entry.contestant):
+        with settings(entry.contestant):
             found = lab.times_ms(lambda n: entry.step(rows[n % len(rows)]), min(reps, 20), round_)
     except Exception as error:
         into[entry.contestant.name] |= failure(error)
@@ -218,7 +218,7 @@ def _turn(lab: Lab, into: Record, entry: Run, rows: list[Tensor], round_: int) -
 
 
 @contextlib.contextmanager
-def _settings(contestant: Contestant) -> Generator[None]:
+def settings(contestant: Contestant) -> Generator[None]:
     """Ours as job processes are set, peers as their own scripts leave torch."""
     if contestant.deterministic:
         settle_torch(0)
