@@ -73,7 +73,7 @@ def update_cases() -> Iterator[Case]:
             yield update.measure_kernel, "FFFFnn", warps, {"UNIT": unit, "BLOCK": block}
         for unit, shadow in ((True, False), (True, True), (False, True), (False, False)):
             sizes = {"UNIT": unit, "SHADOW": shadow, "BLOCK": block}
-            yield update.move_kernel, "FFFFFFFHFFnnx", warps, sizes
+            yield update.move_kernel, "FFFFFFFHFFFFnnx", warps, sizes
     yield update.clip_kernel, "FFnx", 4, {"BLOCK": 1024}
     yield scalars.write_kernel, "Fnxxxxxxxx", 1, {}
 
@@ -83,7 +83,7 @@ def choice_cases() -> Iterator[Case]:
     after a product and without one."""
     for width, latents, k in ((768, 24_576, 32), (4096, 65_536, 64), (8192, 65_536, 64)):
         block, warps = update.block_of(width).values()
-        yield rows.round_kernel, "FFFHFFn", warps, {"CENTRE": True, "BLOCK": block}
+        yield rows.round_kernel, "FFFHFFFFn", warps, {"CENTRE": True, "BLOCK": block}
         group = choice.group_width(latents, k)
         groups = triton.next_power_of_2(triton.cdiv(latents, group))
         found: dict[str, int | bool] = {"WIDTH": group}

@@ -194,6 +194,25 @@ def test_rounded_rows_and_their_norms() -> None:
     lost_BD = centred_BD.double() - low.low_FD.double()
     torch.testing.assert_close(low.norm_F, norms(centred_BD))
     torch.testing.assert_close(low.lost_F, norms(lost_BD))
+    torch.testing.assert_close(low.fourth_F, norms(centred_BD.square()).sqrt())
+    torch.testing.assert_close(low.lost_fourth_F, norms(lost_BD.double().square()).sqrt())
+
+
+def test_rounding_costs_less_than_is_likely() -> None:
+    """Also with a number that dominates its row, and with numbers below the normal ones."""
+    x_BD, W_FD = drawn(64, 513), drawn(300, 513, seed=1)
+    x_BD[0, 3], x_BD[1], W_FD[5] = 300.0, x_BD[1] * 1e-6, W_FD[5] * 1e-6
+    b_F = drawn(300, seed=2)
+    _, x = rows.centred(x_BD, torch.zeros(513))
+    W, b_low_F = rows.rounded(W_FD), b_F.half()
+    found_B = rows.likely_errors(x, W, b_F, b_low_F)
+    low_BF = x.low_FD.double() @ W.low_FD.double().T + b_low_F.double()
+    errors_B = (low_BF - x_BD.double() @ W_FD.double().T - b_F.double()).abs().amax(1)
+    assert bool((errors_B < found_B).all())
+    assert bool((found_B <= rows.largest_errors(x, W, b_F, b_low_F)).all())
+    assert float(found_B[2:].median()) < 0.5 * float(
+        rows.largest_errors(x, W, b_F, b_low_F)[2:].median()
+    )
 
 
 def norms(rows_BD: Tensor) -> Tensor:

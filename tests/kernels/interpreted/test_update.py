@@ -159,6 +159,8 @@ def test_low_copies_follow_the_weights() -> None:
     lost_FD = exact_FD - copy.low_FD.double()
     close(copy.norm_F, exact_FD.square().sum(1).sqrt())
     close(copy.lost_F, lost_FD.square().sum(1).sqrt())
+    close(copy.fourth_F, exact_FD.pow(4).sum(1).pow(0.25))
+    close(copy.lost_fourth_F, lost_FD.pow(4).sum(1).pow(0.25))
     params["W_enc"] += 1.0
     assert not copy.holds(params["W_enc"])
 

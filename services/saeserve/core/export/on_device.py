@@ -73,7 +73,7 @@ class Low:
     @property
     def size_bytes(self) -> int:
         """Memory of the copies and of the norms."""
-        tensors = (self.W.low_FD, self.W.norm_F, self.W.lost_F, self.b_F)
+        tensors = (self.W.low_FD, *self.W.norms, self.b_F)
         return sum(tensor.nbytes for tensor in tensors)
 
 

@@ -1,9 +1,9 @@
 """K0: rows centred, rounded to a low precision, and the norms that bound what that loses.
 
-    centred = x - b;  low = float16(centred);  |centred|;  |centred - low|
+    centred = x - b;  low = float16(centred);  |centred|;  |centred - low|;  4-norms of both
 
 Bytes of B rows of width d: 4 B d read, 6 B d written (4 B d fewer where nothing is subtracted).
-FLOPs: 6 B d. One launch. A program takes a row, which stays in registers.
+FLOPs: 8 B d. One launch. A program takes a row, which stays in registers.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ from saeserve.core.gpu import shadows
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.shadows import LOW as LOW
 from saeserve.core.gpu.shadows import Shadow
-from saeserve.core.gpu.update import block_of, rounding_norms
+from saeserve.core.gpu.update import block_of, store_norms
 from saeserve.core.kernels.rounding import SAFETY, SUM_UNIT, Errors
+
+
+DEVIATIONS = 6
+"""So many standard deviations at most rounding is likely to cost."""
+BLOCK = 8
+"""Products that tensor cores add to a running sum at a time, at least (Fasi et al. 2021, Numerical
+behavior of NVIDIA tensor cores: 8 on Ampere, 16 on Hopper)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,29 @@ def largest_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor
     )
 
 
+def likely_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor:
+    """As `largest_errors`, but for a chance of 2 exp(-DEVIATIONS^2 / 2) = 3e-8 an entry: rounding
+    errors of different numbers are taken to be independent and without a mean, as in Higham and
+    Mary 2019 (A new approach to probabilistic rounding error analysis).
+
+    What rounding W costs an entry is sum_j x_j e_ij. By Hoeffding's inequality that is at most
+    DEVIATIONS (sum_j x_j^2 e_ij^2)^(1/2), and by Cauchy and Schwarz the root is at most
+    |x|_4 |e_i|_4, in 4-norms; the same for what rounding x costs. Sums of d products lose as many
+    independent parts, and what tensor cores cut off the running sum of BLOCK products at a time
+    adds up. Never more than the proven bound.
+    """
+    from_W_B = x.fourth_F * W.lost_fourth_F.amax()
+    from_x_B = x.lost_fourth_F * W.fourth_F.amax()
+    width = x.low_FD.shape[1]
+    additions = 2 * (width / BLOCK + DEVIATIONS * width**0.5 + 8) * SUM_UNIT
+    norm_B = (x.norm_F + x.lost_F) * W.norm_F.amax()
+    bias = ((b_F - b_low_F.to(b_F)).abs() + 8 * SUM_UNIT * b_F.abs()).amax()
+    # Twice what is lost of both factors at once.
+    both_B = 2 * x.lost_F * W.lost_F.amax()
+    likely_B = DEVIATIONS * torch.hypot(from_W_B, from_x_B) + additions * norm_B + both_B
+    return torch.minimum(SAFETY * (likely_B + bias), largest_errors(x, W, b_F, b_low_F))
+
+
 def _launch(rows_XD: Tensor, b_D: Tensor | None, centred_XD: Tensor, copy: Shadow) -> None:
     rows, width = rows_XD.shape
     numbers = rows * width
@@ -82,8 +112,8 @@ def _launch(rows_XD: Tensor, b_D: Tensor | None, centred_XD: Tensor, copy: Shado
     launch(
         round_kernel,
         (rows,),
-        (rows_XD, bias, centred_XD, copy.low_FD, copy.norm_F, copy.lost_F, width),
-        Work(bytes=(6 if b_D is None else 10) * numbers, flops=6 * numbers),
+        (rows_XD, bias, centred_XD, copy.low_FD, *copy.norms, width),
+        Work(bytes=(6 if b_D is None else 10) * numbers, flops=8 * numbers),
         CENTRE=b_D is not None,
         **block_of(width),
     )
@@ -97,6 +127,8 @@ def round_kernel(
     low: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
+    fourths: tl.tensor,
+    lost_fourths: tl.tensor,
     width: int,
     CENTRE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -111,7 +143,5 @@ def round_kernel(
         values -= tl.load(bias + column, mask=here, other=0.0)
         tl.store(centred_rows + at, values, mask=here)
     rounded = values.to(tl.float16)
-    norm_of_row, lost_of_row = rounding_norms(values, rounded)
     tl.store(low + at, rounded, mask=here)
-    tl.store(norms + row, norm_of_row)
-    tl.store(lost + row, lost_of_row)
+    store_norms(values, rounded, norms + row, lost + row, fourths + row, lost_fourths + row)

@@ -28,14 +28,23 @@ class Shadow:
     """Norm of each row."""
     lost_F: Tensor
     """Norm of what rounding took away from it."""
+    fourth_F: Tensor
+    """4-norm of each row, (sum of w^4)^(1/4)."""
+    lost_fourth_F: Tensor
+    """4-norm of what rounding took away from it."""
     version: int = -1
     """Version of the weights that were rounded; -1 before any were."""
+
+    @property
+    def norms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a kernel that rounds writes of each row, in its order."""
+        return self.norm_F, self.lost_F, self.fourth_F, self.lost_fourth_F
 
     @classmethod
     def like(cls, weights_FD: Tensor) -> Shadow:
         """Memory for the copy of a matrix."""
-        norm_F, lost_F = weights_FD.new_empty(2, weights_FD.shape[0])
-        return cls(torch.empty_like(weights_FD, dtype=LOW), norm_F, lost_F)
+        norms_4F = weights_FD.new_empty(4, weights_FD.shape[0])
+        return cls(torch.empty_like(weights_FD, dtype=LOW), *norms_4F)
 
     def holds(self, weights_FD: Tensor) -> bool:
         """Whether it is the copy of what the weights are now."""

@@ -133,7 +133,7 @@ def move(
     """Apply Adam to each row; `scalars` are the norm with the clip's factor, and the rates."""
     width, numbers = _width(w), w.numel()
     # Where there is no copy, nothing is written there.
-    copies = (w, w, w) if shadow is None else (shadow.low_FD, shadow.norm_F, shadow.lost_F)
+    copies = (w,) * 5 if shadow is None else (shadow.low_FD, *shadow.norms)
     launch(
         move_kernel,
         (_rows(w),),
@@ -214,14 +214,28 @@ def clip_kernel(
 
 
 @triton.jit
-def rounding_norms(row_values: tl.tensor, low: tl.tensor) -> tl.tensor:
-    """Norms of a row and of what rounding to `low` takes away, scaled by the row's largest number,
-    so that squares of small ones do not vanish. Padding is 0 in both."""
+def store_norms(
+    row_values: tl.tensor,
+    rounded: tl.tensor,
+    norms: tl.tensor,
+    lost: tl.tensor,
+    fourths: tl.tensor,
+    lost_fourths: tl.tensor,
+) -> None:
+    """Norms of a row and of what rounding takes away, and their 4-norms. Each is scaled by the
+    row's largest number, or by what rounding that one may take away, so that powers of small ones
+    do not vanish. Padding is 0 in both."""
     largest = tl.max(tl.abs(row_values), 0)
     scale = tl.where(largest > 0.0, largest, 1.0)
     whole = row_values / scale
-    lost = (row_values - low.to(tl.float32)) / scale
-    return scale * tl.sqrt(tl.sum(whole * whole, 0)), scale * tl.sqrt(tl.sum(lost * lost, 0))
+    whole *= whole
+    lost_scale = tl.maximum(scale * 4.8828125e-4, 1e-30)
+    left = (row_values - rounded.to(tl.float32)) / lost_scale
+    left *= left
+    tl.store(norms, scale * tl.sqrt(tl.sum(whole, 0)))
+    tl.store(lost, lost_scale * tl.sqrt(tl.sum(left, 0)))
+    tl.store(fourths, scale * tl.sqrt(tl.sqrt(tl.sum(whole * whole, 0))))
+    tl.store(lost_fourths, lost_scale * tl.sqrt(tl.sqrt(tl.sum(left * left, 0))))
 
 
 @triton.jit
@@ -236,6 +250,8 @@ def move_kernel(
     low: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
+    fourths: tl.tensor,
+    lost_fourths: tl.tensor,
     width: int,
     size: int,
     least_norm: float,
@@ -266,7 +282,5 @@ def move_kernel(
     tl.store(second + at, square, mask=here)
     if SHADOW:
         rounded = weight.to(tl.float16)
-        norm_of_row, lost_of_row = rounding_norms(weight, rounded)
         tl.store(low + at, rounded, mask=here)
-        tl.store(norms + row, norm_of_row)
-        tl.store(lost + row, lost_of_row)
+        store_norms(weight, rounded, norms + row, lost + row, fourths + row, lost_fourths + row)
