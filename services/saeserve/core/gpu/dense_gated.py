@@ -155,8 +155,7 @@ def gated_fire_kernel(
     BITS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Some columns of `EACH` rows a program: open gates over the product, which lies below f;
-    unsure ones marked."""
+    """Some columns of `EACH` rows a program: open gates over the product below f; marks."""
     part = tl.program_id(1).to(tl.int64)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < latents
@@ -201,8 +200,7 @@ def gated_fire_kernel(
                 )
                 far = tl.abs(h) > steep * m + 4.7683716e-7 * tl.abs(shift)
                 # Asked this way round, not a number is unsure. Behind a closed gate h is 0.
-                sure = (tl.abs(pi) > m) & (far | (pi < 0.0))
-                unsure = inside & (sure == 0)
+                unsure = inside & (((tl.abs(pi) > m) & (far | (pi < 0.0))) == 0)
                 bits |= tl.where(unsure, mark, 0)
                 mark <<= 1
             _store(both, row, rows, latents, column, inside, pi, h, LOW)
