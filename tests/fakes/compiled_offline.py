@@ -31,6 +31,8 @@ from saeserve.core.gpu import (
     batch_lists,
     choice,
     choice_lists,
+    choice_long,
+    choice_short,
     dense_choice,
     dense_gated,
     dense_jumprelu,
@@ -91,22 +93,27 @@ def choice_cases() -> Iterator[Case]:
         yield choice_lists.groups_kernel, "HFIIIFnnnxxx", 4, found | sizes
         sizes = {"STEP": choice.ENTRIES // group, "BLOCK": block}
         sizes |= {"CAPACITY": triton.next_power_of_2(k + choice.ENTRIES)}
-        warps = choice.launch_of(width, sizes["CAPACITY"])["num_warps"]
+        warps = choice_long.launch_of(width, sizes["CAPACITY"])["num_warps"]
         for parted in (False, True):
             for only_open in {False, not parted}:
                 how = {"EXACT": False, "ONLY_OPEN": only_open, "PARTED": parted}
-                yield choice.choose_kernel, "HFIIFFFFIFFInnnnnxx", warps, found | sizes | how
+                how |= found | sizes
+                yield choice_long.choose_kernel, "IHFIIFFFFIFFInnnnnxx", warps, how
+                short = choice_short.launch_of(k, width)
+                how = {name: how[name] for name in how if name != "BLOCK"} | short
+                warps_of = how.pop("num_warps")
+                yield choice_short.short_kernel, "HFIIFFFFIFIFInnnnnxx", warps_of, how
         sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": block}
-        warps = choice.launch_of(width, thresholds.AT_ONCE)["num_warps"]
+        warps = choice_long.launch_of(width, thresholds.AT_ONCE)["num_warps"]
         yield thresholds.above_kernel, THRESHOLD_TYPES, warps, sizes | {"EXACT": False}
     sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": 1, "EXACT": True}
     yield thresholds.above_kernel, "F" + THRESHOLD_TYPES[1:], 4, sizes
     sizes = {"AT_ONCE": choice.AT_ONCE // 32, "GROUPS": 1024, "WIDTH": 32}
     yield choice_lists.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
-    warps = choice.launch_of(1, 4096)["num_warps"]
+    warps = choice_long.launch_of(1, 4096)["num_warps"]
     how = {"EXACT": True, "ONLY_OPEN": False, "PARTED": False}
-    yield choice.choose_kernel, "FFIIFFFFIFFInnnnnxx", warps, sizes | how
+    yield choice_long.choose_kernel, "IFFIIFFFFIFFInnnnnxx", warps, sizes | how
 
 
 def batch_cases() -> Iterator[Case]:

@@ -22,7 +22,6 @@ from saeserve.core.gpu.shadows import Shadow
 from saeserve.core.gpu.update import block_of, store_norms
 from saeserve.core.kernels.rounding import SAFETY, SUM_UNIT, Errors
 
-
 DEVIATIONS = 6
 """So many standard deviations at most rounding is likely to cost."""
 BLOCK = 8
