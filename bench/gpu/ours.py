@@ -29,6 +29,7 @@ class DeviceRows:
 
     def __init__(self, x: Tensor) -> None:
         self._x = x
+        self.device = x.device
         self.d, self.rows = x.shape[1], x.shape[0]
 
     def batch(self, position: int, size: int) -> Tensor:

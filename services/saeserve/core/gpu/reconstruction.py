@@ -159,7 +159,7 @@ def _rows_of(
     """Values of entries j before the end, and a tile of their rows of W; 0 for those of value 0."""
     value = tl.load(values + j, mask=j < end, other=0.0)
     used = (j < end) & (value != 0.0)
-    latent = tl.load(latents + j, mask=used, other=0).to(tl.int64)
+    latent = tl.load(latents + j, mask=j < end, other=0).to(tl.int64)
     part = tl.load(
         W + latent[:, None] * width + column[None, :],
         mask=used[:, None] & (column < width)[None, :],

@@ -49,14 +49,16 @@ def _inputs_of(
     at = row.to(tl.int64)[:, None] * width + column[None, :]
     inside = (column < width)[None, :]
     if LOW:
+        # Before it is known whether they hold the rows, so that one load does not wait for another.
+        part = tl.load(low + at, mask=used[:, None] & inside, other=0.0).to(tl.float32)
         norm = tl.load(norms + row, mask=used, other=0.0)
         # Twice what rounding takes at most. Asked this way round, rows that are not finite are read
         # in float32.
         held = tl.load(lost + row, mask=used, other=0.0) <= norm * (1.0 / 1024.0)
         wide = used & (held == 0)
-        part = tl.load(low + at, mask=(used & held)[:, None] & inside, other=0.0).to(tl.float32)
         if tl.max(wide.to(tl.int32), 0) > 0:
-            part += tl.load(x + at, mask=wide[:, None] & inside, other=0.0)
+            exact = tl.load(x + at, mask=wide[:, None] & inside, other=0.0)
+            part = tl.where(wide[:, None], exact, part)
     else:
         part = tl.load(x + at, mask=used[:, None] & inside, other=0.0)
     return part
@@ -95,9 +97,11 @@ def sum_tile(
         at = first + tl.arange(0, AT_ONCE)
         value = tl.load(values + at, mask=at < stop, other=0.0)
         used = (at < stop) & (value != 0.0)
-        bag = tl.load(bags + at, mask=used, other=0)
+        bag = tl.load(bags + at, mask=at < stop, other=0)
         row = bag // groups
-        dot = tl.load(dots + at, mask=used, other=0.0)
+        dot = tl.load(dots + at, mask=at < stop, other=0.0)
+        # That of an unused entry may be anything.
+        dot = tl.where(used, dot, 0.0)
         r_part, undo = _errors_of(residual, inverses, bag, used, tile, column, d_out, tiles, LOW)
         x_part = _inputs_of(x, low, norms, lost, row, used, column, d_in, LOW)
         dec += tl.sum((value * undo)[:, None] * r_part, 0)
