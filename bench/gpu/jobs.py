@@ -151,7 +151,6 @@ class Job:
         for _event in half.run(OneFolder(self._folder / "half"), lambda: half.step >= steps // 2):
             pass
         folder = self._folder / "half" / str(half.step)
-        del half
         trainer = Trainer.resume(self._setup(steps), folder)
         for _event in trainer.run(OneFolder(self._folder / "resumed"), lambda: False):
             pass

@@ -85,7 +85,7 @@ def measure(lab: Lab, data: Record, name: str) -> None:
     x_BD, x_low = rows.centred(layer.x_BD, layer.b_dec)
     W_low, b_low = rows.shadow_of(layer.W_enc), layer.b_enc.to(rows.LOW)
     h_BF = torch.addmm(b_low, x_low.low_FD, W_low.low_FD.T)
-    errors_B = rows.likely_errors(x_low, W_low, layer.b_enc, b_low)
+    errors_B = rows.likely_errors(x_low, W_low, layer.b_enc)
 
     def choose() -> Chosen:
         weights = (layer.W_enc, layer.b_enc)

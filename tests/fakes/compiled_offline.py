@@ -85,6 +85,9 @@ def choice_cases() -> Iterator[Case]:
     after a product and without one."""
     for width, latents, k in ((768, 24_576, 32), (4096, 65_536, 64), (8192, 65_536, 64)):
         block, warps = update.block_of(width).values()
+        for likely in (True, False):
+            how = {"LIKELY": likely, "BLOCK": rows.ROWS}
+            yield rows.errors_kernel, "FFFFnxxx", 4, how
         yield rows.round_kernel, "FFFHFFFFn", warps, {"CENTRE": True, "BLOCK": block}
         group = choice.group_width(latents, k)
         groups = triton.next_power_of_2(triton.cdiv(latents, group))

@@ -24,6 +24,8 @@ class Shadow:
     """A matrix in `LOW`, and norms that bound what its products lose."""
 
     low_FD: Tensor
+    norms_4F: Tensor
+    """The following four, in memory one behind the other."""
     norm_F: Tensor
     """Norm of each row."""
     lost_F: Tensor
@@ -35,16 +37,11 @@ class Shadow:
     version: int = -1
     """Version of the weights that were rounded; -1 before any were."""
 
-    @property
-    def norms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a kernel that rounds writes of each row, in its order."""
-        return self.norm_F, self.lost_F, self.fourth_F, self.lost_fourth_F
-
     @classmethod
     def like(cls, weights_FD: Tensor) -> Shadow:
         """Memory for the copy of a matrix."""
         norms_4F = weights_FD.new_empty(4, weights_FD.shape[0])
-        return cls(torch.empty_like(weights_FD, dtype=LOW), *norms_4F)
+        return cls(torch.empty_like(weights_FD, dtype=LOW), norms_4F, *norms_4F)
 
     def holds(self, weights_FD: Tensor) -> bool:
         """Whether it is the copy of what the weights are now."""

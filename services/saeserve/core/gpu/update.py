@@ -133,7 +133,7 @@ def move(
     """Apply Adam to each row; `scalars` are the norm with the clip's factor, and the rates."""
     width, numbers = _width(w), w.numel()
     # Where there is no copy, nothing is written there.
-    copies = (w,) * 5 if shadow is None else (shadow.low_FD, *shadow.norms)
+    copies = (w,) * 5 if shadow is None else (shadow.low_FD, *shadow.norms_4F)
     launch(
         move_kernel,
         (_rows(w),),

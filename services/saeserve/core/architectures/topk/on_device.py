@@ -63,7 +63,7 @@ class _Encoded:
             return cls(Rows(x_BD, None), torch.addmm(b_F, x_BD, W_FD.T), None, weights)
         W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
         h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
-        errors_B = rows.likely_errors(x_low, W_low, b_F, b_low_F)
+        errors_B = rows.likely_errors(x_low, W_low, b_F)
         return cls(Rows(x_BD, x_low), h_BF, errors_B, weights)
 
     def top(self, k: int, first: int | None) -> Entries:
