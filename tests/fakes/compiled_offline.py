@@ -158,7 +158,7 @@ def entry_cases() -> Iterator[Case]:
         yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnn", 4, sizes
     window, warps = {"WINDOW": segments.WINDOW, "TILE": tile}, segments.WARPS
     for low, kind in ((True, "H"), (False, "F")):
-        how = {**window, "AT_ONCE": segments.AT_ONCE, "LOW": low}
+        how = {**window, "AT_ONCE": segments.AT_ONCE, "LOW": low, "SCALED": tile}
         types = f"IIIFF{kind}FF{kind}FFFFFFFLDFFFnnnnnnnn"
         yield segments.sum_kernel, types, warps, how
         # Triton compiles numbers that are 1 in.

@@ -11,8 +11,10 @@ from triton import language as tl
 from saeserve.core.gpu.choice_lists import places, reaching, sure_above, surely
 from saeserve.core.gpu.keys import keys_of
 
-TILE = 1024
-"""Columns of a row of weights that a program multiplies in one go."""
+TILE = 512
+"""Columns of a row of weights that a warp multiplies in one go."""
+ROW_OF_A_WARP = 1024
+"""Longest row of weights that one warp multiplies; longer ones take two."""
 
 
 def length_of(k: int) -> int:
@@ -23,8 +25,9 @@ def length_of(k: int) -> int:
 def launch_of(k: int, depth: int) -> dict[str, int]:
     """Lengths of a program's list and of its tiles, and its warps."""
     length = length_of(k)
-    tile = min(TILE, triton.next_power_of_2(depth))
-    return {"SHORT": length, "TILE": tile, "num_warps": max(1, min(8, length // 128))}
+    warps = max(2 if depth > ROW_OF_A_WARP else 1, min(8, length // 128))
+    tile = min(TILE * min(warps, 2), triton.next_power_of_2(depth))
+    return {"SHORT": length, "TILE": tile, "num_warps": warps}
 
 
 @triton.jit

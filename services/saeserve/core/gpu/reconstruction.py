@@ -35,8 +35,8 @@ from saeserve.core.gpu.scales import power_of_two
 from saeserve.core.gpu.shadows import LOW
 
 WIDEST_TILE = 256
-AT_ONCE = 4
-"""Entries that are added at once."""
+AT_ONCE = 2
+"""Entries that are added at once; more take registers, and so programs away."""
 WARPS = 1
 L1_BYTES = 96 * 1024
 """Rows of W_dec of one program that the cache is taken to hold until they are read again."""
