@@ -24,6 +24,8 @@ from saeserve.core.ops import norms
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import Tensors
 
+RATES = 6
+"""Numbers of `Optimizer.rates_R`."""
 SMALLEST_MOMENT = 2.0**-126
 """The smallest normal float32: two passes set smaller moments to zero. Those of latents without
 gradient would be kept above zero by rounding, as denormals, which make a step twice as long."""
@@ -36,6 +38,9 @@ class Optimizer:
     adam: AdamSettings
     clip_norm: float
     lr: float
+    rates_R: Tensor | None = None
+    """Set where steps are recorded: `write_rates_` wrote there what `lr` and `step` come to, and
+    neither is read."""
 
 
 def update_(
@@ -49,7 +54,7 @@ def update_(
     """Update `params` and `moments` in place; `step` counts from 0. The gradients are used up.
 
     Returns the global norm of the projected gradients before the clip (scalar); where it is NaN,
-    every parameter is.
+    every parameter is. Raises TypeError for `Optimizer.rates_R` where no kernels run.
     """
     groups = (params, gradients, moments.first, moments.second)
     tensors = [value for named in groups for value in named.values()]
@@ -57,6 +62,8 @@ def update_(
         return _on_device_(params, gradients, moments, unit_rows, optimizer, step)
     if usable(*tensors):
         return _two_passes_(params, gradients, moments, unit_rows, optimizer, step)
+    if optimizer.rates_R is not None:
+        raise TypeError("rates in memory are for kernels, which do not run on these tensors")
     return reference_(params, gradients, moments, unit_rows, optimizer, step)
 
 
@@ -81,6 +88,23 @@ def reference_(
     return norm
 
 
+def takes_rates(params: Tensors) -> bool:
+    """Whether `update_` reads its rates from memory, and needs no number of the host's."""
+    return usable_on_device(*params.values()) and _fits_on_device(params)
+
+
+def write_rates_(rates_R: Tensor, optimizer: Optimizer, step: int) -> None:
+    """Write `RATES` numbers that `update_` needs, of the optimiser's settings and a step's number:
+    float32 for kernels on a GPU, which round them so, float64 for those on the CPU."""
+    rates = _rates(optimizer, step)
+    if rates_R.dtype == torch.float64:
+        rates_R.copy_(rates_R.new_tensor(rates))
+        return
+    from saeserve.core.gpu import scalars
+
+    scalars.write_(rates_R, rates)
+
+
 def _fits_on_device(params: Tensors) -> bool:
     from saeserve.core.gpu import update
 
@@ -99,7 +123,10 @@ def _on_device_(
     weights up to date (`core.gpu.shadows`)."""
     from saeserve.core.gpu import scalars, update
 
-    device = next(iter(params.values())).device
+    rates_R = optimizer.rates_R
+    if rates_R is None:
+        device = next(iter(params.values())).device
+        rates_R = scalars.written(update.Rates(*_rates(optimizer, step)), device)
     found = {name: shadows.known(value) for name, value in params.items()}
     return update.update_(
         params,
@@ -108,7 +135,7 @@ def _on_device_(
         frozenset(unit_rows),
         {name: shadow for name, shadow in found.items() if shadow is not None},
         optimizer.clip_norm,
-        scalars.written(update.Rates(*_rates(optimizer, step)), device),
+        rates_R,
         norms.SMALLEST_NORM,
     )
 
@@ -179,6 +206,8 @@ def _constants(
 
 def _rates(optimizer: Optimizer, step: int) -> tuple[float, ...]:
     """beta1, 1 - beta1, beta2, 1 - beta2, and rate and eps with both bias corrections."""
+    if optimizer.rates_R is not None:
+        return tuple(float(rate) for rate in optimizer.rates_R)
     adam = optimizer.adam
     root = math.sqrt(1 - adam.beta2 ** (step + 1))
     rate = optimizer.lr * root / (1 - adam.beta1 ** (step + 1))
