@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +39,7 @@ class RerunRecorder:
     kernels: bool = True
     recorded: int = 0
     rates_type: torch.dtype = torch.float64
+    """float64 for the CPU's own kernels, float32 for those of a GPU that are interpreted."""
     held: dict[tuple[str, torch.Size, torch.dtype], Tensor] = field(default_factory=dict)
 
     def takes(self, params: Tensors) -> bool:
@@ -49,6 +50,14 @@ class RerunRecorder:
         if key not in self.held:
             self.held[key] = torch.full(shape, torch.nan, dtype=dtype)
         return self.held[key]
+
+    def rates(self, numbers: Sequence[float]) -> Tensor:
+        memory = self.memory("rates", torch.Size([len(numbers)]), self.rates_type)
+        if self.rates_type == torch.float64:
+            return memory.copy_(torch.tensor(numbers, dtype=torch.float64))
+        from saeserve.core.gpu import scalars
+
+        return scalars.write_(memory, numbers)
 
     def record(self, work: Callable[[], Done], state: TrainerState) -> RunAgain:
         if self.error is not None:

@@ -24,8 +24,6 @@ from saeserve.core.ops import norms
 from saeserve.core.ops.adam import AdamSettings, Moments, adam_step_
 from saeserve.core.ops.rows import Tensors
 
-RATES = 6
-"""Numbers of `Optimizer.rates_R`."""
 SMALLEST_MOMENT = 2.0**-126
 """The smallest normal float32: two passes set smaller moments to zero. Those of latents without
 gradient would be kept above zero by rounding, as denormals, which make a step twice as long."""
@@ -39,8 +37,7 @@ class Optimizer:
     clip_norm: float
     lr: float
     rates_R: Tensor | None = None
-    """Set where steps are recorded: `write_rates_` wrote there what `lr` and `step` come to, and
-    neither is read."""
+    """`rates` in memory, where steps are recorded; then neither `lr` nor `step` is read."""
 
 
 def update_(
@@ -88,23 +85,6 @@ def reference_(
     return norm
 
 
-def takes_rates(params: Tensors) -> bool:
-    """Whether `update_` reads its rates from memory, and needs no number of the host's."""
-    return usable_on_device(*params.values()) and _fits_on_device(params)
-
-
-def write_rates_(rates_R: Tensor, optimizer: Optimizer, step: int) -> None:
-    """Write `RATES` numbers that `update_` needs, of the optimiser's settings and a step's number:
-    float32 for kernels on a GPU, which round them so, float64 for those on the CPU."""
-    rates = _rates(optimizer, step)
-    if rates_R.dtype == torch.float64:
-        rates_R.copy_(rates_R.new_tensor(rates))
-        return
-    from saeserve.core.gpu import scalars
-
-    scalars.write_(rates_R, rates)
-
-
 def _fits_on_device(params: Tensors) -> bool:
     from saeserve.core.gpu import update
 
@@ -126,7 +106,7 @@ def _on_device_(
     rates_R = optimizer.rates_R
     if rates_R is None:
         device = next(iter(params.values())).device
-        rates_R = scalars.written(update.Rates(*_rates(optimizer, step)), device)
+        rates_R = scalars.written(update.Rates(*rates(optimizer, step)), device)
     found = {name: shadows.known(value) for name, value in params.items()}
     return update.update_(
         params,
@@ -200,11 +180,11 @@ def _constants(
     limit = optimizer.clip_norm
     # Asked this way round, a NaN norm makes the factor, and so every parameter, NaN.
     factor = 1.0 if limit == 0 or norm <= limit else limit / norm
-    values = (factor, *_rates(optimizer, step), 0.0, SMALLEST_MOMENT)
+    values = (factor, *rates(optimizer, step), 0.0, SMALLEST_MOMENT)
     return update_passes.Constants(*map(kind, values))
 
 
-def _rates(optimizer: Optimizer, step: int) -> tuple[float, ...]:
+def rates(optimizer: Optimizer, step: int) -> tuple[float, ...]:
     """beta1, 1 - beta1, beta2, 1 - beta2, and rate and eps with both bias corrections."""
     if optimizer.rates_R is not None:
         return tuple(float(rate) for rate in optimizer.rates_R)

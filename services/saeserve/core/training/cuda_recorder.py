@@ -10,7 +10,7 @@ temporaries and those of a step without one do not fit.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakSet
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saeserve.core.architectures.contract import Tensors
 from saeserve.core.gpu import shadows
-from saeserve.core.ops.update import takes_rates
+from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import Done
 
@@ -56,8 +56,6 @@ class CudaRecording:
 class CudaRecorder:
     """Captures on a stream next to the current one."""
 
-    rates_type = torch.float32
-
     def __init__(self, device: torch.device) -> None:
         self._device = device
         # Streams with a priority are apart from those of lanes, which other threads use meanwhile.
@@ -68,7 +66,12 @@ class CudaRecorder:
 
     def takes(self, params: Tensors) -> bool:
         """Whether kernels update these, which read rates from memory."""
-        return takes_rates(params)
+        if not usable_on_device(*params.values()):
+            return False
+        # Imports Triton, which is there by now.
+        from saeserve.core.gpu import update
+
+        return update.fits(params.values())
 
     def memory(self, name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """Memory outside of the pool."""
@@ -76,6 +79,13 @@ class CudaRecorder:
         if key not in self._memory:
             self._memory[key] = torch.empty(shape, dtype=dtype, device=self._device)
         return self._memory[key]
+
+    def rates(self, numbers: Sequence[float]) -> Tensor:
+        """In float32, written by one launch."""
+        from saeserve.core.gpu import scalars
+
+        memory = self.memory("rates", torch.Size([len(numbers)]), torch.float32)
+        return scalars.write_(memory, numbers)
 
     def record(self, work: Callable[[], Done], state: TrainerState) -> CudaRecording:
         """Capture the step, which must have run before, so that all kernels are loaded. Raises

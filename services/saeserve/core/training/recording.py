@@ -8,7 +8,7 @@ what `Recorder.memory` gave for rows and numbers. Numbers of the host are frozen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -30,15 +30,16 @@ class Recording(Protocol):
 class Recorder(Protocol):
     """Records steps of one run, or of runs that take turns, on one device."""
 
-    rates_type: torch.dtype
-    """Type of `Optimizer.rates_R`."""
-
     def takes(self, params: Tensors) -> bool:
         """Whether steps on these parameters need no number of the host's but those in memory."""
         ...
 
     def memory(self, name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """Memory that recordings read, the same for the same arguments."""
+        ...
+
+    def rates(self, numbers: Sequence[float]) -> Tensor:
+        """Memory that recordings read, in which these numbers are `Optimizer.rates_R` now."""
         ...
 
     def record(self, work: Callable[[], Done], state: TrainerState) -> Recording:

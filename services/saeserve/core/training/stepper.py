@@ -22,7 +22,7 @@ from saeserve.core.architectures.base import Architecture
 from saeserve.core.architectures.contract import Batch, Context, Control, Recordable
 from saeserve.core.architectures.registry import architecture_of
 from saeserve.core.data.lane import Lane
-from saeserve.core.ops.update import RATES, Optimizer, write_rates_
+from saeserve.core.ops.update import Optimizer, rates
 from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import dead
 from saeserve.core.training.events import Warned
@@ -145,7 +145,7 @@ class Inputs:
         return tuple(self._batch(number, batch) for number, batch in enumerate(batches))
 
     def context(self, known: Recordable, control: Control | None) -> Context:
-        """The context, whose tensors are in memory but for `dead_F`, which is made anew."""
+        """The context, whose tensors are in memory but for `dead_F`, which is recorded."""
         numbers = {name: self._number(name, value) for name, value in known.numbers.items()}
         if control is not None:
             factor = self._copy("control.factor", control.factor)
@@ -154,9 +154,7 @@ class Inputs:
 
     def rates(self, optimizer: Optimizer, step: int) -> Optimizer:
         """The optimiser, whose rates are in memory."""
-        rates_R = self.recorder.memory("rates", torch.Size([RATES]), self.recorder.rates_type)
-        write_rates_(rates_R, optimizer, step)
-        return replace(optimizer, rates_R=rates_R)
+        return replace(optimizer, rates_R=self.recorder.rates(rates(optimizer, step)))
 
     def _batch(self, number: int, batch: Batch) -> Batch:
         x_BD = self._copy(f"x.{number}", batch.x_BD)

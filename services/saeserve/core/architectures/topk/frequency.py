@@ -51,7 +51,7 @@ class Sorting(ByBatch[MatryoshkaSpec]):
         return params, state
 
     def recordable(self, spec: MatryoshkaSpec, ctx: Context) -> Recordable | None:
-        """As BatchTopK, and the weight in the average of the frequencies."""
+        """What BatchTopK depends on, and the weight in the average of the frequencies."""
         found = super().recordable(spec, ctx)
         if found is None or not spec.sort_by_frequency:
             return found
