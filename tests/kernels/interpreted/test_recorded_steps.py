@@ -18,10 +18,8 @@ from saeserve.core.training.trainer import Trainer
 STEPS = 5
 SPECS: dict[str, dict[str, Any]] = {
     "topk": {"k": 2, "k_aux": 4},
-    "matryoshka": {"k": 2, "k_aux": 4, "widths": [8, 48], "sort_by_frequency": True},
     "jumprelu": {"sparsity_coefficient": 20.0},
     "relu": {"sparsity_coefficient": 0.5, "sparsity_warmup_fraction": 1.0},
-    "gated": {"sparsity_coefficient": 0.5, "sparsity_warmup_fraction": 1.0},
 }
 
 

@@ -193,23 +193,21 @@ def test_no_more_recordings_are_kept_than_allowed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_members_of_a_sweep_share_a_recorder_and_are_as_alone(tmp_path: Path) -> None:
-    lane, recorder = LateLane(free=2**30), RerunRecorder()
-    plain, spec = (
-        tiny_setup(spec_of(SPECS["topk, latents die"])),
-        spec_of(SPECS["topk, latents die"]),
-    )
+    spec = spec_of(SPECS["topk, latents die"])
+    lane, plain = LateLane(free=2**30), tiny_setup(spec)
     rows = PreparedRows(plain.source, plain.preprocessing, lane)
     shared: dict[str, Any] = {"source": rows, "preprocessing": AsTheyAre(), "lane": lane}
     setups = {
         f"seed{seed}": dataclasses.replace(
-            plain, spec=spec.model_copy(update={"seed": seed}), recorder=recorder, **shared
+            plain, spec=spec.model_copy(update={"seed": seed}), recorder=RerunRecorder(), **shared
         )
         for seed in (1, 2)
     }
     sweep = Sweep.start(rows, setups)
     list(sweep.run(FolderSink(tmp_path / "sweep"), lambda: False))
+    first, second = (trainer.stepper.recorder for trainer in sweep.trainers.values())
+    assert first is second
     for name, trainer in sweep.trainers.items():
-        assert trainer.stepper.recorder is recorder
         assert trainer.stepper.replays > STEPS // 3
         alone = Trainer.start(setup_of(setups[name].spec))
         run_all(alone, FolderSink(tmp_path / name))
