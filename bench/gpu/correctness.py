@@ -144,8 +144,9 @@ def _graphs(lab: Lab, case: Case, shape: Shape, x: Tensor) -> Record:
     where none is replayed, for then nothing is compared."""
     spec = spec_of(case.fields, shape, steps=100, dtype="auto", all_dead=case.all_dead)
     recorded, plain = (trainer_of(spec, x, lab.device, graphs=on) for on in (True, False))
-    events = [event for _ in range(20) for event in recorded.advance()]
-    advance(plain, 20)
+    steps = 5 if lab.tiny else 20
+    events = [event for _ in range(steps) for event in recorded.advance()]
+    advance(plain, steps)
     one, other = recorded.state.tensors(), plain.state.tensors()
     replays, warned = recorded.stepper.replays, [str(event) for event in events]
     if lab.cuda and not replays:

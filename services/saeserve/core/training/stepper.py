@@ -121,17 +121,18 @@ class Stepper:
         try:
             self._recordings[kind] = recorder.record(work, self._state)
         except Exception as error:
-            self._give_up(f"{type(error).__name__}: {error}")
+            self._give_up(error)
         if len(self._recordings) > MOST:
             self._recordings.popitem(last=False)
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Take all steps that are left one operation after the other."""
         self.release()
         self.recorder = None
+        why = f"{type(error).__name__}: {error}"
         message = f"steps are not recorded as graphs, so the host may be slower: {why}"
         self._warnings.append(Warned(self._state.step, "GRAPHS_OFF", message))
-        _log.warning("%s", message)
+        _log.warning("%s", message, exc_info=error)
 
 
 @dataclass(frozen=True)
