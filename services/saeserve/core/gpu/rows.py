@@ -8,6 +8,7 @@ FLOPs: 8 B d. One launch. A program takes a row, which stays in registers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,13 @@ def shadow_of(weights_FD: Tensor) -> Shadow:
         _launch(weights_FD, None, weights_FD, copy)
         copy.made_of(weights_FD)
     return copy
+
+
+def renew(parameters: Iterable[Tensor]) -> None:
+    """Make the copies again that are out of date; a parameter without one is left without."""
+    for tensor in parameters:
+        if shadows.known(tensor) is not None:
+            shadow_of(tensor)
 
 
 def largest_errors(x: Shadow, W: Shadow, b_F: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ where anything else has changed the weights, the next product makes its copy aga
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -73,3 +74,14 @@ def version_of(tensor: Tensor) -> int:
     """How often torch's operations have changed the tensor in place."""
     version: int = cast("Any", tensor)._version
     return version
+
+
+def written(parameters: Iterable[Tensor], others: Iterable[Tensor]) -> None:
+    """Note that a graph of kernels has changed all of these, and written the copies of
+    parameters: torch counts no replay."""
+    changed = list(parameters)
+    torch.autograd.graph.increment_version([*changed, *others])
+    for tensor in changed:
+        copy = known(tensor)
+        if copy is not None:
+            copy.made_of(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,12 +29,17 @@ class Meter:
 
     def add(self, values: Mapping[str, Tensor | int]) -> None:
         """Add to the sums of these names in place, without synchronisation."""
-        for name, value in values.items():
-            amount = torch.as_tensor(value).detach()
-            if name in self.sums:
-                self.sums[name].add_(amount.double())
-            else:
-                self.sums[name] = amount.to(torch.float64, copy=True)
+        known = {name: value for name, value in values.items() if name in self.sums}
+        for name in [name for name in values if name not in known]:
+            self.sums[name] = torch.as_tensor(values[name]).detach().to(torch.float64, copy=True)
+        for name, value in known.items():
+            if not isinstance(value, Tensor):
+                self.sums[name].add_(value)
+        amounts = {n: v.detach().double() for n, v in known.items() if isinstance(v, Tensor)}
+        if amounts:
+            # One launch on an accelerator.
+            sums = [self.sums[name] for name in amounts]
+            cast(Any, torch)._foreach_add_(sums, list(amounts.values()))
 
     def take(self) -> Tensors:
         """All sums, still on the device; they start again."""

@@ -7,7 +7,7 @@ order of the latents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,22 @@ class Sums:
     rows: int
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a step leaves besides the state's tensors."""
+
+    metrics: Tensors
+    """float64 scalars for the meter."""
+    l0: Tensor
+    """The batch's mean, a scalar on the device."""
+    rows: int
+
+
 def take_step(
     architecture: Architecture[Any],
     spec: ArchitectureSpec,
     state: TrainerState,
-    batches: Iterator[Batch],
+    batches: Iterable[Batch],
     ctx: Context,
     optimizer: Optimizer,
 ) -> Tensor:
@@ -51,6 +62,22 @@ def take_step(
 
     Returns the batch's mean L0, a scalar on the device.
     """
+    done = compute_(architecture, spec, state, batches, ctx, optimizer)
+    conclude_(architecture, spec, state, done)
+    return done.l0
+
+
+def compute_(
+    architecture: Architecture[Any],
+    spec: ArchitectureSpec,
+    state: TrainerState,
+    batches: Iterable[Batch],
+    ctx: Context,
+    optimizer: Optimizer,
+) -> Done:
+    """The part of a step that the device does, and a graph can record: parameters, moments, dead
+    counters and what the architecture carries move in place. `ctx.step` is the step's number
+    unless `optimizer.rates_R` is set."""
     sums = _sum_gradients(architecture, spec, state, batches, ctx)
     norm = update_(
         state.params,
@@ -58,15 +85,24 @@ def take_step(
         state.moments,
         architecture.unit_rows(spec),
         optimizer,
-        state.step,
+        ctx.step,
     )
     for counter_F in (state.tokens_since_fired_F, state.tokens_since_fired_or_resampled_F):
         dead.update_(counter_F, sums.fired_F, sums.rows)
-    state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})
+    found = {**sums.metrics, "grad_norm": norm}
+    metrics = {name: value.detach().double() for name, value in found.items()}
+    return Done(metrics, sums.metrics["fired"] / sums.rows, sums.rows)
+
+
+def conclude_(
+    architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState, done: Done
+) -> None:
+    """The rest of a step, whose device's part is `done`: sums for the next report, the host's
+    counts, and the order of the latents."""
+    state.meter.add({**done.metrics, "rows": done.rows, "steps": 1})
     state.step += 1
-    state.tokens += sums.rows
+    state.tokens += done.rows
     _permute(architecture, spec, state)
-    return sums.metrics["fired"] / sums.rows
 
 
 def _permute(architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState) -> None:
@@ -80,7 +116,7 @@ def _sum_gradients(
     architecture: Architecture[Any],
     spec: ArchitectureSpec,
     state: TrainerState,
-    batches: Iterator[Batch],
+    batches: Iterable[Batch],
     ctx: Context,
 ) -> Sums:
     """The gradient of the mean over micro-batches, and what the meter wants of the batch."""

@@ -193,6 +193,10 @@ def _largest(h_RA: Tensor, n: int) -> Tensor:
     """ReLU of each row's n largest, zero elsewhere."""
     if n >= h_RA.shape[1]:
         return h_RA.relu_()
-    found = choice.top(h_RA, n)
-    # Added, for entries of value 0 may be at latents that were chosen.
-    return torch.zeros_like(h_RA).scatter_add_(1, found.latents_BK.long(), found.values_BK)
+    found, (count, width) = choice.top(h_RA, n), h_RA.shape
+    first_R1 = torch.arange(0, count * width, width, device=h_RA.device)[:, None]
+    at_N = (first_R1 + found.latents_BK).view(-1)
+    # Added, for entries of value 0 may be at latents that were chosen. As a list: of matrices
+    # torch's deterministic form copies strides from the host.
+    kept_M = h_RA.new_zeros(h_RA.numel()).scatter_add_(0, at_N, found.values_BK.view(-1))
+    return kept_M.view_as(h_RA)
