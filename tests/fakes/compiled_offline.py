@@ -29,6 +29,7 @@ from saeserve.core.gpu import (
     batch_choice,
     batch_cut,
     batch_lists,
+    bounds,
     choice,
     choice_lists,
     dense_choice,
@@ -45,6 +46,7 @@ from saeserve.core.gpu import (
     segments,
     sorted_entries,
     thresholds,
+    totals,
     update,
 )
 from saeserve.core.gpu.launch import launch
@@ -74,7 +76,7 @@ def update_cases() -> Iterator[Case]:
         for unit, shadow in ((True, False), (True, True), (False, True), (False, False)):
             sizes = {"UNIT": unit, "SHADOW": shadow, "BLOCK": block}
             yield update.move_kernel, "FFFFFFFHFFFFnnx", warps, sizes
-    yield update.clip_kernel, "FFnx", 4, {"BLOCK": 1024}
+    yield update.clip_kernel, "FFnx", 32, {"BLOCK": update.CLIPPED}
     yield scalars.write_kernel, "Fnxxxxxxxx", 1, {}
 
 
@@ -145,7 +147,7 @@ def entry_cases() -> Iterator[Case]:
             yield reconstruction.reconstruct_kernel, types, reconstruction.WARPS, how
     for even in (True, False):
         sizes = {"EVEN": even, "STEPS": 20, "BAG_STEPS": 16, "BLOCK": sorted_entries.BLOCK}
-        yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnn", 4, sizes
+        yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnnn", 4, sizes
     window, warps = {"WINDOW": segments.WINDOW, "TILE": tile}, segments.WARPS
     for low, kind in ((True, "H"), (False, "F")):
         how = {**window, "AT_ONCE": segments.AT_ONCE, "LOW": low}
@@ -156,6 +158,22 @@ def entry_cases() -> Iterator[Case]:
     yield segments.join_kernel, "IIFFFFFLDFFFnnnn", warps, window
     for unit in (True, False):
         yield measures.norms_kernel, "DFFnn", 4, {"UNIT": unit, "BLOCK": measures.BLOCK}
+
+
+def total_cases() -> Iterator[Case]:
+    """Blocks serve any shape."""
+    sizes = {"ROWS": bounds.ROWS, "BLOCK": bounds.BLOCK}
+    yield bounds.bounds_kernel, 9 * "F" + "HFnnxxxxx", bounds.WARPS, sizes
+    tile = {"EACH": totals.EACH, "AT_ONCE": totals.AT_ONCE, "TILE": totals.TILE}
+    for moments in (True, False):
+        yield totals.columns_kernel, "FFFnnnnx", 4, {"MOMENTS": moments, **tile}
+    tile = {"AT_ONCE": totals.PARTS, "TILE": totals.NARROW}
+    yield totals.joined_kernel, "FDnn", 4, tile
+    yield totals.joined_kernel, "FFnn", 4, tile
+    block, warps = {"BLOCK": totals.BLOCK}, totals.WARPS
+    yield totals.losses_kernel, "FFFFDFnnnnxxn", warps, block
+    yield totals.batch_kernel, "DDLDnnn", warps, block
+    yield totals.silent_kernel, "LLLnn", 4, {"BLOCK": totals.LATENTS}
 
 
 def dense_cases() -> Iterator[Case]:
@@ -245,7 +263,7 @@ def main() -> None:
         f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case)
         for case in (
             *(*update_cases(), *choice_cases(), *batch_cases()),
-            *(*entry_cases(), *dense_cases()),
+            *(*entry_cases(), *total_cases(), *dense_cases()),
         )
     }
     sys.stdout.write(json.dumps(found, indent=1))

@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu import shadows
+from saeserve.core.gpu import bounds, shadows
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.shadows import LOW as LOW
 from saeserve.core.gpu.shadows import Shadow
@@ -93,16 +93,11 @@ def likely_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor:
     independent parts, and what tensor cores cut off the running sum of BLOCK products at a time
     adds up. Never more than the proven bound.
     """
-    from_W_B = x.fourth_F * W.lost_fourth_F.amax()
-    from_x_B = x.lost_fourth_F * W.fourth_F.amax()
     width = x.low_FD.shape[1]
-    additions = 2 * (width / BLOCK + DEVIATIONS * width**0.5 + 8) * SUM_UNIT
-    norm_B = (x.norm_F + x.lost_F) * W.norm_F.amax()
-    bias = ((b_F - b_low_F.to(b_F)).abs() + 8 * SUM_UNIT * b_F.abs()).amax()
-    # Twice what is lost of both factors at once.
-    both_B = 2 * x.lost_F * W.lost_F.amax()
-    likely_B = DEVIATIONS * torch.hypot(from_W_B, from_x_B) + additions * norm_B + both_B
-    return torch.minimum(SAFETY * (likely_B + bias), largest_errors(x, W, b_F, b_low_F))
+    proven = 2 * (1.125 * width + 8) * SUM_UNIT
+    likely = 2 * (width / BLOCK + DEVIATIONS * width**0.5 + 8) * SUM_UNIT
+    numbers = DEVIATIONS, 8 * SUM_UNIT, SAFETY
+    return bounds.likely(x, W, (b_F, b_low_F), (proven, likely), *numbers)
 
 
 def _launch(rows_XD: Tensor, b_D: Tensor | None, centred_XD: Tensor, copy: Shadow) -> None:
