@@ -32,6 +32,7 @@ from saeserve.core.gpu import (
     bounds,
     choice,
     choice_lists,
+    columns,
     dense_choice,
     dense_gated,
     dense_jumprelu,
@@ -164,12 +165,12 @@ def total_cases() -> Iterator[Case]:
     """Blocks serve any shape."""
     sizes = {"ROWS": bounds.ROWS, "BLOCK": bounds.BLOCK}
     yield bounds.bounds_kernel, 9 * "F" + "HFnnxxxxx", bounds.WARPS, sizes
-    tile = {"EACH": totals.EACH, "AT_ONCE": totals.AT_ONCE, "TILE": totals.TILE}
+    tile = {"EACH": columns.EACH, "AT_ONCE": columns.AT_ONCE, "TILE": columns.TILE}
     for moments in (True, False):
-        yield totals.columns_kernel, "FFFnnnnx", 4, {"MOMENTS": moments, **tile}
-    tile = {"AT_ONCE": totals.PARTS, "TILE": totals.NARROW}
-    yield totals.joined_kernel, "FDnn", 4, tile
-    yield totals.joined_kernel, "FFnn", 4, tile
+        yield columns.columns_kernel, "FFFnnnnx", 4, {"MOMENTS": moments, **tile}
+    tile = {"AT_ONCE": columns.PARTS, "TILE": columns.NARROW}
+    yield columns.joined_kernel, "FDnn", 4, tile
+    yield columns.joined_kernel, "FFnn", 4, tile
     block, warps = {"BLOCK": totals.BLOCK}, totals.WARPS
     yield totals.losses_kernel, "FFFFDFnnnnxxn", warps, block
     yield totals.batch_kernel, "DDLDnnn", warps, block
@@ -178,10 +179,10 @@ def total_cases() -> Iterator[Case]:
 
 def dense_cases() -> Iterator[Case]:
     """Tiles serve any shape; in float16 and in float32."""
-    columns = {"EACH": dense_choice.EACH, "COLUMNS": dense_choice.COLUMNS}
+    across = {"EACH": dense_choice.EACH, "COLUMNS": dense_choice.COLUMNS}
     again = {"GROUP": dense_choice.GROUP, "TILE": dense_choice.TILE}
     for low in (True, False):
-        kind, fire = "H" if low else "F", {**columns, **again, "LOW": low}
+        kind, fire = "H" if low else "F", {**across, **again, "LOW": low}
         warps = dense_choice.WARPS
         yield dense_relu.relu_fire_kernel, kind + 9 * "F" + "nnnxx", warps, fire
         yield dense_gated.gated_fire_kernel, kind + 11 * "F" + "nnnxx", warps, fire

@@ -108,7 +108,7 @@ def test_prefixes_are_sums_of_groups(detach: bool) -> None:
     middle = 0.5 * errors[:, 1] + last
     made = torch.stack([0.5 * errors[:, 0] + (last if detach else middle), middle, last], 1)
     close(found.gradients_NO.view(2, 3, 300), made)
-    close(found.to_bias_BO, made[:, 0])
+    close(found.to_bias, made[:, 0])
     for n, (row, g) in enumerate([(0, 0), (0, 0), (0, 1), (0, 2), (1, 0), (1, 2)]):
         close(found.dots_TN[:, n].sum(), made[row, g] @ W_FO[latents_N[n]].double())
 

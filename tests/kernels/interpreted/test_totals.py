@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from saeserve.core.gpu import totals
+from saeserve.core.gpu import columns, totals
+from saeserve.core.gpu.columns import Piece
 from saeserve.core.gpu.rows import DEVIATIONS, largest_errors, likely_errors, rounded
-from saeserve.core.gpu.totals import Piece
 from saeserve.core.kernels.rounding import SAFETY, SUM_UNIT
 from saeserve.core.training import dead, meter
 
@@ -28,7 +28,7 @@ def close(found: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize(("rows", "width"), [(3, 5), (300, 133), (128, 128), (8400, 2)])
 def test_moments_of_columns(rows: int, width: int) -> None:
     y = drawn(rows, width, seed=1) + 3
-    squares_O, sum_O = totals.moments(y)
+    squares_O, sum_O = columns.moments(y)
     assert squares_O.dtype == sum_O.dtype == torch.float64
     torch.testing.assert_close(sum_O, y.double().sum(0), rtol=1e-6, atol=1e-4)
     torch.testing.assert_close(squares_O, y.double().square().sum(0), rtol=1e-6, atol=1e-4)
@@ -39,7 +39,7 @@ def test_weighted_sums_of_several_matrices() -> None:
     """One weight for all rows, or one each; rows may lie apart."""
     whole, W, w_F = drawn(200, 3, 140, seed=1), drawn(333, 140, seed=2), drawn(333, seed=3)
     scale = torch.tensor(-0.25)
-    found = totals.columns([Piece(whole[:, 0], scale), Piece(W, w_F, -1.0)])
+    found = columns.columns([Piece(whole[:, 0], scale), Piece(W, w_F, -1.0)])
     wanted = -0.25 * whole[:, 0].double().sum(0) - w_F.double() @ W.double()
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-4)
@@ -75,7 +75,7 @@ def test_numbers_that_are_not_finite_show_in_the_loss(where: int, bad: float) ->
 @pytest.mark.sample
 def test_variation_and_active_entries() -> None:
     y, fired_F = drawn(40, 9, seed=1) + 2, torch.randint(0, 40, (8200,))
-    variation, fired = totals.batch(*totals.moments(y), fired_F, 40)
+    variation, fired = totals.batch(*columns.moments(y), fired_F, 40)
     wanted = (y.double() - y.double().mean(0)).square().sum()
     torch.testing.assert_close(variation, wanted, rtol=1e-5, atol=1e-5)
     assert float(fired) == int(fired_F.sum())
@@ -102,9 +102,7 @@ def test_counters_of_silent_latents() -> None:
 def likely(x: Any, W: Any, b_F: Tensor, b_low_F: Tensor) -> Tensor:  # noqa: ANN401 - copies
     """The formula, by torch."""
     width = x.low_FD.shape[1]
-    roots_B = torch.hypot(
-        x.fourth_F * W.lost_fourth_F.amax(), x.lost_fourth_F * W.fourth_F.amax()
-    )
+    roots_B = torch.hypot(x.fourth_F * W.lost_fourth_F.amax(), x.lost_fourth_F * W.fourth_F.amax())
     additions = 2 * (width / 8 + DEVIATIONS * width**0.5 + 8) * SUM_UNIT
     bias = ((b_F - b_low_F.float()).abs() + 8 * SUM_UNIT * b_F.abs()).amax()
     found_B = DEVIATIONS * roots_B + additions * (x.norm_F + x.lost_F) * W.norm_F.amax()

@@ -1,6 +1,7 @@
 """How far products in low precision can be from exact ones, for all rows in one launch.
 
-    likely_b = D ((|x|_4 max |dW|_4)^2 + (|dx|_4 max |W|_4)^2)^(1/2) + s' n max |W| + 2 |dx| max |dW|
+    likely_b = D ((|x|_4 max |dW|_4)^2 + (|dx|_4 max |W|_4)^2)^(1/2)
+        + s' n max |W| + 2 |dx| max |dW|
     proven_b = n max (|dW| + s |W|) + |dx| max |W|, with n = |x| + |dx|
     errors_b = safety (min(likely_b, proven_b) + max (|b - float16(b)| + 8 u |b|))
 
@@ -59,7 +60,7 @@ def _larger(most: tl.tensor, found: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def _largest(numbers: tl.tensor) -> tl.tensor:
-    """Of a block; not a number where one is not."""
+    """The largest number of a block; not a number where one is not."""
     wrong = numbers != numbers
     return tl.max(tl.where(wrong, 0.0, numbers), 0) + tl.sum(tl.where(wrong, numbers, 0.0), 0)
 

@@ -74,8 +74,8 @@ class Reconstructed:
     """1 / s of each row and tile of `WIDEST_TILE` columns; any where r was not rounded."""
 
     @property
-    def to_bias_BO(self) -> Tensor:
-        """The gradient of b_dec as far as it is added to each row: the first group's."""
+    def to_bias(self) -> Tensor:
+        """What each row adds to b_dec's gradient by the reconstruction: the first group's r."""
         groups = self.squares_BGT.shape[1]
         return self.gradients_NO.view(-1, groups, self.gradients_NO.shape[1])[:, 0]
 

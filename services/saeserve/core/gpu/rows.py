@@ -22,7 +22,6 @@ from saeserve.core.gpu.shadows import Shadow
 from saeserve.core.gpu.update import block_of, store_norms
 from saeserve.core.kernels.rounding import SAFETY, SUM_UNIT, Errors
 
-
 DEVIATIONS = 6
 """So many standard deviations at most rounding is likely to cost."""
 BLOCK = 8
@@ -83,8 +82,8 @@ def largest_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor
 
 
 def likely_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor:
-    """As `largest_errors`, but for a chance of 2 exp(-DEVIATIONS^2 / 2) = 3e-8 an entry: rounding
-    errors of different numbers are taken to be independent and without a mean, as in Higham and
+    """The same as `largest_errors`, but for a chance of 2 exp(-DEVIATIONS^2 / 2) = 3e-8 an entry:
+    rounding errors of different numbers are taken to be independent and without a mean, as in Higham and
     Mary 2019 (A new approach to probabilistic rounding error analysis).
 
     What rounding W costs an entry is sum_j x_j e_ij. By Hoeffding's inequality that is at most

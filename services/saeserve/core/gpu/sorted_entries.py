@@ -40,10 +40,8 @@ def by_latent(entries: Entries, dots_TN: Tensor, latents: int) -> Sorted:
     (tiles, count), bags = dots_TN.shape, entries.starts.numel() - 1
     ordered_N, places_N = torch.sort(entries.latents_N, stable=True)
     ints = ordered_N.new_empty
-    found = Sorted(
-        *(ordered_N, ints(count), *dots_TN.new_empty(2, count)),
-        ints(latents + 1),
-    )
+    values_N, dots_N = dots_TN.new_empty(2, count)
+    found = Sorted(ordered_N, ints(count), values_N, dots_N, ints(latents + 1))
     programs = triton.cdiv(count, BLOCK)
     launch(
         arrange_kernel,

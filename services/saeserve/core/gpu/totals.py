@@ -1,22 +1,18 @@
-"""Sums over a whole batch that a step reports or adds to a vector, in few launches.
+"""Numbers of a whole batch that a step makes, in one launch each.
 
-    columns: sum_b w_b A_b of some matrices together, or sum_b A_b and sum_b A_b^2
     losses: of the squared errors |e_bg|^2 of all prefixes g the terms of the loss, and
         c = -2 / (B variance), the scale of the gradients; NaN where rows or biases are not finite
-    batch: sum_b |y_b - mean y|^2 and the number of active entries
+    batch: sum_b |y_b - mean y|^2, and the number of active entries
     silent: for each latent the tokens since it fired, in two counters
 
-Partial sums are float32, of `EACH` rows, and are added in float64, in one order. One program adds
-what are some ten thousand numbers.
+One program adds what are some ten thousand numbers, in float64 and in one order.
 
-Bytes of a matrix [B, d]: 4 B d, and 12 B d / EACH; of B rows in G prefixes and T tiles and of m
-latents 4 B G T + 4 B + 4 m, 8 m + 16 d, and 40 m. FLOPs: 2 B d, and one a number. Launches: one a
-matrix and one for all of them; one each.
+Bytes of B rows of width d in G prefixes and T tiles, and of m latents: 4 B G T + 4 B + 4 m;
+8 m + 16 d; 40 m. FLOPs: one a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,25 +22,10 @@ from triton import language as tl
 
 from saeserve.core.gpu.launch import Work, launch
 
-EACH, AT_ONCE, TILE = 128, 16, 128
-"""Rows of a partial sum, those that are read at once, and columns of a program."""
-PARTS, NARROW = 64, 32
-"""Partial sums that are read at once, and columns of the program that adds them."""
 BLOCK, WARPS = 8192, 32
 """Numbers that the one program reads at once."""
 LATENTS = 1024
 """Latents that a program counts."""
-
-
-class Piece(NamedTuple):
-    """What is added of one matrix."""
-
-    rows_XD: Tensor
-    """Its rows may lie apart."""
-    weights_X: Tensor
-    """w of each row, or one for all."""
-    factor: float = 1.0
-    """Multiplies all weights."""
 
 
 class Losses(NamedTuple):
@@ -55,32 +36,11 @@ class Losses(NamedTuple):
     """What the prefixes but the last one add."""
     last: Tensor
     squared_error: Tensor
-    """Of the prefix that was asked for."""
+    """The one of the prefix that was asked for."""
     nothing: Tensor
     """0"""
     scale: Tensor
     """c, float32"""
-
-
-def columns(pieces: Sequence[Piece]) -> Tensor:
-    """The weighted sums of all rows of matrices of one width, [D]."""
-    first = pieces[0].rows_XD
-    blocks = [triton.cdiv(piece.rows_XD.shape[0], EACH) for piece in pieces]
-    parts_PD = first.new_empty(sum(blocks), first.shape[1])
-    start = 0
-    for piece, many in zip(pieces, blocks, strict=True):
-        _parts(piece.rows_XD, parts_PD[start : start + many], piece)
-        start += many
-    return _joined(parts_PD[None], first.dtype)[0]
-
-
-def moments(rows_XD: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of squares and of numbers of each column, [D] in float64."""
-    count, width = rows_XD.shape
-    parts_2PD = rows_XD.new_empty(2, triton.cdiv(count, EACH), width)
-    _parts(rows_XD, parts_2PD, None)
-    sum_D, squares_D = _joined(parts_2PD, torch.float64)
-    return squares_D, sum_D
 
 
 def losses(
@@ -107,12 +67,13 @@ def losses(
         BLOCK=BLOCK,
         num_warps=WARPS,
     )
-    return Losses(*out.unbind(), scale)
+    loss, inner, last, squared_error, nothing = out.unbind()
+    return Losses(loss, inner, last, squared_error, nothing, scale)
 
 
 def batch(squares_O: Tensor, sum_O: Tensor, fired_F: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Variation of the target's rows around their mean, from `moments`, and active entries; float64
-    scalars."""
+    """Variation of the target's rows around their mean, from `columns.moments`, and active
+    entries; float64 scalars."""
     out = sum_O.new_empty(2)
     width, latents = sum_O.numel(), fired_F.numel()
     launch(
@@ -136,98 +97,6 @@ def silent_(counters: tuple[Tensor, Tensor], fired_F: Tensor, tokens: int) -> No
         Work(bytes=40 * latents),
         BLOCK=LATENTS,
     )
-
-
-def _parts(rows_XD: Tensor, parts_PD: Tensor, piece: Piece | None) -> None:
-    """Partial sums of a piece, or those of numbers and of squares."""
-    (count, width), stride = rows_XD.shape, rows_XD.stride(0)
-    weights, factor = (rows_XD, 1.0) if piece is None else (piece.weights_X, piece.factor)
-    launch(
-        columns_kernel,
-        (triton.cdiv(count, EACH), triton.cdiv(width, TILE)),
-        (rows_XD, weights, parts_PD, count, width, stride, min(1, weights.ndim), factor),
-        Work(bytes=4 * (count * width + parts_PD.numel()), flops=2 * count * width),
-        MOMENTS=piece is None,
-        EACH=EACH,
-        AT_ONCE=AT_ONCE,
-        TILE=TILE,
-    )
-
-
-def _joined(parts_SPD: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sums [S, D] of the partial ones."""
-    sums, many, width = parts_SPD.shape
-    out_SD = parts_SPD.new_empty(sums, width, dtype=dtype)
-    launch(
-        joined_kernel,
-        (triton.cdiv(width, NARROW), sums),
-        (parts_SPD, out_SD, many, width),
-        Work(bytes=4 * parts_SPD.numel() + out_SD.nbytes, flops=parts_SPD.numel()),
-        AT_ONCE=PARTS,
-        TILE=NARROW,
-    )
-    return out_SD
-
-
-@triton.jit
-def columns_kernel(
-    rows: tl.tensor,
-    weights: tl.tensor,
-    parts: tl.tensor,
-    count: int,
-    width: int,
-    stride: int,
-    step: int,
-    factor: float,
-    MOMENTS: tl.constexpr,
-    EACH: tl.constexpr,
-    AT_ONCE: tl.constexpr,
-    TILE: tl.constexpr,
-) -> None:
-    """Some rows of a tile of columns a program."""
-    block = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    total = tl.zeros([AT_ONCE, TILE], tl.float32)
-    squares = tl.zeros([AT_ONCE, TILE], tl.float32)
-    # Unrolled, so that many loads are under way.
-    for start in tl.static_range(0, EACH, AT_ONCE):
-        row = block * EACH + start + tl.arange(0, AT_ONCE)
-        here = (row < count)[:, None] & (column < width)[None, :]
-        values = tl.load(rows + row[:, None] * stride + column[None, :], mask=here, other=0.0)
-        if MOMENTS:
-            squares += values * values
-        else:
-            weight = factor * tl.load(weights + row * step, mask=row < count, other=0.0)
-            values *= weight[:, None]
-        total += values
-    at = parts + block * width + column
-    tl.store(at, tl.sum(total, 0), mask=column < width)
-    if MOMENTS:
-        at += tl.num_programs(0).to(tl.int64) * width
-        tl.store(at, tl.sum(squares, 0), mask=column < width)
-
-
-@triton.jit
-def joined_kernel(
-    parts: tl.tensor,
-    out: tl.tensor,
-    many: int,
-    width: int,
-    AT_ONCE: tl.constexpr,
-    TILE: tl.constexpr,
-) -> None:
-    """A tile of columns of one of the sums a program."""
-    which = tl.program_id(1).to(tl.int64)
-    column = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    total = tl.zeros([AT_ONCE, TILE], tl.float64)
-    # Blocks of rows.
-    for start in range(0, many, AT_ONCE):
-        row = start + tl.arange(0, AT_ONCE)
-        here = (row < many)[:, None] & (column < width)[None, :]
-        at = (which * many + row)[:, None] * width + column[None, :]
-        total += tl.load(parts + at, mask=here, other=0.0).to(tl.float64)
-    found = tl.sum(total, 0).to(out.dtype.element_ty)
-    tl.store(out + which * width + column, found, mask=column < width)
 
 
 @triton.jit

@@ -47,9 +47,9 @@ def spread(target_BO: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of squares (of each column [O] by a GPU's kernels) and sum of rows [O], float64: what
     `variation` needs of a batch."""
     if usable_on_device(target_BO):
-        from saeserve.core.gpu import totals
+        from saeserve.core.gpu.columns import moments
 
-        return totals.moments(target_BO)
+        return moments(target_BO)
     return target_BO.square().sum().double(), target_BO.sum(dim=0).double()
 
 
@@ -58,9 +58,7 @@ def variation(squares: Tensor, sum_O: Tensor, rows: int) -> Tensor:
     return squares.sum() - sum_O.square().sum() / rows
 
 
-def of_batch(
-    squares: Tensor, sum_O: Tensor, fired_F: Tensor, rows: int
-) -> tuple[Tensor, Tensor]:
+def of_batch(squares: Tensor, sum_O: Tensor, fired_F: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """`variation`, and how many entries were active; scalars."""
     if squares.ndim:
         from saeserve.core.gpu import totals

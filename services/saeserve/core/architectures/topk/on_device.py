@@ -25,10 +25,10 @@ from saeserve.core.architectures.topk.dictionaries import add_auxiliary, to_outp
 from saeserve.core.architectures.topk.sparse import Prefixes
 from saeserve.core.gpu import batch_choice, choice, prefixes, reconstruction, rows, segments, totals
 from saeserve.core.gpu.batch_choice import BatchChosen
+from saeserve.core.gpu.columns import Piece, columns
 from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.reconstruction import Shares
 from saeserve.core.gpu.rows import Rows
-from saeserve.core.gpu.totals import Piece, columns
 from saeserve.core.kernels.topk.weights import DictionaryGradients
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
@@ -64,7 +64,9 @@ class _Encoded:
         x_BD, x_low = rows.centred(batch.x_BD, input_bias(params))
         W_FD, b_F = weights = params["W_enc"], params["b_enc"]
         if ctx.encoder_dtype == torch.float32:
-            return cls(Rows(x_BD, None), torch.addmm(b_F, x_BD, W_FD.T), None, weights, x_low.norm_F)
+            return cls(
+                Rows(x_BD, None), torch.addmm(b_F, x_BD, W_FD.T), None, weights, x_low.norm_F
+            )
         W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
         h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
         errors_B = rows.likely_errors(x_low, W_low, b_F, b_low_F)
@@ -170,7 +172,7 @@ def _output(
     return StepOutput(
         loss=loss,
         terms=terms,
-        grads=_gradients(params, total, Piece(found.to_bias_BO, losses.scale)),
+        grads=_gradients(params, total, Piece(found.to_bias, losses.scale)),
         state=step.state,
         stats=Stats(total.fired_F, losses.squared_error),
         to_target_BO=_to_target(step, found, losses.scale, detach_inner=shares.detach_inner),
