@@ -33,6 +33,7 @@ from saeserve.core.gpu import (
     choice_lists,
     choice_long,
     choice_short,
+    columns,
     dense_choice,
     dense_gated,
     dense_jumprelu,
@@ -47,6 +48,7 @@ from saeserve.core.gpu import (
     segments,
     sorted_entries,
     thresholds,
+    totals,
     update,
 )
 from saeserve.core.gpu.launch import launch
@@ -76,7 +78,7 @@ def update_cases() -> Iterator[Case]:
         for unit, shadow in ((True, False), (True, True), (False, True), (False, False)):
             sizes = {"UNIT": unit, "SHADOW": shadow, "BLOCK": block}
             yield update.move_kernel, "FFFFFFFHFFFFnnx", warps, sizes
-    yield update.clip_kernel, "FFnx", 4, {"BLOCK": 1024}
+    yield update.clip_kernel, "FFnx", 32, {"BLOCK": update.CLIPPED}
     yield scalars.write_kernel, "Fnxxxxxxxx", 1, {}
 
 
@@ -155,7 +157,7 @@ def entry_cases() -> Iterator[Case]:
             yield reconstruction.reconstruct_kernel, types, reconstruction.WARPS, how
     for even in (True, False):
         sizes = {"EVEN": even, "STEPS": 20, "BAG_STEPS": 16, "BLOCK": sorted_entries.BLOCK}
-        yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnn", 4, sizes
+        yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnnn", 4, sizes
     window, warps = {"WINDOW": segments.WINDOW, "TILE": tile}, segments.WARPS
     for low, kind in ((True, "H"), (False, "F")):
         how = {**window, "AT_ONCE": segments.AT_ONCE, "LOW": low, "SCALED": tile}
@@ -168,12 +170,26 @@ def entry_cases() -> Iterator[Case]:
         yield measures.norms_kernel, "DFFnn", 4, {"UNIT": unit, "BLOCK": measures.BLOCK}
 
 
+def total_cases() -> Iterator[Case]:
+    """Blocks serve any shape."""
+    tile = {"EACH": columns.EACH, "AT_ONCE": columns.AT_ONCE, "TILE": columns.TILE}
+    for moments in (True, False):
+        yield columns.columns_kernel, "FFFnnnnx", 4, {"MOMENTS": moments, **tile}
+    tile = {"AT_ONCE": columns.PARTS, "TILE": columns.NARROW}
+    yield columns.joined_kernel, "FDnn", 4, tile
+    yield columns.joined_kernel, "FFnn", 4, tile
+    block, warps = {"BLOCK": totals.BLOCK}, totals.WARPS
+    yield totals.losses_kernel, "FFFFDFnnnnxxn", warps, block
+    yield totals.batch_kernel, "DDLDnnn", warps, block
+    yield totals.silent_kernel, "LLLnn", 4, {"BLOCK": totals.LATENTS}
+
+
 def dense_cases() -> Iterator[Case]:
     """Tiles serve any shape; in float16 and in float32."""
-    columns = {"EACH": dense_choice.EACH, "COLUMNS": dense_choice.COLUMNS}
+    across = {"EACH": dense_choice.EACH, "COLUMNS": dense_choice.COLUMNS}
     again = {"GROUP": dense_choice.GROUP, "TILE": dense_choice.TILE}
     for low in (True, False):
-        kind, fire = "H" if low else "F", {**columns, **again, "LOW": low}
+        kind, fire = "H" if low else "F", {**across, **again, "LOW": low}
         warps = dense_choice.WARPS
         yield dense_relu.relu_fire_kernel, kind + 9 * "F" + "nnnxx", warps, fire
         yield dense_gated.gated_fire_kernel, kind + 11 * "F" + "nnnxx", warps, fire
@@ -255,7 +271,7 @@ def main() -> None:
         f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case)
         for case in (
             *(*update_cases(), *choice_cases(), *batch_cases()),
-            *(*entry_cases(), *dense_cases()),
+            *(*entry_cases(), *total_cases(), *dense_cases()),
         )
     }
     sys.stdout.write(json.dumps(found, indent=1))

@@ -61,7 +61,7 @@ def gradients(
     on the device, and entries of the first `fired_groups` groups count as fired."""
     W_enc, W_dec = dictionaries
     latents = W_enc.shape[0]
-    ordered = by_latent(entries, found.dots_N, latents)
+    ordered = by_latent(entries, found.dots_TN, latents)
     out = DictionaryGradients(
         W_enc=torch.empty_like(W_enc),
         b_enc=W_enc.new_empty(latents),

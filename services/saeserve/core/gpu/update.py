@@ -29,6 +29,8 @@ from saeserve.core.gpu.shadows import Shadow
 
 CHUNK = 1024
 """Numbers of a vector that a program takes."""
+CLIPPED = 16_384
+"""Numbers that the one program of the clip adds at once."""
 WIDEST = 4096
 """Columns of a row that a program can hold in registers."""
 
@@ -85,7 +87,8 @@ def update_(
         (1,),
         (squares, scalars, squares.numel(), float(limit)),
         Work(bytes=4 * squares.numel(), flops=squares.numel()),
-        BLOCK=CHUNK,
+        BLOCK=CLIPPED,
+        num_warps=32,
     )
     for name in names:
         own = (moments[0][name], moments[1][name])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Tensors
+from saeserve.core.gpu.device import usable_on_device
 
 
 def _no_sums() -> Tensors:
@@ -49,10 +50,24 @@ class Meter:
 
 
 def spread(target_BO: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of squares (scalar) and sum of rows [O], float64: what `variation` needs of a batch."""
+    """Sum of squares (of each column [O] by a GPU's kernels) and sum of rows [O], float64: what
+    `variation` needs of a batch."""
+    if usable_on_device(target_BO):
+        from saeserve.core.gpu.columns import moments
+
+        return moments(target_BO)
     return target_BO.square().sum().double(), target_BO.sum(dim=0).double()
 
 
 def variation(squares: Tensor, sum_O: Tensor, rows: int) -> Tensor:
     """Sum over rows of |y - mean of the rows|^2, from the sums of `spread` over micro-batches."""
-    return squares - sum_O.square().sum() / rows
+    return squares.sum() - sum_O.square().sum() / rows
+
+
+def of_batch(squares: Tensor, sum_O: Tensor, fired_F: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """`variation`, and how many entries were active; scalars."""
+    if squares.ndim:
+        from saeserve.core.gpu import totals
+
+        return totals.batch(squares, sum_O, fired_F, rows)
+    return variation(squares, sum_O, rows), fired_F.sum()

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saeserve.core.architectures.base import Architecture
@@ -25,7 +24,7 @@ from saeserve.core.ops.rows import accumulate
 from saeserve.core.ops.update import Optimizer, update_
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.training import dead
-from saeserve.core.training.meter import spread, variation
+from saeserve.core.training.meter import of_batch, spread
 from saeserve.core.training.state import TrainerState
 
 
@@ -36,6 +35,7 @@ class Sums:
     gradients: Tensors
     metrics: Tensors
     fired_F: Tensor
+    """Empty before the first micro-batch."""
     rows: int
 
 
@@ -87,8 +87,8 @@ def compute_(
         optimizer,
         ctx.step,
     )
-    for counter_F in (state.tokens_since_fired_F, state.tokens_since_fired_or_resampled_F):
-        dead.update_(counter_F, sums.fired_F, sums.rows)
+    counters = (state.tokens_since_fired_F, state.tokens_since_fired_or_resampled_F)
+    dead.update_both_(counters, sums.fired_F, sums.rows)
     found = {**sums.metrics, "grad_norm": norm}
     metrics = {name: value.detach().double() for name, value in found.items()}
     return Done(metrics, sums.metrics["fired"] / sums.rows, sums.rows)
@@ -120,7 +120,7 @@ def _sum_gradients(
     ctx: Context,
 ) -> Sums:
     """The gradient of the mean over micro-batches, and what the meter wants of the batch."""
-    sums = Sums({}, {}, torch.zeros_like(state.tokens_since_fired_F), 0)
+    sums = Sums({}, {}, state.tokens_since_fired_F.new_empty(0), 0)
     micro_batches = 0
     for batch in batches:
         _include(sums, architecture, spec, state, batch, ctx)
@@ -140,7 +140,8 @@ def _include(
     output = architecture.gradients(spec, state.params, state.architecture, batch, ctx)
     state.carry(output.state)
     accumulate(sums.gradients, output.grads)
-    sums.fired_F += output.stats.fired_F
+    fired_F = output.stats.fired_F
+    sums.fired_F = sums.fired_F + fired_F if sums.rows else fired_F
     sums.rows += batch.x_BD.shape[0]
     _add(sums.metrics, _metrics(output, batch))
 
@@ -159,8 +160,8 @@ def _metrics(output: StepOutput, batch: Batch) -> Tensors:
 def _finish(sums: Sums, micro_batches: int) -> Sums:
     """Means of what is a mean over rows; the target's variation around the batch's own mean."""
     metrics = sums.metrics
-    metrics["variation"] = variation(metrics.pop("squares"), metrics.pop("sum_O"), sums.rows)
-    metrics["fired"] = sums.fired_F.sum()
+    spread_of = metrics.pop("squares"), metrics.pop("sum_O")
+    metrics["variation"], metrics["fired"] = of_batch(*spread_of, sums.fired_F, sums.rows)
     if micro_batches > 1:
         for gradient in sums.gradients.values():
             gradient.div_(micro_batches)
