@@ -37,6 +37,7 @@ from saeserve.core.gpu import (
     dense_choice,
     dense_gated,
     dense_jumprelu,
+    dense_jumprelu_fire,
     dense_relu,
     dense_rows,
     dense_weights,
@@ -58,6 +59,7 @@ TYPES = {
     "H": "*fp16",
     "I": "*i32",
     "L": "*i64",
+    "B": "*u8",
     "D": "*fp64",
     "n": "i32",
     "x": "fp32",
@@ -186,15 +188,21 @@ def total_cases() -> Iterator[Case]:
 
 def dense_cases() -> Iterator[Case]:
     """Tiles serve any shape; in float16 and in float32."""
-    across = {"EACH": dense_choice.EACH, "COLUMNS": dense_choice.COLUMNS}
-    again = {"GROUP": dense_choice.GROUP, "TILE": dense_choice.TILE}
+    sizes: dict[str, int | bool] = {"EACH": dense_choice.EACH}
+    first: dict[str, int | bool] = {"COLUMNS": dense_choice.COLUMNS, "DEVIATIONS": rows.DEVIATIONS}
+    second = sizes | {"PARTS": dense_choice.PARTS, "GROUP": dense_choice.GROUP}
+    second |= {"TILE": dense_choice.TILE}
+    warps = dense_choice.SETTLE_WARPS
+    yield dense_relu.relu_settle_kernel, "HBIFFFFnnn", warps, second
+    yield dense_gated.gated_settle_kernel, "HBIFFFFFFnnnn", warps, second
+    yield dense_jumprelu_fire.jumprelu_settle_kernel, "HHBIFFFFFFFnnnx", warps, second
     for low in (True, False):
-        kind, fire = "H" if low else "F", {**across, **again, "LOW": low}
+        kind, fire = "H" if low else "F", sizes | first | {"LOW": low}
         warps = dense_choice.WARPS
-        yield dense_relu.relu_fire_kernel, kind + 9 * "F" + "nnnxx", warps, fire
-        yield dense_gated.gated_fire_kernel, kind + 11 * "F" + "nnnxx", warps, fire
-        types = 2 * kind + 11 * "F" + "nnnxx"
-        yield dense_jumprelu.jumprelu_fire_kernel, types, warps, fire
+        yield dense_relu.relu_fire_kernel, f"{kind}BI" + 10 * "F" + "nnxx", warps, fire
+        yield dense_gated.gated_fire_kernel, f"{kind}BI" + 12 * "F" + "nnxx", warps, fire
+        types = f"{kind}{kind}BI" + 13 * "F" + "nnxxx"
+        yield dense_jumprelu_fire.jumprelu_fire_kernel, types, warps, fire
         for module, kernel, types in (
             (dense_relu, dense_relu.relu_back_kernel, 5 * "F" + "nnx"),
             (dense_gated, dense_gated.gated_back_kernel, 6 * "F" + "nnx"),
@@ -207,7 +215,7 @@ def dense_cases() -> Iterator[Case]:
     sizes = {"EXPONENT": dense_rows.EXPONENT, "CHUNK": dense_rows.CHUNK}
     yield dense_rows.scale_kernel, "FFn", 4, sizes
     tile = {"TILE": dense_rows.TILE}
-    yield dense_rows.scaled_kernel, "FHFFFFn", dense_rows.WARPS, tile
+    yield dense_rows.scaled_kernel, "FHFFFFFn", dense_rows.WARPS, tile
     yield dense_rows.error_kernel, "FFFFFFnn", dense_rows.WARPS, tile
     yield dense_weights.finish_kernel, "FFFFnnn", dense_weights.WARPS, {"TILE": dense_weights.TILE}
 

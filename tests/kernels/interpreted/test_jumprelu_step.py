@@ -15,7 +15,7 @@ from torch import Tensor
 from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Batch, Control, StepOutput
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
-from saeserve.core.gpu import dense_choice, dense_jumprelu
+from saeserve.core.gpu import dense_choice, dense_jumprelu, dense_jumprelu_fire
 from saeserve.core.gpu.dense_rows import scaled, weights
 from saeserve.core.gpu.device import usable_on_device
 from saeserve.core.ops.norms import renormalise_rows_
@@ -161,7 +161,7 @@ def test_sides_of_levels_are_those_of_float32(bandwidth: float) -> None:
     b_F = (wanted_F - exact_BF[latent % 12, latent]).float()
     over_BF = exact_BF + b_F.double() - level_F
     x, W = scaled(x_BD, LOW), weights(W_FD, LOW)
-    fired = dense_jumprelu.fire(x, W, b_F, t_F.exp(), torch.ones(60), half)
+    fired = dense_jumprelu_fire.fire(x, W, b_F, t_F.exp(), torch.ones(60), half)
     assert torch.equal(fired.f_BF > 0, over_BF > 0)
     assert torch.equal(fired.over_BF > 0, over_BF > 0)
     assert torch.equal(fired.over_BF < 0, over_BF < 0)

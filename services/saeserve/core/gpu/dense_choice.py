@@ -1,136 +1,231 @@
 """Which side of a level each pre-activation is on, after a product in low precision: K7's choice.
 
-An entry v of s x W^T in float16 is within m of the exact one, where (`kernels.rounding`)
+An entry v of s x W^T in float16 is within m of the exact one but for a chance of 3e-8, where
 
-    m = |s x_b| lost_i + lost_b |W_i| + (sums) |s x_b| |W_i| + (rounding) |v|
+    m = min(likely, proven) + (rounding) |v|
+    proven = |s x_b| lost_i + lost_b |W_i| + (sums) |s x_b| |W_i|                (`kernels.rounding`)
+    likely = 6 (|s x_b|_4^2 |lost W_i|_4^2 + |lost x_b|_4^2 |W_i|_4^2)^(1/2) + (sums) S
+    S = |v| + 6 |s x_b|_4 |W_i|_4
 
-An entry nearer than m to a level, as the threshold or an edge of the band, is computed again:
-s <W_i, x_b> in float32, in one order. So active latents, and those in the band, are the ones of
-float32 whatever the data; how many entries that takes depends on how dense they lie there. A
-product whose rows are long at a given spread of pre-activations takes more.
+with 4-norms as in `rows.likely_errors`. S is how large a running sum of products is likely to
+become: they come in no particular order, so Hoeffding's inequality holds for it as well (of numbers
+drawn without putting them back).
 
-With U entries computed again: bytes gathered 5 d U (4 d of weights, and the row once for `GROUP`
-entries), FLOPs 2 d U. ReLU and gated SAEs, of which nothing depends on every single entry, take six
-deviations of the error in place of the bound where that is less: rounding errors are independent,
-so theirs is at most max_j |s x_bj| (lost_i^2 + (2.83e-4 |W_i|)^2)^(1/2), and a row that one
-coordinate dominates keeps the bound. `UNSURE` is the share that is counted where no data are at
-hand.
+Two launches. The first goes through [B, F] once. It finishes the entries that are farther than m
+from all levels, and writes the rows of the others into lists, one for each latent and `EACH` rows.
+A list has room for all of its rows. The second goes through the lists: for each of their entries it
+computes s <W_i, x_b> in float32 and finishes it. So the sides of entries are those of float32,
+whatever the data; how many are listed depends on how dense they lie at the levels. Both have one
+order, in which sums are added.
+
+Bytes of B rows, F latents, widths d, with U listed entries: lists 5 B F / `EACH` of counts, written
+and read, and what each module says; x's and W's rows 4 d (U + min(U, F B / (`EACH` `PARTS`)))
+gathered. FLOPs: 2 d U. `UNSURE` is the share that is counted where no data are at hand.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 import triton
+from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu.dense_rows import Operand
 from saeserve.core.gpu.launch import Work
 
-EACH = 64
-"""Rows that a program goes through, whose sums are one partial sum of each column."""
+EACH = 128
+"""Rows that a program goes through, whose sums are one partial sum of each column; at most 256, so
+that lists are bytes."""
 COLUMNS = 128
 """Columns of a program."""
 WARPS = 1
-GROUP = 4
+PARTS = 16
+"""Lists that a program of the second launch goes through, of one latent."""
+GROUP = 8
 """Entries that are computed again at once."""
-TILE = 64
-UNSURE = 2**-7
+TILE = 512
+SETTLE_WARPS = 4
+UNSURE = 2**-8
 """Share of the entries that are counted as nearer to a level than their margin: about what a start
-with half of all entries active has. A trained JumpReLU SAE with an L0 of 64 has a tenth of it."""
+with a seventh of all entries active has. A trained JumpReLU SAE with an L0 of 64 has a tenth."""
+
+
+class Lists(NamedTuple):
+    """Entries that the first launch leaves to the second."""
+
+    rows_PFE: Tensor
+    """Each entry's row less the first of its `EACH` rows; uint8"""
+    counts_PF: Tensor
+    """Entries of each list; int32"""
 
 
 def parts_of(rows: int) -> int:
-    """Partial sums of a column."""
+    """Partial sums of a column, and lists of a latent."""
     return triton.cdiv(rows, EACH)
 
 
+def settling_of(rows: int) -> int:
+    """Programs of the second launch for each latent."""
+    return triton.cdiv(parts_of(rows), PARTS)
+
+
+def sums_of(x: Operand) -> int:
+    """Partial sums of a column, of both launches."""
+    rows = x.rows_XD.shape[0]
+    return parts_of(rows) + (0 if x.exact else settling_of(rows))
+
+
+def lists_of(x: Operand, latents: int) -> Lists:
+    """Memory for lists; where products are exact, there are none."""
+    rows = x.rows_XD.shape[0]
+    shape = (0, 0) if x.exact else (parts_of(rows), latents)
+    device = x.rows_XD.device
+    return Lists(
+        torch.empty(*shape, EACH, dtype=torch.uint8, device=device),
+        torch.empty(*shape, dtype=torch.int32, device=device),
+    )
+
+
 def grid_of(rows: int, latents: int) -> tuple[int, int]:
-    """Programs with the same columns follow each other, for they gather the same weights."""
-    return parts_of(rows), triton.cdiv(latents, COLUMNS)
+    """Programs that follow each other share rows, which lie in memory as they come."""
+    return triton.cdiv(latents, COLUMNS), parts_of(rows)
+
+
+def settling_grid_of(rows: int, latents: int) -> tuple[int, int]:
+    """Programs that follow each other gather from the same `EACH` times `PARTS` rows."""
+    return latents, settling_of(rows)
+
+
+def first_options(x: Operand) -> dict[str, int | bool]:
+    """Constants of the first launch's kernels."""
+    return {"LOW": not x.exact, "EACH": EACH, "COLUMNS": COLUMNS, "num_warps": WARPS}
+
+
+def second_options() -> dict[str, int | bool]:
+    """Constants of the second launch's kernels."""
+    sizes = {"EACH": EACH, "PARTS": PARTS, "GROUP": GROUP, "TILE": TILE}
+    return sizes | {"num_warps": SETTLE_WARPS}
 
 
 def work_of(x: Operand, latents: int, an_entry: int, sums: int, vectors: int) -> Work:
-    """Work of a pass that chooses: bytes of each entry, sums and vectors of each latent."""
-    rows, depth = x.rows_XD.shape
+    """Work of the first launch: bytes of each entry, sums and vectors of each latent."""
+    rows = x.rows_XD.shape[0]
     again = 0 if x.exact else round(UNSURE * rows * latents)
+    counts = 0 if x.exact else 1
     return Work(
-        bytes=rows * latents * an_entry + 4 * latents * parts_of(rows) * (sums + vectors),
-        flops=8 * rows * latents + 2 * depth * again,
-        gathered=(4 + 4 // GROUP) * depth * again,
+        bytes=rows * latents * an_entry
+        + 4 * latents * parts_of(rows) * (sums + vectors + counts)
+        + again,
+        flops=8 * rows * latents,
+    )
+
+
+def settling_work_of(x: Operand, latents: int, an_entry: int, sums: int) -> Work:
+    """Work of the second launch: bytes of each listed entry, sums of each latent."""
+    rows, depth = x.rows_XD.shape
+    again = round(UNSURE * rows * latents)
+    programs = latents * settling_of(rows)
+    return Work(
+        bytes=again * (1 + an_entry) + 4 * latents * parts_of(rows) + 4 * sums * programs,
+        flops=2 * depth * again,
+        gathered=4 * depth * (again + min(again, programs)),
     )
 
 
 @triton.jit
-def proven(
+def row_of(
+    values: tl.tensor, row: int, end: int, latents: int, column: tl.tensor, inside: tl.tensor
+) -> tl.tensor:
+    """Some columns of a row before `end`."""
+    return tl.load(values + row * latents + column, mask=inside & (row < end), other=0.0)
+
+
+@triton.jit
+def rounding_of(
+    value: tl.tensor,
+    offset: tl.tensor,
     norm: float,
-    row_lost: float,
+    lost: float,
+    fourth: float,
+    lost_fourth: float,
     weight_norm: tl.tensor,
     weight_lost: tl.tensor,
+    weight_fourth: tl.tensor,
+    weight_lost_fourth: tl.tensor,
     additions: float,
+    likely_additions: float,
+    DEVIATIONS: tl.constexpr,
 ) -> tl.tensor:
-    """What rounded factors and sums can change at most."""
-    return (norm + row_lost) * (weight_lost + additions * weight_norm) + row_lost * weight_norm
-
-
-@triton.jit
-def usual(
-    norm: float, most: float, weight_norm: tl.tensor, weight_lost: tl.tensor, additions: float
-) -> tl.tensor:
-    """Six deviations of the same, for a row whose largest number is `most`."""
-    each = tl.sqrt(weight_lost * weight_lost + 8.0e-8 * weight_norm * weight_norm)
-    return 6.0 * most * each + additions * norm * weight_norm
-
-
-@triton.jit
-def margin(value: tl.tensor, offset: tl.tensor, lost: tl.tensor) -> tl.tensor:
-    """How far an entry may be from the exact one, by what factors and sums have lost; `offset` is
-    at least what is added to it."""
+    """m of the module's text, for a row and some latents; `offset` is at least what is added to an
+    entry. Not a number where a factor is not."""
+    from_sums = weight_lost + additions * weight_norm
+    proven = (norm + lost) * from_sums + lost * weight_norm
+    by_weights = fourth * weight_lost_fourth
+    by_row = lost_fourth * weight_fourth
+    # At least the root of the sum of both squares, and equal to it where they are equal.
+    both = tl.maximum(by_weights, by_row) + 0.41421357 * tl.minimum(by_weights, by_row)
+    running = tl.abs(value) + DEVIATIONS * fourth * weight_fourth
+    # What is lost of both factors at once is added twice.
+    likely = DEVIATIONS * both + likely_additions * running + 2.0 * lost * from_sums
     # 1.01 2^-11 of the value, or 2^-24 below float16's normal numbers, and 2^-21 for what a few
     # operations in float32 change. Norms and margins are rounded themselves.
     rounding = 4.932e-4 * tl.abs(value) + 5.9604645e-8
-    return 1.002 * (lost + rounding) + 4.7683716e-7 * (tl.abs(value) + offset)
+    lost_here = tl.minimum(proven, likely)
+    return 1.002 * (lost_here + rounding) + 4.7683716e-7 * (tl.abs(value) + offset)
 
 
 @triton.jit
-def computed_again(
-    value: tl.tensor,
-    unsure: tl.tensor,
+def many_listed(
+    counts: tl.tensor, first: int, parts: int, latents: int, latent: int, PARTS: tl.constexpr
+) -> tl.tensor:
+    """How many entries each list of a latent has, from part `first` on."""
+    part = first + tl.arange(0, PARTS)
+    return tl.load(counts + part * latents + latent, mask=part < parts, other=0)
+
+
+@triton.jit
+def listed_rows(
+    lists: tl.tensor,
+    many: tl.tensor,
+    turn: tl.tensor,
+    here: tl.tensor,
     first: int,
+    latents: int,
+    latent: int,
+    EACH: tl.constexpr,
+) -> tl.tensor:
+    """Rows of the entries number `turn` of a latent, in the order of the rows."""
+    end = tl.cumsum(many, 0)
+    passed = end[None, :] <= turn[:, None]
+    part = first + tl.sum(passed.to(tl.int32), 1).to(tl.int64)
+    slot = turn - tl.sum(tl.where(passed, many[None, :], 0), 1)
+    at = (part * latents + latent) * EACH + slot
+    return part * EACH + tl.load(lists + at, mask=here, other=0).to(tl.int64)
+
+
+@triton.jit
+def products_of(
     x: tl.tensor,
-    W: tl.tensor,
+    weights: tl.tensor,
+    row: tl.tensor,
+    here: tl.tensor,
     depth: int,
-    scale: float,
-    COLUMNS: tl.constexpr,
     GROUP: tl.constexpr,
     TILE: tl.constexpr,
 ) -> tl.tensor:
-    """Entries of the row at `x` and latents first .. first + COLUMNS, with scale <W_i, x> where
-    they are unsure."""
-    rank = unsure.to(tl.int32)
-    many = tl.sum(rank, 0)
-    if many > 0:
-        rank = tl.cumsum(rank, 0)
-    latent_here = first + tl.arange(0, COLUMNS)
-    # A few unsure entries in a turn, in the order of their latents.
-    for start in range(0, many, GROUP):
-        turn = start + 1 + tl.arange(0, GROUP)
-        hit = unsure[None, :] & (rank[None, :] == turn[:, None])
-        latent = tl.sum(tl.where(hit, latent_here[None, :], 0), 1).to(tl.int64)
-        total = tl.zeros([GROUP, TILE], tl.float32)
-        # Tiles of the input's columns.
-        for begin in range(0, depth, TILE):
-            column = begin + tl.arange(0, TILE)
-            here = column < depth
-            own = tl.load(x + column, mask=here, other=0.0)
-            weights = tl.load(
-                W + latent[:, None] * depth + column[None, :],
-                mask=(turn <= many)[:, None] & here[None, :],
-                other=0.0,
-            )
-            total += weights * own[None, :]
-        exact = scale * tl.sum(total, 1)
-        found = tl.sum(tl.where(hit, exact[:, None], 0.0), 0)
-        value = tl.where(tl.sum(hit.to(tl.int32), 0) > 0, found, value)
-    return value
+    """<W_i, x_b> of some rows and the latent at `weights`, in float32."""
+    total = tl.zeros([GROUP, TILE], tl.float32)
+    # Tiles of the input's columns.
+    for begin in range(0, depth, TILE):
+        column = begin + tl.arange(0, TILE)
+        inside = column < depth
+        own = tl.load(weights + column, mask=inside, other=0.0)
+        at = row[:, None] * depth + column[None, :]
+        values = tl.load(x + at, mask=here[:, None] & inside[None, :], other=0.0)
+        total += values * own[None, :]
+    return tl.sum(total, 1)
 
 
 @triton.jit

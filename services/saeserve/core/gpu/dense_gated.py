@@ -7,8 +7,9 @@
     dh = c a [f > 0];  dpi = (c a' + price_i) [open > 0];  low = float16(q (e_i dh + dpi))
     sums over rows: of dpi, of dh, of dh f, of open, of [f > 0]
 
-Bytes of B rows and m latents, e an entry (2 low, 4 float32): 3 e B m and 5 e B m, and 20 m of sums
-for each `EACH` rows. FLOPs: 12 B m and 14 B m. A launch each; sums have one order.
+Bytes of B rows and m latents, e an entry (2 low, 4 float32): 3 e B m, with U listed entries 4 U,
+and 5 e B m and 20 m of sums for each `BACK_ROWS` rows. FLOPs: 12 B m, 2 d U and 14 B m. A launch
+each (float32: no second one); sums have one order.
 """
 
 from __future__ import annotations
@@ -21,9 +22,17 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin, proven, usual
+from saeserve.core.gpu.dense_choice import (
+    kept_positive,
+    listed_rows,
+    many_listed,
+    products_of,
+    rounding_of,
+    row_of,
+)
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu.rows import DEVIATIONS
 
 SUMS = 5
 BACK_ROWS = 64
@@ -46,22 +55,29 @@ def fire(x: Operand, W_enc: Operand, vectors: Vectors) -> Tensor:
     rows, latents = x.low_XD.shape[0], W_enc.low_XD.shape[0]
     both_XF = torch.empty(2 * rows, latents, dtype=x.low_XD.dtype, device=x.low_XD.device)
     rounded_product(x.low_XD, W_enc.low_XD.T, out=both_XF[rows:])
+    lists = choice.lists_of(x, latents)
     launch(
         gated_fire_kernel,
         choice.grid_of(rows, latents),
         (
-            *(both_XF, x.rows_XD, W_enc.rows_XD, *vectors, W_enc.norm_X, W_enc.lost_X),
-            *(x.norm_X, x.lost_X, x.most_X, x.scales),
-            *(rows, latents, x.rows_XD.shape[1], x.additions, x.usual_additions),
+            *(both_XF, *lists, *vectors, *W_enc.norms, *x.norms, x.scales),
+            *(rows, latents, x.additions, x.likely_additions),
         ),
-        choice.work_of(x, latents, 3 * both_XF.element_size(), sums=0, vectors=5),
-        LOW=not x.exact,
-        EACH=choice.EACH,
-        COLUMNS=choice.COLUMNS,
-        GROUP=choice.GROUP,
-        TILE=choice.TILE,
-        num_warps=choice.WARPS,
+        choice.work_of(x, latents, 3 * both_XF.element_size(), sums=0, vectors=7),
+        DEVIATIONS=DEVIATIONS,
+        **choice.first_options(x),
     )
+    if not x.exact:
+        launch(
+            gated_settle_kernel,
+            choice.settling_grid_of(rows, latents),
+            (
+                *(both_XF, *lists, x.rows_XD, W_enc.rows_XD, *vectors, x.scales),
+                *(lists.counts_PF.shape[0], rows, latents, x.rows_XD.shape[1]),
+            ),
+            choice.settling_work_of(x, latents, 4, sums=0),
+            **choice.second_options(),
+        )
     return both_XF
 
 
@@ -96,66 +112,140 @@ def back(
 
 
 @triton.jit
+def _store(
+    both: tl.tensor,
+    row: tl.tensor,
+    rows: int,
+    latents: int,
+    column: tl.tensor,
+    inside: tl.tensor,
+    pi: tl.tensor,
+    h: tl.tensor,
+    LOW: tl.constexpr,
+) -> None:
+    """f, and open gates below it, from both pre-activations."""
+    f = tl.where(pi <= 0.0, 0.0, h)
+    tl.store(both + (rows + row) * latents + column, kept_positive(pi, LOW), mask=inside)
+    tl.store(both + row * latents + column, kept_positive(f, LOW), mask=inside)
+
+
+@triton.jit
 def gated_fire_kernel(
     both: tl.tensor,
-    x: tl.tensor,
-    W: tl.tensor,
+    lists: tl.tensor,
+    counts: tl.tensor,
     b_gate: tl.tensor,
     b_mag: tl.tensor,
     mag_scale: tl.tensor,
     weight_norms: tl.tensor,
     weight_lost: tl.tensor,
+    weight_fourths: tl.tensor,
+    weight_lost_fourths: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
-    largest: tl.tensor,
+    fourths: tl.tensor,
+    lost_fourths: tl.tensor,
     scales: tl.tensor,
     rows: int,
     latents: int,
-    depth: int,
     additions: float,
-    usual_additions: float,
+    likely_additions: float,
+    DEVIATIONS: tl.constexpr,
     LOW: tl.constexpr,
     EACH: tl.constexpr,
     COLUMNS: tl.constexpr,
-    GROUP: tl.constexpr,
-    TILE: tl.constexpr,
 ) -> None:
-    """Some columns of `EACH` rows a program: open gates over the product, which lies below f."""
-    first_row = tl.program_id(0).to(tl.int64) * EACH
-    first = tl.program_id(1) * COLUMNS
-    column = first + tl.arange(0, COLUMNS)
+    """Some columns of `EACH` rows a program: open gates over the product, which lies below f;
+    unsure ones listed."""
+    part = tl.program_id(1).to(tl.int64)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < latents
     scale = tl.load(scales)
     gate = scale * tl.load(b_gate + column, mask=inside, other=0.0)
     shift = scale * tl.load(b_mag + column, mask=inside, other=0.0)
     steep = tl.load(mag_scale + column, mask=inside, other=0.0)
-    weight_norm = tl.load(weight_norms + column, mask=inside, other=0.0)
-    lost_of_weight = tl.load(weight_lost + column, mask=inside, other=0.0)
-    # One row after the other.
-    for step in range(0, tl.minimum(rows - first_row, EACH)):
-        row = first_row + step
-        at = row * latents + column
-        at_open = (rows + row) * latents + column
-        value = tl.load(both + at_open, mask=inside, other=0.0).to(tl.float32)
-        if LOW:
-            norm = tl.load(norms + row)
-            row_lost = tl.load(lost + row)
-            most = tl.load(largest + row)
-            loss = proven(norm, row_lost, weight_norm, lost_of_weight, additions)
-            six = usual(norm, most, weight_norm, lost_of_weight, usual_additions)
-            m = margin(value, tl.abs(gate), tl.minimum(loss, six))
-            pi = value + gate
-            near = tl.abs(steep * value + shift) > steep * m + 4.7683716e-7 * tl.abs(shift)
-            # Asked this way round, not a number is unsure. Behind a closed gate h does not matter.
-            sure = (tl.abs(pi) > m) & (near | (pi < 0.0))
-            unsure = inside & (sure == 0)
-            value = computed_again(
-                value, unsure, first, x + row * depth, W, depth, scale, COLUMNS, GROUP, TILE
-            )
+    norm_of = tl.load(weight_norms + column, mask=inside, other=0.0)
+    lost_of = tl.load(weight_lost + column, mask=inside, other=0.0)
+    fourth_of = tl.load(weight_fourths + column, mask=inside, other=0.0)
+    lost_fourth_of = tl.load(weight_lost_fourths + column, mask=inside, other=0.0)
+    first_row = part * EACH
+    end = tl.minimum(first_row + EACH, rows)
+    below, end_below = rows + first_row, rows + end
+    many = tl.zeros([COLUMNS], tl.int32)
+    next_0 = row_of(both, below, end_below, latents, column, inside)
+    next_1 = row_of(both, below + 1, end_below, latents, column, inside)
+    next_2 = row_of(both, below + 2, end_below, latents, column, inside)
+    # One row after the other, of which the next ones are on their way.
+    for row in range(first_row, end):
+        value = next_0.to(tl.float32)
+        next_0, next_1 = next_1, next_2
+        next_2 = row_of(both, rows + row + 3, end_below, latents, column, inside)
         pi = value + gate
-        activation = tl.where(pi <= 0.0, 0.0, steep * value + shift)
-        tl.store(both + at_open, kept_positive(pi, LOW), mask=inside)
-        tl.store(both + at, kept_positive(activation, LOW), mask=inside)
+        h = steep * value + shift
+        if LOW:
+            m = rounding_of(
+                value,
+                tl.abs(gate),
+                tl.load(norms + row),
+                tl.load(lost + row),
+                tl.load(fourths + row),
+                tl.load(lost_fourths + row),
+                norm_of,
+                lost_of,
+                fourth_of,
+                lost_fourth_of,
+                additions,
+                likely_additions,
+                DEVIATIONS,
+            )
+            far = tl.abs(h) > steep * m + 4.7683716e-7 * tl.abs(shift)
+            # Asked this way round, not a number is unsure. Behind a closed gate h does not matter.
+            sure = (tl.abs(pi) > m) & (far | (pi < 0.0))
+            unsure = inside & (sure == 0)
+            slot = lists + part * latents * EACH + column.to(tl.int64) * EACH + many
+            tl.store(slot, (row - first_row).to(tl.uint8), mask=unsure)
+            many += unsure.to(tl.int32)
+        _store(both, row, rows, latents, column, inside, pi, h, LOW)
+    if LOW:
+        tl.store(counts + part * latents + column, many, mask=inside)
+
+
+@triton.jit
+def gated_settle_kernel(
+    both: tl.tensor,
+    lists: tl.tensor,
+    counts: tl.tensor,
+    x: tl.tensor,
+    W: tl.tensor,
+    b_gate: tl.tensor,
+    b_mag: tl.tensor,
+    mag_scale: tl.tensor,
+    scales: tl.tensor,
+    parts: int,
+    rows: int,
+    latents: int,
+    depth: int,
+    EACH: tl.constexpr,
+    PARTS: tl.constexpr,
+    GROUP: tl.constexpr,
+    TILE: tl.constexpr,
+) -> None:
+    """Listed entries of a latent in `PARTS` parts a program."""
+    latent = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1).to(tl.int64) * PARTS
+    many = many_listed(counts, first, parts, latents, latent, PARTS)
+    total = tl.sum(many, 0)
+    scale = tl.load(scales)
+    gate = scale * tl.load(b_gate + latent)
+    shift = scale * tl.load(b_mag + latent)
+    steep = tl.load(mag_scale + latent)
+    # A few entries in a turn.
+    for start in range(0, total, GROUP):
+        turn = start + tl.arange(0, GROUP)
+        here = turn < total
+        row = listed_rows(lists, many, turn, here, first, latents, latent, EACH)
+        value = scale * products_of(x, W + latent * depth, row, here, depth, GROUP, TILE)
+        _store(both, row, rows, latents, latent, here, value + gate, steep * value + shift, True)
 
 
 @triton.jit

@@ -8,8 +8,9 @@
 ReLU's derivative jumps at 0, so the sign of a pre-activation matters as a choice does: entries on
 the wrong side would change the gradients by a hundredth.
 
-Bytes of B rows and m latents, e an entry (2 low, 4 float32): 2 e B m and 3 e B m, and 12 m of sums
-for each `EACH` rows. FLOPs: 8 B m and 8 B m. A launch each; sums have one order.
+Bytes of B rows and m latents, e an entry (2 low, 4 float32): 2 e B m, with U listed entries 2 U,
+and 3 e B m and 12 m of sums for each `BACK_ROWS` rows. FLOPs: 8 B m, 2 d U and 8 B m. A launch each
+(float32: no second one); sums have one order.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import computed_again, kept_positive, margin, proven, usual
+from saeserve.core.gpu.dense_choice import (
+    kept_positive,
+    listed_rows,
+    many_listed,
+    products_of,
+    rounding_of,
+    row_of,
+)
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu.rows import DEVIATIONS
 
 SUMS = 3
 BACK_ROWS = 64
@@ -33,22 +42,29 @@ def fire(x: Operand, W_enc: Operand, b_F: Tensor) -> Tensor:
     """Activations [B, F] in units of 1 / s, in the products' type."""
     f_BF = rounded_product(x.low_XD, W_enc.low_XD.T)
     rows, latents = f_BF.shape
+    lists = choice.lists_of(x, latents)
     launch(
         relu_fire_kernel,
         choice.grid_of(rows, latents),
         (
-            *(f_BF, x.rows_XD, W_enc.rows_XD, b_F, W_enc.norm_X, W_enc.lost_X),
-            *(x.norm_X, x.lost_X, x.most_X, x.scales),
-            *(rows, latents, x.rows_XD.shape[1], x.additions, x.usual_additions),
+            *(f_BF, *lists, b_F, *W_enc.norms, *x.norms, x.scales),
+            *(rows, latents, x.additions, x.likely_additions),
         ),
-        choice.work_of(x, latents, 2 * f_BF.element_size(), sums=0, vectors=3),
-        LOW=not x.exact,
-        EACH=choice.EACH,
-        COLUMNS=choice.COLUMNS,
-        GROUP=choice.GROUP,
-        TILE=choice.TILE,
-        num_warps=choice.WARPS,
+        choice.work_of(x, latents, 2 * f_BF.element_size(), sums=0, vectors=5),
+        DEVIATIONS=DEVIATIONS,
+        **choice.first_options(x),
     )
+    if not x.exact:
+        launch(
+            relu_settle_kernel,
+            choice.settling_grid_of(rows, latents),
+            (
+                *(f_BF, *lists, x.rows_XD, W_enc.rows_XD, b_F, x.scales),
+                *(lists.counts_PF.shape[0], latents, x.rows_XD.shape[1]),
+            ),
+            choice.settling_work_of(x, latents, 2, sums=0),
+            **choice.second_options(),
+        )
     return f_BF
 
 
@@ -85,53 +101,105 @@ def back(
 @triton.jit
 def relu_fire_kernel(
     values: tl.tensor,
-    x: tl.tensor,
-    W: tl.tensor,
+    lists: tl.tensor,
+    counts: tl.tensor,
     b: tl.tensor,
     weight_norms: tl.tensor,
     weight_lost: tl.tensor,
+    weight_fourths: tl.tensor,
+    weight_lost_fourths: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
-    largest: tl.tensor,
+    fourths: tl.tensor,
+    lost_fourths: tl.tensor,
     scales: tl.tensor,
     rows: int,
     latents: int,
-    depth: int,
     additions: float,
-    usual_additions: float,
+    likely_additions: float,
+    DEVIATIONS: tl.constexpr,
     LOW: tl.constexpr,
     EACH: tl.constexpr,
     COLUMNS: tl.constexpr,
+) -> None:
+    """Some columns of `EACH` rows a program: activations over the product, unsure ones listed."""
+    part = tl.program_id(1).to(tl.int64)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < latents
+    bias = tl.load(scales) * tl.load(b + column, mask=inside, other=0.0)
+    norm_of = tl.load(weight_norms + column, mask=inside, other=0.0)
+    lost_of = tl.load(weight_lost + column, mask=inside, other=0.0)
+    fourth_of = tl.load(weight_fourths + column, mask=inside, other=0.0)
+    lost_fourth_of = tl.load(weight_lost_fourths + column, mask=inside, other=0.0)
+    first_row = part * EACH
+    end = tl.minimum(first_row + EACH, rows)
+    many = tl.zeros([COLUMNS], tl.int32)
+    next_0 = row_of(values, first_row, end, latents, column, inside)
+    next_1 = row_of(values, first_row + 1, end, latents, column, inside)
+    next_2 = row_of(values, first_row + 2, end, latents, column, inside)
+    # One row after the other, of which the next ones are on their way.
+    for row in range(first_row, end):
+        value = next_0.to(tl.float32)
+        next_0, next_1 = next_1, next_2
+        next_2 = row_of(values, row + 3, end, latents, column, inside)
+        if LOW:
+            m = rounding_of(
+                value,
+                tl.abs(bias),
+                tl.load(norms + row),
+                tl.load(lost + row),
+                tl.load(fourths + row),
+                tl.load(lost_fourths + row),
+                norm_of,
+                lost_of,
+                fourth_of,
+                lost_fourth_of,
+                additions,
+                likely_additions,
+                DEVIATIONS,
+            )
+            # Asked this way round, not a number is unsure.
+            unsure = inside & ((tl.abs(value + bias) > m) == 0)
+            slot = lists + part * latents * EACH + column.to(tl.int64) * EACH + many
+            tl.store(slot, (row - first_row).to(tl.uint8), mask=unsure)
+            many += unsure.to(tl.int32)
+        at = values + row * latents + column
+        tl.store(at, kept_positive(value + bias, LOW), mask=inside)
+    if LOW:
+        tl.store(counts + part * latents + column, many, mask=inside)
+
+
+@triton.jit
+def relu_settle_kernel(
+    values: tl.tensor,
+    lists: tl.tensor,
+    counts: tl.tensor,
+    x: tl.tensor,
+    W: tl.tensor,
+    b: tl.tensor,
+    scales: tl.tensor,
+    parts: int,
+    latents: int,
+    depth: int,
+    EACH: tl.constexpr,
+    PARTS: tl.constexpr,
     GROUP: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Some columns of `EACH` rows a program: activations over the product."""
-    first_row = tl.program_id(0).to(tl.int64) * EACH
-    first = tl.program_id(1) * COLUMNS
-    column = first + tl.arange(0, COLUMNS)
-    inside = column < latents
+    """Listed entries of a latent in `PARTS` parts a program."""
+    latent = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1).to(tl.int64) * PARTS
+    many = many_listed(counts, first, parts, latents, latent, PARTS)
+    total = tl.sum(many, 0)
     scale = tl.load(scales)
-    bias = scale * tl.load(b + column, mask=inside, other=0.0)
-    weight_norm = tl.load(weight_norms + column, mask=inside, other=0.0)
-    lost_of_weight = tl.load(weight_lost + column, mask=inside, other=0.0)
-    # One row after the other.
-    for step in range(0, tl.minimum(rows - first_row, EACH)):
-        row = first_row + step
-        at = row * latents + column
-        value = tl.load(values + at, mask=inside, other=0.0).to(tl.float32)
-        if LOW:
-            norm = tl.load(norms + row)
-            row_lost = tl.load(lost + row)
-            most = tl.load(largest + row)
-            loss = proven(norm, row_lost, weight_norm, lost_of_weight, additions)
-            six = usual(norm, most, weight_norm, lost_of_weight, usual_additions)
-            m = margin(value, tl.abs(bias), tl.minimum(loss, six))
-            # Asked this way round, not a number is unsure.
-            unsure = inside & ((tl.abs(value + bias) > m) == 0)
-            value = computed_again(
-                value, unsure, first, x + row * depth, W, depth, scale, COLUMNS, GROUP, TILE
-            )
-        tl.store(values + at, kept_positive(value + bias, LOW), mask=inside)
+    bias = scale * tl.load(b + latent)
+    # A few entries in a turn.
+    for start in range(0, total, GROUP):
+        turn = start + tl.arange(0, GROUP)
+        here = turn < total
+        row = listed_rows(lists, many, turn, here, first, latents, latent, EACH)
+        exact = scale * products_of(x, W + latent * depth, row, here, depth, GROUP, TILE)
+        tl.store(values + row * latents + latent, kept_positive(exact + bias, True), mask=here)
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """Operands of the dense architectures' products: rows scaled by a power of two and rounded.
 
     s = 2^(5 - e) for the largest number |x| of all rows in [2^e, 2^(e + 1))
-    low = float16(s x);  |s x_b|;  |s x_b - low_b|
+    low = float16(s x);  |s x_b|;  |s x_b - low_b|;  4-norms of both
     r_b = y_b - b_dec - a_b / s, from the decoder's product a, with |r_b|^2 and its largest number
 
 So float16 holds rows of any size: the largest number becomes 32 to 64, and what is lost below the
@@ -10,7 +10,7 @@ weights, is infinite, and shows in the loss or in a gradient. Scaling by powers 
 nothing. Where the products are float32, s = 1 and nothing is rounded.
 
 Bytes of B rows of width d: 4 B d for the largest number of an input, 6 B d to round; 12 B d for the
-errors, whose largest number is known then. FLOPs: 6 B d each. Launches: torch's for the largest
+errors, whose largest number is known then. FLOPs: 6 B d and 9 B d. Launches: torch's for the largest
 number, two to round, one for the errors. A program takes a row, in tiles.
 """
 
@@ -54,8 +54,15 @@ class Operand:
     """|s x| of each row"""
     lost_X: Tensor
     """|s x - low| of each row"""
-    most_X: Tensor
-    """Largest |s x| of each row; of dictionaries, whose rows' are not known, their norm."""
+    fourth_X: Tensor
+    """4-norm of s x of each row"""
+    lost_fourth_X: Tensor
+    """4-norm of s x - low of each row"""
+
+    @property
+    def norms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What bounds the errors of products, in the order of the kernels' arguments."""
+        return self.norm_X, self.lost_X, self.fourth_X, self.lost_fourth_X
 
     @property
     def exact(self) -> bool:
@@ -69,9 +76,11 @@ class Operand:
         return 2 * (1.125 * self.rows_XD.shape[1] + 8) * SUM_UNIT
 
     @property
-    def usual_additions(self) -> float:
-        """The same as it is to be expected, some times over: errors of sums do not all add up."""
-        return 4 * self.additions / self.rows_XD.shape[1] ** 0.5
+    def likely_additions(self) -> float:
+        """What they are likely to lose at most, as a share of the largest running sum
+        (`rows.likely_errors`)."""
+        width = self.rows_XD.shape[1]
+        return 2 * (width / rows.BLOCK + rows.DEVIATIONS * width**0.5 + 8) * SUM_UNIT
 
 
 class Errors(NamedTuple):
@@ -96,7 +105,7 @@ def weights(weights_FD: Tensor, encoder_dtype: torch.dtype) -> Operand:
         return _unscaled(weights_FD)
     copy = rows.shadow_of(weights_FD)
     scales = torch.ones(2, device=weights_FD.device)
-    return Operand(weights_FD, copy.low_FD, scales, copy.norm_F, copy.lost_F, copy.norm_F)
+    return Operand(weights_FD, copy.low_FD, scales, *copy.norms_4F)
 
 
 def errors(
@@ -124,7 +133,7 @@ def errors(
 def _rounded(rows_XD: Tensor, largest: Tensor) -> Operand:
     count, width = rows_XD.shape
     low_XD = torch.empty_like(rows_XD, dtype=LOW)
-    norm_X, lost_X, most_X = rows_XD.new_empty(3, count)
+    norms_4X = rows_XD.new_empty(4, count)
     scales, found = rows_XD.new_empty(2), largest.numel()
     launch(
         scale_kernel,
@@ -137,17 +146,17 @@ def _rounded(rows_XD: Tensor, largest: Tensor) -> Operand:
     launch(
         scaled_kernel,
         (count,),
-        (rows_XD, low_XD, norm_X, lost_X, most_X, scales, width),
-        Work(bytes=count * (6 * width + 12), flops=6 * count * width),
+        (rows_XD, low_XD, *norms_4X, scales, width),
+        Work(bytes=count * (6 * width + 16), flops=9 * count * width),
         TILE=TILE,
         num_warps=WARPS,
     )
-    return Operand(rows_XD, low_XD, scales, norm_X, lost_X, most_X)
+    return Operand(rows_XD, low_XD, scales, *norms_4X)
 
 
 def _unscaled(rows_XD: Tensor) -> Operand:
     ones, unused_X = torch.ones(2, device=rows_XD.device), rows_XD[:, 0]
-    return Operand(rows_XD, rows_XD, ones, unused_X, unused_X, unused_X)
+    return Operand(rows_XD, rows_XD, ones, *(unused_X,) * 4)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -199,7 +208,8 @@ def scaled_kernel(
     low: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
-    largest: tl.tensor,
+    fourths: tl.tensor,
+    lost_fourths: tl.tensor,
     scales: tl.tensor,
     width: int,
     TILE: tl.constexpr,
@@ -207,9 +217,10 @@ def scaled_kernel(
     """A row a program."""
     row = tl.program_id(0).to(tl.int64)
     scale = tl.load(scales)
-    most = tl.zeros([TILE], tl.float32)
     whole = tl.zeros([TILE], tl.float32)
     error = tl.zeros([TILE], tl.float32)
+    fourth = tl.zeros([TILE], tl.float32)
+    error_fourth = tl.zeros([TILE], tl.float32)
     # Tiles of columns.
     for start in range(0, width, TILE):
         column = start + tl.arange(0, TILE)
@@ -217,13 +228,17 @@ def scaled_kernel(
         values = scale * tl.load(rows + row * width + column, mask=here, other=0.0)
         rounded = values.to(tl.float16)
         tl.store(low + row * width + column, rounded, mask=here)
-        left = values - rounded.to(tl.float32)
-        most = tl.maximum(most, tl.abs(values))
-        whole += values * values
-        error += left * left
+        # Times 2^11, so that powers of what is lost do not vanish.
+        left = 2048.0 * (values - rounded.to(tl.float32))
+        square, left_square = values * values, left * left
+        whole += square
+        error += left_square
+        fourth += square * square
+        error_fourth += left_square * left_square
     tl.store(norms + row, tl.sqrt(tl.sum(whole, 0)))
-    tl.store(lost + row, tl.sqrt(tl.sum(error, 0)))
-    tl.store(largest + row, tl.max(most, 0))
+    tl.store(lost + row, 4.8828125e-4 * tl.sqrt(tl.sum(error, 0)))
+    tl.store(fourths + row, tl.sqrt(tl.sqrt(tl.sum(fourth, 0))))
+    tl.store(lost_fourths + row, 4.8828125e-4 * tl.sqrt(tl.sqrt(tl.sum(error_fourth, 0))))
 
 
 @triton.jit

@@ -13,8 +13,8 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
 from saeserve.core.architectures.dense_on_device import decoder_gradient, encoder_gradient, norms_of
 from saeserve.core.architectures.jumprelu.fast import FastStep, Sums
-from saeserve.core.gpu import dense_jumprelu
-from saeserve.core.gpu.dense_jumprelu import Fired
+from saeserve.core.gpu import dense_jumprelu, dense_jumprelu_fire
+from saeserve.core.gpu.dense_jumprelu_fire import Fired
 from saeserve.core.gpu.dense_rows import (
     Operand,
     errors,
@@ -44,7 +44,7 @@ class DeviceStep(FastStep):
         kind = self._ctx.encoder_dtype
         levels = (self._threshold_F, self._tanh_scale(), self._spec.bandwidth / 2)
         W_enc = weights(self._W_enc, kind)
-        self._fired: Fired = dense_jumprelu.fire(self._x, W_enc, self._b_enc, *levels)
+        self._fired: Fired = dense_jumprelu_fire.fire(self._x, W_enc, self._b_enc, *levels)
         decoded_BO = product(self._fired.f_BF, self._W_low.low_XD)
         rows = (self._batch.target_BO, self._params["b_dec"])
         self._residual, squares_B = errors(decoded_BO, self._x.scales, *rows, kind)
