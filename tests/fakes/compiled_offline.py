@@ -59,7 +59,6 @@ TYPES = {
     "H": "*fp16",
     "I": "*i32",
     "L": "*i64",
-    "B": "*u8",
     "D": "*fp64",
     "n": "i32",
     "x": "fp32",
@@ -188,20 +187,20 @@ def total_cases() -> Iterator[Case]:
 
 def dense_cases() -> Iterator[Case]:
     """Tiles serve any shape; in float16 and in float32."""
-    sizes: dict[str, int | bool] = {"EACH": dense_choice.EACH}
-    first: dict[str, int | bool] = {"COLUMNS": dense_choice.COLUMNS, "DEVIATIONS": rows.DEVIATIONS}
-    second = sizes | {"PARTS": dense_choice.PARTS, "GROUP": dense_choice.GROUP}
-    second |= {"TILE": dense_choice.TILE}
+    sizes: dict[str, int | bool] = {"BITS": dense_choice.BITS}
+    first = sizes | {"EACH": dense_choice.EACH, "COLUMNS": dense_choice.COLUMNS}
+    first |= {"DEVIATIONS": rows.DEVIATIONS}
+    second = sizes | {"WORDS": dense_choice.WORDS, "TILE": dense_choice.TILE}
     warps = dense_choice.SETTLE_WARPS
-    yield dense_relu.relu_settle_kernel, "HBIFFFFnnn", warps, second
-    yield dense_gated.gated_settle_kernel, "HBIFFFFFFnnnn", warps, second
-    yield dense_jumprelu_fire.jumprelu_settle_kernel, "HHBIFFFFFFFnnnx", warps, second
+    yield dense_relu.relu_settle_kernel, "HIFFFFnnn", warps, second
+    yield dense_gated.gated_settle_kernel, "HIFFFFFFnnnn", warps, second
+    yield dense_jumprelu_fire.jumprelu_settle_kernel, "HHIFFFFFFFnnnnx", warps, second
     for low in (True, False):
-        kind, fire = "H" if low else "F", sizes | first | {"LOW": low}
+        kind, fire = "H" if low else "F", first | {"LOW": low}
         warps = dense_choice.WARPS
-        yield dense_relu.relu_fire_kernel, f"{kind}BI" + 10 * "F" + "nnxx", warps, fire
-        yield dense_gated.gated_fire_kernel, f"{kind}BI" + 12 * "F" + "nnxx", warps, fire
-        types = f"{kind}{kind}BI" + 13 * "F" + "nnxxx"
+        yield dense_relu.relu_fire_kernel, f"{kind}I" + 10 * "F" + "nnxx", warps, fire
+        yield dense_gated.gated_fire_kernel, f"{kind}I" + 12 * "F" + "nnxx", warps, fire
+        types = f"{kind}{kind}I" + 13 * "F" + "nnxxx"
         yield dense_jumprelu_fire.jumprelu_fire_kernel, types, warps, fire
         for module, kernel, types in (
             (dense_relu, dense_relu.relu_back_kernel, 5 * "F" + "nnx"),

@@ -133,10 +133,10 @@ JUMPRELU = {
     "passes": Part(
         _passes,
         "fused",
-        ("jumprelu_fire_kernel", "jumprelu_back_kernel"),
+        ("jumprelu_fire_kernel", "jumprelu_settle_kernel", "jumprelu_back_kernel"),
         ms=(("S3", 0.52),),
     ),
-    "window": Part(_window, "copy", ("jumprelu_fire_kernel",), ms=(("S3", 0.15),)),
+    "window": Part(_window, "copy", ("jumprelu_settle_kernel",), ms=(("S3", 0.15),)),
     "update": TOPK["update"],
 }
 """JumpReLU's by dense products."""

@@ -58,9 +58,10 @@ def test_gradients_are_those_of_the_loss(
 
 @EVERY
 def test_sums_of_several_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case(name, rows=10, d_sae=20)
-    monkeypatch.setattr(dense_choice, "EACH", 4)
-    monkeypatch.setattr({"relu": dense_relu, "gated": dense_gated}[name], "BACK_ROWS", 4)
+    case = Case(name, rows=70, d_sae=20)
+    monkeypatch.setattr(dense_choice, "EACH", 32)
+    monkeypatch.setattr(dense_choice, "WORDS", 2)
+    monkeypatch.setattr({"relu": dense_relu, "gated": dense_gated}[name], "BACK_ROWS", 32)
     agree(case.fast(), case.plain(), LIMITS[LOW])
 
 

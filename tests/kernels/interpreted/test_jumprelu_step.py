@@ -109,9 +109,10 @@ def test_any_shape(shape: tuple[int, int, int]) -> None:
 
 
 def test_sums_of_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense_choice, "EACH", 4)
-    monkeypatch.setattr(dense_jumprelu, "BACK_ROWS", 4)
-    assert_equal_to_autograd(drawn(rows=10, d_sae=20))
+    monkeypatch.setattr(dense_choice, "EACH", 32)
+    monkeypatch.setattr(dense_choice, "WORDS", 2)
+    monkeypatch.setattr(dense_jumprelu, "BACK_ROWS", 32)
+    assert_equal_to_autograd(drawn(rows=70, d_sae=20))
 
 
 @EVERY_KIND

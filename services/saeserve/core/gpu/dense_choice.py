@@ -3,7 +3,7 @@
 An entry v of s x W^T in float16 is within m of the exact one but for a chance of 3e-8, where
 
     m = min(likely, proven) + (rounding) |v|
-    proven = |s x_b| lost_i + lost_b |W_i| + (sums) |s x_b| |W_i|                (`kernels.rounding`)
+    proven = |s x_b| lost_i + lost_b |W_i| + (sums) |s x_b| |W_i|          (`kernels.rounding`)
     likely = 6 (|s x_b|_4^2 |lost W_i|_4^2 + |lost x_b|_4^2 |W_i|_4^2)^(1/2) + (sums) S
     S = |v| + 6 |s x_b|_4 |W_i|_4
 
@@ -12,20 +12,17 @@ become: they come in no particular order, so Hoeffding's inequality holds for it
 drawn without putting them back).
 
 Two launches. The first goes through [B, F] once. It finishes the entries that are farther than m
-from all levels, and writes the rows of the others into lists, one for each latent and `EACH` rows.
-A list has room for all of its rows. The second goes through the lists: for each of their entries it
-computes s <W_i, x_b> in float32 and finishes it. So the sides of entries are those of float32,
-whatever the data; how many are listed depends on how dense they lie at the levels. Both have one
-order, in which sums are added.
+from all levels, and marks the others by a bit each. The second goes through the marks of each
+latent: for each marked entry it computes s <W_i, x_b> in float32 and finishes it. So the sides of
+entries are those of float32, whatever the data; how many are marked depends on how dense they lie
+at the levels. Both have one order, in which sums are added.
 
-Bytes of B rows, F latents, widths d, with U listed entries: lists 5 B F / `EACH` of counts, written
-and read, and what each module says; x's and W's rows 4 d (U + min(U, F B / (`EACH` `PARTS`)))
-gathered. FLOPs: 2 d U. `UNSURE` is the share that is counted where no data are at hand.
+Bytes of B rows, F latents, widths d, with U marked entries: B F / 8 of marks written and read, and
+what each module says; x's and W's rows 4 d (U + min(U, F B / (32 `WORDS`))) gathered. FLOPs: 2 d U.
+`UNSURE` is the share that is counted where no data are at hand.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import triton
@@ -34,41 +31,39 @@ from triton import language as tl
 
 from saeserve.core.gpu.dense_rows import Operand
 from saeserve.core.gpu.launch import Work
+from saeserve.core.gpu.rows import DEVIATIONS
 
 EACH = 128
-"""Rows that a program goes through, whose sums are one partial sum of each column; at most 256, so
-that lists are bytes."""
+"""Rows that a program goes through, whose sums are one partial sum of each column: a multiple of
+BITS."""
+BITS = 32
+"""Rows whose marks are one number."""
 COLUMNS = 128
 """Columns of a program."""
 WARPS = 1
-PARTS = 16
-"""Lists that a program of the second launch goes through, of one latent."""
-GROUP = 8
-"""Entries that are computed again at once."""
-TILE = 512
-SETTLE_WARPS = 4
+WORDS = 64
+"""Numbers of marks of one latent that a program of the second launch goes through."""
+TILE = 1024
+"""Numbers of a row that it multiplies at once."""
+SETTLE_WARPS = 1
 UNSURE = 2**-8
 """Share of the entries that are counted as nearer to a level than their margin: about what a start
 with a seventh of all entries active has. A trained JumpReLU SAE with an L0 of 64 has a tenth."""
 
 
-class Lists(NamedTuple):
-    """Entries that the first launch leaves to the second."""
-
-    rows_PFE: Tensor
-    """Each entry's row less the first of its `EACH` rows; uint8"""
-    counts_PF: Tensor
-    """Entries of each list; int32"""
-
-
 def parts_of(rows: int) -> int:
-    """Partial sums of a column, and lists of a latent."""
+    """Partial sums of a column in the first launch."""
     return triton.cdiv(rows, EACH)
+
+
+def words_of(rows: int) -> int:
+    """Numbers of marks of each latent."""
+    return triton.cdiv(rows, BITS)
 
 
 def settling_of(rows: int) -> int:
     """Programs of the second launch for each latent."""
-    return triton.cdiv(parts_of(rows), PARTS)
+    return triton.cdiv(words_of(rows), WORDS)
 
 
 def sums_of(x: Operand) -> int:
@@ -77,15 +72,10 @@ def sums_of(x: Operand) -> int:
     return parts_of(rows) + (0 if x.exact else settling_of(rows))
 
 
-def lists_of(x: Operand, latents: int) -> Lists:
-    """Memory for lists; where products are exact, there are none."""
-    rows = x.rows_XD.shape[0]
-    shape = (0, 0) if x.exact else (parts_of(rows), latents)
-    device = x.rows_XD.device
-    return Lists(
-        torch.empty(*shape, EACH, dtype=torch.uint8, device=device),
-        torch.empty(*shape, dtype=torch.int32, device=device),
-    )
+def marks_of(x: Operand, latents: int) -> Tensor:
+    """Memory for marks [rows / BITS, F], int32; where products are exact, there are none."""
+    words = 0 if x.exact else words_of(x.rows_XD.shape[0])
+    return torch.empty(words, latents, dtype=torch.int32, device=x.rows_XD.device)
 
 
 def grid_of(rows: int, latents: int) -> tuple[int, int]:
@@ -94,31 +84,29 @@ def grid_of(rows: int, latents: int) -> tuple[int, int]:
 
 
 def settling_grid_of(rows: int, latents: int) -> tuple[int, int]:
-    """Programs that follow each other gather from the same `EACH` times `PARTS` rows."""
+    """Programs that follow each other gather from the same rows."""
     return latents, settling_of(rows)
 
 
 def first_options(x: Operand) -> dict[str, int | bool]:
     """Constants of the first launch's kernels."""
-    return {"LOW": not x.exact, "EACH": EACH, "COLUMNS": COLUMNS, "num_warps": WARPS}
+    sizes = {"EACH": EACH, "BITS": BITS, "COLUMNS": COLUMNS}
+    return {"LOW": not x.exact, "DEVIATIONS": DEVIATIONS} | sizes | {"num_warps": WARPS}
 
 
 def second_options() -> dict[str, int | bool]:
     """Constants of the second launch's kernels."""
-    sizes = {"EACH": EACH, "PARTS": PARTS, "GROUP": GROUP, "TILE": TILE}
+    sizes = {"BITS": BITS, "WORDS": WORDS, "TILE": TILE}
     return sizes | {"num_warps": SETTLE_WARPS}
 
 
 def work_of(x: Operand, latents: int, an_entry: int, sums: int, vectors: int) -> Work:
     """Work of the first launch: bytes of each entry, sums and vectors of each latent."""
     rows = x.rows_XD.shape[0]
-    again = 0 if x.exact else round(UNSURE * rows * latents)
-    counts = 0 if x.exact else 1
+    marks = 0 if x.exact else 4 * latents * words_of(rows)
+    vectors_and_sums = 4 * latents * parts_of(rows) * (sums + vectors)
     return Work(
-        bytes=rows * latents * an_entry
-        + 4 * latents * parts_of(rows) * (sums + vectors + counts)
-        + again,
-        flops=8 * rows * latents,
+        bytes=rows * latents * an_entry + vectors_and_sums + marks, flops=8 * rows * latents
     )
 
 
@@ -128,7 +116,7 @@ def settling_work_of(x: Operand, latents: int, an_entry: int, sums: int) -> Work
     again = round(UNSURE * rows * latents)
     programs = latents * settling_of(rows)
     return Work(
-        bytes=again * (1 + an_entry) + 4 * latents * parts_of(rows) + 4 * sums * programs,
+        bytes=again * an_entry + 4 * latents * words_of(rows) + 4 * sums * programs,
         flops=2 * depth * again,
         gathered=4 * depth * (again + min(again, programs)),
     )
@@ -140,6 +128,24 @@ def row_of(
 ) -> tl.tensor:
     """Some columns of a row before `end`."""
     return tl.load(values + row * latents + column, mask=inside & (row < end), other=0.0)
+
+
+@triton.jit
+def norms_at(
+    norms: tl.tensor,
+    lost: tl.tensor,
+    fourths: tl.tensor,
+    lost_fourths: tl.tensor,
+    column: tl.tensor,
+    inside: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """The four norms of some latents."""
+    return (
+        tl.load(norms + column, mask=inside, other=0.0),
+        tl.load(lost + column, mask=inside, other=0.0),
+        tl.load(fourths + column, mask=inside, other=0.0),
+        tl.load(lost_fourths + column, mask=inside, other=0.0),
+    )
 
 
 @triton.jit
@@ -177,55 +183,45 @@ def rounding_of(
 
 
 @triton.jit
-def many_listed(
-    counts: tl.tensor, first: int, parts: int, latents: int, latent: int, PARTS: tl.constexpr
-) -> tl.tensor:
-    """How many entries each list of a latent has, from part `first` on."""
-    part = first + tl.arange(0, PARTS)
-    return tl.load(counts + part * latents + latent, mask=part < parts, other=0)
+def ones_of(bits: tl.tensor) -> tl.tensor:
+    """How many bits of a uint32 are set."""
+    bits = bits - ((bits >> 1) & 0x55555555)
+    bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
+    bits = (bits + (bits >> 4)) & 0x0F0F0F0F
+    bits = bits + (bits >> 8)
+    return ((bits + (bits >> 16)) & 0x3F).to(tl.int32)
 
 
 @triton.jit
-def listed_rows(
-    lists: tl.tensor,
-    many: tl.tensor,
-    turn: tl.tensor,
-    here: tl.tensor,
-    first: int,
-    latents: int,
-    latent: int,
-    EACH: tl.constexpr,
+def marks_at(
+    marks: tl.tensor, first: int, words: int, latents: int, latent: int, WORDS: tl.constexpr
 ) -> tl.tensor:
-    """Rows of the entries number `turn` of a latent, in the order of the rows."""
-    end = tl.cumsum(many, 0)
-    passed = end[None, :] <= turn[:, None]
-    part = first + tl.sum(passed.to(tl.int32), 1).to(tl.int64)
-    slot = turn - tl.sum(tl.where(passed, many[None, :], 0), 1)
-    at = (part * latents + latent) * EACH + slot
-    return part * EACH + tl.load(lists + at, mask=here, other=0).to(tl.int64)
+    """Marks of a latent from number `first` on."""
+    word = first + tl.arange(0, WORDS)
+    bits = tl.load(marks + word * latents + latent, mask=word < words, other=0)
+    return bits.to(tl.uint32, bitcast=True)
 
 
 @triton.jit
-def products_of(
-    x: tl.tensor,
-    weights: tl.tensor,
-    row: tl.tensor,
-    here: tl.tensor,
-    depth: int,
-    GROUP: tl.constexpr,
-    TILE: tl.constexpr,
-) -> tl.tensor:
-    """<W_i, x_b> of some rows and the latent at `weights`, in float32."""
-    total = tl.zeros([GROUP, TILE], tl.float32)
+def next_marked(bits: tl.tensor, BITS: tl.constexpr) -> tl.tensor:
+    """The first mark of those left, and those left after it."""
+    word = tl.arange(0, bits.shape[0])
+    lowest = ones_of((bits ^ (bits - 1)) >> 1)
+    found = tl.min(tl.where(bits != 0, word * BITS + lowest, 2147483647), 0)
+    return found, tl.where(word == found // BITS, bits & (bits - 1), bits)
+
+
+@triton.jit
+def product_of(x: tl.tensor, weights: tl.tensor, depth: int, TILE: tl.constexpr) -> tl.tensor:
+    """<W_i, x_b> of the row at `x` and the latent at `weights`, in float32."""
+    total = tl.zeros([TILE], tl.float32)
     # Tiles of the input's columns.
     for begin in range(0, depth, TILE):
         column = begin + tl.arange(0, TILE)
         inside = column < depth
-        own = tl.load(weights + column, mask=inside, other=0.0)
-        at = row[:, None] * depth + column[None, :]
-        values = tl.load(x + at, mask=here[:, None] & inside[None, :], other=0.0)
-        total += values * own[None, :]
-    return tl.sum(total, 1)
+        values = tl.load(x + column, mask=inside, other=0.0)
+        total += values * tl.load(weights + column, mask=inside, other=0.0)
+    return tl.sum(total, 0)
 
 
 @triton.jit

@@ -7,7 +7,7 @@
     dh = c a [f > 0];  dpi = (c a' + price_i) [open > 0];  low = float16(q (e_i dh + dpi))
     sums over rows: of dpi, of dh, of dh f, of open, of [f > 0]
 
-Bytes of B rows and m latents, e an entry (2 low, 4 float32): 3 e B m, with U listed entries 4 U,
+Bytes of B rows and m latents, e an entry (2 low, 4 float32): 3 e B m, with U marked entries 4 U,
 and 5 e B m and 20 m of sums for each `BACK_ROWS` rows. FLOPs: 12 B m, 2 d U and 14 B m. A launch
 each (float32: no second one); sums have one order.
 """
@@ -24,15 +24,16 @@ from triton import language as tl
 from saeserve.core.gpu import dense_choice as choice
 from saeserve.core.gpu.dense_choice import (
     kept_positive,
-    listed_rows,
-    many_listed,
-    products_of,
+    marks_at,
+    next_marked,
+    norms_at,
+    ones_of,
+    product_of,
     rounding_of,
     row_of,
 )
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import Work, launch
-from saeserve.core.gpu.rows import DEVIATIONS
 
 SUMS = 5
 BACK_ROWS = 64
@@ -55,16 +56,15 @@ def fire(x: Operand, W_enc: Operand, vectors: Vectors) -> Tensor:
     rows, latents = x.low_XD.shape[0], W_enc.low_XD.shape[0]
     both_XF = torch.empty(2 * rows, latents, dtype=x.low_XD.dtype, device=x.low_XD.device)
     rounded_product(x.low_XD, W_enc.low_XD.T, out=both_XF[rows:])
-    lists = choice.lists_of(x, latents)
+    marks_WF = choice.marks_of(x, latents)
     launch(
         gated_fire_kernel,
         choice.grid_of(rows, latents),
         (
-            *(both_XF, *lists, *vectors, *W_enc.norms, *x.norms, x.scales),
+            *(both_XF, marks_WF, *vectors, *W_enc.norms, *x.norms, x.scales),
             *(rows, latents, x.additions, x.likely_additions),
         ),
         choice.work_of(x, latents, 3 * both_XF.element_size(), sums=0, vectors=7),
-        DEVIATIONS=DEVIATIONS,
         **choice.first_options(x),
     )
     if not x.exact:
@@ -72,8 +72,8 @@ def fire(x: Operand, W_enc: Operand, vectors: Vectors) -> Tensor:
             gated_settle_kernel,
             choice.settling_grid_of(rows, latents),
             (
-                *(both_XF, *lists, x.rows_XD, W_enc.rows_XD, *vectors, x.scales),
-                *(lists.counts_PF.shape[0], rows, latents, x.rows_XD.shape[1]),
+                *(both_XF, marks_WF, x.rows_XD, W_enc.rows_XD, *vectors, x.scales),
+                *(marks_WF.shape[0], rows, latents, x.rows_XD.shape[1]),
             ),
             choice.settling_work_of(x, latents, 4, sums=0),
             **choice.second_options(),
@@ -132,8 +132,7 @@ def _store(
 @triton.jit
 def gated_fire_kernel(
     both: tl.tensor,
-    lists: tl.tensor,
-    counts: tl.tensor,
+    marks: tl.tensor,
     b_gate: tl.tensor,
     b_mag: tl.tensor,
     mag_scale: tl.tensor,
@@ -153,10 +152,10 @@ def gated_fire_kernel(
     DEVIATIONS: tl.constexpr,
     LOW: tl.constexpr,
     EACH: tl.constexpr,
+    BITS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Some columns of `EACH` rows a program: open gates over the product, which lies below f;
-    unsure ones listed."""
+    """Some columns of `EACH` rows a program: open gates over the product below f; marks."""
     part = tl.program_id(1).to(tl.int64)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < latents
@@ -164,88 +163,84 @@ def gated_fire_kernel(
     gate = scale * tl.load(b_gate + column, mask=inside, other=0.0)
     shift = scale * tl.load(b_mag + column, mask=inside, other=0.0)
     steep = tl.load(mag_scale + column, mask=inside, other=0.0)
-    norm_of = tl.load(weight_norms + column, mask=inside, other=0.0)
-    lost_of = tl.load(weight_lost + column, mask=inside, other=0.0)
-    fourth_of = tl.load(weight_fourths + column, mask=inside, other=0.0)
-    lost_fourth_of = tl.load(weight_lost_fourths + column, mask=inside, other=0.0)
+    norm_of, lost_of, fourth_of, lost_fourth_of = norms_at(
+        weight_norms, weight_lost, weight_fourths, weight_lost_fourths, column, inside
+    )
     first_row = part * EACH
     end = tl.minimum(first_row + EACH, rows)
     below, end_below = rows + first_row, rows + end
-    many = tl.zeros([COLUMNS], tl.int32)
     next_0 = row_of(both, below, end_below, latents, column, inside)
     next_1 = row_of(both, below + 1, end_below, latents, column, inside)
     next_2 = row_of(both, below + 2, end_below, latents, column, inside)
-    # One row after the other, of which the next ones are on their way.
-    for row in range(first_row, end):
-        value = next_0.to(tl.float32)
-        next_0, next_1 = next_1, next_2
-        next_2 = row_of(both, rows + row + 3, end_below, latents, column, inside)
-        pi = value + gate
-        h = steep * value + shift
+    # As many rows as there are marks in a number.
+    for start in range(first_row, end, BITS):
+        bits, mark = tl.zeros([COLUMNS], tl.int32), tl.full([1], 1, tl.int32)
+        # One row after the other, of which the next ones are on their way.
+        for row in range(start, tl.minimum(start + BITS, end)):
+            value = next_0.to(tl.float32)
+            next_0, next_1 = next_1, next_2
+            next_2 = row_of(both, rows + row + 3, end_below, latents, column, inside)
+            pi = value + gate
+            h = steep * value + shift
+            if LOW:
+                m = rounding_of(
+                    value,
+                    tl.abs(gate),
+                    tl.load(norms + row),
+                    tl.load(lost + row),
+                    tl.load(fourths + row),
+                    tl.load(lost_fourths + row),
+                    norm_of,
+                    lost_of,
+                    fourth_of,
+                    lost_fourth_of,
+                    additions,
+                    likely_additions,
+                    DEVIATIONS,
+                )
+                far = tl.abs(h) > steep * m + 4.7683716e-7 * tl.abs(shift)
+                # Asked this way round, not a number is unsure. Behind a closed gate h is 0.
+                unsure = inside & (((tl.abs(pi) > m) & (far | (pi < 0.0))) == 0)
+                bits |= tl.where(unsure, mark, 0)
+                mark <<= 1
+            _store(both, row, rows, latents, column, inside, pi, h, LOW)
         if LOW:
-            m = rounding_of(
-                value,
-                tl.abs(gate),
-                tl.load(norms + row),
-                tl.load(lost + row),
-                tl.load(fourths + row),
-                tl.load(lost_fourths + row),
-                norm_of,
-                lost_of,
-                fourth_of,
-                lost_fourth_of,
-                additions,
-                likely_additions,
-                DEVIATIONS,
-            )
-            far = tl.abs(h) > steep * m + 4.7683716e-7 * tl.abs(shift)
-            # Asked this way round, not a number is unsure. Behind a closed gate h does not matter.
-            sure = (tl.abs(pi) > m) & (far | (pi < 0.0))
-            unsure = inside & (sure == 0)
-            slot = lists + part * latents * EACH + column.to(tl.int64) * EACH + many
-            tl.store(slot, (row - first_row).to(tl.uint8), mask=unsure)
-            many += unsure.to(tl.int32)
-        _store(both, row, rows, latents, column, inside, pi, h, LOW)
-    if LOW:
-        tl.store(counts + part * latents + column, many, mask=inside)
+            tl.store(marks + start // BITS * latents + column, bits, mask=inside)
 
 
 @triton.jit
 def gated_settle_kernel(
     both: tl.tensor,
-    lists: tl.tensor,
-    counts: tl.tensor,
+    marks: tl.tensor,
     x: tl.tensor,
     W: tl.tensor,
     b_gate: tl.tensor,
     b_mag: tl.tensor,
     mag_scale: tl.tensor,
     scales: tl.tensor,
-    parts: int,
+    words: int,
     rows: int,
     latents: int,
     depth: int,
-    EACH: tl.constexpr,
-    PARTS: tl.constexpr,
-    GROUP: tl.constexpr,
+    BITS: tl.constexpr,
+    WORDS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Listed entries of a latent in `PARTS` parts a program."""
+    """Marked entries of a latent a program, in `WORDS` numbers of marks."""
     latent = tl.program_id(0).to(tl.int64)
-    first = tl.program_id(1).to(tl.int64) * PARTS
-    many = many_listed(counts, first, parts, latents, latent, PARTS)
-    total = tl.sum(many, 0)
+    first = tl.program_id(1).to(tl.int64) * WORDS
+    bits = marks_at(marks, first, words, latents, latent, WORDS)
+    total = tl.sum(ones_of(bits), 0)
     scale = tl.load(scales)
     gate = scale * tl.load(b_gate + latent)
     shift = scale * tl.load(b_mag + latent)
     steep = tl.load(mag_scale + latent)
-    # A few entries in a turn.
-    for start in range(0, total, GROUP):
-        turn = start + tl.arange(0, GROUP)
-        here = turn < total
-        row = listed_rows(lists, many, turn, here, first, latents, latent, EACH)
-        value = scale * products_of(x, W + latent * depth, row, here, depth, GROUP, TILE)
-        _store(both, row, rows, latents, latent, here, value + gate, steep * value + shift, True)
+    # One entry after the other.
+    for _ in range(0, total):
+        found, bits = next_marked(bits, BITS)
+        row = first * BITS + found
+        value = scale * product_of(x + row * depth, W + latent * depth, depth, TILE)
+        _store(both, row, rows, latents, latent, True, value + gate, steep * value + shift, True)
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """K7 for JumpReLU: gradients after the decoder's product (`dense_jumprelu_fire`: activations).
 
-    with low(over) as stored there, a = <W_dec,i, r_b> in units of 1 / s_r, slope = 1 - tanh^2(c_i f):
+    with low(over) of that pass, a = <W_dec,i, r_b> in units of 1 / s_r, slope = 1 - tanh^2(c_i f):
     df = per_error a + firing_i slope - silent_i [over <= 0]
     dh = df [over > 0] + to_input_i df [in band] - below_i [over < 0] + below_i
     low = float16(q_i dh)

@@ -6,7 +6,7 @@
     sums over rows: tanh(c_i f), (1 - tanh^2) f, [not over < 0], theta - h of the others, [over > 0]
 
 Bytes of B rows and m latents, e an entry (2 low, 4 float32): 3 e B m and 20 m of sums for each
-`EACH` rows; with U listed entries 5 U, and 20 m of sums for each `EACH` times `PARTS` rows. FLOPs:
+`EACH` rows; with U marked entries 5 U, and 20 m of sums for each 32 `WORDS` rows. FLOPs:
 20 B m and 2 d U. Two launches (float32: one); sums have one order.
 """
 
@@ -22,15 +22,16 @@ from triton import language as tl
 from saeserve.core.gpu import dense_choice as choice
 from saeserve.core.gpu.dense_choice import (
     kept_positive,
-    listed_rows,
-    many_listed,
-    products_of,
+    marks_at,
+    next_marked,
+    norms_at,
+    ones_of,
+    product_of,
     rounding_of,
     row_of,
 )
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import launch
-from saeserve.core.gpu.rows import DEVIATIONS
 
 SUMS = 5
 
@@ -59,16 +60,15 @@ def fire(
     rows, latents = over_BF.shape
     f_BF = torch.empty_like(over_BF)
     sums_PSF = b_F.new_empty(choice.sums_of(x), SUMS, latents)
-    lists, vectors = choice.lists_of(x, latents), (b_F, threshold_F, tanh_scale_F)
+    marks_WF, vectors = choice.marks_of(x, latents), (b_F, threshold_F, tanh_scale_F)
     launch(
         jumprelu_fire_kernel,
         choice.grid_of(rows, latents),
         (
-            *(over_BF, f_BF, *lists, *vectors, *W_enc.norms, *x.norms, x.scales, sums_PSF),
+            *(over_BF, f_BF, marks_WF, *vectors, *W_enc.norms, *x.norms, x.scales, sums_PSF),
             *(rows, latents, x.additions, x.likely_additions, half),
         ),
         choice.work_of(x, latents, 3 * f_BF.element_size(), SUMS, vectors=7),
-        DEVIATIONS=DEVIATIONS,
         **choice.first_options(x),
     )
     if not x.exact:
@@ -76,8 +76,8 @@ def fire(
             jumprelu_settle_kernel,
             choice.settling_grid_of(rows, latents),
             (
-                *(over_BF, f_BF, *lists, x.rows_XD, W_enc.rows_XD, *vectors, x.scales, sums_PSF),
-                *(choice.parts_of(rows), latents, x.rows_XD.shape[1], half),
+                *(over_BF, f_BF, marks_WF, x.rows_XD, W_enc.rows_XD, *vectors, x.scales, sums_PSF),
+                *(marks_WF.shape[0], choice.parts_of(rows), latents, x.rows_XD.shape[1], half),
             ),
             choice.settling_work_of(x, latents, 4, SUMS),
             **choice.second_options(),
@@ -124,11 +124,29 @@ def _stored(
 
 
 @triton.jit
+def _store_sums(
+    at: tl.tensor,
+    latents: int,
+    inside: tl.tensor,
+    firing: tl.tensor,
+    slopes: tl.tensor,
+    not_below: tl.tensor,
+    depth_below: tl.tensor,
+    count: tl.tensor,
+) -> None:
+    """Sums of some columns, in rows one below the other."""
+    tl.store(at, firing, mask=inside)
+    tl.store(at + latents, slopes, mask=inside)
+    tl.store(at + 2 * latents, not_below, mask=inside)
+    tl.store(at + 3 * latents, depth_below, mask=inside)
+    tl.store(at + 4 * latents, count, mask=inside)
+
+
+@triton.jit
 def jumprelu_fire_kernel(
     values: tl.tensor,
     f: tl.tensor,
-    lists: tl.tensor,
-    counts: tl.tensor,
+    marks: tl.tensor,
     b: tl.tensor,
     threshold: tl.tensor,
     tanh_scale: tl.tensor,
@@ -150,10 +168,11 @@ def jumprelu_fire_kernel(
     DEVIATIONS: tl.constexpr,
     LOW: tl.constexpr,
     EACH: tl.constexpr,
+    BITS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
     """Some columns of `EACH` rows a program: over takes the product's place; unsure ones are
-    listed, and left out of the sums."""
+    marked, and left out of the sums."""
     part = tl.program_id(1).to(tl.int64)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < latents
@@ -162,13 +181,11 @@ def jumprelu_fire_kernel(
     level = scale * tl.load(threshold + column, mask=inside, other=0.0)
     steep = tl.load(tanh_scale + column, mask=inside, other=0.0)
     wide = scale * half
-    norm_of = tl.load(weight_norms + column, mask=inside, other=0.0)
-    lost_of = tl.load(weight_lost + column, mask=inside, other=0.0)
-    fourth_of = tl.load(weight_fourths + column, mask=inside, other=0.0)
-    lost_fourth_of = tl.load(weight_lost_fourths + column, mask=inside, other=0.0)
+    norm_of, lost_of, fourth_of, lost_fourth_of = norms_at(
+        weight_norms, weight_lost, weight_fourths, weight_lost_fourths, column, inside
+    )
     first_row = part * EACH
     end = tl.minimum(first_row + EACH, rows)
-    many = tl.zeros([COLUMNS], tl.int32)
     firing = tl.zeros([COLUMNS], tl.float32)
     slopes = tl.zeros([COLUMNS], tl.float32)
     not_below = tl.zeros([COLUMNS], tl.float32)
@@ -177,62 +194,59 @@ def jumprelu_fire_kernel(
     next_0 = row_of(values, first_row, end, latents, column, inside)
     next_1 = row_of(values, first_row + 1, end, latents, column, inside)
     next_2 = row_of(values, first_row + 2, end, latents, column, inside)
-    # One row after the other, of which the next ones are on their way.
-    for row in range(first_row, end):
-        value = next_0.to(tl.float32)
-        next_0, next_1 = next_1, next_2
-        next_2 = row_of(values, row + 3, end, latents, column, inside)
-        at = row * latents + column
-        h = value + bias
-        over = h - level
-        counted = inside
+    # As many rows as there are marks in a number.
+    for start in range(first_row, end, BITS):
+        bits, mark = tl.zeros([COLUMNS], tl.int32), tl.full([1], 1, tl.int32)
+        # One row after the other, of which the next ones are on their way.
+        for row in range(start, tl.minimum(start + BITS, end)):
+            value = next_0.to(tl.float32)
+            next_0, next_1 = next_1, next_2
+            next_2 = row_of(values, row + 3, end, latents, column, inside)
+            at = row * latents + column
+            h = value + bias
+            over = h - level
+            counted = inside
+            if LOW:
+                m = rounding_of(
+                    value,
+                    tl.abs(bias) + level,
+                    tl.load(norms + row),
+                    tl.load(lost + row),
+                    tl.load(fourths + row),
+                    tl.load(lost_fourths + row),
+                    norm_of,
+                    lost_of,
+                    fourth_of,
+                    lost_fourth_of,
+                    additions,
+                    likely_additions,
+                    DEVIATIONS,
+                )
+                distance = tl.abs(over)
+                # Asked this way round, not a number is unsure.
+                counted = inside & (distance > m) & (tl.abs(distance - wide) > m)
+                unsure = inside & (counted == 0)
+                bits |= tl.where(unsure, mark, 0)
+                mark <<= 1
+            activation = _stored(values + at, f + at, inside, over, h, wide, LOW)
+            activation = tl.where(counted, inverse * activation, 0.0)
+            tanh = tanh_of(steep * activation)
+            firing += tanh
+            slopes += (1.0 - tanh * tanh) * activation
+            not_below += (counted & ((over < 0.0) == 0)).to(tl.float32)
+            depth_below -= tl.where(counted & (over < 0.0), inverse * over, 0.0)
+            count += (counted & (over > 0.0)).to(tl.float32)
         if LOW:
-            m = rounding_of(
-                value,
-                tl.abs(bias) + level,
-                tl.load(norms + row),
-                tl.load(lost + row),
-                tl.load(fourths + row),
-                tl.load(lost_fourths + row),
-                norm_of,
-                lost_of,
-                fourth_of,
-                lost_fourth_of,
-                additions,
-                likely_additions,
-                DEVIATIONS,
-            )
-            distance = tl.abs(over)
-            # Asked this way round, not a number is unsure.
-            counted = inside & (distance > m) & (tl.abs(distance - wide) > m)
-            unsure = inside & (counted == 0)
-            slot = lists + part * latents * EACH + column.to(tl.int64) * EACH + many
-            tl.store(slot, (row - first_row).to(tl.uint8), mask=unsure)
-            many += unsure.to(tl.int32)
-        activation = _stored(values + at, f + at, inside, over, h, wide, LOW)
-        activation = tl.where(counted, inverse * activation, 0.0)
-        tanh = tanh_of(steep * activation)
-        firing += tanh
-        slopes += (1.0 - tanh * tanh) * activation
-        not_below += (counted & ((over < 0.0) == 0)).to(tl.float32)
-        depth_below -= tl.where(counted & (over < 0.0), inverse * over, 0.0)
-        count += (counted & (over > 0.0)).to(tl.float32)
-    if LOW:
-        tl.store(counts + part * latents + column, many, mask=inside)
+            tl.store(marks + start // BITS * latents + column, bits, mask=inside)
     at_sums = sums + part * 5 * latents + column
-    tl.store(at_sums, firing, mask=inside)
-    tl.store(at_sums + latents, slopes, mask=inside)
-    tl.store(at_sums + 2 * latents, not_below, mask=inside)
-    tl.store(at_sums + 3 * latents, depth_below, mask=inside)
-    tl.store(at_sums + 4 * latents, count, mask=inside)
+    _store_sums(at_sums, latents, inside, firing, slopes, not_below, depth_below, count)
 
 
 @triton.jit
 def jumprelu_settle_kernel(
     values: tl.tensor,
     f: tl.tensor,
-    lists: tl.tensor,
-    counts: tl.tensor,
+    marks: tl.tensor,
     x: tl.tensor,
     W: tl.tensor,
     b: tl.tensor,
@@ -240,51 +254,47 @@ def jumprelu_settle_kernel(
     tanh_scale: tl.tensor,
     scales: tl.tensor,
     sums: tl.tensor,
+    words: int,
     parts: int,
     latents: int,
     depth: int,
     half: float,
-    EACH: tl.constexpr,
-    PARTS: tl.constexpr,
-    GROUP: tl.constexpr,
+    BITS: tl.constexpr,
+    WORDS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Listed entries of a latent in `PARTS` parts a program, whose sums follow the others'."""
+    """Marked entries of a latent in `WORDS` numbers of marks a program, whose sums follow those of
+    the pass."""
     latent = tl.program_id(0).to(tl.int64)
-    turn_of_parts = tl.program_id(1).to(tl.int64)
-    first = turn_of_parts * PARTS
-    many = many_listed(counts, first, parts, latents, latent, PARTS)
-    total = tl.sum(many, 0)
+    block = tl.program_id(1).to(tl.int64)
+    first = block * WORDS
+    bits = marks_at(marks, first, words, latents, latent, WORDS)
+    total = tl.sum(ones_of(bits), 0)
     scale, inverse = tl.load(scales), tl.load(scales + 1)
     bias = scale * tl.load(b + latent)
     level = scale * tl.load(threshold + latent)
     steep = tl.load(tanh_scale + latent)
     wide = scale * half
-    firing = tl.zeros([GROUP], tl.float32)
-    slopes = tl.zeros([GROUP], tl.float32)
-    not_below = tl.zeros([GROUP], tl.float32)
-    depth_below = tl.zeros([GROUP], tl.float32)
-    count = tl.zeros([GROUP], tl.float32)
-    # A few entries in a turn.
-    for start in range(0, total, GROUP):
-        turn = start + tl.arange(0, GROUP)
-        here = turn < total
-        row = listed_rows(lists, many, turn, here, first, latents, latent, EACH)
-        value = scale * products_of(x, W + latent * depth, row, here, depth, GROUP, TILE)
+    firing = 0.0
+    slopes = 0.0
+    not_below = 0.0
+    depth_below = 0.0
+    count = 0.0
+    # One entry after the other.
+    for _ in range(0, total):
+        found, bits = next_marked(bits, BITS)
+        row = first * BITS + found
+        value = scale * product_of(x + row * depth, W + latent * depth, depth, TILE)
         h = value + bias
         over = h - level
         at = row * latents + latent
-        activation = _stored(values + at, f + at, here, over, h, wide, True)
-        activation = tl.where(here, inverse * activation, 0.0)
+        activation = _stored(values + at, f + at, True, over, h, wide, True)
+        activation = inverse * activation
         tanh = tanh_of(steep * activation)
         firing += tanh
         slopes += (1.0 - tanh * tanh) * activation
-        not_below += (here & ((over < 0.0) == 0)).to(tl.float32)
-        depth_below -= tl.where(here & (over < 0.0), inverse * over, 0.0)
-        count += (here & (over > 0.0)).to(tl.float32)
-    at_sums = sums + (parts + turn_of_parts) * 5 * latents + latent
-    tl.store(at_sums, tl.sum(firing, 0))
-    tl.store(at_sums + latents, tl.sum(slopes, 0))
-    tl.store(at_sums + 2 * latents, tl.sum(not_below, 0))
-    tl.store(at_sums + 3 * latents, tl.sum(depth_below, 0))
-    tl.store(at_sums + 4 * latents, tl.sum(count, 0))
+        not_below += ((over < 0.0) == 0).to(tl.float32)
+        depth_below -= tl.where(over < 0.0, inverse * over, 0.0)
+        count += (over > 0.0).to(tl.float32)
+    at_sums = sums + (parts + block) * 5 * latents + latent
+    _store_sums(at_sums, latents, True, firing, slopes, not_below, depth_below, count)

@@ -8,7 +8,7 @@
 ReLU's derivative jumps at 0, so the sign of a pre-activation matters as a choice does: entries on
 the wrong side would change the gradients by a hundredth.
 
-Bytes of B rows and m latents, e an entry (2 low, 4 float32): 2 e B m, with U listed entries 2 U,
+Bytes of B rows and m latents, e an entry (2 low, 4 float32): 2 e B m, with U marked entries 2 U,
 and 3 e B m and 12 m of sums for each `BACK_ROWS` rows. FLOPs: 8 B m, 2 d U and 8 B m. A launch each
 (float32: no second one); sums have one order.
 """
@@ -22,15 +22,16 @@ from triton import language as tl
 from saeserve.core.gpu import dense_choice as choice
 from saeserve.core.gpu.dense_choice import (
     kept_positive,
-    listed_rows,
-    many_listed,
-    products_of,
+    marks_at,
+    next_marked,
+    norms_at,
+    ones_of,
+    product_of,
     rounding_of,
     row_of,
 )
 from saeserve.core.gpu.dense_rows import Operand, rounded_product
 from saeserve.core.gpu.launch import Work, launch
-from saeserve.core.gpu.rows import DEVIATIONS
 
 SUMS = 3
 BACK_ROWS = 64
@@ -42,16 +43,15 @@ def fire(x: Operand, W_enc: Operand, b_F: Tensor) -> Tensor:
     """Activations [B, F] in units of 1 / s, in the products' type."""
     f_BF = rounded_product(x.low_XD, W_enc.low_XD.T)
     rows, latents = f_BF.shape
-    lists = choice.lists_of(x, latents)
+    marks_WF = choice.marks_of(x, latents)
     launch(
         relu_fire_kernel,
         choice.grid_of(rows, latents),
         (
-            *(f_BF, *lists, b_F, *W_enc.norms, *x.norms, x.scales),
+            *(f_BF, marks_WF, b_F, *W_enc.norms, *x.norms, x.scales),
             *(rows, latents, x.additions, x.likely_additions),
         ),
         choice.work_of(x, latents, 2 * f_BF.element_size(), sums=0, vectors=5),
-        DEVIATIONS=DEVIATIONS,
         **choice.first_options(x),
     )
     if not x.exact:
@@ -59,8 +59,8 @@ def fire(x: Operand, W_enc: Operand, b_F: Tensor) -> Tensor:
             relu_settle_kernel,
             choice.settling_grid_of(rows, latents),
             (
-                *(f_BF, *lists, x.rows_XD, W_enc.rows_XD, b_F, x.scales),
-                *(lists.counts_PF.shape[0], latents, x.rows_XD.shape[1]),
+                *(f_BF, marks_WF, x.rows_XD, W_enc.rows_XD, b_F, x.scales),
+                *(marks_WF.shape[0], latents, x.rows_XD.shape[1]),
             ),
             choice.settling_work_of(x, latents, 2, sums=0),
             **choice.second_options(),
@@ -101,8 +101,7 @@ def back(
 @triton.jit
 def relu_fire_kernel(
     values: tl.tensor,
-    lists: tl.tensor,
-    counts: tl.tensor,
+    marks: tl.tensor,
     b: tl.tensor,
     weight_norms: tl.tensor,
     weight_lost: tl.tensor,
@@ -120,86 +119,84 @@ def relu_fire_kernel(
     DEVIATIONS: tl.constexpr,
     LOW: tl.constexpr,
     EACH: tl.constexpr,
+    BITS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Some columns of `EACH` rows a program: activations over the product, unsure ones listed."""
+    """Some columns of `EACH` rows a program: activations over the product, unsure ones marked."""
     part = tl.program_id(1).to(tl.int64)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < latents
     bias = tl.load(scales) * tl.load(b + column, mask=inside, other=0.0)
-    norm_of = tl.load(weight_norms + column, mask=inside, other=0.0)
-    lost_of = tl.load(weight_lost + column, mask=inside, other=0.0)
-    fourth_of = tl.load(weight_fourths + column, mask=inside, other=0.0)
-    lost_fourth_of = tl.load(weight_lost_fourths + column, mask=inside, other=0.0)
+    norm_of, lost_of, fourth_of, lost_fourth_of = norms_at(
+        weight_norms, weight_lost, weight_fourths, weight_lost_fourths, column, inside
+    )
     first_row = part * EACH
     end = tl.minimum(first_row + EACH, rows)
-    many = tl.zeros([COLUMNS], tl.int32)
     next_0 = row_of(values, first_row, end, latents, column, inside)
     next_1 = row_of(values, first_row + 1, end, latents, column, inside)
     next_2 = row_of(values, first_row + 2, end, latents, column, inside)
-    # One row after the other, of which the next ones are on their way.
-    for row in range(first_row, end):
-        value = next_0.to(tl.float32)
-        next_0, next_1 = next_1, next_2
-        next_2 = row_of(values, row + 3, end, latents, column, inside)
+    # As many rows as there are marks in a number.
+    for start in range(first_row, end, BITS):
+        bits, mark = tl.zeros([COLUMNS], tl.int32), tl.full([1], 1, tl.int32)
+        # One row after the other, of which the next ones are on their way.
+        for row in range(start, tl.minimum(start + BITS, end)):
+            value = next_0.to(tl.float32)
+            next_0, next_1 = next_1, next_2
+            next_2 = row_of(values, row + 3, end, latents, column, inside)
+            if LOW:
+                m = rounding_of(
+                    value,
+                    tl.abs(bias),
+                    tl.load(norms + row),
+                    tl.load(lost + row),
+                    tl.load(fourths + row),
+                    tl.load(lost_fourths + row),
+                    norm_of,
+                    lost_of,
+                    fourth_of,
+                    lost_fourth_of,
+                    additions,
+                    likely_additions,
+                    DEVIATIONS,
+                )
+                # Asked this way round, not a number is unsure.
+                unsure = inside & ((tl.abs(value + bias) > m) == 0)
+                bits |= tl.where(unsure, mark, 0)
+                mark <<= 1
+            at = values + row * latents + column
+            tl.store(at, kept_positive(value + bias, LOW), mask=inside)
         if LOW:
-            m = rounding_of(
-                value,
-                tl.abs(bias),
-                tl.load(norms + row),
-                tl.load(lost + row),
-                tl.load(fourths + row),
-                tl.load(lost_fourths + row),
-                norm_of,
-                lost_of,
-                fourth_of,
-                lost_fourth_of,
-                additions,
-                likely_additions,
-                DEVIATIONS,
-            )
-            # Asked this way round, not a number is unsure.
-            unsure = inside & ((tl.abs(value + bias) > m) == 0)
-            slot = lists + part * latents * EACH + column.to(tl.int64) * EACH + many
-            tl.store(slot, (row - first_row).to(tl.uint8), mask=unsure)
-            many += unsure.to(tl.int32)
-        at = values + row * latents + column
-        tl.store(at, kept_positive(value + bias, LOW), mask=inside)
-    if LOW:
-        tl.store(counts + part * latents + column, many, mask=inside)
+            tl.store(marks + start // BITS * latents + column, bits, mask=inside)
 
 
 @triton.jit
 def relu_settle_kernel(
     values: tl.tensor,
-    lists: tl.tensor,
-    counts: tl.tensor,
+    marks: tl.tensor,
     x: tl.tensor,
     W: tl.tensor,
     b: tl.tensor,
     scales: tl.tensor,
-    parts: int,
+    words: int,
     latents: int,
     depth: int,
-    EACH: tl.constexpr,
-    PARTS: tl.constexpr,
-    GROUP: tl.constexpr,
+    BITS: tl.constexpr,
+    WORDS: tl.constexpr,
     TILE: tl.constexpr,
 ) -> None:
-    """Listed entries of a latent in `PARTS` parts a program."""
+    """Marked entries of a latent a program, in `WORDS` numbers of marks."""
     latent = tl.program_id(0).to(tl.int64)
-    first = tl.program_id(1).to(tl.int64) * PARTS
-    many = many_listed(counts, first, parts, latents, latent, PARTS)
-    total = tl.sum(many, 0)
+    first = tl.program_id(1).to(tl.int64) * WORDS
+    bits = marks_at(marks, first, words, latents, latent, WORDS)
+    total = tl.sum(ones_of(bits), 0)
     scale = tl.load(scales)
     bias = scale * tl.load(b + latent)
-    # A few entries in a turn.
-    for start in range(0, total, GROUP):
-        turn = start + tl.arange(0, GROUP)
-        here = turn < total
-        row = listed_rows(lists, many, turn, here, first, latents, latent, EACH)
-        exact = scale * products_of(x, W + latent * depth, row, here, depth, GROUP, TILE)
-        tl.store(values + row * latents + latent, kept_positive(exact + bias, True), mask=here)
+    # One entry after the other.
+    for _ in range(0, total):
+        found, bits = next_marked(bits, BITS)
+        row = first * BITS + found
+        exact = scale * product_of(x + row * depth, W + latent * depth, depth, TILE)
+        tl.store(values + row * latents + latent, kept_positive(exact + bias, True))
 
 
 @triton.jit

@@ -10,8 +10,8 @@ weights, is infinite, and shows in the loss or in a gradient. Scaling by powers 
 nothing. Where the products are float32, s = 1 and nothing is rounded.
 
 Bytes of B rows of width d: 4 B d for the largest number of an input, 6 B d to round; 12 B d for the
-errors, whose largest number is known then. FLOPs: 6 B d and 9 B d. Launches: torch's for the largest
-number, two to round, one for the errors. A program takes a row, in tiles.
+errors, whose largest number is known then. FLOPs: 9 B d and 6 B d. Launches: torch's for the
+largest number, two to round, one for the errors. A program takes a row, in tiles.
 """
 
 from __future__ import annotations
