@@ -57,6 +57,8 @@ def run(lab: Lab) -> None:
     for name, case in cases(shape.k).items():
         with deterministic(strict=False):
             lab.attempt(data, name, lambda c=case: _compare(lab, c, shape, x))
+        with deterministic(strict=False):
+            lab.attempt(data, f"{name}, graphs", lambda c=case: _graphs(lab, c, shape, x))
         with deterministic(strict=True):
             lab.attempt(data, f"{name}, strict", lambda c=case: _strict(lab, c, shape, x))
 
@@ -146,3 +148,19 @@ def _strict(lab: Lab, case: Case, shape: Shape, x: Tensor) -> Record:
     advance(trainer_of(spec, x, lab.device), 2)
     lab.sync()
     return {"refused": None}
+
+
+def _graphs(lab: Lab, case: Case, shape: Shape, x: Tensor) -> Record:
+    """A run whose steps are replayed as graphs against one without, to the bit. Fails on a GPU
+    where none is replayed, for then nothing is compared."""
+    spec = spec_of(case.fields, shape, steps=100, dtype="auto", all_dead=case.all_dead)
+    recorded, plain = (trainer_of(spec, x, lab.device, graphs=on) for on in (True, False))
+    steps = 5 if lab.tiny else 20
+    events = [event for _ in range(steps) for event in recorded.advance()]
+    advance(plain, steps)
+    one, other = recorded.state.tensors(), plain.state.tensors()
+    replays, warned = recorded.stepper.replays, [str(event) for event in events]
+    if lab.cuda and not replays:
+        raise RuntimeError(f"no step was replayed: {warned}")
+    differ = [name for name in one if not torch.equal(one[name], other[name])]
+    return {"replays": replays, "differ in": differ, "warnings": warned}

@@ -28,6 +28,7 @@ from saeserve.core.training.events import MetricsReported
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
 
+STEPS = 1000
 REPORT_STEPS = 10
 """Steps between reports; the default of a spec."""
 BATCHES = 6
@@ -94,7 +95,7 @@ class Job:
 
     def compared(self, lab: Lab) -> Record:
         """Speeds of the run and of its bare steps, and whether a resumed run is the same."""
-        steps = 4 if lab.tiny else 200
+        steps = 4 if lab.tiny else STEPS
         bare = self._bare(lab, steps)
         began = time.perf_counter()
         trainer, reports = self._undisturbed(steps)
@@ -113,7 +114,7 @@ class Job:
     def _spec(self, steps: int) -> TrainSpec:
         spec = spec_of(self._architecture, self._shape, steps=steps, dtype="auto")
         return spec.model_copy(
-            update={"log_every_steps": REPORT_STEPS, "checkpoint_every_steps": max(1, steps // 2)}
+            update={"log_every_steps": REPORT_STEPS, "checkpoint_every_steps": steps}
         )
 
     def _setup(self, steps: int) -> TrainingSetup:
@@ -145,8 +146,12 @@ class Job:
         return trainer, [each for each in events if isinstance(each, MetricsReported)]
 
     def _resumed(self, steps: int) -> Trainer:
-        """From the checkpoint in the middle to the end."""
-        trainer = Trainer.resume(self._setup(steps), self._folder / str(max(1, steps // 2)))
+        """Stopped in the middle, and from the checkpoint of that to the end."""
+        half = Trainer.start(self._setup(steps))
+        for _event in half.run(OneFolder(self._folder / "half"), lambda: half.step >= steps // 2):
+            pass
+        folder = self._folder / "half" / str(half.step)
+        trainer = Trainer.resume(self._setup(steps), folder)
         for _event in trainer.run(OneFolder(self._folder / "resumed"), lambda: False):
             pass
         if not math.isfinite(float(trainer.state.params["b_dec"].sum())):

@@ -85,7 +85,7 @@ def measure(lab: Lab, data: Record, name: str) -> None:
     x_BD, x_low = rows.centred(layer.x_BD, layer.b_dec)
     W_low, b_low = rows.shadow_of(layer.W_enc), layer.b_enc.to(rows.LOW)
     h_BF = torch.addmm(b_low, x_low.low_FD, W_low.low_FD.T)
-    errors_B = rows.likely_errors(x_low, W_low, layer.b_enc, b_low)
+    errors_B = rows.likely_errors(x_low, W_low, layer.b_enc)
 
     def choose() -> Chosen:
         weights = (layer.W_enc, layer.b_enc)
@@ -169,7 +169,7 @@ def _rebuilt(layer: Layer, chosen: Chosen, found: Reconstructed, again: Reconstr
     gathered = layer.W_dec[chosen.latents_BK[some].long()].double()
     values = chosen.values_BK[some].double()
     residual = layer.x_BD[some].double() - layer.b_dec - (values[:, None] @ gathered)[:, 0]
-    used, dots_BK = values != 0, found.dots_N.view_as(chosen.values_BK)[some]
+    used, dots_BK = values != 0, found.dots_TN.sum(0).view_as(chosen.values_BK)[some]
     dots = torch.where(used, (gathered @ residual[:, :, None])[:, :, 0], 0.0)
     return {
         "difference": max(
@@ -177,7 +177,7 @@ def _rebuilt(layer: Layer, chosen: Chosen, found: Reconstructed, again: Reconstr
             relative(torch.where(used, dots_BK, 0.0), dots),
         ),
         "bit_equal": torch.equal(found.residual_BO, again.residual_BO)
-        and torch.equal(found.dots_N, again.dots_N),
+        and torch.equal(found.dots_TN, again.dots_TN),
     }
 
 
@@ -192,7 +192,7 @@ def _summed(
     total, again = pair
     W_dec = torch.zeros_like(layer.W_dec, dtype=torch.float64)
     W_enc = torch.zeros_like(layer.W_enc, dtype=torch.float64)
-    dots_BK = found.dots_N.view_as(chosen.values_BK)
+    dots_BK = found.dots_TN.sum(0).view_as(chosen.values_BK)
     for start in range(0, len(x_BD), CHECKED_ROWS):
         some = slice(start, start + CHECKED_ROWS)
         latents, values = chosen.latents_BK[some].long(), chosen.values_BK[some].double()

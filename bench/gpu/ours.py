@@ -29,6 +29,7 @@ class DeviceRows:
 
     def __init__(self, x: Tensor) -> None:
         self._x = x
+        self.device = x.device
         self.d, self.rows = x.shape[1], x.shape[0]
 
     def batch(self, position: int, size: int) -> Tensor:
@@ -59,11 +60,11 @@ def spec_of(
     return spec.model_copy(update={"dead_window_tokens": 1}) if all_dead else spec
 
 
-def trainer_of(spec: TrainSpec, x: Tensor, device: torch.device) -> Trainer:
-    """A trainer at step 0."""
+def trainer_of(spec: TrainSpec, x: Tensor, device: torch.device, *, graphs: bool = True) -> Trainer:
+    """A trainer at step 0; with `graphs` its steps are recorded where the device can."""
     source = DeviceRows(x)
     dims = Dimensions(source.d, source.d, spec.d_sae)
-    return Trainer.start(TrainingSetup(spec, dims, source, AsTheyAre(), device))
+    return Trainer.start(TrainingSetup(spec, dims, source, AsTheyAre(), device, graphs=graphs))
 
 
 def advance(trainer: Trainer, steps: int) -> None:

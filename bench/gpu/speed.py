@@ -97,6 +97,7 @@ def _ours_topk() -> tuple[Contestant, ...]:
     off = {"auxk_coefficient": 0.0}
     return (
         _ours("ours", "topk", {}),
+        _ours("ours, no graphs", "topk", {}, graphs=False),
         _ours("ours, AuxK off", "topk", off),
         _ours("ours, AuxK off, float32", "topk", off, "float32"),
         _ours("ours, AuxK at work", "topk", {}, all_dead=True),
@@ -121,13 +122,14 @@ def _ours(
     dtype: str = "auto",
     *,
     all_dead: bool = False,
+    graphs: bool = True,
 ) -> Contestant:
     def start(lab: Lab, shape: Shape, x: Tensor) -> Step:
         chosen = {"k": shape.k} if architecture in SELECTING else {}
         start_at = {"b_dec_init": "mean"} if architecture == "topk" else {}
         whole = {architecture: {**fields, **chosen, **start_at}}
         spec = spec_of(whole, shape, steps=NEVER, dtype=dtype, all_dead=all_dead)
-        trainer = trainer_of(spec, x, lab.device)
+        trainer = trainer_of(spec, x, lab.device, graphs=graphs)
         return lambda _rows: advance(trainer, 1)
 
     return Contestant(name, start, deterministic=True)

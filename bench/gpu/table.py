@@ -58,6 +58,10 @@ def _correct(found: Record) -> str:
         return text
     if "refused" in found:
         return "strict determinism refuses nothing"
+    if "replays" in found:
+        differing = found["differ in"]
+        bits = f"graphs DIFFER in {differing}" if differing else "bit-equal to a run without"
+        return f"{found['replays']} steps replayed, {bits}"
     auto: dict[str, Any] = found["auto"]
     differing = found["two runs differ in"]
     bits = f"two runs DIFFER in {differing}" if differing else "two runs bit-equal"

@@ -31,6 +31,9 @@ from saeserve.core.gpu import (
     batch_lists,
     choice,
     choice_lists,
+    choice_long,
+    choice_short,
+    columns,
     dense_choice,
     dense_gated,
     dense_jumprelu,
@@ -46,6 +49,7 @@ from saeserve.core.gpu import (
     segments,
     sorted_entries,
     thresholds,
+    totals,
     update,
 )
 from saeserve.core.gpu.launch import launch
@@ -75,7 +79,7 @@ def update_cases() -> Iterator[Case]:
         for unit, shadow in ((True, False), (True, True), (False, True), (False, False)):
             sizes = {"UNIT": unit, "SHADOW": shadow, "BLOCK": block}
             yield update.move_kernel, "FFFFFFFHFFFFnnx", warps, sizes
-    yield update.clip_kernel, "FFnx", 4, {"BLOCK": 1024}
+    yield update.clip_kernel, "FFnx", 32, {"BLOCK": update.CLIPPED}
     yield scalars.write_kernel, "Fnxxxxxxxx", 1, {}
 
 
@@ -84,6 +88,9 @@ def choice_cases() -> Iterator[Case]:
     after a product and without one."""
     for width, latents, k in ((768, 24_576, 32), (4096, 65_536, 64), (8192, 65_536, 64)):
         block, warps = update.block_of(width).values()
+        for likely in (True, False):
+            how = {"LIKELY": likely, "BLOCK": rows.ROWS}
+            yield rows.errors_kernel, "FFFFnxxx", 4, how
         yield rows.round_kernel, "FFFHFFFFn", warps, {"CENTRE": True, "BLOCK": block}
         group = choice.group_width(latents, k)
         groups = triton.next_power_of_2(triton.cdiv(latents, group))
@@ -92,22 +99,27 @@ def choice_cases() -> Iterator[Case]:
         yield choice_lists.groups_kernel, "HFIIIFnnnxxx", 4, found | sizes
         sizes = {"STEP": choice.ENTRIES // group, "BLOCK": block}
         sizes |= {"CAPACITY": triton.next_power_of_2(k + choice.ENTRIES)}
-        warps = choice.launch_of(width, sizes["CAPACITY"])["num_warps"]
+        warps = choice_long.launch_of(width, sizes["CAPACITY"])["num_warps"]
         for parted in (False, True):
             for only_open in {False, not parted}:
                 how = {"EXACT": False, "ONLY_OPEN": only_open, "PARTED": parted}
-                yield choice.choose_kernel, "HFIIFFFFIFFInnnnnxx", warps, found | sizes | how
+                how |= found | sizes
+                yield choice_long.choose_kernel, "IHFIIFFFFIFFInnnnnxx", warps, how
+                short = choice_short.launch_of(k, width)
+                how = {name: how[name] for name in how if name != "BLOCK"} | short
+                warps_of = how.pop("num_warps")
+                yield choice_short.short_kernel, "HFIIFFFFIFIFInnnnnxx", warps_of, how
         sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": block}
-        warps = choice.launch_of(width, thresholds.AT_ONCE)["num_warps"]
+        warps = choice_long.launch_of(width, thresholds.AT_ONCE)["num_warps"]
         yield thresholds.above_kernel, THRESHOLD_TYPES, warps, sizes | {"EXACT": False}
     sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": 1, "EXACT": True}
     yield thresholds.above_kernel, "F" + THRESHOLD_TYPES[1:], 4, sizes
     sizes = {"AT_ONCE": choice.AT_ONCE // 32, "GROUPS": 1024, "WIDTH": 32}
     yield choice_lists.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
-    warps = choice.launch_of(1, 4096)["num_warps"]
+    warps = choice_long.launch_of(1, 4096)["num_warps"]
     how = {"EXACT": True, "ONLY_OPEN": False, "PARTED": False}
-    yield choice.choose_kernel, "FFIIFFFFIFFInnnnnxx", warps, sizes | how
+    yield choice_long.choose_kernel, "IFFIIFFFFIFFInnnnnxx", warps, sizes | how
 
 
 def batch_cases() -> Iterator[Case]:
@@ -146,10 +158,10 @@ def entry_cases() -> Iterator[Case]:
             yield reconstruction.reconstruct_kernel, types, reconstruction.WARPS, how
     for even in (True, False):
         sizes = {"EVEN": even, "STEPS": 20, "BAG_STEPS": 16, "BLOCK": sorted_entries.BLOCK}
-        yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnn", 4, sizes
+        yield sorted_entries.arrange_kernel, "ILFFIIFFInnnnnn", 4, sizes
     window, warps = {"WINDOW": segments.WINDOW, "TILE": tile}, segments.WARPS
     for low, kind in ((True, "H"), (False, "F")):
-        how = {**window, "AT_ONCE": segments.AT_ONCE, "LOW": low}
+        how = {**window, "AT_ONCE": segments.AT_ONCE, "LOW": low, "SCALED": tile}
         types = f"IIIFF{kind}FF{kind}FFFFFFFLDFFFnnnnnnnn"
         yield segments.sum_kernel, types, warps, how
         # Triton compiles numbers that are 1 in.
@@ -157,6 +169,20 @@ def entry_cases() -> Iterator[Case]:
     yield segments.join_kernel, "IIFFFFFLDFFFnnnn", warps, window
     for unit in (True, False):
         yield measures.norms_kernel, "DFFnn", 4, {"UNIT": unit, "BLOCK": measures.BLOCK}
+
+
+def total_cases() -> Iterator[Case]:
+    """Blocks serve any shape."""
+    tile = {"EACH": columns.EACH, "AT_ONCE": columns.AT_ONCE, "TILE": columns.TILE}
+    for moments in (True, False):
+        yield columns.columns_kernel, "FFFnnnnx", 4, {"MOMENTS": moments, **tile}
+    tile = {"AT_ONCE": columns.PARTS, "TILE": columns.NARROW}
+    yield columns.joined_kernel, "FDnn", 4, tile
+    yield columns.joined_kernel, "FFnn", 4, tile
+    block, warps = {"BLOCK": totals.BLOCK}, totals.WARPS
+    yield totals.losses_kernel, "FFFFDFnnnnxxn", warps, block
+    yield totals.batch_kernel, "DDLDnnn", warps, block
+    yield totals.silent_kernel, "LLLnn", 4, {"BLOCK": totals.LATENTS}
 
 
 def dense_cases() -> Iterator[Case]:
@@ -252,7 +278,7 @@ def main() -> None:
         f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case)
         for case in (
             *(*update_cases(), *choice_cases(), *batch_cases()),
-            *(*entry_cases(), *dense_cases()),
+            *(*entry_cases(), *total_cases(), *dense_cases()),
         )
     }
     sys.stdout.write(json.dumps(found, indent=1))

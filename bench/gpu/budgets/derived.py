@@ -105,7 +105,7 @@ TOPK = {
         _product, "product", operations=("addmm",), ms=(("S1", 0.39), ("S2", 5.57), ("S3", 0.78))
     ),
     "select": Part(_select, "fused", ("groups_kernel",), ms=(("S1", 0.17), ("S2", 0.50))),
-    "window": Part(_window, "copy", ("choose_kernel",), ms=(("S1", 0.06), ("S3", 0.15))),
+    "window": Part(_window, "copy", ("short_kernel",), ms=(("S1", 0.06), ("S3", 0.15))),
     "decode": Part(_decode, "fused", ("reconstruct_kernel",), ms=(("S1", 0.13), ("S2", 1.1))),
     "gradients": Part(
         lambda shape: _one_pass(shape) if _in_cache(shape) else _tiled(shape),

@@ -123,7 +123,7 @@ def low_product(x_BD: Tensor, W_FD: Tensor, b_F: Tensor) -> tuple[Tensor, Tensor
     _, x_low = rows.centred(x_BD, torch.zeros(x_BD.shape[1]))
     W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
     h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
-    return h_BF, rows.largest_errors(x_low, W_low, b_F, b_low_F)
+    return h_BF, rows.largest_errors(x_low, W_low, b_F)
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])

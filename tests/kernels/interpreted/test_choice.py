@@ -160,7 +160,7 @@ def low_choice(
     assert torch.equal(centred_BD, x_BD)
     W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
     h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
-    errors_B = rows.largest_errors(x_low, W_low, b_F, b_low_F)
+    errors_B = rows.largest_errors(x_low, W_low, b_F)
     return choice.top_of_low(h_BF, errors_B, k, x_BD, (W_FD, b_F), only_open=only_open)
 
 
@@ -205,14 +205,12 @@ def test_rounding_costs_less_than_is_likely() -> None:
     b_F = drawn(300, seed=2)
     _, x = rows.centred(x_BD, torch.zeros(513))
     W, b_low_F = rows.rounded(W_FD), b_F.half()
-    found_B = rows.likely_errors(x, W, b_F, b_low_F)
+    found_B = rows.likely_errors(x, W, b_F)
     low_BF = x.low_FD.double() @ W.low_FD.double().T + b_low_F.double()
     errors_B = (low_BF - x_BD.double() @ W_FD.double().T - b_F.double()).abs().amax(1)
     assert bool((errors_B < found_B).all())
-    assert bool((found_B <= rows.largest_errors(x, W, b_F, b_low_F)).all())
-    assert float(found_B[2:].median()) < 0.5 * float(
-        rows.largest_errors(x, W, b_F, b_low_F)[2:].median()
-    )
+    assert bool((found_B <= rows.largest_errors(x, W, b_F)).all())
+    assert float(found_B[2:].median()) < 0.5 * float(rows.largest_errors(x, W, b_F)[2:].median())
 
 
 def norms(rows_BD: Tensor) -> Tensor:

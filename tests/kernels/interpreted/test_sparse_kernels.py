@@ -56,9 +56,9 @@ def test_reconstruction_and_dots(rows: int, k: int, d: int) -> None:
     residual_BO = target_BO.double() - (f_BF @ W_FO.double() + b_O.double())
     close(found.residual_BO, residual_BO)
     close(found.gradients_NO, residual_BO)
-    close(found.squares_G, residual_BO.square().sum()[None])
+    close(found.squares_BGT.sum((0, 2)), residual_BO.square().sum()[None])
     dots_BK = (residual_BO @ W_FO.double().T).gather(1, chosen.latents_BK.long())
-    close(found.dots_N.view(rows, k), torch.where(chosen.values_BK == 0, 0.0, dots_BK))
+    close(found.dots_TN.sum(0).view(rows, k), torch.where(chosen.values_BK == 0, 0.0, dots_BK))
 
 
 @pytest.mark.sample
@@ -79,7 +79,7 @@ def test_errors_for_the_gradients_are_scaled_and_rounded_tile_by_tile() -> None:
         undone_BO = scaled_BO * found.inverses_NT[:, tile, None].double()
         close(undone_BO, residual_BO[:, columns], 2**-11)
     dots_BK = (residual_BO @ W_low.double().T).gather(1, chosen.latents_BK.long())
-    close(found.dots_N.view(rows, k), torch.where(chosen.values_BK == 0, 0.0, dots_BK))
+    close(found.dots_TN.sum(0).view(rows, k), torch.where(chosen.values_BK == 0, 0.0, dots_BK))
 
 
 @pytest.mark.sample
@@ -102,15 +102,15 @@ def test_prefixes_are_sums_of_groups(detach: bool) -> None:
             for i in members:
                 y_O += value[i] * W_FO[i].double()
             errors[row, g] = target_BO[row].double() - y_O
-    close(found.squares_G, errors.square().sum((0, 2)))
+    close(found.squares_BGT.sum((0, 2)), errors.square().sum((0, 2)))
     close(found.residual_BO, errors[:, 1])
     last = 0.25 * errors[:, 2]
     middle = 0.5 * errors[:, 1] + last
     made = torch.stack([0.5 * errors[:, 0] + (last if detach else middle), middle, last], 1)
     close(found.gradients_NO.view(2, 3, 300), made)
-    close(found.to_bias(), made[:, 0].sum(0))
+    close(found.to_bias, made[:, 0])
     for n, (row, g) in enumerate([(0, 0), (0, 0), (0, 1), (0, 2), (1, 0), (1, 2)]):
-        close(found.dots_N[n], made[row, g] @ W_FO[latents_N[n]].double())
+        close(found.dots_TN[:, n].sum(), made[row, g] @ W_FO[latents_N[n]].double())
 
 
 def passed(dots_N: Tensor, gradients_NO: Tensor, low: bool = False) -> Reconstructed:
@@ -119,8 +119,10 @@ def passed(dots_N: Tensor, gradients_NO: Tensor, low: bool = False) -> Reconstru
     rounded_NO = (0.5 * gradients_NO).half() if low else gradients_NO
     tiles = -(-gradients_NO.shape[1] // tile)
     inverses_NT = torch.full((len(gradients_NO), tiles), 2.0)
-    squares_G = torch.zeros(1)
-    return Reconstructed(gradients_NO, dots_N, squares_G, gradients_NO, rounded_NO, inverses_NT)
+    none_BGT = torch.zeros(0, 1, tiles)
+    # Two tiles' shares.
+    dots_TN = torch.stack([0.25 * dots_N, 0.75 * dots_N])
+    return Reconstructed(gradients_NO, dots_TN, none_BGT, gradients_NO, rounded_NO, inverses_NT)
 
 
 @pytest.mark.sample
@@ -194,7 +196,7 @@ def test_rows_that_float16_does_not_hold_are_summed_in_float32() -> None:
         listed = Entries.of_rows(Chosen(values_BK, chosen.latents_BK))
         found = passed(own_BK.view(-1), r_NO)
         low = Reconstructed(
-            *(r_NO, found.dots_N, found.squares_G, r_NO, r_NO.half()),
+            *(r_NO, found.dots_TN, found.squares_BGT, r_NO, r_NO.half()),
             torch.ones(rows_in, 1),
         )
         x = Rows(x_BD, rounded(x_BD))
@@ -214,7 +216,7 @@ def test_what_is_not_a_number_shows(low: bool) -> None:
     x = Rows(target_BO, rounded(target_BO) if low else None)
     found = reconstruction.reconstruct(listed, decoder, b_O, target_BO, Shares())
     assert torch.equal(found.residual_BO.isnan().any(1), torch.arange(4) == 1)
-    assert bool(found.squares_G.isnan())
+    assert bool(found.squares_BGT.sum().isnan())
     made = segments.gradients(listed, found, x, (W_FO, W_FO), torch.tensor(1.0), 1)
     latent = int(chosen.latents_BK[1, 0])
     assert bool(made.W_dec[latent].isnan().all())

@@ -38,7 +38,7 @@ def compared(h_BF: Tensor, threshold_F: Tensor) -> Entries:
 def low_list(x_BD: Tensor, W_FD: Tensor, b_F: Tensor, threshold_F: Tensor, room: int) -> Listed:
     x_low, W_low, b_low_F = rows.rounded(x_BD), rows.shadow_of(W_FD), b_F.to(rows.LOW)
     h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
-    errors_B = rows.largest_errors(x_low, W_low, b_F, b_low_F)
+    errors_B = rows.largest_errors(x_low, W_low, b_F)
     return thresholds.above_of_low(h_BF, errors_B, threshold_F, room, x_BD, (W_FD, b_F))
 
 

@@ -7,14 +7,15 @@ may add it; what counts as a pre-activation is the architecture's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from saeserve.core.architectures.active.latents import decode
 from saeserve.core.architectures.active.preactivations import largest_first
-from saeserve.core.architectures.contract import Context, Tensors
+from saeserve.core.architectures.contract import Context, Recordable, Tensors
 from saeserve.core.gpu.device import accelerates
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.errors import SpecError
@@ -61,6 +62,15 @@ def capacity(dead_bound: int, latents: int) -> int:
     """The next power of two, at most all `latents`; 0 for 0. So few sizes occur that each may have
     launches, or a graph of launches, of its own."""
     return min(latents, 1 << (dead_bound - 1).bit_length()) if dead_bound > 0 else 0
+
+
+def recordable(spec: AuxKSpec, ctx: Context, numbers: Mapping[str, float]) -> Recordable | None:
+    """`Architecture.recordable` where gradients read `numbers` and, apart from AuxK, no step: the
+    bound on the dead latents is as in all steps that take as many."""
+    if ctx.dead_bound is None:
+        return None
+    bound = capacity(ctx.dead_bound, ctx.dead_F.shape[0]) if spec.auxk_coefficient else 0
+    return Recordable(replace(ctx, step=0, dead_bound=bound), numbers)
 
 
 def _limit(spec: AuxKSpec, dead_F: Tensor) -> int:

@@ -23,6 +23,7 @@ from saeserve.core.architectures.contract import (
     EvaluationForm,
     LossOutput,
     Permutation,
+    Recordable,
     Revival,
     StepOutput,
     Tensors,
@@ -78,6 +79,11 @@ class Architecture(ABC, Generic[SpecT]):
         if batch.target_gradient:
             return with_target(loss, params, batch.target_BO)
         return by_autograd(lambda leaves: loss(leaves, batch.target_BO), params)
+
+    def recordable(self, spec: SpecT, ctx: Context) -> Recordable | None:
+        """What `gradients` by a GPU's kernels depends on, for steps recorded as graphs; None where
+        it may not be recorded: it waits for the device, copies to it, or reads `ctx.step`."""
+        return None
 
     def permutation(self, spec: SpecT, state: Tensors, steps_done: int) -> Permutation | None:
         """The order that latents take after `steps_done` steps, a pure function of its arguments;

@@ -8,7 +8,7 @@ Shape suffixes: B rows of a (micro-)batch, D d_in, O d_out, F d_sae. In training
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -68,6 +68,10 @@ class Collective(Protocol):
         ...
 
 
+def _no_numbers() -> Tensors:
+    return {}
+
+
 @dataclass(frozen=True)
 class Context:
     """What a step knows in addition to parameters, state and batch."""
@@ -90,6 +94,20 @@ class Context:
     dead_bound: int | None = None
     """At most so many latents are dead, as is known without waiting for an accelerator; None where
     they have to be counted."""
+    numbers: Mapping[str, Tensor] = field(default_factory=_no_numbers)
+    """`Recordable.numbers` as float64 scalars on the device, which hold in place of `step` and
+    `scheduled`; empty in a step that is not recorded."""
+
+
+@dataclass(frozen=True)
+class Recordable:
+    """What the gradients of a step depend on besides tensors. Steps of equal contexts (their
+    tensors aside) start the same operations, so that a graph recorded of one is right for all."""
+
+    context: Context
+    """Stands for the step's own: without what `gradients` does not read."""
+    numbers: Mapping[str, float]
+    """What may differ from step to step; `gradients` reads it from `Context.numbers`."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from saeserve.core.architectures.contract import (
     Dimensions,
     EvaluationForm,
     LossOutput,
+    Recordable,
     Tensors,
 )
 from saeserve.core.architectures.initialisation import (
@@ -56,6 +57,10 @@ class Gated(Architecture[GatedSpec]):
         units = unit_dictionaries(dims, sample_ND, target_NO, seed, spec.name)
         return {**units, **vectors, **biases}, {}
 
+    def recordable(self, spec: GatedSpec, ctx: Context) -> Recordable | None:
+        """The step's number is read for the penalty's weight alone."""
+        return penalty.recordable(spec, ctx)
+
     def loss(
         self, spec: GatedSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
@@ -74,7 +79,7 @@ class Gated(Architecture[GatedSpec]):
         rows = batch.x_BD.shape[0]
         terms = {
             "reconstruction": squared_error / rows,
-            "sparsity": penalty.weight(spec, ctx) * _l1(open_BF, W_dec, batch) / rows,
+            "sparsity": penalty.times_weight(spec, ctx, _l1(open_BF, W_dec, batch)) / rows,
             "auxiliary": frozen_BO.square().sum() / rows,
             **auxk.dense_term(spec, gate_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound),
         }

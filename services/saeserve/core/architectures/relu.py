@@ -17,6 +17,7 @@ from saeserve.core.architectures.contract import (
     Context,
     Dimensions,
     LossOutput,
+    Recordable,
     Tensors,
 )
 from saeserve.core.architectures.initialisation import unit_dictionaries
@@ -50,6 +51,10 @@ class Relu(Architecture[ReluSpec]):
         }
         return params, {}
 
+    def recordable(self, spec: ReluSpec, ctx: Context) -> Recordable | None:
+        """The step's number is read for the penalty's weight alone."""
+        return penalty.recordable(spec, ctx)
+
     def loss(
         self, spec: ReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context
     ) -> LossOutput:
@@ -70,7 +75,7 @@ class Relu(Architecture[ReluSpec]):
         weighted = mean_F.sum() if plain else mean_F @ source_norms(W_dec, batch.target_widths)
         terms = {
             "reconstruction": squared_error / rows,
-            "sparsity": penalty.weight(spec, ctx) * weighted,
+            "sparsity": penalty.times_weight(spec, ctx, weighted),
             **auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound),
         }
         return LossOutput.of(terms, state, f_BF, squared_error)

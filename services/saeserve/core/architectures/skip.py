@@ -23,6 +23,7 @@ from saeserve.core.architectures.contract import (
     EvaluationForm,
     LossOutput,
     Permutation,
+    Recordable,
     Revival,
     StepOutput,
     Tensors,
@@ -142,6 +143,10 @@ class WithSkip(Architecture[ArchitectureSpec]):
         """Call the inner architecture on y - x W_skip^T."""
         left = dataclasses.replace(new, rows=_left(params, new.rows))
         return self._inner.revive(spec, _inner(params), state, form, left)
+
+    def recordable(self, spec: ArchitectureSpec, ctx: Context) -> Recordable | None:
+        """That of the inner architecture."""
+        return self._inner.recordable(spec, ctx)
 
     def permutation(
         self, spec: ArchitectureSpec, state: Tensors, steps_done: int

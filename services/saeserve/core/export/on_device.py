@@ -73,7 +73,7 @@ class Low:
     @property
     def size_bytes(self) -> int:
         """Memory of the copies and of the norms."""
-        tensors = (self.W.low_FD, *self.W.norms, self.b_F)
+        tensors = (self.W.low_FD, self.W.norms_4F, self.b_F)
         return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -174,7 +174,7 @@ class KernelEncoder(DeviceEncoder):
 def _low_product(x_BD: Tensor, b_F: Tensor, low: Low) -> tuple[Tensor, Tensor]:
     x = rows.rounded(x_BD)
     h_BF = torch.addmm(low.b_F, x.low_FD, low.W.low_FD.T)
-    return h_BF, rows.largest_errors(x, low.W, b_F, low.b_F)
+    return h_BF, rows.largest_errors(x, low.W, b_F)
 
 
 def _blocks(x_BD: Tensor, latents: int) -> Iterator[Tensor]:

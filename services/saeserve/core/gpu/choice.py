@@ -32,20 +32,13 @@ from dataclasses import dataclass
 import torch
 import triton
 from torch import Tensor
-from triton import language as tl
 
-from saeserve.core.gpu.choice_lists import (
-    compute_open,
-    groups_kernel,
-    places,
-    reaching,
-    shrunk,
-    sure_from,
-)
+from saeserve.core.gpu import choice_long, choice_short
+from saeserve.core.gpu.choice_lists import groups_kernel
+from saeserve.core.gpu.choice_long import choose_kernel
+from saeserve.core.gpu.choice_short import short_kernel
 from saeserve.core.gpu.expected import candidates, uncertain
-from saeserve.core.gpu.keys import keys_of
 from saeserve.core.gpu.launch import Work, launch
-from saeserve.core.gpu.update import block_of
 
 ENTRIES = 512
 """Entries that a program of K3 looks at in one go."""
@@ -138,22 +131,29 @@ def _choose(
     computed = 0 if exact is None else exact[0].shape[1]
     depth, found = max(1, computed), (k, latents, width, computed)
     listed, again = candidates(*found), (uncertain if only_open else candidates)(*found)
+    lists = h_BF, errors_B, groups_BG, counts_B, cuts_B, *factors, list_i, list_v
+    numbers = (first, k, latents, groups_BG.shape[1], depth, *UNITS[h_BF.dtype])
+    pending_B = torch.empty_like(counts_B)
+    constants = {
+        **{"EXACT": exact is None, "ONLY_OPEN": only_open, "PARTED": first < k},
+        **{"WIDTH": width, "STEP": ENTRIES // width, "CAPACITY": capacity},
+    }
+    out = chosen.values_BK, chosen.latents_BK
+    launch(
+        short_kernel,
+        (rows,),
+        (*lists, pending_B, *out, *numbers),
+        _work_of_lists(rows * listed, rows * again, computed),
+        **constants,
+        **choice_short.launch_of(k, depth),
+    )
     launch(
         choose_kernel,
         (rows,),
-        (
-            *(h_BF, errors_B, groups_BG, counts_B, cuts_B, *factors, list_i, list_v),
-            *(chosen.values_BK, chosen.latents_BK, first, k),
-            *(latents, groups_BG.shape[1], depth, *UNITS[h_BF.dtype]),
-        ),
-        _work_of_lists(rows * listed, rows * again, computed),
-        EXACT=exact is None,
-        ONLY_OPEN=only_open,
-        PARTED=first < k,
-        WIDTH=width,
-        STEP=ENTRIES // width,
-        CAPACITY=capacity,
-        **launch_of(depth, capacity),
+        (pending_B, *lists, *out, *numbers),
+        Work(bytes=4 * rows),
+        **constants,
+        **choice_long.launch_of(depth, capacity),
     )
     return chosen
 
@@ -161,12 +161,6 @@ def _choose(
 def _work_of_lists(listed: int, computed: int, depth: int) -> Work:
     """Work of K3 on so many candidates; `depth` is 0 where they are exact already."""
     return Work(bytes=8 * listed, flops=2 * computed * depth, gathered=4 * computed * depth)
-
-
-def launch_of(depth: int, capacity: int) -> dict[str, int]:
-    """How a program of K3 holds a row of weights and a list: in enough warps for both."""
-    row = block_of(depth)
-    return row | {"num_warps": max(row["num_warps"], capacity // 256)}
 
 
 def group_width(latents: int, k: int) -> int:
@@ -178,107 +172,3 @@ def group_width(latents: int, k: int) -> int:
     while triton.cdiv(latents, width) > MOST_GROUPS:
         width *= 2
     return width
-
-
-@triton.jit
-def choose_kernel(
-    h: tl.tensor,
-    errors: tl.tensor,
-    hits: tl.tensor,
-    counts: tl.tensor,
-    cuts: tl.tensor,
-    x: tl.tensor,
-    W: tl.tensor,
-    b: tl.tensor,
-    list_i: tl.tensor,
-    list_v: tl.tensor,
-    values: tl.tensor,
-    latents: tl.tensor,
-    first: int,
-    k: int,
-    width: int,
-    groups: int,
-    depth: int,
-    unit: float,
-    tiny: float,
-    EXACT: tl.constexpr,
-    ONLY_OPEN: tl.constexpr,
-    PARTED: tl.constexpr,
-    WIDTH: tl.constexpr,
-    STEP: tl.constexpr,
-    CAPACITY: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """K3, a row a program."""
-    row = tl.program_id(0).to(tl.int64)
-    list_i += row * CAPACITY
-    list_v += row * CAPACITY
-    at = tl.arange(0, CAPACITY)
-    column_of_x = tl.arange(0, BLOCK)
-    own = tl.zeros([BLOCK], tl.float32)
-    if not EXACT:
-        own = tl.load(x + row * depth + column_of_x, mask=column_of_x < depth, other=0.0)
-    cut, total = tl.load(cuts + row), tl.load(counts + row)
-    error = tl.load(errors + row)
-    nothing = error * 0.0 + float("inf")
-    filled = 0
-    known = 0
-    for start in range(0, total, STEP):
-        column, number, reach = reaching(
-            h, hits, row, start, total, cut, width, groups, WIDTH, STEP
-        )
-        many = tl.sum(reach, 0)
-        if filled + many > CAPACITY:
-            if not EXACT:
-                compute_open(
-                    list_i,
-                    list_v,
-                    known,
-                    filled,
-                    own,
-                    W,
-                    b,
-                    depth,
-                    nothing,
-                    error,
-                    unit,
-                    tiny,
-                    BLOCK,
-                )
-            filled = shrunk(list_i, list_v, at, filled, k)
-            known = filled
-        spot = filled + tl.cumsum(reach, 0) - reach
-        tl.store(list_i + spot, column, mask=reach > 0)
-        tl.store(list_v + spot, number, mask=reach > 0)
-        tl.debug_barrier()
-        filled += many
-    if not EXACT:
-        sure = nothing
-        if ONLY_OPEN:
-            # Values of a list that was full are partly exact, which says nothing of the product's.
-            bound = sure_from(list_v, at, filled, cut, error, k, unit, tiny)
-            sure = tl.where(known == 0, bound, nothing)
-        compute_open(
-            list_i,
-            list_v,
-            known,
-            filled,
-            own,
-            W,
-            b,
-            depth,
-            sure,
-            error,
-            unit,
-            tiny,
-            BLOCK,
-        )
-    number = tl.load(list_v + at, mask=at < filled, other=0.0)
-    column = tl.load(list_i + at, mask=at < filled, other=0)
-    keys = tl.where(at < filled, keys_of(number), 0)
-    spot, keep, rest = places(keys, at, first, k, PARTED)
-    tl.store(values + row * k + spot, number, mask=keep > 0)
-    tl.store(latents + row * k + spot, column, mask=keep > 0)
-    # Spread over the latents, so that none of them gets many.
-    tl.store(values + row * k + at, tl.zeros([CAPACITY], tl.float32), mask=rest)
-    tl.store(latents + row * k + at, ((row * k + at) % width).to(tl.int32), mask=rest)

@@ -112,10 +112,9 @@ def shrunk(
 
 
 @triton.jit
-def sure_from(
-    list_v: tl.tensor,
-    at: tl.tensor,
-    filled: tl.tensor,
+def sure_above(
+    number: tl.tensor,
+    here: tl.tensor,
     cut: tl.tensor,
     error: tl.tensor,
     k: int,
@@ -123,12 +122,20 @@ def sure_from(
     tiny: float,
 ) -> tl.tensor:
     """U: entries that are above it, less what they may err by, are surely chosen."""
-    keys = keys_of(tl.load(list_v + at, mask=at < filled, other=0.0))
-    rival = nth_largest(tl.where(at < filled, keys, 0), k + 1).to(tl.float32, bitcast=True)
+    keys = tl.where(here, keys_of(number), 0)
+    rival = nth_largest(keys, k + 1).to(tl.float32, bitcast=True)
     # Asked this way round, a rival that is not a number leaves all open.
     rival = tl.where(rival < cut, cut, rival)
     # With what computing this itself has rounded.
     return rival + (unit + 1e-6) * tl.abs(rival) + 1.000001 * (error + tiny)
+
+
+@triton.jit
+def surely(
+    number: tl.tensor, level: tl.tensor, error: tl.tensor, unit: float, tiny: float
+) -> tl.tensor:
+    """Whether an entry is above U whatever it errs by; not a number is not."""
+    return number - (unit + 1e-6) * tl.abs(number) - 1.000001 * (error + tiny) > level
 
 
 @triton.jit
@@ -151,9 +158,7 @@ def compute_open(
     column = tl.arange(0, BLOCK)
     for place in range(first, end):
         number = tl.load(list_v + place)
-        least = number - (unit + 1e-6) * tl.abs(number) - 1.000001 * (error + tiny)
-        # Asked this way round, not a number is computed.
-        if (least > sure) == 0:
+        if surely(number, sure, error, unit, tiny) == 0:
             latent = tl.load(list_i + place).to(tl.int64)
             weights = tl.load(W + latent * depth + column, mask=column < depth, other=0.0)
             tl.store(list_v + place, tl.sum(weights * own, 0) + tl.load(b + latent))

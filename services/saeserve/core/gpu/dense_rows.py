@@ -105,7 +105,7 @@ def weights(weights_FD: Tensor, encoder_dtype: torch.dtype) -> Operand:
         return _unscaled(weights_FD)
     copy = rows.shadow_of(weights_FD)
     scales = torch.ones(2, device=weights_FD.device)
-    return Operand(weights_FD, copy.low_FD, scales, *copy.norms)
+    return Operand(weights_FD, copy.low_FD, scales, *copy.norms_4F)
 
 
 def errors(

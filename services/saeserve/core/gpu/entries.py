@@ -10,6 +10,7 @@ a row, N places.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,12 +37,15 @@ class Entries:
         the others are a second one."""
         rows, k = chosen.values_BK.shape
         found = chosen.values_BK.view(-1), chosen.latents_BK.view(-1)
-        starts_B = _steps(chosen, 0, (rows + 1) * k, k)
+        device = chosen.latents_BK.device
+        starts_B = _steps(device, 0, (rows + 1) * k, k)
         if first is None:
             return cls(*found, starts_B, 1, each=k)
-        starts_BG = starts_B[:, None] + _steps(chosen, 0, 2 * first, first)
+        starts_BG = starts_B[:, None] + _steps(device, 0, 2 * first, first)
         return cls(*found, starts_BG.view(-1)[:-1], 2)
 
 
-def _steps(chosen: Chosen, start: int, stop: int, step: int) -> Tensor:
-    return torch.arange(start, stop, step, dtype=torch.int32, device=chosen.latents_BK.device)
+@cache
+def _steps(device: torch.device, start: int, stop: int, step: int) -> Tensor:
+    """Made once: a graph that was recorded reads it where it is."""
+    return torch.arange(start, stop, step, dtype=torch.int32, device=device)

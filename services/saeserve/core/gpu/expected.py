@@ -6,10 +6,16 @@ import math
 
 from saeserve.core.kernels.rounding import SUM_UNIT
 
+DEVIATIONS = 6
+"""So many standard deviations at most rounding is likely to cost."""
+BLOCK = 8
+"""Products that tensor cores add to a running sum at a time, at least (Fasi et al. 2021, Numerical
+behavior of NVIDIA tensor cores: 8 on Ampere, 16 on Hopper)."""
 UNIT = 2**-11
 """What rounding to float16 changes at most, as a share of the number."""
-TYPICAL = 0.43 * UNIT
-"""What it takes away from a row of normal numbers, as a share of the row's norm."""
+TYPICAL = 1.0 * UNIT
+"""One standard deviation of what rounding one factor costs a product, as `rows.likely_errors` has
+it for rows of normal numbers, as a share of the products' own deviation."""
 
 
 def candidates(k: int, latents: int, width: int, depth: int) -> int:
@@ -19,8 +25,7 @@ def candidates(k: int, latents: int, width: int, depth: int) -> int:
     For rows and weights of independent normal numbers h is normal with some deviation s, and
     |x| |w| = sqrt(d) s. The number of entries above a level z s, with z = sqrt(2 ln(m / k)), grows
     as exp(z t) when the level falls by t s, here by the rounding of h and twice the bound of
-    `rows.largest_errors`. Two of the k largest in one group lower the level too. Drawn rows had 1
-    to 5 % fewer.
+    `rows.likely_errors`. Two of the k largest in one group lower the level too.
     """
     shared = k * k * width / (2 * latents)
     return math.ceil((k + shared) * math.exp(_fall(k, latents, depth)))
@@ -38,5 +43,7 @@ def _fall(k: int, latents: int, depth: int) -> float:
     if not depth:
         return 0.0
     spread = math.sqrt(2 * math.log(max(1.0, latents / k)))
-    sums = 2 * (1.125 * depth + 8) * SUM_UNIT
-    return spread * (2 * math.sqrt(depth) * (2 * TYPICAL + sums) + 2 * UNIT * spread)
+    root = math.sqrt(depth)
+    sums = 2 * (depth / BLOCK + DEVIATIONS * root + 8) * SUM_UNIT
+    both = DEVIATIONS * math.sqrt(2) * TYPICAL
+    return spread * (2 * (both + root * sums) + 2 * UNIT * spread)

@@ -7,7 +7,7 @@ written. One launch.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import triton
@@ -40,9 +40,10 @@ def by_prefix(entries: Entries, widths: tuple[int, ...]) -> Entries:
     return Entries(entries.values_N, entries.latents_N, starts, groups)
 
 
-@lru_cache(maxsize=16)
+@cache
 def _on(device: torch.device, widths: tuple[int, ...]) -> Tensor:
-    """The widths on a device, to which they are copied once."""
+    """The widths on a device, to which they are copied once: a graph that was recorded reads them
+    there."""
     return torch.tensor(widths, dtype=torch.int32, device=device)
 
 

@@ -17,7 +17,7 @@ shares of each dot are added afterwards, in their order.
 Bytes of B rows of width O with N entries in G groups and T tiles: 4 B O and 4 B O G (5 times as
 much where G > 1), 2 B O G in float16, 4 N T of dots; W_dec's rows gathered once, 2 N O in float16,
 4 N O in float32, twice where a tile of a row's is larger than `L1_BYTES`. FLOPs: 4 N O and 5 B O G.
-A launch, and torch's to add dots. Sums have one order. Entries of value 0 are left out.
+A launch. Sums have one order. Entries of value 0 are left out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from saeserve.core.gpu.scales import power_of_two
 from saeserve.core.gpu.shadows import LOW
 
 WIDEST_TILE = 256
-AT_ONCE = 4
-"""Entries that are added at once."""
+AT_ONCE = 2
+"""Entries that are added at once; more take registers, and so programs away."""
 WARPS = 1
 L1_BYTES = 96 * 1024
 """Rows of W_dec of one program that the cache is taken to hold until they are read again."""
@@ -54,14 +54,6 @@ class Shares:
     """Weight of the whole; 1 where it is the only one."""
     detach_inner: bool = False
 
-    def weighted(self, squares_G: Tensor, weight: Tensor) -> list[Tensor]:
-        """What the inner prefixes add to the loss, if there are any, and what the last one does,
-        where a squared error counts `weight`."""
-        whole = self.last * weight * squares_G[-1]
-        if squares_G.shape[0] == 1:
-            return [whole]
-        return [self.inner * weight * squares_G[:-1].sum(), whole]
-
 
 @dataclass(frozen=True)
 class Reconstructed:
@@ -70,10 +62,10 @@ class Reconstructed:
     gradients_NO: Tensor
     """r of row b and group g at place b G + g; all gradients are -2 / (B variance) times as much
     as what is made of it."""
-    dots_N: Tensor
-    """<W_dec, r> at each entry; nothing after the last bag."""
-    squares_G: Tensor
-    """Sums over rows of |e|^2."""
+    dots_TN: Tensor
+    """What each tile of columns adds to <W_dec, r> at each entry; nothing after the last bag."""
+    squares_BGT: Tensor
+    """What each tile adds to |e|^2 of row b and prefix g."""
     residual_BO: Tensor
     """e of the prefix that was asked for."""
     low_NO: Tensor
@@ -81,10 +73,11 @@ class Reconstructed:
     inverses_NT: Tensor
     """1 / s of each row and tile of `WIDEST_TILE` columns; any where r was not rounded."""
 
+    @property
     def to_bias(self) -> Tensor:
-        """The gradient of b_dec as far as it is added to the reconstruction: the first group's."""
-        groups = self.squares_G.shape[0]
-        return self.gradients_NO.view(-1, groups, self.gradients_NO.shape[1])[:, 0].sum(0)
+        """What each row adds to b_dec's gradient by the reconstruction: the first group's r."""
+        groups = self.squares_BGT.shape[1]
+        return self.gradients_NO.view(-1, groups, self.gradients_NO.shape[1])[:, 0]
 
 
 def reconstruct(
@@ -124,8 +117,7 @@ def reconstruct(
         EXPONENT=EXPONENT,
         num_warps=WARPS,
     )
-    dots_N, squares_G = dots_TN[0] if tiles == 1 else dots_TN.sum(0), squares_BGT.sum((0, 2))
-    return Reconstructed(gradients_NO, dots_N, squares_G, residual_BO, low_NO, inverses_NT)
+    return Reconstructed(gradients_NO, dots_TN, squares_BGT, residual_BO, low_NO, inverses_NT)
 
 
 def tile_of(width: int) -> int:
@@ -159,7 +151,7 @@ def _rows_of(
     """Values of entries j before the end, and a tile of their rows of W; 0 for those of value 0."""
     value = tl.load(values + j, mask=j < end, other=0.0)
     used = (j < end) & (value != 0.0)
-    latent = tl.load(latents + j, mask=used, other=0).to(tl.int64)
+    latent = tl.load(latents + j, mask=j < end, other=0).to(tl.int64)
     part = tl.load(
         W + latent[:, None] * width + column[None, :],
         mask=used[:, None] & (column < width)[None, :],

@@ -8,6 +8,7 @@ FLOPs: 8 B d. One launch. A program takes a row, which stays in registers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,18 +17,15 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu import shadows
+from saeserve.core.gpu.expected import BLOCK, DEVIATIONS
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.shadows import LOW as LOW
 from saeserve.core.gpu.shadows import Shadow
 from saeserve.core.gpu.update import block_of, store_norms
-from saeserve.core.kernels.rounding import SAFETY, SUM_UNIT, Errors
+from saeserve.core.kernels.rounding import SUM_UNIT
 
-
-DEVIATIONS = 6
-"""So many standard deviations at most rounding is likely to cost."""
-BLOCK = 8
-"""Products that tensor cores add to a running sum at a time, at least (Fasi et al. 2021, Numerical
-behavior of NVIDIA tensor cores: 8 on Ampere, 16 on Hopper)."""
+ROWS = 256
+"""Rows of which a program bounds the errors."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +60,24 @@ def shadow_of(weights_FD: Tensor) -> Shadow:
     return copy
 
 
-def largest_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor:
+def renew(parameters: Iterable[Tensor]) -> None:
+    """Make the copies again that are out of date; a parameter without one is left without."""
+    for tensor in parameters:
+        if shadows.known(tensor) is not None:
+            shadow_of(tensor)
+
+
+def largest_errors(x: Shadow, W: Shadow, b_F: Tensor) -> Tensor:
     """How far x W^T + b in low precision can be from the exact one before its result is rounded: a
-    bound for all entries of each row, [B] (`kernels.rounding`).
+    bound for all entries of each row, [B], proven for any rows (`kernels.rounding`).
 
     A rounded row is at most |x| + |x - low| long, also where numbers are below the normal ones.
     Tensor cores may cut off what they add, which loses twice what rounding it would.
     """
-    additions = 2 * (1.125 * x.low_FD.shape[1] + 8) * SUM_UNIT
-    return (
-        SAFETY
-        * Errors(
-            norm_B=x.norm_F + x.lost_F,
-            lost_B=x.lost_F,
-            norm_F=W.norm_F,
-            lost_F=W.lost_F + additions * W.norm_F,
-            bias_F=(b_F - b_low_F.to(b_F)).abs() + 8 * SUM_UNIT * b_F.abs(),
-        ).largest()
-    )
+    return _errors(x, W, b_F, likely=False)
 
 
-def likely_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor:
+def likely_errors(x: Shadow, W: Shadow, b_F: Tensor) -> Tensor:
     """As `largest_errors`, but for a chance of 2 exp(-DEVIATIONS^2 / 2) = 3e-8 an entry: rounding
     errors of different numbers are taken to be independent and without a mean, as in Higham and
     Mary 2019 (A new approach to probabilistic rounding error analysis).
@@ -93,16 +88,24 @@ def likely_errors(x: Shadow, W: Shadow, b_F: Tensor, b_low_F: Tensor) -> Tensor:
     independent parts, and what tensor cores cut off the running sum of BLOCK products at a time
     adds up. Never more than the proven bound.
     """
-    from_W_B = x.fourth_F * W.lost_fourth_F.amax()
-    from_x_B = x.lost_fourth_F * W.fourth_F.amax()
-    width = x.low_FD.shape[1]
-    additions = 2 * (width / BLOCK + DEVIATIONS * width**0.5 + 8) * SUM_UNIT
-    norm_B = (x.norm_F + x.lost_F) * W.norm_F.amax()
-    bias = ((b_F - b_low_F.to(b_F)).abs() + 8 * SUM_UNIT * b_F.abs()).amax()
-    # Twice what is lost of both factors at once.
-    both_B = 2 * x.lost_F * W.lost_F.amax()
-    likely_B = DEVIATIONS * torch.hypot(from_W_B, from_x_B) + additions * norm_B + both_B
-    return torch.minimum(SAFETY * (likely_B + bias), largest_errors(x, W, b_F, b_low_F))
+    return _errors(x, W, b_F, likely=True)
+
+
+def _errors(x: Shadow, W: Shadow, b_F: Tensor, *, likely: bool) -> Tensor:
+    rows, width = x.low_FD.shape
+    most_4, bias = W.norms_4F.amax(1), b_F.abs().amax()
+    errors_B = most_4.new_empty(rows)
+    proven = 2 * (1.125 * width + 8) * SUM_UNIT
+    usual = 2 * (width / BLOCK + DEVIATIONS * width**0.5 + 8) * SUM_UNIT
+    launch(
+        errors_kernel,
+        (triton.cdiv(rows, ROWS),),
+        (x.norms_4F, most_4, bias, errors_B, rows, proven, usual, float(DEVIATIONS)),
+        Work(bytes=20 * rows, flops=12 * rows),
+        LIKELY=likely,
+        BLOCK=ROWS,
+    )
+    return errors_B
 
 
 def _launch(rows_XD: Tensor, b_D: Tensor | None, centred_XD: Tensor, copy: Shadow) -> None:
@@ -112,7 +115,7 @@ def _launch(rows_XD: Tensor, b_D: Tensor | None, centred_XD: Tensor, copy: Shado
     launch(
         round_kernel,
         (rows,),
-        (rows_XD, bias, centred_XD, copy.low_FD, *copy.norms, width),
+        (rows_XD, bias, centred_XD, copy.low_FD, *copy.norms_4F, width),
         Work(bytes=(6 if b_D is None else 10) * numbers, flops=8 * numbers),
         CENTRE=b_D is not None,
         **block_of(width),
@@ -145,3 +148,37 @@ def round_kernel(
     rounded = values.to(tl.float16)
     tl.store(low + at, rounded, mask=here)
     store_norms(values, rounded, norms + row, lost + row, fourths + row, lost_fourths + row)
+
+
+@triton.jit
+def errors_kernel(
+    norms: tl.tensor,
+    most: tl.tensor,
+    largest_bias: tl.tensor,
+    errors: tl.tensor,
+    rows: int,
+    proven: float,
+    usual: float,
+    deviations: float,
+    LIKELY: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Bounds of some rows, from their norms and the largest ones of the weights."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = row < rows
+    norm = tl.load(norms + row, mask=here, other=0.0)
+    lost = tl.load(norms + rows + row, mask=here, other=0.0)
+    most_norm, most_lost = tl.load(most), tl.load(most + 1)
+    # 2^-11 and 2^-25 by rounding it, and 8 2^-24 by adding it. Asked this way round, not a number
+    # and what float16 cannot hold make all bounds infinite.
+    bias = tl.load(largest_bias)
+    bias = tl.where(bias < 65504.0, 4.8876e-4 * bias + 3.0e-8, float("inf"))
+    found = (norm + lost) * (most_lost + proven * most_norm) + lost * most_norm
+    if LIKELY:
+        from_W = tl.load(norms + 2 * rows + row, mask=here, other=0.0) * tl.load(most + 3)
+        from_x = tl.load(norms + 3 * rows + row, mask=here, other=0.0) * tl.load(most + 2)
+        both = deviations * tl.sqrt(from_W * from_W + from_x * from_x)
+        # Twice what is lost of both factors at once.
+        both += usual * (norm + lost) * most_norm + 2.0 * lost * most_lost
+        found = tl.where(both < found, both, found)
+    tl.store(errors + row, 1.001 * (found + bias), mask=here)

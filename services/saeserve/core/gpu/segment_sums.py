@@ -13,24 +13,24 @@ def _errors_of(
     inverses: tl.tensor,
     bag: tl.tensor,
     used: tl.tensor,
-    tile: tl.tensor,
     column: tl.tensor,
     width: int,
     tiles: int,
     LOW: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
-    """A tile of the rows of r as they lie in memory, and what undoes their scales."""
+    SCALED: tl.constexpr,
+) -> tl.tensor:
+    """A tile of the rows of r, of which `SCALED` columns each have a scale of their own."""
     part = tl.load(
         residual + bag.to(tl.int64)[:, None] * width + column[None, :],
         mask=used[:, None] & (column < width)[None, :],
         other=0.0,
     ).to(tl.float32)
-    undo = used.to(tl.float32)
     if LOW:
         # Columns beyond r's last tile are all masked.
-        at = bag.to(tl.int64) * tiles + tl.minimum(tile, tiles - 1)
-        undo = tl.load(inverses + at, mask=used, other=0.0)
-    return part, undo
+        own = tl.minimum(column // SCALED, tiles - 1)
+        at = bag.to(tl.int64)[:, None] * tiles + own[None, :]
+        part *= tl.load(inverses + at, mask=used[:, None], other=0.0)
+    return part
 
 
 @triton.jit
@@ -49,14 +49,16 @@ def _inputs_of(
     at = row.to(tl.int64)[:, None] * width + column[None, :]
     inside = (column < width)[None, :]
     if LOW:
+        # Before it is known whether they hold the rows, so that one load does not wait for another.
+        part = tl.load(low + at, mask=used[:, None] & inside, other=0.0).to(tl.float32)
         norm = tl.load(norms + row, mask=used, other=0.0)
         # Twice what rounding takes at most. Asked this way round, rows that are not finite are read
         # in float32.
         held = tl.load(lost + row, mask=used, other=0.0) <= norm * (1.0 / 1024.0)
         wide = used & (held == 0)
-        part = tl.load(low + at, mask=(used & held)[:, None] & inside, other=0.0).to(tl.float32)
         if tl.max(wide.to(tl.int32), 0) > 0:
-            part += tl.load(x + at, mask=wide[:, None] & inside, other=0.0)
+            exact = tl.load(x + at, mask=wide[:, None] & inside, other=0.0)
+            part = tl.where(wide[:, None], exact, part)
     else:
         part = tl.load(x + at, mask=used[:, None] & inside, other=0.0)
     return part
@@ -75,7 +77,6 @@ def sum_tile(
     low: tl.tensor,
     norms: tl.tensor,
     lost: tl.tensor,
-    tile: tl.tensor,
     column: tl.tensor,
     d_out: int,
     d_in: int,
@@ -85,6 +86,7 @@ def sum_tile(
     LOW: tl.constexpr,
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    SCALED: tl.constexpr,
 ) -> tl.tensor:
     """Over sorted entries start .. stop: sum f r, sum d x, sum d, and how many fired."""
     dec = tl.zeros([TILE], tl.float32)
@@ -95,12 +97,14 @@ def sum_tile(
         at = first + tl.arange(0, AT_ONCE)
         value = tl.load(values + at, mask=at < stop, other=0.0)
         used = (at < stop) & (value != 0.0)
-        bag = tl.load(bags + at, mask=used, other=0)
+        bag = tl.load(bags + at, mask=at < stop, other=0)
         row = bag // groups
-        dot = tl.load(dots + at, mask=used, other=0.0)
-        r_part, undo = _errors_of(residual, inverses, bag, used, tile, column, d_out, tiles, LOW)
+        dot = tl.load(dots + at, mask=at < stop, other=0.0)
+        # That of an unused entry may be anything.
+        dot = tl.where(used, dot, 0.0)
+        r_part = _errors_of(residual, inverses, bag, used, column, d_out, tiles, LOW, SCALED)
         x_part = _inputs_of(x, low, norms, lost, row, used, column, d_in, LOW)
-        dec += tl.sum((value * undo)[:, None] * r_part, 0)
+        dec += tl.sum(value[:, None] * r_part, 0)
         enc += tl.sum(dot[:, None] * x_part, 0)
         bias += dot
         fired += ((value > 0.0) & (bag - row * groups < fired_groups)).to(tl.float32)

@@ -41,9 +41,11 @@ from saeserve.core.kernels.topk.weights import DictionaryGradients
 
 WINDOW = 128
 """Most entries that one program sums."""
-AT_ONCE = 4
-"""Entries that are added at once."""
+AT_ONCE = 2
+"""Entries that are added at once; more take registers, and so programs away."""
 WARPS = 1
+WIDE = 2048
+"""Rows from this length on are summed by two tiles of `reconstruction` at a time."""
 
 
 def gradients(
@@ -59,20 +61,25 @@ def gradients(
     on the device, and entries of the first `fired_groups` groups count as fired."""
     W_enc, W_dec = dictionaries
     latents = W_enc.shape[0]
-    ordered = by_latent(entries, found.dots_N, latents)
+    ordered = by_latent(entries, found.dots_TN, latents)
     out = DictionaryGradients(
         W_enc=torch.empty_like(W_enc),
         b_enc=W_enc.new_empty(latents),
         W_dec=torch.empty_like(W_dec),
         fired_F=torch.empty(latents, dtype=torch.int64, device=W_enc.device),
     )
-    tiles = triton.cdiv(widest := max(W_enc.shape[1], W_dec.shape[1]), tile_of(widest))
+    tiles = triton.cdiv(widest := max(W_enc.shape[1], W_dec.shape[1]), columns_of(widest))
     size = (measures.ENCODER + measures.DECODER, tiles, latents)
     moments_STF = W_enc.new_empty(size, dtype=torch.float64)
     _sum(ordered, found, x, W_dec, scale, out, moments_STF, (entries.groups, fired_groups), window)
     measures.keep(out.W_enc, W_enc, moments_STF[: measures.ENCODER])
     measures.keep(out.W_dec, W_dec, moments_STF[measures.ENCODER :])
     return out
+
+
+def columns_of(width: int) -> int:
+    """Columns that a program sums."""
+    return tile_of(width) * (2 if width >= WIDE and width % (2 * tile_of(width)) == 0 else 1)
 
 
 def _sum(
@@ -95,7 +102,7 @@ def _sum(
     copies = (x.rows_BD,) * 3 if x.copy is None else (x.copy.low_FD, x.copy.norm_F, x.copy.lost_F)
     written = (out.W_dec, out.W_enc, out.b_enc, out.fired_F, moments_STF)
     of_parts = 8 * count * both // window
-    sizes = {"WINDOW": window, "TILE": tile_of(max(d_in, d_out)), "num_warps": WARPS}
+    sizes = {"WINDOW": window, "TILE": columns_of(max(d_in, d_out)), "num_warps": WARPS}
     launch(
         sum_kernel,
         (windows + latents, tiles),
@@ -112,6 +119,7 @@ def _sum(
         ),
         LOW=low,
         AT_ONCE=AT_ONCE,
+        SCALED=tile_of(d_out),
         **sizes,
     )
     launch(
@@ -161,6 +169,7 @@ def sum_kernel(
     WINDOW: tl.constexpr,
     TILE: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    SCALED: tl.constexpr,
 ) -> None:
     """Programs from `windows` on: a latent each, if its entries fit in one window. Those
     before: what longer latents have in one window, which are its first and its last one's."""
@@ -184,7 +193,6 @@ def sum_kernel(
                 low,
                 norms,
                 lost,
-                tile,
                 column,
                 d_out,
                 d_in,
@@ -194,6 +202,7 @@ def sum_kernel(
                 LOW,
                 TILE,
                 AT_ONCE,
+                SCALED,
             )
             dec *= c
             enc *= c
@@ -223,7 +232,6 @@ def sum_kernel(
                     low,
                     norms,
                     lost,
-                    tile,
                     column,
                     d_out,
                     d_in,
@@ -233,6 +241,7 @@ def sum_kernel(
                     LOW,
                     TILE,
                     AT_ONCE,
+                    SCALED,
                 )
                 slot = (2 * program + side).to(tl.int64)
                 store_tile(part_dec, part_enc, slot, column, dec, enc, d_out, d_in)

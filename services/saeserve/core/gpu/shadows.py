@@ -7,6 +7,7 @@ where anything else has changed the weights, the next product makes its copy aga
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +25,8 @@ class Shadow:
     """A matrix in `LOW`, and norms that bound what its products lose."""
 
     low_FD: Tensor
+    norms_4F: Tensor
+    """The following four, in memory one behind the other."""
     norm_F: Tensor
     """Norm of each row."""
     lost_F: Tensor
@@ -35,16 +38,11 @@ class Shadow:
     version: int = -1
     """Version of the weights that were rounded; -1 before any were."""
 
-    @property
-    def norms(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a kernel that rounds writes of each row, in its order."""
-        return self.norm_F, self.lost_F, self.fourth_F, self.lost_fourth_F
-
     @classmethod
     def like(cls, weights_FD: Tensor) -> Shadow:
         """Memory for the copy of a matrix."""
         norms_4F = weights_FD.new_empty(4, weights_FD.shape[0])
-        return cls(torch.empty_like(weights_FD, dtype=LOW), *norms_4F)
+        return cls(torch.empty_like(weights_FD, dtype=LOW), norms_4F, *norms_4F)
 
     def holds(self, weights_FD: Tensor) -> bool:
         """Whether it is the copy of what the weights are now."""
@@ -76,3 +74,14 @@ def version_of(tensor: Tensor) -> int:
     """How often torch's operations have changed the tensor in place."""
     version: int = cast("Any", tensor)._version
     return version
+
+
+def written(parameters: Iterable[Tensor], others: Iterable[Tensor]) -> None:
+    """Note that a graph of kernels has changed all of these, and written the copies of
+    parameters: torch counts no replay."""
+    changed = list(parameters)
+    torch.autograd.graph.increment_version([*changed, *others])
+    for tensor in changed:
+        copy = known(tensor)
+        if copy is not None:
+            copy.made_of(tensor)

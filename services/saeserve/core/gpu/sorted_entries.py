@@ -1,7 +1,8 @@
 """Entries in the order of their latents.
 
 Sorted by torch (radix, stable), then laid out: bags, values and dots in the new order, and for each
-latent where its entries begin. Bytes of N entries and m latents: the sort's, 36 N and 4 m.
+latent where its entries begin. Bytes of N entries, whose dots are sums of T parts, and m latents:
+the sort's, (32 + 4 T) N and 4 m.
 """
 
 from __future__ import annotations
@@ -34,25 +35,23 @@ class Sorted:
     """Where each latent's entries begin; where the last one's end."""
 
 
-def by_latent(entries: Entries, dots_N: Tensor, latents: int) -> Sorted:
+def by_latent(entries: Entries, dots_TN: Tensor, latents: int) -> Sorted:
     """The entries laid out, with their dots; places that stand for nothing too."""
-    count, bags = dots_N.numel(), entries.starts.numel() - 1
+    (tiles, count), bags = dots_TN.shape, entries.starts.numel() - 1
     ordered_N, places_N = torch.sort(entries.latents_N, stable=True)
     ints = ordered_N.new_empty
-    found = Sorted(
-        *(ordered_N, ints(count), dots_N.new_empty(count), dots_N.new_empty(count)),
-        ints(latents + 1),
-    )
+    values_N, dots_N = dots_TN.new_empty(2, count)
+    found = Sorted(ordered_N, ints(count), values_N, dots_N, ints(latents + 1))
     programs = triton.cdiv(count, BLOCK)
     launch(
         arrange_kernel,
         (programs + triton.cdiv(latents + 1, BLOCK),),
         (
-            *(ordered_N, places_N, entries.values_N, dots_N, entries.starts),
+            *(ordered_N, places_N, entries.values_N, dots_TN, entries.starts),
             *(found.bags_N, found.values_N, found.dots_N, found.first_F1),
-            *(count, latents, bags, max(1, entries.each), programs),
+            *(count, latents, bags, max(1, entries.each), programs, tiles),
         ),
-        Work(bytes=36 * count + 4 * latents),
+        Work(bytes=(32 + 4 * tiles) * count + 4 * latents),
         EVEN=entries.each > 0,
         STEPS=count.bit_length() + 1,
         BAG_STEPS=bags.bit_length() + 1,
@@ -93,6 +92,7 @@ def arrange_kernel(
     many: int,
     each: int,
     programs: int,
+    tiles: int,
     EVEN: tl.constexpr,
     STEPS: tl.constexpr,
     BAG_STEPS: tl.constexpr,
@@ -112,7 +112,11 @@ def arrange_kernel(
             bag = _lower(starts, many, place + 1, BAG_STEPS, BLOCK) - 1
         tl.store(bags + at, bag, mask=here)
         tl.store(sorted_values + at, tl.load(values + place, mask=here, other=0.0), mask=here)
-        tl.store(sorted_dots + at, tl.load(dots + place, mask=here, other=0.0), mask=here)
+        dot = tl.load(dots + place, mask=here, other=0.0)
+        # What the other tiles of columns add.
+        for tile in range(1, tiles):
+            dot += tl.load(dots + place + tl.cast(tile, tl.int64) * count, mask=here, other=0.0)
+        tl.store(sorted_dots + at, dot, mask=here)
     else:
         latent = (program - programs) * BLOCK + lane
         low = _lower(ordered, count, latent, STEPS, BLOCK)

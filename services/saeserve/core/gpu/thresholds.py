@@ -23,7 +23,8 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu.choice import UNITS, launch_of
+from saeserve.core.gpu.choice import UNITS
+from saeserve.core.gpu.choice_long import launch_of
 from saeserve.core.gpu.launch import Work, launch
 
 AT_ONCE = 1024

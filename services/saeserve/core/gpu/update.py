@@ -29,6 +29,8 @@ from saeserve.core.gpu.shadows import Shadow
 
 CHUNK = 1024
 """Numbers of a vector that a program takes."""
+CLIPPED = 16_384
+"""Numbers that the one program of the clip adds at once."""
 WIDEST = 4096
 """Columns of a row that a program can hold in registers."""
 
@@ -85,7 +87,8 @@ def update_(
         (1,),
         (squares, scalars, squares.numel(), float(limit)),
         Work(bytes=4 * squares.numel(), flops=squares.numel()),
-        BLOCK=CHUNK,
+        BLOCK=CLIPPED,
+        num_warps=32,
     )
     for name in names:
         own = (moments[0][name], moments[1][name])
@@ -133,7 +136,7 @@ def move(
     """Apply Adam to each row; `scalars` are the norm with the clip's factor, and the rates."""
     width, numbers = _width(w), w.numel()
     # Where there is no copy, nothing is written there.
-    copies = (w,) * 5 if shadow is None else (shadow.low_FD, *shadow.norms)
+    copies = (w,) * 5 if shadow is None else (shadow.low_FD, *shadow.norms_4F)
     launch(
         move_kernel,
         (_rows(w),),

@@ -36,6 +36,8 @@ class Optimizer:
     adam: AdamSettings
     clip_norm: float
     lr: float
+    rates_R: Tensor | None = None
+    """`rates` in memory, where steps are recorded; then neither `lr` nor `step` is read."""
 
 
 def update_(
@@ -49,7 +51,7 @@ def update_(
     """Update `params` and `moments` in place; `step` counts from 0. The gradients are used up.
 
     Returns the global norm of the projected gradients before the clip (scalar); where it is NaN,
-    every parameter is.
+    every parameter is. Raises TypeError for `Optimizer.rates_R` where no kernels run.
     """
     groups = (params, gradients, moments.first, moments.second)
     tensors = [value for named in groups for value in named.values()]
@@ -57,6 +59,8 @@ def update_(
         return _on_device_(params, gradients, moments, unit_rows, optimizer, step)
     if usable(*tensors):
         return _two_passes_(params, gradients, moments, unit_rows, optimizer, step)
+    if optimizer.rates_R is not None:
+        raise TypeError("rates in memory are for kernels, which do not run on these tensors")
     return reference_(params, gradients, moments, unit_rows, optimizer, step)
 
 
@@ -99,7 +103,10 @@ def _on_device_(
     weights up to date (`core.gpu.shadows`)."""
     from saeserve.core.gpu import scalars, update
 
-    device = next(iter(params.values())).device
+    rates_R = optimizer.rates_R
+    if rates_R is None:
+        device = next(iter(params.values())).device
+        rates_R = scalars.written(update.Rates(*rates(optimizer, step)), device)
     found = {name: shadows.known(value) for name, value in params.items()}
     return update.update_(
         params,
@@ -108,7 +115,7 @@ def _on_device_(
         frozenset(unit_rows),
         {name: shadow for name, shadow in found.items() if shadow is not None},
         optimizer.clip_norm,
-        scalars.written(update.Rates(*_rates(optimizer, step)), device),
+        rates_R,
         norms.SMALLEST_NORM,
     )
 
@@ -173,12 +180,14 @@ def _constants(
     limit = optimizer.clip_norm
     # Asked this way round, a NaN norm makes the factor, and so every parameter, NaN.
     factor = 1.0 if limit == 0 or norm <= limit else limit / norm
-    values = (factor, *_rates(optimizer, step), 0.0, SMALLEST_MOMENT)
+    values = (factor, *rates(optimizer, step), 0.0, SMALLEST_MOMENT)
     return update_passes.Constants(*map(kind, values))
 
 
-def _rates(optimizer: Optimizer, step: int) -> tuple[float, ...]:
+def rates(optimizer: Optimizer, step: int) -> tuple[float, ...]:
     """beta1, 1 - beta1, beta2, 1 - beta2, and rate and eps with both bias corrections."""
+    if optimizer.rates_R is not None:
+        return tuple(float(rate) for rate in optimizer.rates_R)
     adam = optimizer.adam
     root = math.sqrt(1 - adam.beta2 ** (step + 1))
     rate = optimizer.lr * root / (1 - adam.beta1 ** (step + 1))

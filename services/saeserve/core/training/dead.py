@@ -11,12 +11,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saeserve.core.gpu.device import runs_kernels
 from saeserve.core.specs.training import DEAD_WINDOW_TOKENS
 
 
 def update_(tokens_since_fired_F: Tensor, fired_F: Tensor, batch_tokens: int) -> None:
     """Count a batch: zero where a latent fired in it, `batch_tokens` more elsewhere; in place."""
     tokens_since_fired_F.add_(batch_tokens).mul_((fired_F == 0).long())
+
+
+def update_both_(counters: tuple[Tensor, Tensor], fired_F: Tensor, batch_tokens: int) -> None:
+    """`update_` of two counters, on a GPU in one launch."""
+    if runs_kernels(fired_F.device):
+        from saeserve.core.gpu import totals
+
+        totals.silent_(counters, fired_F, batch_tokens)
+        return
+    for counter_F in counters:
+        update_(counter_F, fired_F, batch_tokens)
 
 
 def mask(tokens_since_fired_F: Tensor, window_tokens: int) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from saeserve.core.architectures.contract import Tensors
+from saeserve.core.gpu.device import usable_on_device
 
 
 def _no_sums() -> Tensors:
@@ -28,12 +30,17 @@ class Meter:
 
     def add(self, values: Mapping[str, Tensor | int]) -> None:
         """Add to the sums of these names in place, without synchronisation."""
-        for name, value in values.items():
-            amount = torch.as_tensor(value).detach()
-            if name in self.sums:
-                self.sums[name].add_(amount.double())
-            else:
-                self.sums[name] = amount.to(torch.float64, copy=True)
+        known = {name: value for name, value in values.items() if name in self.sums}
+        for name in [name for name in values if name not in known]:
+            self.sums[name] = torch.as_tensor(values[name]).detach().to(torch.float64, copy=True)
+        for name, value in known.items():
+            if not isinstance(value, Tensor):
+                self.sums[name].add_(value)
+        amounts = {n: v.detach().double() for n, v in known.items() if isinstance(v, Tensor)}
+        if amounts:
+            # One launch on an accelerator.
+            sums = [self.sums[name] for name in amounts]
+            cast(Any, torch)._foreach_add_(sums, list(amounts.values()))
 
     def take(self) -> Tensors:
         """All sums, still on the device; they start again."""
@@ -43,10 +50,24 @@ class Meter:
 
 
 def spread(target_BO: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of squares (scalar) and sum of rows [O], float64: what `variation` needs of a batch."""
+    """Sum of squares (of each column [O] by a GPU's kernels) and sum of rows [O], float64: what
+    `variation` needs of a batch."""
+    if usable_on_device(target_BO):
+        from saeserve.core.gpu.columns import moments
+
+        return moments(target_BO)
     return target_BO.square().sum().double(), target_BO.sum(dim=0).double()
 
 
 def variation(squares: Tensor, sum_O: Tensor, rows: int) -> Tensor:
     """Sum over rows of |y - mean of the rows|^2, from the sums of `spread` over micro-batches."""
-    return squares - sum_O.square().sum() / rows
+    return squares.sum() - sum_O.square().sum() / rows
+
+
+def of_batch(squares: Tensor, sum_O: Tensor, fired_F: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """`variation`, and how many entries were active; scalars."""
+    if squares.ndim:
+        from saeserve.core.gpu import totals
+
+        return totals.batch(squares, sum_O, fired_F, rows)
+    return variation(squares, sum_O, rows), fired_F.sum()

@@ -13,6 +13,7 @@ from saeserve.core.data.preprocess import Prepares
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.ops.adam import AdamSettings
 from saeserve.core.specs.training import TrainSpec
+from saeserve.core.training.recording import Recorder
 from saeserve.errors import DataMismatchError, SpecError
 
 
@@ -32,6 +33,10 @@ class TrainingSetup:
     """What a fresh start continues from, of the same rows and widths (`init_from`)."""
     lane: Lane | None = None
     """The way to the device where several runs share one; each has its own by default."""
+    graphs: bool = True
+    """Whether steps are recorded as graphs where the device has them; the bits are the same."""
+    recorder: Recorder | None = None
+    """What records them; by default the device's own recorder."""
     data_sha256: str = ""
     """SHA-256 of the manifest of the data set that the rows come from, if they do; a resumed run
     must have the same."""

@@ -7,11 +7,10 @@ order of the latents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saeserve.core.architectures.base import Architecture
@@ -25,7 +24,7 @@ from saeserve.core.ops.rows import accumulate
 from saeserve.core.ops.update import Optimizer, update_
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.training import dead
-from saeserve.core.training.meter import spread, variation
+from saeserve.core.training.meter import of_batch, spread
 from saeserve.core.training.state import TrainerState
 
 
@@ -36,6 +35,18 @@ class Sums:
     gradients: Tensors
     metrics: Tensors
     fired_F: Tensor
+    """Empty before the first micro-batch."""
+    rows: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a step leaves besides the state's tensors."""
+
+    metrics: Tensors
+    """float64 scalars for the meter."""
+    l0: Tensor
+    """The batch's mean, a scalar on the device."""
     rows: int
 
 
@@ -43,7 +54,7 @@ def take_step(
     architecture: Architecture[Any],
     spec: ArchitectureSpec,
     state: TrainerState,
-    batches: Iterator[Batch],
+    batches: Iterable[Batch],
     ctx: Context,
     optimizer: Optimizer,
 ) -> Tensor:
@@ -51,6 +62,22 @@ def take_step(
 
     Returns the batch's mean L0, a scalar on the device.
     """
+    done = compute_(architecture, spec, state, batches, ctx, optimizer)
+    conclude_(architecture, spec, state, done)
+    return done.l0
+
+
+def compute_(
+    architecture: Architecture[Any],
+    spec: ArchitectureSpec,
+    state: TrainerState,
+    batches: Iterable[Batch],
+    ctx: Context,
+    optimizer: Optimizer,
+) -> Done:
+    """The part of a step that the device does, and a graph can record: parameters, moments, dead
+    counters and what the architecture carries move in place. `ctx.step` is the step's number
+    unless `optimizer.rates_R` is set."""
     sums = _sum_gradients(architecture, spec, state, batches, ctx)
     norm = update_(
         state.params,
@@ -58,15 +85,24 @@ def take_step(
         state.moments,
         architecture.unit_rows(spec),
         optimizer,
-        state.step,
+        ctx.step,
     )
-    for counter_F in (state.tokens_since_fired_F, state.tokens_since_fired_or_resampled_F):
-        dead.update_(counter_F, sums.fired_F, sums.rows)
-    state.meter.add({**sums.metrics, "grad_norm": norm, "rows": sums.rows, "steps": 1})
+    counters = (state.tokens_since_fired_F, state.tokens_since_fired_or_resampled_F)
+    dead.update_both_(counters, sums.fired_F, sums.rows)
+    found = {**sums.metrics, "grad_norm": norm}
+    metrics = {name: value.detach().double() for name, value in found.items()}
+    return Done(metrics, sums.metrics["fired"] / sums.rows, sums.rows)
+
+
+def conclude_(
+    architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState, done: Done
+) -> None:
+    """The rest of a step, whose device's part is `done`: sums for the next report, the host's
+    counts, and the order of the latents."""
+    state.meter.add({**done.metrics, "rows": done.rows, "steps": 1})
     state.step += 1
-    state.tokens += sums.rows
+    state.tokens += done.rows
     _permute(architecture, spec, state)
-    return sums.metrics["fired"] / sums.rows
 
 
 def _permute(architecture: Architecture[Any], spec: ArchitectureSpec, state: TrainerState) -> None:
@@ -80,11 +116,11 @@ def _sum_gradients(
     architecture: Architecture[Any],
     spec: ArchitectureSpec,
     state: TrainerState,
-    batches: Iterator[Batch],
+    batches: Iterable[Batch],
     ctx: Context,
 ) -> Sums:
     """The gradient of the mean over micro-batches, and what the meter wants of the batch."""
-    sums = Sums({}, {}, torch.zeros_like(state.tokens_since_fired_F), 0)
+    sums = Sums({}, {}, state.tokens_since_fired_F.new_empty(0), 0)
     micro_batches = 0
     for batch in batches:
         _include(sums, architecture, spec, state, batch, ctx)
@@ -104,7 +140,8 @@ def _include(
     output = architecture.gradients(spec, state.params, state.architecture, batch, ctx)
     state.carry(output.state)
     accumulate(sums.gradients, output.grads)
-    sums.fired_F += output.stats.fired_F
+    fired_F = output.stats.fired_F
+    sums.fired_F = sums.fired_F + fired_F if sums.rows else fired_F
     sums.rows += batch.x_BD.shape[0]
     _add(sums.metrics, _metrics(output, batch))
 
@@ -123,8 +160,8 @@ def _metrics(output: StepOutput, batch: Batch) -> Tensors:
 def _finish(sums: Sums, micro_batches: int) -> Sums:
     """Means of what is a mean over rows; the target's variation around the batch's own mean."""
     metrics = sums.metrics
-    metrics["variation"] = variation(metrics.pop("squares"), metrics.pop("sum_O"), sums.rows)
-    metrics["fired"] = sums.fired_F.sum()
+    spread_of = metrics.pop("squares"), metrics.pop("sum_O")
+    metrics["variation"], metrics["fired"] = of_batch(*spread_of, sums.fired_F, sums.rows)
     if micro_batches > 1:
         for gradient in sums.gradients.values():
             gradient.div_(micro_batches)

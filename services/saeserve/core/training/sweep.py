@@ -73,8 +73,11 @@ class Sweep:
         self._writing = Writing()
         self._copied: CopiedSweep | None = None
         self._lane, self._cadence = rows.waits.lane, Cadence(rows.waits.lane)
+        recorder = next(iter(trainers.values())).stepper.recorder
         for trainer in trainers.values():
             trainer.cadence = self._cadence
+            # They take turns, so their graphs take turns in one memory.
+            trainer.stepper.recorder = recorder
 
     @classmethod
     def start(cls, rows: PreparedRows, setups: Setups) -> Sweep:
@@ -130,6 +133,8 @@ class Sweep:
                     yield from self._commit(sink, last=self.step == self._spec.steps)
             yield Finished(self.step)
         finally:
+            for trainer in self._trainers.values():
+                trainer.stepper.release()
             self._writing.leave()
 
     def _opening(self) -> Iterator[Warned]:

@@ -46,7 +46,7 @@ from saeserve.core.training.setup import OneRank, TrainingSetup, adam_settings, 
 from saeserve.core.training.sparsity import Controller
 from saeserve.core.training.starting import initial_state
 from saeserve.core.training.state import TrainerState
-from saeserve.core.training.step import take_step
+from saeserve.core.training.stepper import Stepper
 
 
 class Trainer:
@@ -70,6 +70,8 @@ class Trainer:
         window = setup.spec.dead_window_tokens
         self._flight = Flight(self._lane, state, window, setup.spec.batch_size)
         self._reports = Reports()
+        self.stepper = Stepper(setup, state, self._lane)
+        """Takes the steps; members of a sweep are given one recorder in common."""
         header = partial(checkpoint.header_of, state, setup.spec, setup.dims, setup.data_sha256)
         self.checkpoints = Checkpoints(self._lane, state, header)
         self.cadence = Cadence(self._lane)
@@ -145,6 +147,7 @@ class Trainer:
                     yield from self._commit(sink, last=self.step == self.steps)
             yield Finished(self.step)
         finally:
+            self.stepper.release()
             self.checkpoints.leave()
 
     def opening(self) -> Iterator[Warned]:
@@ -160,13 +163,14 @@ class Trainer:
         """Take float32 for what is exact in kernels alone, where they have been refused."""
         self._encoder_dtype = encoder_dtype(self._setup.spec, self._setup.device)
 
-    def advance(self) -> Iterator[MetricsReported]:
+    def advance(self) -> Iterator[MetricsReported | Warned]:
         """Take one step, and report where it is time; raises DivergedError as `run` does."""
         self._train_step(self._flight.admit())
         if self.cadence.report_due(self.step, self.spec):
             self._reports.add(self._figures())
         self._flight.queued(self._state)
         self.feed.stepped()
+        yield from self.stepper.warnings()
         yield from self._reports.arrived()
 
     def settle(self) -> Iterator[MetricsReported]:
@@ -212,15 +216,9 @@ class Trainer:
 
     def _train_step(self, dead_bound: int | None) -> None:
         state = self._state
-        l0 = take_step(
-            self._architecture,
-            self.spec.architecture,
-            state,
-            self._micro_batches(self.spec.batch_size),
-            self._context(dead_bound),
-            self._optimizer(),
-        )
-        state.control = self._controller.after_step(state.control, l0, state.step)
+        rows = self._micro_batches(self.spec.batch_size)
+        done = self.stepper.take(rows, self._context(dead_bound), self._optimizer())
+        state.control = self._controller.after_step(state.control, done.l0, state.step)
         self._resample()
 
     def _resample(self) -> None:

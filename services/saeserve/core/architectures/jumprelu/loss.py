@@ -35,6 +35,7 @@ from saeserve.core.architectures.contract import (
     Dimensions,
     EvaluationForm,
     LossOutput,
+    Recordable,
     Revival,
     Tensors,
 )
@@ -82,6 +83,10 @@ class JumpRelu(Architecture[JumpReluSpec]):
             "b_dec": sample_ND.new_zeros(dims.d_out),
         }
         return params, {}
+
+    def recordable(self, spec: JumpReluSpec, ctx: Context) -> Recordable | None:
+        """The step's number is read for the penalty's weight alone."""
+        return penalty.recordable(spec, ctx)
 
     def loss(
         self, spec: JumpReluSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Context

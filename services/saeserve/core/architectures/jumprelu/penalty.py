@@ -17,7 +17,7 @@ def sparsity(spec: JumpReluSpec, ctx: Context, p_F: Tensor) -> Tensor:
     if spec.frequency_scale is not None:
         measure = total + p_F.square().sum() / spec.frequency_scale
     if ctx.control is None and spec.penalty != "quadratic":
-        return ctx.scheduled[penalty.WEIGHT] * measure
+        return penalty.ramped(ctx, measure)
     # In units of L0, so that the goal keeps its meaning where frequent latents weigh more.
     l0 = measure * (total / measure.clamp_min(SMALLEST_NORM)).detach()
     return spec.sparsity_coefficient * (l0 / penalty.goal(ctx) - 1).square()

@@ -8,6 +8,8 @@ in descending order of it.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -16,14 +18,17 @@ from saeserve.core.architectures.contract import (
     Context,
     Dimensions,
     Permutation,
+    Recordable,
     Stats,
     Tensors,
 )
-from saeserve.core.architectures.topk.threshold import ByBatch
+from saeserve.core.architectures.topk.threshold import ByBatch, number
 from saeserve.core.specs.architectures.matryoshka import MatryoshkaSpec
 
 FREQUENCY_WINDOW = 100
 """Steps that the firing frequencies are averaged over."""
+COUNTING = "counting"
+"""Name of the weight in this average among `Context.numbers`."""
 PER_LATENT = frozenset({"W_enc", "b_enc", "W_dec", "frequency"})
 """Parameters and state that have a row for each latent."""
 
@@ -44,6 +49,13 @@ class Sorting(ByBatch[MatryoshkaSpec]):
         if spec.sort_by_frequency:
             state["frequency"] = sample_ND.new_zeros(dims.d_sae)
         return params, state
+
+    def recordable(self, spec: MatryoshkaSpec, ctx: Context) -> Recordable | None:
+        """What BatchTopK depends on, and the weight in the average of the frequencies."""
+        found = super().recordable(spec, ctx)
+        if found is None or not spec.sort_by_frequency:
+            return found
+        return dataclasses.replace(found, numbers={**found.numbers, COUNTING: _rate(ctx)})
 
     def carried(
         self,
@@ -74,5 +86,10 @@ def _counted(state: Tensors, fired_F: Tensor, rows: int, ctx: Context) -> Tensor
     frequency_F = state["frequency"]
     seen = torch.cat([fired_F.to(frequency_F), frequency_F.new_full((1,), rows)])
     total = ctx.collective.all_reduce_sum(seen)
-    rate = 1 / min(ctx.step + 1, FREQUENCY_WINDOW)
+    rate = number(ctx, COUNTING, _rate(ctx), frequency_F)
     return {**state, "frequency": torch.lerp(frequency_F, total[:-1] / total[-1], rate)}
+
+
+def _rate(ctx: Context) -> float:
+    """Weight of this micro-batch in the average."""
+    return 1 / min(ctx.step + 1, FREQUENCY_WINDOW)

@@ -19,6 +19,7 @@ from saeserve.core.architectures.contract import (
     Dimensions,
     EvaluationForm,
     LossOutput,
+    Recordable,
     Revival,
     Tensors,
 )
@@ -57,6 +58,10 @@ class TopK(Architecture[TopKSpec]):
             terms["multi_topk"] = spec.multi_topk_coefficient * wide
         terms |= auxk.dense_term(spec, h_BF, residual_BO, W_dec, ctx.dead_F, ctx.dead_bound)
         return LossOutput.of(terms, state, f_BF, squared_error)
+
+    def recordable(self, spec: TopKSpec, ctx: Context) -> Recordable | None:
+        """The step's number is not read."""
+        return auxk.recordable(spec, ctx, {})
 
     def evaluation_form(self, spec: TopKSpec, params: Tensors, state: Tensors) -> EvaluationForm:
         """Per row already."""

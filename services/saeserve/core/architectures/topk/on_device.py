@@ -21,13 +21,15 @@ from torch import Tensor
 from saeserve.core.architectures import auxk
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.initialisation import input_bias
-from saeserve.core.architectures.topk.dictionaries import add_auxiliary, gradients_of, to_output
+from saeserve.core.architectures.topk.dictionaries import add_auxiliary, to_output
 from saeserve.core.architectures.topk.sparse import Prefixes
-from saeserve.core.gpu import batch_choice, choice, prefixes, reconstruction, rows, segments
+from saeserve.core.gpu import batch_choice, choice, prefixes, reconstruction, rows, segments, totals
 from saeserve.core.gpu.batch_choice import BatchChosen
+from saeserve.core.gpu.columns import Piece, columns
 from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.reconstruction import Shares
 from saeserve.core.gpu.rows import Rows
+from saeserve.core.kernels.topk.weights import DictionaryGradients
 from saeserve.core.specs.architectures.base import AuxKSpec
 from saeserve.core.specs.architectures.batchtopk import BatchTopKSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
@@ -54,17 +56,21 @@ class _Encoded:
     errors_B: Tensor | None
     """Bounds on the errors of h; None where it is exact."""
     weights: tuple[Tensor, Tensor]
+    norm_B: Tensor
+    """Norms of the rows of x."""
 
     @classmethod
     def of(cls, params: Tensors, batch: Batch, ctx: Context) -> _Encoded:
         x_BD, x_low = rows.centred(batch.x_BD, input_bias(params))
         W_FD, b_F = weights = params["W_enc"], params["b_enc"]
         if ctx.encoder_dtype == torch.float32:
-            return cls(Rows(x_BD, None), torch.addmm(b_F, x_BD, W_FD.T), None, weights)
+            return cls(
+                Rows(x_BD, None), torch.addmm(b_F, x_BD, W_FD.T), None, weights, x_low.norm_F
+            )
         W_low, b_low_F = rows.shadow_of(W_FD), b_F.to(rows.LOW)
         h_BF = torch.addmm(b_low_F, x_low.low_FD, W_low.low_FD.T)
-        errors_B = rows.likely_errors(x_low, W_low, b_F, b_low_F)
-        return cls(Rows(x_BD, x_low), h_BF, errors_B, weights)
+        errors_B = rows.likely_errors(x_low, W_low, b_F)
+        return cls(Rows(x_BD, x_low), h_BF, errors_B, weights, x_low.norm_F)
 
     def top(self, k: int, first: int | None) -> Entries:
         """The k largest of each row; the largest `first` of them are a group, the others another
@@ -91,21 +97,17 @@ class _Step:
     batch: Batch
     ctx: Context
     x: Rows
-
-    def weight(self) -> Tensor:
-        """What a squared error counts: 1 / (B variance)."""
-        x_BD = self.x.rows_BD
-        return 1 / (x_BD.shape[0] * self.state["variance"].to(x_BD))
+    norm_B: Tensor
 
     def decoder(self) -> Tensor:
         """What entries gather rows of: W_dec, or its copy in low precision."""
         W_FO = self.params["W_dec"]
         return W_FO if self.x.copy is None else rows.shadow_of(W_FO).low_FD
 
-    def not_finite(self) -> Tensor:
-        """NaN where rows or biases are not finite, which the choice and the target may not hold;
-        else 0."""
-        return (self.x.rows_BD.sum() + self.params["b_enc"].sum()) * 0
+    def finite(self) -> tuple[Tensor, Tensor]:
+        """Numbers that the loss has to show if they are not finite, since the choice and the target
+        may not hold them: norms of rows, and biases."""
+        return self.norm_B, self.params["b_enc"]
 
 
 @torch.no_grad()
@@ -114,7 +116,7 @@ def topk(spec: TopKSpec, params: Tensors, state: Tensors, batch: Batch, ctx: Con
     wide = spec.multi_topk_coefficient
     encoded = _Encoded.of(params, batch, ctx)
     entries = encoded.top(_most(spec, params["W_enc"].shape[0]), spec.k if wide else None)
-    step = _Step(spec, params, state, batch, ctx, encoded.x)
+    step = _Step(spec, params, state, batch, ctx, encoded.x, encoded.norm_B)
     # Lets go of the pre-activations.
     del encoded
     names = ("reconstruction", "multi_topk") if wide else ("reconstruction",)
@@ -133,7 +135,7 @@ def nested(
     """`sparse.nested_loss` with gradients: the output, its state unchanged, and the level."""
     encoded, groups = _Encoded.of(params, batch, ctx), len(nesting.widths)
     chosen = encoded.top_of_batch(_wanted(ctx.scheduled.get("k", spec.k), batch.x_BD.shape[0]))
-    step = _Step(spec, params, state, batch, ctx, encoded.x)
+    step = _Step(spec, params, state, batch, ctx, encoded.x, encoded.norm_B)
     # Lets go of the pre-activations.
     del encoded
     entries = prefixes.by_prefix(chosen.entries, nesting.widths)
@@ -147,36 +149,53 @@ def _output(
 ) -> StepOutput:
     """All gradients; the terms of the inner prefixes and of the last one have `names`, and number
     `proper` (from 0) is the reconstruction that AuxK and the statistics speak of."""
-    params, weight = step.params, step.weight()
+    params = step.params
     dictionaries = params["W_enc"], params["W_dec"]
     found = reconstruction.reconstruct(
         *(entries, step.decoder(), params["b_dec"], step.batch.target_BO, shares, proper)
     )
-    total = segments.gradients(entries, found, step.x, dictionaries, -2 * weight, proper + 1)
-    terms = {"reconstruction": step.not_finite()}
-    parts = shares.weighted(found.squares_G, weight)
-    for name, share in zip(names, parts, strict=True):
-        terms[name] = terms[name] + share if name in terms else share
+    weights = (shares.inner, shares.last)
+    losses = totals.losses(
+        found.squares_BGT, step.finite(), step.state["variance"], weights, proper
+    )
+    total = segments.gradients(entries, found, step.x, dictionaries, losses.scale, proper + 1)
+    terms = dict(zip(names, (losses.inner, losses.last), strict=False))
+    if len(terms) == 1:
+        terms = {"reconstruction": losses.loss}
+    loss = losses.loss
     if step.spec.auxk_coefficient:
         rows_of, taken = (found.residual_BO, step.x.rows_BD), auxk.taken(step.spec, step.ctx)
-        terms["auxk"] = add_auxiliary(total, step.spec, params, rows_of, taken, _largest)
+        terms["auxk"] = losses.nothing
+        if taken.latents:
+            terms["auxk"] = add_auxiliary(total, step.spec, params, rows_of, taken, _largest)
+            loss = loss + terms["auxk"]
     return StepOutput(
-        loss=torch.stack(list(terms.values())).sum(),
+        loss=loss,
         terms=terms,
-        grads=gradients_of(params, total, -2 * weight * found.to_bias()),
+        grads=_gradients(params, total, Piece(found.to_bias, losses.scale)),
         state=step.state,
-        stats=Stats(total.fired_F, found.squares_G[proper]),
-        to_target_BO=_to_target(step, found, detach_inner=shares.detach_inner),
+        stats=Stats(total.fired_F, losses.squared_error),
+        to_target_BO=_to_target(step, found, losses.scale, detach_inner=shares.detach_inner),
     )
 
 
+def _gradients(params: Tensors, total: DictionaryGradients, to_output: Piece) -> Tensors:
+    """Gradients by parameter; `to_output` sums up to what the reconstruction adds to b_dec's, which
+    is b_pre's too where there is no b_pre."""
+    grads = {"W_enc": total.W_enc, "b_enc": total.b_enc, "W_dec": total.W_dec}
+    to_input = Piece(params["W_enc"], total.b_enc, -1.0)
+    if "b_pre" in params:
+        return {**grads, "b_dec": columns([to_output]), "b_pre": columns([to_input])}
+    return {**grads, "b_dec": columns([to_output, to_input])}
+
+
 def _to_target(
-    step: _Step, found: reconstruction.Reconstructed, *, detach_inner: bool
+    step: _Step, found: reconstruction.Reconstructed, scale: Tensor, *, detach_inner: bool
 ) -> Tensor | None:
     if not step.batch.target_gradient:
         return None
     rows = step.batch.target_BO.shape[0]
-    return 2 * step.weight() * to_output(found.gradients_NO, rows, detach_inner=detach_inner)
+    return -scale * to_output(found.gradients_NO, rows, detach_inner=detach_inner)
 
 
 def _wanted(k: float, rows: int) -> int:
@@ -193,6 +212,10 @@ def _largest(h_RA: Tensor, n: int) -> Tensor:
     """ReLU of each row's n largest, zero elsewhere."""
     if n >= h_RA.shape[1]:
         return h_RA.relu_()
-    found = choice.top(h_RA, n)
-    # Added, for entries of value 0 may be at latents that were chosen.
-    return torch.zeros_like(h_RA).scatter_add_(1, found.latents_BK.long(), found.values_BK)
+    found, (count, width) = choice.top(h_RA, n), h_RA.shape
+    first_R1 = torch.arange(0, count * width, width, device=h_RA.device)[:, None]
+    at_N = (first_R1 + found.latents_BK).view(-1)
+    # Added, for entries of value 0 may be at latents that were chosen. As a list: of matrices
+    # torch's deterministic form copies strides from the host.
+    kept_M = h_RA.new_zeros(h_RA.numel()).scatter_add_(0, at_N, found.values_BK.view(-1))
+    return kept_M.view_as(h_RA)

@@ -17,13 +17,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from saeserve.core.architectures import continuing
+from saeserve.core.architectures import auxk, continuing
 from saeserve.core.architectures.base import Architecture, form_of
 from saeserve.core.architectures.contract import (
     Batch,
     Context,
     Dimensions,
     EvaluationForm,
+    Recordable,
     Revival,
     Stats,
     Tensors,
@@ -36,6 +37,8 @@ SpecT = TypeVar("SpecT", bound=BatchTopKSpec)
 
 WINDOW_SHARE = 0.05
 LONGEST_WINDOW = 1_000
+AVERAGING = "averaging"
+"""Name of the weight in the average among `Context.numbers`."""
 
 
 class ByBatch(Architecture[SpecT]):
@@ -54,6 +57,10 @@ class ByBatch(Architecture[SpecT]):
         """
         params, state = selecting_start(spec, dims, sample_ND, target_NO, seed)
         return params, {**state, "threshold": torch.zeros((), dtype=torch.float64)}
+
+    def recordable(self, spec: SpecT, ctx: Context) -> Recordable | None:
+        """The step's number is read for the weight in the average; k decides how long lists are."""
+        return auxk.recordable(spec, ctx, {AVERAGING: averaging_rate(ctx)})
 
     def carried(
         self, spec: SpecT, state: Tensors, level: Tensor, stats: Stats, batch: Batch, ctx: Context
@@ -90,7 +97,15 @@ def calibrated(state: Tensors, level: Tensor, ctx: Context) -> Tensors:
     seen = torch.stack([level.double(), level.new_ones((), dtype=torch.float64)])
     total, ranks = ctx.collective.all_reduce_sum(seen).unbind()
     threshold = state["threshold"]
-    return {**state, "threshold": torch.lerp(threshold, total / ranks, averaging_rate(ctx))}
+    rate = number(ctx, AVERAGING, averaging_rate(ctx), threshold)
+    return {**state, "threshold": torch.lerp(threshold, total / ranks, rate)}
+
+
+def number(ctx: Context, name: str, value: float, like: Tensor) -> Tensor:
+    """A number of this step as a scalar of the type of `like`: the recorded one, or `value`."""
+    if name in ctx.numbers:
+        return ctx.numbers[name].to(like.dtype)
+    return like.new_full((), value)
 
 
 def averaging_rate(ctx: Context) -> float:

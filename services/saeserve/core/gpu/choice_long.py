@@ -1,0 +1,194 @@
+"""K3 for rows of many candidates: a list in memory, which is cut to its k largest when it is full.
+
+What it computes is said in `choice`.
+"""
+
+from __future__ import annotations
+
+import triton
+from triton import language as tl
+
+from saeserve.core.gpu.choice_lists import (
+    compute_open,
+    places,
+    reaching,
+    shrunk,
+    sure_above,
+)
+from saeserve.core.gpu.keys import keys_of
+from saeserve.core.gpu.update import block_of
+
+
+def launch_of(depth: int, capacity: int) -> dict[str, int]:
+    """How a program of K3 holds a row of weights and a list: in enough warps for both."""
+    row = block_of(depth)
+    return row | {"num_warps": max(row["num_warps"], capacity // 256)}
+
+
+@triton.jit
+def _choose_row(
+    row: tl.tensor,
+    h: tl.tensor,
+    errors: tl.tensor,
+    hits: tl.tensor,
+    counts: tl.tensor,
+    cuts: tl.tensor,
+    x: tl.tensor,
+    W: tl.tensor,
+    b: tl.tensor,
+    list_i: tl.tensor,
+    list_v: tl.tensor,
+    values: tl.tensor,
+    latents: tl.tensor,
+    first: int,
+    k: int,
+    width: int,
+    groups: int,
+    depth: int,
+    unit: float,
+    tiny: float,
+    EXACT: tl.constexpr,
+    ONLY_OPEN: tl.constexpr,
+    PARTED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STEP: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """K3 of a row, whose list may be full several times."""
+    list_i += row * CAPACITY
+    list_v += row * CAPACITY
+    at = tl.arange(0, CAPACITY)
+    column_of_x = tl.arange(0, BLOCK)
+    own = tl.zeros([BLOCK], tl.float32)
+    if not EXACT:
+        own = tl.load(x + row * depth + column_of_x, mask=column_of_x < depth, other=0.0)
+    cut, total = tl.load(cuts + row), tl.load(counts + row)
+    error = tl.load(errors + row)
+    nothing = error * 0.0 + float("inf")
+    filled = 0
+    known = 0
+    for start in range(0, total, STEP):
+        column, number, reach = reaching(
+            h, hits, row, start, total, cut, width, groups, WIDTH, STEP
+        )
+        many = tl.sum(reach, 0)
+        if filled + many > CAPACITY:
+            if not EXACT:
+                compute_open(
+                    list_i,
+                    list_v,
+                    known,
+                    filled,
+                    own,
+                    W,
+                    b,
+                    depth,
+                    nothing,
+                    error,
+                    unit,
+                    tiny,
+                    BLOCK,
+                )
+            filled = shrunk(list_i, list_v, at, filled, k)
+            known = filled
+        spot = filled + tl.cumsum(reach, 0) - reach
+        tl.store(list_i + spot, column, mask=reach > 0)
+        tl.store(list_v + spot, number, mask=reach > 0)
+        tl.debug_barrier()
+        filled += many
+    if not EXACT:
+        sure = nothing
+        if ONLY_OPEN:
+            # Values of a list that was full are partly exact, which says nothing of the product's.
+            number = tl.load(list_v + at, mask=at < filled, other=0.0)
+            bound = sure_above(number, at < filled, cut, error, k, unit, tiny)
+            sure = tl.where(known == 0, bound, nothing)
+        compute_open(
+            list_i,
+            list_v,
+            known,
+            filled,
+            own,
+            W,
+            b,
+            depth,
+            sure,
+            error,
+            unit,
+            tiny,
+            BLOCK,
+        )
+    number = tl.load(list_v + at, mask=at < filled, other=0.0)
+    column = tl.load(list_i + at, mask=at < filled, other=0)
+    keys = tl.where(at < filled, keys_of(number), 0)
+    spot, keep, rest = places(keys, at, first, k, PARTED)
+    tl.store(values + row * k + spot, number, mask=keep > 0)
+    tl.store(latents + row * k + spot, column, mask=keep > 0)
+    # Spread over the latents, so that none of them gets many.
+    tl.store(values + row * k + at, tl.zeros([CAPACITY], tl.float32), mask=rest)
+    tl.store(latents + row * k + at, ((row * k + at) % width).to(tl.int32), mask=rest)
+
+
+@triton.jit
+def choose_kernel(
+    pending: tl.tensor,
+    h: tl.tensor,
+    errors: tl.tensor,
+    hits: tl.tensor,
+    counts: tl.tensor,
+    cuts: tl.tensor,
+    x: tl.tensor,
+    W: tl.tensor,
+    b: tl.tensor,
+    list_i: tl.tensor,
+    list_v: tl.tensor,
+    values: tl.tensor,
+    latents: tl.tensor,
+    first: int,
+    k: int,
+    width: int,
+    groups: int,
+    depth: int,
+    unit: float,
+    tiny: float,
+    EXACT: tl.constexpr,
+    ONLY_OPEN: tl.constexpr,
+    PARTED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STEP: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """K3 of the rows that are still to be done, a row a program."""
+    row = tl.program_id(0).to(tl.int64)
+    if tl.load(pending + row) != 0:
+        _choose_row(
+            row,
+            h,
+            errors,
+            hits,
+            counts,
+            cuts,
+            x,
+            W,
+            b,
+            list_i,
+            list_v,
+            values,
+            latents,
+            first,
+            k,
+            width,
+            groups,
+            depth,
+            unit,
+            tiny,
+            EXACT,
+            ONLY_OPEN,
+            PARTED,
+            WIDTH,
+            STEP,
+            CAPACITY,
+            BLOCK,
+        )
