@@ -42,8 +42,7 @@ def tasks() -> dict[str, Task]:
 
 
 def run(lab: Lab) -> None:
-    """As many at once as there are processors, as far as time allows, into
-    lab.data["compiling"]."""
+    """All of them, one for each processor at a time, into lab.data["compiling"]."""
     data: Record = {}
     lab.data["compiling"] = data
     names = list(tasks())[: 1 if lab.tiny else None]

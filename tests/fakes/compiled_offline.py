@@ -18,13 +18,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from saeserve.core import gpu
+from saeserve.core import gpu, gpu_dense
 from saeserve.core.gpu import (
     batch_choice,
     batch_cut,
@@ -34,13 +35,6 @@ from saeserve.core.gpu import (
     choice_long,
     choice_short,
     columns,
-    dense_choice,
-    dense_gated,
-    dense_jumprelu,
-    dense_jumprelu_fire,
-    dense_relu,
-    dense_rows,
-    dense_weights,
     measures,
     prefixes,
     reconstruction,
@@ -53,6 +47,13 @@ from saeserve.core.gpu import (
     update,
 )
 from saeserve.core.gpu.launch import launch
+from saeserve.core.gpu_dense import choice as dense_choice
+from saeserve.core.gpu_dense import gated as dense_gated
+from saeserve.core.gpu_dense import jumprelu as dense_jumprelu
+from saeserve.core.gpu_dense import jumprelu_fire as dense_jumprelu_fire
+from saeserve.core.gpu_dense import relu as dense_relu
+from saeserve.core.gpu_dense import rows as dense_rows
+from saeserve.core.gpu_dense import weights as dense_weights
 
 TYPES = {
     "F": "*fp32",
@@ -222,11 +223,15 @@ def dense_cases() -> Iterator[Case]:
 def launched() -> set[str]:
     """Names of the kernels that the package's modules start, by `launch` or `kernel[grid](...)`."""
     found: set[str] = set()
-    for listed in pkgutil.iter_modules(gpu.__path__, f"{gpu.__name__}."):
+    for listed in (*_modules(gpu), *_modules(gpu_dense)):
         tree = ast.parse(inspect.getsource(importlib.import_module(listed.name)))
         if listed.name != launch.__module__:
             found |= {name for node in ast.walk(tree) if (name := _kernel_of(node))}
     return found
+
+
+def _modules(package: ModuleType) -> Iterator[pkgutil.ModuleInfo]:
+    return pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
 
 
 def _kernel_of(node: ast.AST) -> str:

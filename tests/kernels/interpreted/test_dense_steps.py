@@ -14,8 +14,12 @@ from torch import Tensor
 from saeserve.core.architectures import dense_fast
 from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Control, StepOutput
-from saeserve.core.gpu import dense_choice, dense_gated, dense_relu, dense_rows, shadows
-from saeserve.core.gpu.dense_rows import scaled, weights
+from saeserve.core.gpu import shadows
+from saeserve.core.gpu_dense import choice as dense_choice
+from saeserve.core.gpu_dense import gated as dense_gated
+from saeserve.core.gpu_dense import relu as dense_relu
+from saeserve.core.gpu_dense import rows as dense_rows
+from saeserve.core.gpu_dense.rows import scaled, weights
 from saeserve.core.ops.adam import AdamSettings, Moments
 from saeserve.core.ops.update import Optimizer, update_
 

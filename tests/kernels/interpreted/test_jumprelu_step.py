@@ -15,9 +15,11 @@ from torch import Tensor
 from saeserve.core.architectures.base import by_autograd
 from saeserve.core.architectures.contract import Batch, Control, StepOutput
 from saeserve.core.architectures.jumprelu.loss import JumpRelu
-from saeserve.core.gpu import dense_choice, dense_jumprelu, dense_jumprelu_fire
-from saeserve.core.gpu.dense_rows import scaled, weights
 from saeserve.core.gpu.device import usable_on_device
+from saeserve.core.gpu_dense import choice as dense_choice
+from saeserve.core.gpu_dense import jumprelu as dense_jumprelu
+from saeserve.core.gpu_dense import jumprelu_fire as dense_jumprelu_fire
+from saeserve.core.gpu_dense.rows import scaled, weights
 from saeserve.core.ops.norms import renormalise_rows_
 
 OPTIONS: dict[str, dict[str, Any]] = {

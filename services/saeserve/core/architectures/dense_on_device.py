@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saeserve.core.gpu.dense_rows import Operand, product
-from saeserve.core.gpu.dense_weights import finished_
+from saeserve.core.gpu_dense.rows import Operand, product
+from saeserve.core.gpu_dense.weights import finished_
 from saeserve.core.ops.norms import SMALLEST_SQUARE, source_norms, times_norm_gradient
 
 

@@ -14,8 +14,8 @@ from saeserve.core.architectures import penalty
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.dense_on_device import decoder_gradient, encoder_gradient, norms_of
 from saeserve.core.architectures.initialisation import input_bias
-from saeserve.core.gpu import dense_gated
-from saeserve.core.gpu.dense_rows import (
+from saeserve.core.gpu_dense import gated as dense_gated
+from saeserve.core.gpu_dense.rows import (
     errors,
     fit_of,
     product,

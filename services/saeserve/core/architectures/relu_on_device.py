@@ -13,8 +13,8 @@ from torch import Tensor
 from saeserve.core.architectures import penalty
 from saeserve.core.architectures.contract import Batch, Context, Stats, StepOutput, Tensors
 from saeserve.core.architectures.dense_on_device import decoder_gradient, encoder_gradient, norms_of
-from saeserve.core.gpu import dense_relu
-from saeserve.core.gpu.dense_rows import (
+from saeserve.core.gpu_dense import relu as dense_relu
+from saeserve.core.gpu_dense.rows import (
     Operand,
     errors,
     fit_of,

@@ -8,7 +8,7 @@ factor is the sum of two numbers of float16, whose second is what the first one 
 The product of both rests is left out. So x W^T errs by at most 2^-20 of sum |x| |W|, and what sums
 in float32 lose: some times as much as float32's own product, a thousandth of float16's. W's
 gradient is one product of the first numbers alone, as those of the dictionaries are. s is the power
-of two of `gpu.dense_rows`.
+of two of `gpu_dense.rows`.
 
 FLOPs of float16 products: 3 x 2 B D O and 2 B D O. Bytes: about 40 (B + O) D to part the factors,
 40 B O to add the products, 10 B O for the gradient's factor, 8 O D for the gradient. Launches: 6
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from saeserve.core.architectures.skip import Products
-from saeserve.core.gpu.dense_rows import Operand, product, scaled
+from saeserve.core.gpu_dense.rows import Operand, product, scaled
 
 REST = 2.0**11
 """What float16 loses is at most this much smaller than the number."""

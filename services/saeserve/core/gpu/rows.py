@@ -78,9 +78,9 @@ def largest_errors(x: Shadow, W: Shadow, b_F: Tensor) -> Tensor:
 
 
 def likely_errors(x: Shadow, W: Shadow, b_F: Tensor) -> Tensor:
-    """As `largest_errors`, but for a chance of 2 exp(-DEVIATIONS^2 / 2) = 3e-8 an entry: rounding
-    errors of different numbers are taken to be independent and without a mean, as in Higham and
-    Mary 2019 (A new approach to probabilistic rounding error analysis).
+    """The same as `largest_errors`, but for a chance of 2 exp(-DEVIATIONS^2 / 2) = 3e-8 an entry:
+    rounding errors of different numbers are taken to be independent and without a mean, as in
+    Higham and Mary 2019 (A new approach to probabilistic rounding error analysis).
 
     What rounding W costs an entry is sum_j x_j e_ij. By Hoeffding's inequality that is at most
     DEVIATIONS (sum_j x_j^2 e_ij^2)^(1/2), and by Cauchy and Schwarz the root is at most

@@ -6,6 +6,16 @@ from __future__ import annotations
 import triton
 from triton import language as tl
 
+from saeserve.core.gpu.reconstruction import tile_of
+
+WIDE = 2048
+"""Rows from this length on are summed by two tiles of `reconstruction` together."""
+
+
+def columns_of(width: int) -> int:
+    """Columns that a program sums."""
+    return tile_of(width) * (2 if width >= WIDE and width % (2 * tile_of(width)) == 0 else 1)
+
 
 @triton.jit
 def _errors_of(

@@ -35,7 +35,7 @@ from saeserve.core.gpu.entries import Entries
 from saeserve.core.gpu.launch import Work, launch
 from saeserve.core.gpu.reconstruction import Reconstructed, tile_of
 from saeserve.core.gpu.rows import Rows
-from saeserve.core.gpu.segment_sums import extent, measure_tile, store_tile, sum_tile
+from saeserve.core.gpu.segment_sums import columns_of, extent, measure_tile, store_tile, sum_tile
 from saeserve.core.gpu.sorted_entries import Sorted, by_latent
 from saeserve.core.kernels.topk.weights import DictionaryGradients
 
@@ -44,8 +44,6 @@ WINDOW = 128
 AT_ONCE = 2
 """Entries that are added at once; more take registers, and so programs away."""
 WARPS = 1
-WIDE = 2048
-"""Rows from this length on are summed by two tiles of `reconstruction` at a time."""
 
 
 def gradients(
@@ -75,11 +73,6 @@ def gradients(
     measures.keep(out.W_enc, W_enc, moments_STF[: measures.ENCODER])
     measures.keep(out.W_dec, W_dec, moments_STF[measures.ENCODER :])
     return out
-
-
-def columns_of(width: int) -> int:
-    """Columns that a program sums."""
-    return tile_of(width) * (2 if width >= WIDE and width % (2 * tile_of(width)) == 0 else 1)
 
 
 def _sum(

@@ -42,7 +42,9 @@ class Shadow:
     def like(cls, weights_FD: Tensor) -> Shadow:
         """Memory for the copy of a matrix."""
         norms_4F = weights_FD.new_empty(4, weights_FD.shape[0])
-        return cls(torch.empty_like(weights_FD, dtype=LOW), norms_4F, *norms_4F)
+        norm_F, lost_F, fourth_F, lost_fourth_F = norms_4F
+        low_FD = torch.empty_like(weights_FD, dtype=LOW)
+        return cls(low_FD, norms_4F, norm_F, lost_F, fourth_F, lost_fourth_F)
 
     def holds(self, weights_FD: Tensor) -> bool:
         """Whether it is the copy of what the weights are now."""

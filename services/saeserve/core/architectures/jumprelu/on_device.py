@@ -1,5 +1,5 @@
 """JumpReLU's step in Triton: the gradients of `loss` by five products, in float16 unless float32 is
-asked for, and the passes of `core.gpu.dense_jumprelu`.
+asked for, and the passes of `core.gpu_dense.jumprelu`.
 
 It runs on a GPU where Triton is installed. Active latents and the band are those of float32;
 nothing synchronises; no tensor [B, F] is wider than 2 bytes an entry in float16.
@@ -13,9 +13,10 @@ from torch import Tensor
 from saeserve.core.architectures.contract import Batch, Context, StepOutput, Tensors
 from saeserve.core.architectures.dense_on_device import decoder_gradient, encoder_gradient, norms_of
 from saeserve.core.architectures.jumprelu.fast import FastStep, Sums
-from saeserve.core.gpu import dense_jumprelu, dense_jumprelu_fire
-from saeserve.core.gpu.dense_jumprelu_fire import Fired
-from saeserve.core.gpu.dense_rows import (
+from saeserve.core.gpu_dense import jumprelu as dense_jumprelu
+from saeserve.core.gpu_dense import jumprelu_fire as dense_jumprelu_fire
+from saeserve.core.gpu_dense.jumprelu_fire import Fired
+from saeserve.core.gpu_dense.rows import (
     Operand,
     errors,
     fit_of,

@@ -1,6 +1,6 @@
 """K7 for ReLU: activations after the encoder's product, gradients after the decoder's.
 
-    v = s x W_enc^T;  f' = s f = max(v + s b, 0), with the sign as in float32 (`dense_choice`)
+    v = s x W_enc^T;  f' = s f = max(v + s b, 0), with the sign as in float32 (`choice`)
     with a = <W_dec,i, r_b> in units of 1 / s_r, and the price p_i of an activation:
     dh = [f > 0] (c a + p_i), c = -2 / B;  low = float16(q_i dh)
     sums over rows: of dh, of f, of [f > 0]
@@ -19,8 +19,9 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import (
+from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu_dense import choice
+from saeserve.core.gpu_dense.choice import (
     kept_positive,
     marks_at,
     next_marked,
@@ -30,8 +31,7 @@ from saeserve.core.gpu.dense_choice import (
     rounding_of,
     row_of,
 )
-from saeserve.core.gpu.dense_rows import Operand, rounded_product
-from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu_dense.rows import Operand, rounded_product
 
 SUMS = 3
 BACK_ROWS = 64

@@ -1,4 +1,4 @@
-"""K7 for JumpReLU: gradients after the decoder's product (`dense_jumprelu_fire`: activations).
+"""K7 for JumpReLU: gradients after the decoder's product (`jumprelu_fire`: activations).
 
     with low(over) of that pass, a = <W_dec,i, r_b> in units of 1 / s_r, slope = 1 - tanh^2(c_i f):
     df = per_error a + firing_i slope - silent_i [over <= 0]
@@ -20,8 +20,8 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu.dense_jumprelu_fire import tanh_of
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu_dense.jumprelu_fire import tanh_of
 from saeserve.core.kernels.jumprelu.passes import Pricing
 
 BACK_SUMS = 3

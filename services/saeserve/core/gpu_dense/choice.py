@@ -29,9 +29,9 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu.dense_rows import Operand
 from saeserve.core.gpu.launch import Work
 from saeserve.core.gpu.rows import DEVIATIONS
+from saeserve.core.gpu_dense.rows import Operand
 
 EACH = 128
 """Rows that a program goes through, whose sums are one partial sum of each column: a multiple of
@@ -196,7 +196,7 @@ def ones_of(bits: tl.tensor) -> tl.tensor:
 def marks_at(
     marks: tl.tensor, first: int, words: int, latents: int, latent: int, WORDS: tl.constexpr
 ) -> tl.tensor:
-    """Marks of a latent from number `first` on."""
+    """Words of bits of a latent from number `first` on."""
     word = first + tl.arange(0, WORDS)
     bits = tl.load(marks + word * latents + latent, mask=word < words, other=0)
     return bits.to(tl.uint32, bitcast=True)

@@ -21,8 +21,9 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import (
+from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu_dense import choice
+from saeserve.core.gpu_dense.choice import (
     kept_positive,
     marks_at,
     next_marked,
@@ -32,8 +33,7 @@ from saeserve.core.gpu.dense_choice import (
     rounding_of,
     row_of,
 )
-from saeserve.core.gpu.dense_rows import Operand, rounded_product
-from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu_dense.rows import Operand, rounded_product
 
 SUMS = 5
 BACK_ROWS = 64

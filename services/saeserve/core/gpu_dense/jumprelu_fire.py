@@ -1,8 +1,8 @@
-"""K7 for JumpReLU: activations after the encoder's product (`dense_jumprelu` has the pass back).
+"""K7 for JumpReLU: activations after the encoder's product (`jumprelu` has the pass back).
 
     v = s x W_enc^T;  h = v / s + b;  over = h - theta;  f = h where over > 0
     low(over): float16 whose sign is that of h - theta, and whose last bit says |h - theta| < half;
-    0 where h = theta. Both as float32 has them (`dense_choice`).
+    0 where h = theta. Both as float32 has them (`choice`).
     sums over rows: tanh(c_i f), (1 - tanh^2) f, [not over < 0], theta - h of the others, [over > 0]
 
 Bytes of B rows and m latents, e an entry (2 low, 4 float32): 3 e B m and 20 m of sums for each
@@ -19,8 +19,9 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-from saeserve.core.gpu import dense_choice as choice
-from saeserve.core.gpu.dense_choice import (
+from saeserve.core.gpu.launch import launch
+from saeserve.core.gpu_dense import choice
+from saeserve.core.gpu_dense.choice import (
     kept_positive,
     marks_at,
     next_marked,
@@ -30,8 +31,7 @@ from saeserve.core.gpu.dense_choice import (
     rounding_of,
     row_of,
 )
-from saeserve.core.gpu.dense_rows import Operand, rounded_product
-from saeserve.core.gpu.launch import launch
+from saeserve.core.gpu_dense.rows import Operand, rounded_product
 
 SUMS = 5
 
