@@ -32,10 +32,25 @@ class RunAgain:
 
 
 @dataclass
+class RunOtherwise(RunAgain):
+    """A replay that changes one number of the state too much."""
+
+    moved: Tensor | None = None
+
+    def replay(self) -> Done:
+        made = super().replay()
+        if self.moved is not None:
+            self.moved.view(-1)[-1] += 1
+        return made
+
+
+@dataclass
 class RerunRecorder:
-    """Records without running; `error` is raised in place of it."""
+    """Records without running; `error` is raised in place of it. Recordings move the parameter or
+    moment named `wrong` otherwise than the step that was recorded."""
 
     error: Exception | None = None
+    wrong: str = ""
     kernels: bool = True
     recorded: int = 0
     rates_type: torch.dtype = torch.float64
@@ -63,4 +78,6 @@ class RerunRecorder:
         if self.error is not None:
             raise self.error
         self.recorded += 1
+        if self.wrong:
+            return RunOtherwise(work, moved=state.tensors()[self.wrong])
         return RunAgain(work)

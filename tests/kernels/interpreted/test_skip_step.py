@@ -95,7 +95,7 @@ def test_the_topk_family(spec: ArchitectureSpec, kind: torch.dtype) -> None:
     of_skip = [each.grads.pop(W_SKIP) for each in (found, written)]
     assert dense_cases.gap(*of_skip) <= (1e-3 if kind is LOW else 1e-5)
     # All others are as good as without a skip connection.
-    device_steps.agree(found, written, 2e-5)
+    device_steps.agree(found, written, case.tolerance)
 
 
 @pytest.mark.sample

@@ -3,7 +3,8 @@
 Steps are alike that do the same operations on the same memory (`Recordable`). The first WARM of a
 kind are done as they are, the last of those on the memory that recordings read; then the kind is
 recorded, and from then on the host writes its numbers, copies the rows and starts the recording.
-The bits are those of a run without recordings. Where one cannot be made, the run goes on without.
+The bits are those of a run without recordings, which is seen once for each (`recording_check`).
+Where one cannot be made, or does something else, the run goes on without.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from saeserve.core.specs.training import TrainSpec
 from saeserve.core.training import dead
 from saeserve.core.training.events import Warned
 from saeserve.core.training.recording import Recorder, Recording, recorder_to
+from saeserve.core.training.recording_check import After, Before
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.state import TrainerState
 from saeserve.core.training.step import Done, compute_, conclude_
@@ -112,18 +114,29 @@ class Stepper:
         # Of no tensor or recording of this object, which would keep itself alive.
         run = (self._architecture, self._spec, self._state)
         work = partial(_work, *run, rows, frozen, at_rates)
-        done = work()
-        self._record(inputs.recorder, kind, work)
-        return done
+        return self._recorded(inputs.recorder, kind, work)
 
-    def _record(self, recorder: Recorder, kind: Hashable, work: Callable[[], Done]) -> None:
-        """Record a step that has just been done."""
+    def _recorded(self, recorder: Recorder, kind: Hashable, work: Callable[[], Done]) -> Done:
+        """Do a step, record it, and see that the recording does the same."""
         try:
-            self._recordings[kind] = recorder.record(work, self._state)
+            before = Before(self._state)
+        except torch.OutOfMemoryError as error:
+            self._give_up(error)
+            return work()
+        done = work()
+        try:
+            wanted = After(self._state, done)
+            recording = recorder.record(work, self._state)
+            before.restore()
+            wanted.require(After(self._state, recording.replay()))
         except Exception as error:
             self._give_up(error)
+            before.restore()
+            return work()
+        self._recordings[kind] = recording
         if len(self._recordings) > MOST:
             self._recordings.popitem(last=False)
+        return done
 
     def _give_up(self, error: Exception) -> None:
         """Take all steps that are left one operation after the other."""

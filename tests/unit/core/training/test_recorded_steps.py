@@ -170,6 +170,21 @@ def test_a_step_that_cannot_be_recorded_is_done_once_and_the_run_goes_on(tmp_pat
     assert "not permitted when stream is capturing" in warned.message
 
 
+@pytest.mark.parametrize(
+    "wrong", ["params.b_enc", "first.W_dec", "counters.tokens_since_fired_or_resampled"]
+)
+def test_a_recording_that_does_something_else_is_not_used(wrong: str, tmp_path: Path) -> None:
+    spec = spec_of(SPECS["topk, latents die"])
+    there = Trainer.start(setup_of(spec, RerunRecorder(wrong=wrong)))
+    here = Trainer.start(setup_of(spec))
+    events = run_all(there, FolderSink(tmp_path / "a"))
+    run_all(here, FolderSink(tmp_path / "b"))
+    assert differing(there, here) == []
+    assert there.stepper.replays == 0
+    (warned,) = [e for e in events if isinstance(e, Warned) and e.code == "GRAPHS_OFF"]
+    assert wrong in warned.message
+
+
 def test_kernels_that_are_refused_meanwhile_end_the_replays() -> None:
     recorder = RerunRecorder()
     trainer = Trainer.start(setup_of(spec_of(SPECS["jumprelu"]), recorder))
