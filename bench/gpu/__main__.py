@@ -28,7 +28,17 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 os.environ.setdefault(WORKSPACE, DEFAULTS[WORKSPACE])  # noqa: TID251 - set for torch, not read
 
 import torch  # noqa: E402
-from bench.gpu import ceilings, compiling, correctness, encoding, jobs, kernels, speed, table  # noqa: E402
+from bench.gpu import (  # noqa: E402
+    ceilings,
+    compiling,
+    correctness,
+    encoding,
+    jobs,
+    kernels,
+    profiling,
+    speed,
+    table,
+)
 from bench.gpu.lab import Lab  # noqa: E402
 from bench.results import FOLDER  # noqa: E402
 
@@ -41,7 +51,8 @@ PARTS = {
     "encoding": (15.0, encoding.run),
     "correctness": (60.0, correctness.run),
     "jobs": (35.0, jobs.run),
-    "speed": (165.0, speed.run),
+    "speed": (150.0, speed.run),
+    "profiling": (15.0, profiling.run),
     "ceilings again": (5.0, ceilings.again),
 }
 """Seconds that each part may take, correctness before speed."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 Record = dict[str, Any]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def spread(times: list[float]) -> Record:
 
 def failure(error: Exception) -> Record:
     """What a record says of an exception."""
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error)).replace(f"{ROOT}/", "")
     return {"error": f"{type(error).__name__}: {error}"[:1500], "traceback": text[-3500:]}
 
 

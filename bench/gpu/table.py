@@ -26,6 +26,9 @@ def lines(data: Record) -> Iterator[str]:
     yield "runs with feed, reports and a checkpoint: tokens/s, share of the bare step, resumed"
     for name, found in data.get("jobs", {}).items():
         yield f"  {name:20} {_job(found)}"
+    yield "our steps: ms, of it the host's and the device's, launches"
+    for name, found in data.get("profiling", {}).items():
+        yield f"  {name:20} {_profile(found)}"
     for race, entries in data.get("speed", {}).items():
         yield f"{race}: ms a step, tokens/s, times ours"
         ours = entries.get("ours", {}).get("ms")
@@ -85,6 +88,13 @@ def _job(found: Record) -> str:
     differing = found["resumed differs in"]
     bits = f"resumed DIFFERS in {differing}" if differing else "resumed bit-equal"
     return f"{found['tokens_per_s']:12,.0f}  {found['share_of_bare']:5.2f}  {bits}"
+
+
+def _profile(found: Record) -> str:
+    if text := _unmeasured(found):
+        return text
+    busy = f"{found['busy_ms']:8.3f} {found['launches']:6.0f}" if "busy_ms" in found else ""
+    return f"{found['ms']:8.3f} {found['host_ms']:8.3f} {busy}"
 
 
 def _speed(found: Record, ours: float | None) -> str:

@@ -11,12 +11,14 @@ import ast
 import importlib
 import inspect
 import json
+import multiprocessing
 import pkgutil
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,27 +102,28 @@ def choice_cases() -> Iterator[Case]:
         yield choice_lists.groups_kernel, "HFIIIFnnnxxx", 4, found | sizes
         sizes = {"STEP": choice.ENTRIES // group, "BLOCK": block}
         sizes |= {"CAPACITY": triton.next_power_of_2(k + choice.ENTRIES)}
-        warps = choice_long.launch_of(width, sizes["CAPACITY"])["num_warps"]
+        warps = choice_long.WARPS
+        short = choice_short.launch_of(k, width)
+        short_warps = short.pop("num_warps")
         for parted in (False, True):
+            how = {"EXACT": False, "PARTED": parted}
+            yield choice_long.choose_kernel, "IHIIFFFFIFFInnnnn", warps, found | sizes | how
+            rest = {name: sizes[name] for name in ("STEP", "CAPACITY")} | short | found
             for only_open in {False, not parted}:
-                how = {"EXACT": False, "ONLY_OPEN": only_open, "PARTED": parted}
-                how |= found | sizes
-                yield choice_long.choose_kernel, "IHFIIFFFFIFFInnnnnxx", warps, how
-                short = choice_short.launch_of(k, width)
-                how = {name: how[name] for name in how if name != "BLOCK"} | short
-                warps_of = how.pop("num_warps")
-                yield choice_short.short_kernel, "HFIIFFFFIFIFInnnnnxx", warps_of, how
+                how |= {"ONLY_OPEN": only_open}
+                types = "HFIIFFFFIFIFInnnnnxx"
+                yield choice_short.short_kernel, types, short_warps, rest | how
         sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": block}
-        warps = choice_long.launch_of(width, thresholds.AT_ONCE)["num_warps"]
+        warps = thresholds.launch_of(width)["num_warps"]
         yield thresholds.above_kernel, THRESHOLD_TYPES, warps, sizes | {"EXACT": False}
     sizes = {"AT_ONCE": thresholds.AT_ONCE, "BLOCK": 1, "EXACT": True}
     yield thresholds.above_kernel, "F" + THRESHOLD_TYPES[1:], 4, sizes
     sizes = {"AT_ONCE": choice.AT_ONCE // 32, "GROUPS": 1024, "WIDTH": 32}
     yield choice_lists.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
-    warps = choice_long.launch_of(1, 4096)["num_warps"]
-    how = {"EXACT": True, "ONLY_OPEN": False, "PARTED": False}
-    yield choice_long.choose_kernel, "IFFIIFFFFIFFInnnnnxx", warps, sizes | how
+    warps = choice_long.WARPS
+    how = {"EXACT": True, "PARTED": False}
+    yield choice_long.choose_kernel, "IFIIFFFFIFFInnnnn", warps, sizes | how
 
 
 def batch_cases() -> Iterator[Case]:
@@ -279,14 +282,22 @@ def main() -> None:
     if "--names" in sys.argv:
         sys.stdout.write(json.dumps(sorted(launched())))
         return
-    found = {
-        f"{case[0].__name__} {case[3]} warps {case[2]}": resources(case)
-        for case in (
-            *(*update_cases(), *choice_cases(), *batch_cases()),
-            *(*entry_cases(), *total_cases(), *dense_cases()),
-        )
-    }
+    with multiprocessing.get_context("fork").Pool() as processes:
+        found = dict(processes.imap_unordered(report, range(len(every_case()))))
     sys.stdout.write(json.dumps(found, indent=1))
+
+
+@cache
+def every_case() -> list[Case]:
+    """All of them, in one order."""
+    first = (*update_cases(), *choice_cases(), *batch_cases())
+    return [*first, *entry_cases(), *total_cases(), *dense_cases()]
+
+
+def report(number: int) -> tuple[str, dict[str, int]]:
+    """Name and resources of a case; kernels cannot be sent to another process, numbers can."""
+    kernel, _types, warps, sizes = case = every_case()[number]
+    return f"{kernel.__name__} {sizes} warps {warps}", resources(case)
 
 
 if __name__ == "__main__":

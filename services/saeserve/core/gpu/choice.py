@@ -18,7 +18,8 @@ proven, so the choice is the same.
 
 A list holds at least `k + ENTRIES` entries. When it is full, its k largest so far take its place,
 which loses nothing, so any number of candidates is handled: no row is ever wrong, a row of many
-ties is slow, and all of its entries are computed. Not a number counts as the largest.
+ties is slow. `choice_short` takes rows of few candidates, `choice_long` the others, and computes
+all of theirs. Not a number counts as the largest.
 
 With C candidates a row, U of which are computed. K1: bytes 2 B m of h (4 B m in float32), and three
 times 4 B m / WIDTH of maxima. K3: bytes 4 B U d of gathered weights and 8 B C of lists; FLOPs
@@ -131,29 +132,31 @@ def _choose(
     computed = 0 if exact is None else exact[0].shape[1]
     depth, found = max(1, computed), (k, latents, width, computed)
     listed, again = candidates(*found), (uncertain if only_open else candidates)(*found)
-    lists = h_BF, errors_B, groups_BG, counts_B, cuts_B, *factors, list_i, list_v
-    numbers = (first, k, latents, groups_BG.shape[1], depth, *UNITS[h_BF.dtype])
+    lists = groups_BG, counts_B, cuts_B, *factors, list_i, list_v
+    numbers = (first, k, latents, groups_BG.shape[1], depth)
     pending_B = torch.empty_like(counts_B)
     constants = {
-        **{"EXACT": exact is None, "ONLY_OPEN": only_open, "PARTED": first < k},
+        **{"EXACT": exact is None, "PARTED": first < k},
         **{"WIDTH": width, "STEP": ENTRIES // width, "CAPACITY": capacity},
     }
     out = chosen.values_BK, chosen.latents_BK
     launch(
         short_kernel,
         (rows,),
-        (*lists, pending_B, *out, *numbers),
+        (h_BF, errors_B, *lists, pending_B, *out, *numbers, *UNITS[h_BF.dtype]),
         _work_of_lists(rows * listed, rows * again, computed),
+        ONLY_OPEN=only_open,
         **constants,
         **choice_short.launch_of(k, depth),
     )
     launch(
         choose_kernel,
         (rows,),
-        (pending_B, *lists, *out, *numbers),
+        (pending_B, h_BF, *lists, *out, *numbers),
         Work(bytes=4 * rows),
         **constants,
-        **choice_long.launch_of(depth, capacity),
+        BLOCK=triton.next_power_of_2(depth),
+        num_warps=choice_long.WARPS,
     )
     return chosen
 

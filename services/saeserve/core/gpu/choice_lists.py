@@ -139,7 +139,7 @@ def surely(
 
 
 @triton.jit
-def compute_open(
+def compute(
     list_i: tl.tensor,
     list_v: tl.tensor,
     first: tl.tensor,
@@ -148,18 +148,12 @@ def compute_open(
     W: tl.tensor,
     b: tl.tensor,
     depth: int,
-    sure: tl.tensor,
-    error: tl.tensor,
-    unit: float,
-    tiny: float,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Entries of the list in float32, but for those that are surely chosen."""
+    """Entries of the list in float32."""
     column = tl.arange(0, BLOCK)
     for place in range(first, end):
-        number = tl.load(list_v + place)
-        if surely(number, sure, error, unit, tiny) == 0:
-            latent = tl.load(list_i + place).to(tl.int64)
-            weights = tl.load(W + latent * depth + column, mask=column < depth, other=0.0)
-            tl.store(list_v + place, tl.sum(weights * own, 0) + tl.load(b + latent))
+        latent = tl.load(list_i + place).to(tl.int64)
+        weights = tl.load(W + latent * depth + column, mask=column < depth, other=0.0)
+        tl.store(list_v + place, tl.sum(weights * own, 0) + tl.load(b + latent))
     tl.debug_barrier()

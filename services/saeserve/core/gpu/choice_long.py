@@ -9,27 +9,21 @@ import triton
 from triton import language as tl
 
 from saeserve.core.gpu.choice_lists import (
-    compute_open,
+    compute,
     places,
     reaching,
     shrunk,
-    sure_above,
 )
 from saeserve.core.gpu.keys import keys_of
-from saeserve.core.gpu.update import block_of
 
-
-def launch_of(depth: int, capacity: int) -> dict[str, int]:
-    """How a program of K3 holds a row of weights and a list: in enough warps for both."""
-    row = block_of(depth)
-    return row | {"num_warps": max(row["num_warps"], capacity // 256)}
+WARPS = 16
+"""Fewer have too few registers for a list of 1,024."""
 
 
 @triton.jit
 def _choose_row(
     row: tl.tensor,
     h: tl.tensor,
-    errors: tl.tensor,
     hits: tl.tensor,
     counts: tl.tensor,
     cuts: tl.tensor,
@@ -45,10 +39,7 @@ def _choose_row(
     width: int,
     groups: int,
     depth: int,
-    unit: float,
-    tiny: float,
     EXACT: tl.constexpr,
-    ONLY_OPEN: tl.constexpr,
     PARTED: tl.constexpr,
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
@@ -64,8 +55,6 @@ def _choose_row(
     if not EXACT:
         own = tl.load(x + row * depth + column_of_x, mask=column_of_x < depth, other=0.0)
     cut, total = tl.load(cuts + row), tl.load(counts + row)
-    error = tl.load(errors + row)
-    nothing = error * 0.0 + float("inf")
     filled = 0
     known = 0
     for start in range(0, total, STEP):
@@ -75,7 +64,7 @@ def _choose_row(
         many = tl.sum(reach, 0)
         if filled + many > CAPACITY:
             if not EXACT:
-                compute_open(
+                compute(
                     list_i,
                     list_v,
                     known,
@@ -84,10 +73,6 @@ def _choose_row(
                     W,
                     b,
                     depth,
-                    nothing,
-                    error,
-                    unit,
-                    tiny,
                     BLOCK,
                 )
             filled = shrunk(list_i, list_v, at, filled, k)
@@ -98,13 +83,7 @@ def _choose_row(
         tl.debug_barrier()
         filled += many
     if not EXACT:
-        sure = nothing
-        if ONLY_OPEN:
-            # Values of a list that was full are partly exact, which says nothing of the product's.
-            number = tl.load(list_v + at, mask=at < filled, other=0.0)
-            bound = sure_above(number, at < filled, cut, error, k, unit, tiny)
-            sure = tl.where(known == 0, bound, nothing)
-        compute_open(
+        compute(
             list_i,
             list_v,
             known,
@@ -113,10 +92,6 @@ def _choose_row(
             W,
             b,
             depth,
-            sure,
-            error,
-            unit,
-            tiny,
             BLOCK,
         )
     number = tl.load(list_v + at, mask=at < filled, other=0.0)
@@ -134,7 +109,6 @@ def _choose_row(
 def choose_kernel(
     pending: tl.tensor,
     h: tl.tensor,
-    errors: tl.tensor,
     hits: tl.tensor,
     counts: tl.tensor,
     cuts: tl.tensor,
@@ -150,10 +124,7 @@ def choose_kernel(
     width: int,
     groups: int,
     depth: int,
-    unit: float,
-    tiny: float,
     EXACT: tl.constexpr,
-    ONLY_OPEN: tl.constexpr,
     PARTED: tl.constexpr,
     WIDTH: tl.constexpr,
     STEP: tl.constexpr,
@@ -166,7 +137,6 @@ def choose_kernel(
         _choose_row(
             row,
             h,
-            errors,
             hits,
             counts,
             cuts,
@@ -182,10 +152,7 @@ def choose_kernel(
             width,
             groups,
             depth,
-            unit,
-            tiny,
             EXACT,
-            ONLY_OPEN,
             PARTED,
             WIDTH,
             STEP,

@@ -24,8 +24,8 @@ from torch import Tensor
 from triton import language as tl
 
 from saeserve.core.gpu.choice import UNITS
-from saeserve.core.gpu.choice_long import launch_of
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu.update import block_of
 
 AT_ONCE = 1024
 """Entries that a program looks at in one go."""
@@ -104,8 +104,14 @@ def _run(
         ),
         EXACT=exact,
         AT_ONCE=AT_ONCE,
-        **launch_of(depth, AT_ONCE),
+        **launch_of(depth),
     )
+
+
+def launch_of(depth: int) -> dict[str, int]:
+    """How a program holds a row of weights, and entries: in enough warps for both."""
+    row = block_of(depth)
+    return row | {"num_warps": max(row["num_warps"], AT_ONCE // 256)}
 
 
 @triton.jit(do_not_specialize=["room"])
