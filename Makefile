@@ -39,8 +39,8 @@ test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gR
 	$(BIN)/python -m pytest tests --ignore=tests/slow --ignore=tests/kernels
 
 test-kernels: $(STAMP) ## Same bits of every kernel compiled and loaded; a GPU's compiled for it, and interpreted: minutes
-	$(BIN)/python -m pytest tests/kernels
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels/interpreted
+	$(BIN)/python -m pytest -n auto tests/kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n auto tests/kernels/interpreted
 
 test-slow: $(STAMP) ## Tests that train for minutes
 	$(BIN)/python -m pytest tests/slow

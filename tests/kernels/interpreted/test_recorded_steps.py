@@ -24,7 +24,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 def started(name: str, recorder: RerunRecorder | None) -> Trainer:
-    rest: dict[str, Any] = {"tokens": STEPS * 8, "batch_size": 8, "encoder_dtype": "bfloat16"}
+    rest: dict[str, Any] = {"tokens": STEPS * 4, "batch_size": 4, "encoder_dtype": "bfloat16"}
     spec = tiny_spec(name, **rest, **{name: SPECS[name]})
     spec = spec.model_copy(update={"dead_window_tokens": 1})
     lane = LateLane(free=2**30)
