@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 QUEUED = 10
 """Steps whose start is timed, and those that are profiled."""
-KERNELS = 40
+MOST = 40
 """Kernels of a record: those that take longest."""
 
 
@@ -66,5 +66,5 @@ def _kernels(lab: Lab, what: Callable[[], None]) -> Record:
     return {
         "busy_ms": sum(times.values()) / 1e3,
         "launches": counts.total() / QUEUED,
-        "kernels_us": {name[:100]: round(us, 1) for name, us in times.most_common(KERNELS)},
+        "kernels_us": {name[:100]: round(us, 1) for name, us in times.most_common(MOST)},
     }

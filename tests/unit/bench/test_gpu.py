@@ -49,10 +49,18 @@ def test_every_architecture_is_compared(record: dict[str, Any]) -> None:
     assert set(names) <= set(found)
     for name, case in found.items():
         assert "error" not in case, (name, case)
-        if not name.endswith("strict"):
+        if name.endswith("graphs"):
+            assert case["differ in"] == []
+        elif not name.endswith("strict"):
             assert max(case["gradients"].values()) <= 1e-6
             assert case["two runs differ in"] == []
             assert case["finite"]
+
+
+def test_what_is_compiled_first_and_profiled_last(record: dict[str, Any]) -> None:
+    assert next(iter(record["compiling"].values()))["process_s"] > 0
+    for name, case in record["profiling"].items():
+        assert case["ms"] >= case["host_ms"] > 0, (name, case)
 
 
 def test_every_kernel_is_compared(record: dict[str, Any]) -> None:
