@@ -2,7 +2,7 @@
 
 The amounts are functions of the shapes, fitted to the steps that are counted on the meta device at
 full size (`bench/gpu/budgets`): a test holds them to that table. The rates were measured on one
-H200, each by itself; no step in these kernels was timed. `speed` uses ratios of the sums alone.
+H200, each by itself. `speed` uses ratios of the sums alone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ BYTES = 4.2e12
 """Bytes a second read and written in order, by a copy."""
 GATHERED = 5e12
 """Bytes a second of gathered rows: 6.8e12 to 3.6e12 from tables of 8 to 256 MB."""
-HOST_S = 7e-3
-"""Seconds in which the host starts the operations of a micro-batch, about 110, at the 63 us that
-one took it in a measured step of plain torch. The device computes meanwhile: the longer one counts.
-"""
+HOST_S = 1.5e-3
+"""Seconds in which the host starts the operations of a micro-batch: 37, at the 41 us that one of 96
+took it in a step on the machine of an H200. Recorded steps need less. The device computes
+meanwhile: the longer one counts."""
+ROWS_IN_CACHE = 192
+"""Rows of W_dec of one row's entries, in float16, that are read once (`gpu.reconstruction`)."""
 MICRO_BATCH_BYTES = 18
 """Bytes a parameter that each micro-batch after the first adds: copies read by the products,
 gradients written, and added up."""
@@ -56,12 +58,14 @@ def _of_entries(shape: StepShape) -> Amounts:
     rows, width = shape.batch_size, (shape.d_in + shape.d_out) / 2
     chosen = rows * shape.active * width
     # Rows with their errors, those of each further prefix, and long sums of a latent in parts.
-    of_rows = (46 + 29 * (shape.reconstructions - 1)) * rows * width + 0.3 * chosen
-    # Decoder rows twice, both gradients' once; what rounding leaves open of the choice.
-    gathered = (16 + (5 if _low(shape) else 0)) * chosen
+    of_rows = (34.5 + 29 * (shape.reconstructions - 1)) * rows * width + 0.37 * chosen
+    # Rows of the decoder, once or twice, of errors and of inputs; what is computed again.
+    each = 2 if _low(shape) else 4
+    again = (0.8 if shape.few_computed else 4.5) if _low(shape) else 0
+    gathered = ((3 if shape.active <= ROWS_IN_CACHE else 4) * each + again) * chosen
     return Amounts(
         product_flops=2 * rows * shape.d_in * shape.d_sae,
-        bytes=2.2 * _entry_bytes(shape) + of_rows + _parameter_bytes(shape, 43),
+        bytes=2.2 * _entry_bytes(shape) + of_rows + _parameter_bytes(shape, 39),
         gathered=gathered,
     )
 
@@ -72,12 +76,12 @@ def _of_dense(shape: StepShape) -> Amounts:
     tensors = cost.device_tensors
     # The encoder's and its gradient's: what autograd has more are sums over rows here.
     wide = 2 * shape.d_in + cost.other_products * shape.d_out
-    # Entries near a level are computed again: 0.8 % of them, by rows of W_enc.
-    again = 0.039 * rows * shape.d_in * shape.d_sae if _low(shape) else 0
+    # Entries near a level are computed again: 0.4 % of them, by rows of W_enc.
+    again = 0.0176 * rows * shape.d_in * shape.d_sae if _low(shape) else 0
     of_rows = 30 * tensors * rows * (shape.d_in + shape.d_out) / 2
     return Amounts(
         product_flops=2 * rows * wide * shape.d_sae,
-        bytes=(5 + 2.6 * tensors) * _entry_bytes(shape) + of_rows + _parameter_bytes(shape, 51),
+        bytes=(5 + 2.5 * tensors) * _entry_bytes(shape) + of_rows + _parameter_bytes(shape, 51),
         gathered=again,
     )
 

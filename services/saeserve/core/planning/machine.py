@@ -23,6 +23,9 @@ class StepShape(Spec):
     micro_batches: int = Field(ge=1)
     reconstructions: int = Field(default=1, ge=1)
     """Nested prefixes that have one each."""
+    few_computed: bool = False
+    """Whether kernels compute again only entries whose choice is open. Records of older releases do
+    not say: their steps computed all that may have been chosen."""
     kernels: bool = False
     """Whether a GPU's kernels take the step, where Triton is installed. Records of releases that
     had none do not say: their steps were plain torch's."""

@@ -61,6 +61,7 @@ def shape_of(spec: TrainSpec, data: TrainingData) -> StepShape:
         batch_size=spec.batch_size,
         micro_batches=-(-spec.batch_size // micro_batch_of(spec)),
         reconstructions=spec.architecture.reconstructions,
+        few_computed=spec.architecture.computes_few_entries,
         kernels=has_kernels(spec),
     )
 

@@ -86,6 +86,11 @@ class ArchitectureSpec(Spec):
         return 1
 
     @property
+    def computes_few_entries(self) -> bool:
+        """Whether a GPU's kernels compute again only entries whose choice is open."""
+        return False
+
+    @property
     def gpu_kernels(self) -> bool:
         """Whether the dense step of this spec has kernels for GPUs. Those find active latents as
         float32 does, so the encoder may multiply in a lower type there."""

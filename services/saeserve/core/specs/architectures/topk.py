@@ -38,6 +38,11 @@ class TopKSpec(SelectingSpec):
         return self.k * (4 if self.multi_topk_coefficient else 1)
 
     @property
+    def computes_few_entries(self) -> bool:
+        """With one group of chosen entries; two groups need the values of all."""
+        return not self.multi_topk_coefficient
+
+    @property
     def starts_at_median(self) -> bool:
         """Whether `b_dec_init` says so."""
         return self.b_dec_init == "geometric_median"
