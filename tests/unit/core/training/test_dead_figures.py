@@ -62,7 +62,8 @@ def counted(name: str, steps: list[int], **fields: object) -> tuple[Trainer, Cou
     bias = "b_gate" if name == "gated" else "b_enc"
     trainer.state.params[bias][F // 4 :] = -50.0
     counts = Counted(ARCHITECTURES[name])
-    vars(trainer)["_architecture"] = counts
+    for part in (trainer, trainer.stepper):
+        vars(part)["_architecture"] = counts
     return trainer, counts
 
 
