@@ -144,8 +144,20 @@ JUMPRELU = {
 
 def planned_ms(part: Part, shape: Shape) -> float:
     """Milliseconds at the rates."""
-    work = part.work(shape)
-    ordered = (work.flops if part.rate == "product" else work.bytes) / RATES[part.rate]
+    return _ms(part.work(shape), part.rate)
+
+
+def counted_ms(parts: dict[str, Part], counts: Counts) -> float:
+    """Milliseconds of all parts together at the rates, for what the counted step does; a kernel
+    that does some of two parts is counted once, at the rate of the part that names it first."""
+    rates = {kernel: part.rate for part in reversed(parts.values()) for kernel in part.kernels}
+    kernels = (each for each in counts.launches if each.name in rates)
+    products = _ms(Work(flops=counts.product_flops.total()), "product")
+    return products + sum(_ms(each.work, rates[each.name]) for each in kernels)
+
+
+def _ms(work: Work, rate: str) -> float:
+    ordered = (work.flops if rate == "product" else work.bytes) / RATES[rate]
     return 1e3 * (ordered + work.gathered / RATES["gather"])
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from saeserve.core.gpu.launch import Work, launch
+from saeserve.core.gpu_dense import choice
 
 pytest.importorskip("triton", reason="Triton is not installed")
 BUDGETS = table.read()
@@ -99,6 +100,24 @@ def test_what_was_derived_takes_the_time_that_was_planned_at_the_planned_rates(
         for shape, planned in part.ms:
             found = derived.planned_ms(part, SHAPES[shape])
             assert found == pytest.approx(planned, rel=0.13, abs=0.012), (name, shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_topk_takes_as_long_as_was_derived_at_the_planned_rates(shape: str) -> None:
+    planned = sum(derived.planned_ms(part, SHAPES[shape]) for part in derived.TOPK.values())
+    assert derived.counted_ms(derived.TOPK, counted(shape, "topk")) == pytest.approx(
+        planned, rel=0.1
+    )
+
+
+def test_jumprelu_with_few_active_latents_takes_as_long_as_was_derived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tenth of the entries are unsure that are so at a start (`choice.UNSURE`)."""
+    monkeypatch.setattr(choice, "UNSURE", choice.UNSURE / 10)
+    planned = sum(derived.planned_ms(part, SHAPES["S3"]) for part in derived.JUMPRELU.values())
+    found = derived.counted_ms(derived.JUMPRELU, count("jumprelu", SHAPES["S3"]))
+    assert found == pytest.approx(planned, rel=0.1)
 
 
 def test_a_step_over_its_budget_is_named() -> None:
