@@ -13,6 +13,12 @@ from saeserve.cli.settings import CliSettings
 Verdicts = dict[str, str]
 
 
+@pytest.fixture(autouse=True)
+def _no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch sees has tests of its own; each look would import torch in a new process."""
+    monkeypatch.setattr(doctor, "accelerator", lambda: Finding("gpu", "ok", "not looked at"))
+
+
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     def health(name: str, address: str, _: CliSettings) -> Finding:
