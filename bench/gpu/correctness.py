@@ -67,11 +67,12 @@ def run(lab: Lab) -> None:
 def deterministic(*, strict: bool) -> Generator[None]:
     """Set torch like job processes; `strict` refuses operations without a deterministic form."""
     settle_torch(0)
-    torch.use_deterministic_algorithms(True, warn_only=not strict)
+    # Sets the same switch as `use_deterministic_algorithms`, without importing torch's compiler.
+    torch.set_deterministic_debug_mode("error" if strict else "warn")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
 
 
 def _compare(lab: Lab, case: Case, shape: Shape, x: Tensor) -> Record:

@@ -229,7 +229,7 @@ def settings(contestant: Contestant) -> Generator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ ACTIONS: dict[str, Callable[[Runner, str], dict[str, float]]] = {
 
 def _settle() -> None:
     """Set torch like our job processes (saeserve.worker.runners.devices)."""
-    torch.use_deterministic_algorithms(True)
+    # Sets the same switch as `use_deterministic_algorithms`, without importing torch's compiler.
+    torch.set_deterministic_debug_mode("error")
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
 
 

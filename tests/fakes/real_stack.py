@@ -5,6 +5,7 @@ Every process has its own log below `folder`; `RealStack.logs()` shows the end o
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -31,13 +32,24 @@ from saeserve.registry.roots import Roots
 LEASE_S = 2.0
 START_S = 240.0
 LOG_LINES = 40
+_FIRST_PORT, _PORTS = 20_000, 12_000
+_COUNT = itertools.count(os.getpid() * 101)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of 127.0.0.1 that nothing listens on, nor will before a service of the test does.
+
+    It lies below the ports that the kernel gives out by itself, which other tests ask for at the
+    same time; and processes of tests begin at ports far from one another.
+    """
+    while True:
+        port = _FIRST_PORT + next(_COUNT) % _PORTS
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0, what: str = "it") -> None:

@@ -21,6 +21,6 @@ def bench(tmp_path: Path) -> Generator[Bench]:
 @pytest.fixture
 def shop(bench: Bench) -> Generator[Workshop]:
     """Jobs set torch's threads and determinism for their process; here that is the tests' own."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     yield Workshop(bench)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode(deterministic)
