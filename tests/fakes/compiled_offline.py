@@ -107,7 +107,8 @@ def choice_cases() -> Iterator[Case]:
         short_warps = short.pop("num_warps")
         for parted in (False, True):
             how = {"EXACT": False, "PARTED": parted}
-            yield choice_long.choose_kernel, "IHIIFFFFIFFInnnnn", warps, found | sizes | how
+            long = found | sizes | how | {"ROWS": choice_long.ROWS}
+            yield choice_long.choose_kernel, "IHIIFFFFIFFInnnnnn", warps, long
             rest = {name: sizes[name] for name in ("STEP", "CAPACITY")} | short | found
             for only_open in {False, not parted}:
                 how |= {"ONLY_OPEN": only_open}
@@ -122,8 +123,8 @@ def choice_cases() -> Iterator[Case]:
     yield choice_lists.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
     warps = choice_long.WARPS
-    how = {"EXACT": True, "PARTED": False}
-    yield choice_long.choose_kernel, "IFIIFFFFIFFInnnnn", warps, sizes | how
+    how = {"EXACT": True, "PARTED": False, "ROWS": choice_long.ROWS}
+    yield choice_long.choose_kernel, "IFIIFFFFIFFInnnnnn", warps, sizes | how
 
 
 def batch_cases() -> Iterator[Case]:
