@@ -38,8 +38,12 @@ def _replaced_once() -> Generator[None]:
     # Both modules that a kernel's or a helper's globals may hold.
     both = SimpleNamespace(__globals__={"tl": language, "core": language.core})
     scope, nothing = interpreter._patch_lang(both), interpreter._LangPatchScope()
+
+    def replaced(_function: object) -> object:
+        return nothing
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "_patch_lang", lambda _function: nothing)
+        patch.setattr(interpreter, "_patch_lang", replaced)
         yield
     scope.restore()
 
