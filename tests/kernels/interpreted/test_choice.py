@@ -94,9 +94,9 @@ def test_lists_that_are_full_are_cut_without_losing_any() -> None:
 
 
 def test_rows_of_many_candidates_are_found_wherever_they_are() -> None:
-    """Programs of two rows, of which none, one and both have many."""
+    """Programs of two rows, of which none, one and both have many; the last one has a single row."""
     h_BF = drawn(7, 40, seed=4)
-    h_BF[3:6] = 1.0
+    h_BF[3:] = 1.0
     h_BF[[3, 4, 5], [7, 1, 38]] = 2.0
     with mock.patch.object(choice_long, "ROWS", 2):
         assert listed(choice.top(h_BF, 3)) == sorted_top(h_BF, 3)
