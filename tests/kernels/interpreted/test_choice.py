@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from saeserve.core.gpu import choice, rows
+from saeserve.core.gpu import choice, choice_long, rows
 from saeserve.core.gpu.choice import Chosen
 
 
@@ -91,6 +91,15 @@ def test_lists_that_are_full_are_cut_without_losing_any() -> None:
         weights = torch.eye(200), torch.zeros(200)
         low = choice.top_of_low(h_BF.half(), errors_B, 6, h_BF, weights)
     assert listed(low) == sorted_top(h_BF, 6)
+
+
+def test_rows_of_many_candidates_are_found_wherever_they_are() -> None:
+    """Programs of two rows, of which none, one and both have many; the last one has a single row."""
+    h_BF = drawn(7, 40, seed=4)
+    h_BF[3:] = 1.0
+    h_BF[[3, 4, 5], [7, 1, 38]] = 2.0
+    with mock.patch.object(choice_long, "ROWS", 2):
+        assert listed(choice.top(h_BF, 3)) == sorted_top(h_BF, 3)
 
 
 @pytest.mark.sample

@@ -151,10 +151,11 @@ def _choose(
     )
     launch(
         choose_kernel,
-        (rows,),
-        (pending_B, h_BF, *lists, *out, *numbers),
+        (triton.cdiv(rows, choice_long.ROWS),),
+        (pending_B, h_BF, *lists, *out, *numbers, rows),
         Work(bytes=4 * rows),
         **constants,
+        ROWS=choice_long.ROWS,
         BLOCK=triton.next_power_of_2(depth),
         num_warps=choice_long.WARPS,
     )
