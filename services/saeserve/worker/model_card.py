@@ -147,5 +147,5 @@ def _plain(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """As Markdown that shows these characters and nothing else."""
+    """Markdown that shows these characters and nothing else."""
     return _SPECIAL.sub(r"\\\1", _plain(text))

@@ -145,7 +145,7 @@ class Resources:
         return Listing(f"jobs/{job}/logs", files)
 
     def _curves(self, job: str, epoch: str | None) -> Listing:
-        """Those of one attempt; without one, of that which the result names, or else the last."""
+        """Curves of one attempt; without one, of that which the result names, or else the last."""
         kept = int(epoch) if epoch else curves_epoch(self._ledger, job)
         key = curves_key(job, kept)
         if not kept or not self._store.exists(key):
