@@ -1,6 +1,6 @@
 """The model card: README.md as the Hugging Face Hub shows it, with front matter.
 
-Source of the fields: huggingface.co/docs/hub/model-cards, "Model card metadata".
+Source of the fields: the Hub's documentation, "Model Cards", section "Model card metadata".
 """
 
 from __future__ import annotations
