@@ -25,6 +25,7 @@ from saeserve.jobs.layout import attempt_key
 
 D = 16
 YAML = "train: {dataset: my-acts, model: my-sae, d_sae: 64, tokens: 4096, topk: {k: 2}}\n"
+CURVES = "model,step,tokens,time,attempt,fvu\nmy-sae,1,4096,0.0,1,0.5\n"
 TOKEN = f"sae_{'0' * 16}_{'0' * 64}"
 
 
@@ -99,6 +100,8 @@ class World:
         run_to_the_end(self._control, job.id)
         folder = self._control.store.path(attempt_key(job.id, 1))
         (folder / "log.txt").write_text("step 0\n")
+        (folder / "metrics").mkdir()
+        (folder / "metrics/metrics.csv").write_text(CURVES)
         return self._client.jobs.get(job.id)
 
 

@@ -1,4 +1,4 @@
-"""`saeserve jobs logs|download`: what the attempts of a job left in the store."""
+"""`saeserve jobs logs|download|metrics`: what the attempts of a job left in the store."""
 
 from __future__ import annotations
 
@@ -52,6 +52,20 @@ def download_job(
         download(f"jobs/{job}/checkpoints/{step}", folder, as_json)
     else:
         download(f"jobs/{job}/{'checkpoints' if checkpoint else 'logs'}", folder, as_json)
+
+
+def download_metrics(
+    job: JobId,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder to make; left out: <job>-metrics.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download the curves of a training job: metrics.csv, and event files for TensorBoard.
+
+    Look at them with: tensorboard --logdir <folder>. A job has curves once an attempt has ended.
+    """
+    download(f"jobs/{job}/metrics", folder or Path(f"{job}-metrics"), as_json)
 
 
 def _chosen(listing: Listing, job: str, attempt: int | None, name: str) -> list[RemoteFile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import time
 import uuid
@@ -11,6 +12,7 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
+from saeserve.client.curves import CurvePoint, read_curves
 from saeserve.client.errors import (
     UnauthenticatedError,
     UnavailableError,
@@ -24,6 +26,7 @@ from saeserve.client.refusals import bad_spec
 from saeserve.client.retries import Limit
 from saeserve.client.spec_fields import fitted
 from saeserve.client.spec_files import SpecInput, spec_data
+from saeserve.client.transfers import Transfers
 from saeserve.client.values import Job, job_value
 from saeserve.v1 import job_service_pb2, job_service_pb2_grpc, spec_pb2
 
@@ -50,6 +53,7 @@ class Jobs:
         self._stub = job_service_pb2_grpc.JobServiceStub(channel)
         self._address = address
         self._timeout = timeout
+        self._transfers = Transfers(channel, address, timeout)
 
     def submit(
         self,
@@ -188,6 +192,20 @@ class Jobs:
         >>> job = client.jobs.wait(job.id, timeout=3600)
         """
         return Waiter(self._get, self._timeout).wait(job, poll_seconds, timeout)
+
+    def metrics(self, job: str, *, timeout: float | None = None) -> builtins.list[CurvePoint]:
+        """The curves of a training job: each report once, by model and step, whatever attempts
+        were killed and resumed.
+
+        They are there once an attempt has ended. Raises NotFoundError before, and for a job of
+        another kind. As files, with those of TensorBoard: transfers.download(f"jobs/{id}/metrics").
+
+        >>> fvu = [point.values["fvu"] for point in client.jobs.metrics(job.id)]
+        """
+        listing = self._transfers.files(f"jobs/{job}/metrics")
+        [file] = [each for each in listing.files if each.name == "metrics.csv"]
+        pieces = self._transfers.read(listing.resource, file, timeout=timeout)
+        return read_curves(b"".join(pieces))
 
     def _updates(self, job: str, token: str, seconds: float | None) -> Iterator[Job | JobEvent]:
         request = job_service_pb2.WatchJobRequest(id=job, resume_token=token)

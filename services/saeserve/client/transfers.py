@@ -31,7 +31,8 @@ class Transfers:
     """Calls of TransferService.
 
     A resource is a model reference, ``exports/<name>/<n>/<format>``, ``jobs/<id>/logs``,
-    ``jobs/<id>/checkpoints`` (the newest) or ``jobs/<id>/checkpoints/<step>``.
+    ``jobs/<id>/metrics`` (curves), ``jobs/<id>/checkpoints`` (the newest) or
+    ``jobs/<id>/checkpoints/<step>``.
     """
 
     def __init__(self, channel: grpc.Channel, address: str, timeout: float) -> None:

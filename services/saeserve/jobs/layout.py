@@ -27,6 +27,11 @@ def checkpoint_key(job: str, epoch: int, step: int) -> str:
     return f"{attempt_key(job, epoch)}/checkpoints/{step}"
 
 
+def curves_key(job: str, epoch: int) -> str:
+    """Folder of the curves that an attempt left when it ended: `metrics.csv`, `tensorboard/`."""
+    return f"{attempt_key(job, epoch)}/metrics"
+
+
 def checkpoint_epoch(key: str) -> int:
     """The epoch whose attempt holds the checkpoint folder `key`."""
     return int(PurePosixPath(key).parts[3])

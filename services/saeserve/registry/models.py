@@ -70,7 +70,8 @@ class ModelRegistry:
         self._announcements.add(checked_name(name, "model"), job)
 
     def publish(self, name: str, job: str, index: int, folder: Path) -> str:
-        """Copy `folder` (config.json, model.safetensors) in as a new version; its resource name.
+        """Copy `folder` (config.json, model.safetensors, and README.md if there is one) in as a
+        new version; its resource name.
 
         The same (job, index) is published once, whoever calls again and however often. The
         version is seen once the job's result names it (or the store holds no such job). Raises

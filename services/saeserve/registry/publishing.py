@@ -10,6 +10,7 @@ from saeserve.registry.folders import commit_folder, copy_synced, staged_folder,
 from saeserve.registry.layout import claimed_numbers, version_key
 from saeserve.registry.stored import read_stored
 from saeserve.registry.version import (
+    CARD,
     CLAIM,
     CONFIG,
     MANIFEST,
@@ -39,7 +40,8 @@ def _commit(
 ) -> int:
     """Take the first free number from `number` on, unless this claim turns up on the way."""
     with staged_folder(store.path(version_key(name, number))) as staged:
-        files = {file: copy_synced(folder / file, staged / file) for file in (CONFIG, TENSORS)}
+        present = [name for name in (CONFIG, TENSORS, CARD) if (folder / name).exists()]
+        files = {name: copy_synced(folder / name, staged / name) for name in present}
         write_synced(staged / CLAIM, claim.model_dump_json().encode())
         write_synced(staged / MANIFEST, VersionManifest.of(claim, now, files).to_bytes())
         while not commit_folder(staged, store.path(version_key(name, number))):

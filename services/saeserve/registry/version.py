@@ -17,6 +17,8 @@ from saeserve.registry.folders import FileDigest
 VERSION_FORMAT = 1
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
+CARD = "README.md"
+"""For people; versions of releases that wrote none lack it."""
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
 DELETED = "deleted.json"
@@ -70,8 +72,9 @@ class VersionManifest(_Stored):
 
     @property
     def content_sha256(self) -> str:
-        """Hash of the files' hashes: equal for equal models, whatever job made them."""
-        hashes = {name: file.sha256 for name, file in self.files.items()}
+        """Hash of the files' hashes but the card's: equal for equal models, whatever job made
+        them and whatever they are called."""
+        hashes = {name: file.sha256 for name, file in self.files.items() if name != CARD}
         return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -34,6 +34,8 @@ class TransferServiceStub:
     jobs/<id>/checkpoints                                   the newest checkpoint of a job
     jobs/<id>/checkpoints/<step>                            one that its next attempt could use
     jobs/<id>/attempts/<n>/checkpoints/<step>               one of an attempt
+    jobs/<id>/metrics                                       curves of a training job, all attempts
+    jobs/<id>/attempts/<n>/metrics                          those that one attempt left
     jobs/<id>/logs                                          logs and events of all attempts
     """
 
@@ -79,6 +81,8 @@ class TransferServiceServicer:
     jobs/<id>/checkpoints                                   the newest checkpoint of a job
     jobs/<id>/checkpoints/<step>                            one that its next attempt could use
     jobs/<id>/attempts/<n>/checkpoints/<step>               one of an attempt
+    jobs/<id>/metrics                                       curves of a training job, all attempts
+    jobs/<id>/attempts/<n>/metrics                          those that one attempt left
     jobs/<id>/logs                                          logs and events of all attempts
     """
 
@@ -163,6 +167,8 @@ class TransferService:
     jobs/<id>/checkpoints                                   the newest checkpoint of a job
     jobs/<id>/checkpoints/<step>                            one that its next attempt could use
     jobs/<id>/attempts/<n>/checkpoints/<step>               one of an attempt
+    jobs/<id>/metrics                                       curves of a training job, all attempts
+    jobs/<id>/attempts/<n>/metrics                          those that one attempt left
     jobs/<id>/logs                                          logs and events of all attempts
     """
 

@@ -35,6 +35,8 @@ class TransferServiceStub:
       jobs/<id>/checkpoints                                   the newest checkpoint of a job
       jobs/<id>/checkpoints/<step>                            one that its next attempt could use
       jobs/<id>/attempts/<n>/checkpoints/<step>               one of an attempt
+      jobs/<id>/metrics                                       curves of a training job, all attempts
+      jobs/<id>/attempts/<n>/metrics                          those that one attempt left
       jobs/<id>/logs                                          logs and events of all attempts
     """
 
@@ -65,6 +67,8 @@ class TransferServiceAsyncStub(TransferServiceStub):
       jobs/<id>/checkpoints                                   the newest checkpoint of a job
       jobs/<id>/checkpoints/<step>                            one that its next attempt could use
       jobs/<id>/attempts/<n>/checkpoints/<step>               one of an attempt
+      jobs/<id>/metrics                                       curves of a training job, all attempts
+      jobs/<id>/attempts/<n>/metrics                          those that one attempt left
       jobs/<id>/logs                                          logs and events of all attempts
     """
 
@@ -91,6 +95,8 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
       jobs/<id>/checkpoints                                   the newest checkpoint of a job
       jobs/<id>/checkpoints/<step>                            one that its next attempt could use
       jobs/<id>/attempts/<n>/checkpoints/<step>               one of an attempt
+      jobs/<id>/metrics                                       curves of a training job, all attempts
+      jobs/<id>/attempts/<n>/metrics                          those that one attempt left
       jobs/<id>/logs                                          logs and events of all attempts
     """
 

@@ -15,7 +15,8 @@ from saeserve.control.handlers.ownership import check_seen
 from saeserve.errors import NotFound
 from saeserve.jobs import documents
 from saeserve.jobs.checkpoints import MANIFEST, Checkpoint, CheckpointManifest, chain
-from saeserve.jobs.layout import checkpoint_key
+from saeserve.jobs.curves_kept import curves_epoch
+from saeserve.jobs.layout import checkpoint_key, curves_key
 from saeserve.jobs.ledger import Ledger
 from saeserve.platform.auth.caller import EVERYONE, Caller
 from saeserve.registry.models import ModelRegistry
@@ -27,6 +28,7 @@ from saeserve.registry.version import read_manifest
 _EXPORT = re.compile(r"exports/([^/]+)/([1-9][0-9]{0,8})/([a-z0-9_]{1,64})")
 _CHECKPOINT = re.compile(r"jobs/([^/]+)/attempts/([1-9][0-9]{0,8})/checkpoints/([0-9]{1,18})")
 _CHAIN = re.compile(r"jobs/([^/]+)/checkpoints(?:/([0-9]{1,18}))?")
+_CURVES = re.compile(r"jobs/([^/]+)/(?:attempts/([1-9][0-9]{0,8})/)?metrics")
 _LOGS = re.compile(r"jobs/([^/]+)/logs")
 _LOG_FILE = re.compile(r"((events|worker)\.jsonl|log\.txt(\.[0-9])?)")
 
@@ -73,6 +75,7 @@ class Resources:
             (_CHECKPOINT, self._checkpoint),
             (_CHAIN, self._in_chain),
             (_LOGS, self._logs),
+            (_CURVES, self._curves),
         )
 
     def listing(self, resource: str, caller: Caller = EVERYONE) -> Listing:
@@ -88,7 +91,8 @@ class Resources:
             raise bad_resource(
                 f"{resource!r} names nothing that can be downloaded",
                 field="resource",
-                remedy="write jobs/<id>/logs, jobs/<id>/checkpoints or exports/<name>/<n>/<format>",
+                remedy="write jobs/<id>/logs, jobs/<id>/metrics, jobs/<id>/checkpoints or "
+                "exports/<name>/<n>/<format>",
             )
         return self._model(resource)
 
@@ -140,6 +144,14 @@ class Resources:
         }
         return Listing(f"jobs/{job}/logs", files)
 
+    def _curves(self, job: str, epoch: str | None) -> Listing:
+        """Curves of one attempt; without one, of that which the result names, or else the last."""
+        kept = int(epoch) if epoch else curves_epoch(self._ledger, job)
+        key = curves_key(job, kept)
+        if not kept or not self._store.exists(key):
+            raise _no_curves(job)
+        return self._folder(key, self._store.path(key), {})
+
     def _folder(self, resource: str, folder: Path, hashes: dict[str, str]) -> Listing:
         files = (
             _stored(resource, folder, path, hashes.get(path.relative_to(folder).as_posix(), ""))
@@ -168,6 +180,15 @@ def _stored(
     identity = sha256 or repr((seen.st_dev, seen.st_ino, *changing))
     etag = hashlib.sha256(f"{resource}\0{name}\0{identity}".encode()).hexdigest()[:32]
     return StoredFile(name, path, seen.st_size, etag, sha256)
+
+
+def _no_curves(job: str) -> NotFound:
+    return NotFound(
+        f"job {job} has no curves: training jobs have them once an attempt has ended",
+        code="CURVES_NOT_FOUND",
+        field="resource",
+        remedy=f"wait for its end; what it has reported is in jobs/{job}/logs",
+    )
 
 
 def _no_checkpoint(job: str, step: str | None) -> NotFound:

@@ -9,6 +9,7 @@ from saeserve.jobs.record import Output
 from saeserve.registry.publication import staged_export
 from saeserve.registry.verifying import verified
 from saeserve.worker.runners.base import Completed, RunContext, Stages
+from saeserve.worker.runners.cards import write_card
 from saeserve.worker.runners.devices import settle_torch
 
 
@@ -29,6 +30,7 @@ def run(context: RunContext) -> Completed:
         model = load_model(folder)
         stages.done("read")
         export_model(model, spec.format, context.store.path(staged))
+        write_card(context, context.store.path(staged), version.name, version.config, spec.format)
         stages.done("written")
     context.report.log(f"{version.resource} is exported for {key} in the store")
     return Completed(outputs=(Output(exported=key),))

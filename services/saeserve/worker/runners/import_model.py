@@ -22,6 +22,7 @@ from saeserve.registry.model_uploads import ModelUploads
 from saeserve.registry.upload_paths import is_upload
 from saeserve.worker.runners.admission import check_import_memory
 from saeserve.worker.runners.base import Completed, RunContext, Stages
+from saeserve.worker.runners.cards import write_card
 from saeserve.worker.runners.devices import settle_torch
 from saeserve.worker.runners.scratch import scratch_folder
 
@@ -38,7 +39,9 @@ def run(context: RunContext) -> Completed:
     metrics = _compared(context, imported, spec.reference)
     stages.done("compared")
     with scratch_folder(context) as folder:
-        save_model(_with_lineage(context, imported.model, spec, metrics), folder)
+        model = _with_lineage(context, imported.model, spec, metrics)
+        save_model(model, folder)
+        write_card(context, folder, spec.model, model.config)
         stages.done("written")
         context.check_fence()
         resource = context.models.publish(spec.model, context.submission.id, 0, folder)

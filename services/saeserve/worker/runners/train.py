@@ -19,6 +19,7 @@ from saeserve.core.training.events import Stopped
 from saeserve.core.training.feed import Pace
 from saeserve.core.training.setup import TrainingSetup
 from saeserve.core.training.trainer import Trainer
+from saeserve.worker.curves import keep_curves
 from saeserve.worker.runners.admission import check_memory
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext
 from saeserve.worker.runners.datasets import open_dataset
@@ -37,7 +38,15 @@ from saeserve.worker.runners.train_sweep import Ground, run_sweep
 
 
 def run(context: RunContext) -> Completed:
-    """Train, evaluate on held-out rows, export, publish; with a sweep every member of it."""
+    """Train, evaluate on held-out rows, export, publish; with a sweep every member of it. The
+    curves are kept however the attempt ends."""
+    try:
+        return _run(context)
+    finally:
+        keep_curves(context, context.submission.resolved_spec["train"]["model"])
+
+
+def _run(context: RunContext) -> Completed:
     claim = context.order.claim
     resume = context.store.path(claim.resume) if claim.resume else None
     settle_torch(recorded_threads(resume) if resume else context.order.torch_threads)

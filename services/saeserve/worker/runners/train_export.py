@@ -32,6 +32,7 @@ from saeserve.core.training.trainer import Trainer
 from saeserve.jobs.record import JobWarning, Output
 from saeserve.worker.report import MemberOf, finite
 from saeserve.worker.runners.base import RunContext
+from saeserve.worker.runners.cards import write_card
 from saeserve.worker.runners.datasets import heldout
 from saeserve.worker.runners.scratch import scratch_folder
 from saeserve.worker.runners.train_init import sides
@@ -65,6 +66,7 @@ def publish(context: RunContext, trained: Trained) -> Output:
     model, warnings = _judged(context, trained, form, _folded(context, trained, form))
     with scratch_folder(context) as folder:
         save_model(model, folder)
+        write_card(context, folder, trained.spec.model, model.config)
         context.check_fence()
         resource = context.models.publish(
             trained.spec.model, context.submission.id, trained.number, folder
