@@ -136,7 +136,9 @@ class ShardedDataset:
         names = tuple(self.source(name).name for name in names_of(source))
         found = self._spread(names, "train", norm_cut, max_rows)
         parts = [take_columns(shard, names, indices).float() for shard, indices in found]
-        return torch.cat(parts) if parts else torch.zeros(0, sum(self._widths[name] for name in names))
+        return (
+            torch.cat(parts) if parts else torch.zeros(0, sum(self._widths[name] for name in names))
+        )
 
     def _spread(
         self, names: Sequence[str], split: Split, norm_cut: float, max_rows: int

@@ -40,6 +40,10 @@ class Principal:
             )
         return cls(mean_O, basis_OQ[:, : max(1, min(k, most))])
 
+    def to(self, device: torch.device) -> Principal:
+        """The same on `device`."""
+        return Principal(self.mean_O.to(device), self.basis_OK.to(device))
+
     def reconstruct(self, x_NO: Tensor) -> Tensor:
         """The rows' projections, [N, O]."""
         centred_NO = x_NO - self.mean_O
