@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from saeserve.core.evaluation.arms import Nats, Replace
+from saeserve.core.evaluation.arms import Begun, Nats, Replace
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.row_rule import EVERY_ROW, RowRule
-from saeserve.harvest.splice import Begun, Between, Splicer
+from saeserve.harvest.splice import Between, Splicer
 
 
 @dataclass(frozen=True)

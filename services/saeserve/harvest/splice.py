@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saeserve.core.evaluation.arms import Nats, Replace
+from saeserve.core.evaluation.arms import Begun, Nats, Replace
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.errors import DataError
 from saeserve.harvest.language_model import LanguageModel, edited
@@ -90,7 +90,7 @@ class Splicer:
             clean_nats(logits_STV, tokens_ST),
         )
         return [
-            Begun(self._model, sites, clean, skip)
+            _Place(self._model, sites, clean, skip).begun()
             for sites, skip in zip(self._sites, self._skips, strict=True)
         ]
 
@@ -121,20 +121,20 @@ class Splicer:
         return count if torch.equal(logits_STV, again_STV) else 0
 
 
-class Begun:
-    """A batch at one of the places, whose clean pass was made."""
+@dataclass(frozen=True)
+class _Place:
+    """A batch at one of the places."""
 
-    def __init__(self, model: LanguageModel, sites: Between, clean: _Clean, skip: int) -> None:
-        """See `Splicer.begin`."""
-        self._model, self._sites, self._clean, self._skip = model, sites, clean, skip
-        predicted_ST = clean.tokens_ST[:, 1:] != PAD
-        self.sequence_P, before_P = predicted_ST.cpu().nonzero(as_tuple=True)
-        self.position_P = before_P + 1
+    model: LanguageModel
+    sites: Between
+    clean: _Clean
+    skip: int
 
-    @property
-    def clean_P(self) -> Tensor:
-        """Cross-entropy of the clean pass in nats of every token but a sequence's first."""
-        return self._clean.nats.ce_P
+    def begun(self) -> Begun:
+        """What evaluations see of it."""
+        predicted_ST = self.clean.tokens_ST[:, 1:] != PAD
+        sequence_P, before_P = predicted_ST.cpu().nonzero(as_tuple=True)
+        return Begun(self.clean.nats.ce_P, sequence_P, before_P + 1, self.run)
 
     def run(self, replace: Replace) -> Nats:
         """A pass in which what `replace` makes of the rows stands in for those that are written.
@@ -144,21 +144,21 @@ class Begun:
         for replacements of another shape.
         """
         edits = [
-            (self._model.place(site), _putting(new_STD))
-            for site, new_STD in zip(self._sites.writes, self._replaced(replace), strict=True)
+            (self.model.place(site), _putting(new_STD))
+            for site, new_STD in zip(self.sites.writes, self._replaced(replace), strict=True)
         ]
         with ExitStack() as stack:
-            output = self._clean.below.get(self._skip)
-            stack.enter_context(skipped(self._model.model, self._skip, output))
-            stack.enter_context(edited(edits, self._clean.tokens_ST.shape))
-            logits_STV = self._model.forward(self._clean.tokens_ST)
-        return spliced_nats(logits_STV, self._clean.nats)
+            output = self.clean.below.get(self.skip)
+            stack.enter_context(skipped(self.model.model, self.skip, output))
+            stack.enter_context(edited(edits, self.clean.tokens_ST.shape))
+            logits_STV = self.model.forward(self.clean.tokens_ST)
+        return spliced_nats(logits_STV, self.clean.nats)
 
     def _replaced(self, replace: Replace) -> list[Tensor]:
         """Values of each site that is written."""
-        columns = [self._clean.columns[site.source] for site in self._sites.columns]
-        written = [self._clean.columns[site.source] for site in self._sites.writes]
-        mask_ST = self._clean.rows_ST.to(columns[0].device)
+        columns = [self.clean.columns[site.source] for site in self.sites.columns]
+        written = [self.clean.columns[site.source] for site in self.sites.writes]
+        mask_ST = self.clean.rows_ST.to(columns[0].device)
         new_NO = replace(torch.cat([x_STD[mask_ST] for x_STD in columns], dim=1))
         shape = [int(mask_ST.sum()), sum(x_STD.shape[-1] for x_STD in written)]
         if list(new_NO.shape) != shape:

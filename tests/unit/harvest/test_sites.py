@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import safetensors.torch
 import torch
+from tests.fakes.splicing import Splice
 from tests.fakes.tiny_families import (
     PARALLEL,
     SANDWICH,
@@ -17,7 +18,6 @@ from tests.fakes.tiny_families import (
     tiny_family,
     tiny_multimodal,
 )
-from tests.fakes.splicing import Splice
 from tests.fakes.tiny_models import CPU, save_model
 from torch import Tensor
 

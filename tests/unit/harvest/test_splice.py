@@ -13,8 +13,8 @@ from saeserve.errors import DataError
 from saeserve.harvest import splice
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.layout import decoder_layers
-from saeserve.harvest.sequences import PAD
 from saeserve.harvest.nats import kl_divergence
+from saeserve.harvest.sequences import PAD
 from saeserve.harvest.splice import Between
 
 TOKENS = torch.tensor([[0, 5, 9, 3, 20], [0, 7, 8, PAD, PAD], [0, PAD, PAD, PAD, PAD]])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,27 +34,18 @@ class Nats(NamedTuple):
     """KL(clean || this pass) of the distributions of the next token."""
 
 
-class Begun(Protocol):
-    """A batch of sequences whose clean pass was made."""
+@dataclass(frozen=True)
+class Begun:
+    """A batch of sequences whose clean pass was made; all tensors are [P], on the CPU."""
 
-    @property
-    def clean_P(self) -> Tensor:
-        """Cross-entropy of the clean pass."""
-        ...
-
-    @property
-    def sequence_P(self) -> Tensor:
-        """Each predicted token's sequence in the batch, int64, from 0 on."""
-        ...
-
-    @property
-    def position_P(self) -> Tensor:
-        """Each predicted token's place in its sequence, int64, from 1 on."""
-        ...
-
-    def run(self, replace: Replace) -> Nats:
-        """A pass with the rows of what is written replaced."""
-        ...
+    clean_P: Tensor
+    """Cross-entropy of the clean pass in nats of every token but a sequence's first."""
+    sequence_P: Tensor
+    """Each predicted token's sequence in the batch, int64, from 0 on."""
+    position_P: Tensor
+    """Each predicted token's place in its sequence, int64, from 1 on."""
+    run: Callable[[Replace], Nats]
+    """A pass with the rows of what is written replaced."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def evaluate_reconstruction(
 ) -> ReconstructionReport:
     """Stream raw rows [B, C] through the model; sums are float64, counts are whole numbers.
 
-    C is d_in; where the target is another source, its d_out columns follow. `watch` sees each batch.
+    C is d_in; where the target is another source, its d_out columns follow. `watch` sees each
+    batch.
     Raises DataMismatchError for rows of another width, DataError without rows.
     """
     outputs = [_Output(source) for source in model.config.outputs]

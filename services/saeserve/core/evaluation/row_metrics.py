@@ -89,9 +89,13 @@ class RowMetrics:
         ]
         found = _shape(fired_GF.sum(axis=0) / rows_G.sum())
         return [
-            self._metric(name, unit, found[name], bounds(np.array([r[name] for r in resampled]), groups))
-            for name, unit in _SHAPES.items()
-        ]  # fmt: skip
+            self._metric(name, unit, found[name], bounds(np.array(drawn_R), groups))
+            for (name, unit), drawn_R in zip(
+                _SHAPES.items(),
+                zip(*(each.values() for each in resampled), strict=True),
+                strict=True,
+            )
+        ]
 
     def _dead(self) -> list[Metric]:
         rows = self._seen
