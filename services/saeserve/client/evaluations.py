@@ -26,7 +26,7 @@ class EvaluationMetric:
     stratum: str = ""
     """The part of the tokens that it is of, such as "positions 1-7"; empty for all."""
     seed: int = 0
-    """Of the resamples."""
+    """Seed of the resamples."""
 
 
 def evaluation_metrics(report: job_pb2.EvaluationReport) -> tuple[EvaluationMetric, ...]:

@@ -75,7 +75,7 @@ class JobOutput:
     exported: str
     metrics: Mapping[str, float]
     results: tuple[EvaluationMetric, ...] = ()
-    """Of an evaluation: its figures with intervals; empty in listings and from older releases."""
+    """Figures of an evaluation with intervals; empty in listings and from older releases."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Splicer:
         rule: RowRule = EVERY_ROW,
     ) -> None:
         """`bos`: sequences begin with a BOS token, which is never replaced; nor are positions that
-        are no rows by `rule`. Raises SpecError for sites that the model does not have."""
+        `rule` leaves out. Raises SpecError for sites that the model does not have."""
         self._model = model
         self._sites = [Between.of(each) for each in sites]
         self._places = {

@@ -577,7 +577,7 @@ class EvaluationMetric(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     definition: _builtins.str
-    """What was computed, with a version, e.g. "kl_clean_spliced/1": docs/DESIGN.md."""
+    """What was computed, with a version, e.g. "kl_clean_spliced/1": docs/DESIGN.md, "Metrics of an evaluation"."""
     stratum: _builtins.str
     """The part of the tokens that it is of, e.g. "positions 1-7"; empty for all."""
     value: _builtins.float
@@ -589,7 +589,7 @@ class EvaluationMetric(_message.Message):
     """How many rows, predicted tokens or latents it is of; `counted` says which."""
     counted: _builtins.str
     seed: _builtins.int
-    """Of the resamples."""
+    """Seed of the resamples."""
     def __init__(
         self,
         *,

@@ -1445,14 +1445,14 @@ class EvaluateSpec(_message.Message):
     """Contexts a feature."""
     device: _builtins.str
     seed: _builtins.int
-    """Of resamples, random dictionaries and samples."""
+    """Seed of resamples, random dictionaries and samples."""
     @_builtins.property
     def loss_recovered(self) -> Global___LossRecoveredSpec:
         """Set to measure loss recovered by splicing into the language model that the data set names."""
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """More models to evaluate with the same passes over rows and text; the job has an output for each."""
+        """More models to evaluate with the same passes of the language model; the job has an output for each."""
 
     def __init__(
         self,

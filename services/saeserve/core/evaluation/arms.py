@@ -26,7 +26,7 @@ STRATA = ("positions 1-7", "positions 8-31", "positions 32-127", "positions 128-
 
 
 class Nats(NamedTuple):
-    """Of every predicted token, float32 [P], on the CPU."""
+    """What each predicted token costs, float32 [P], on the CPU."""
 
     ce_P: Tensor
     """Cross-entropy."""

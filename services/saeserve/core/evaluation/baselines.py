@@ -17,7 +17,7 @@ from saeserve.core.ops.selection import Selected, top_k
 FIT_ROWS = 16_384
 """Training rows that components and means are fitted to."""
 _OVERSAMPLED, _ITERATIONS = 8, 4
-"""Of the randomised decomposition (Halko, Martinsson, Tropp 2011, algorithm 4.4)."""
+"""Settings of the randomised decomposition (Halko, Martinsson, Tropp 2011, algorithm 4.4)."""
 _GAIN_ROWS = 2048
 
 
@@ -30,7 +30,7 @@ class Principal:
 
     @classmethod
     def fit(cls, x_NO: Tensor, k: int, seed: int) -> Principal:
-        """Of rows float32 [N, O]; k is cut to what they have."""
+        """Fit to rows float32 [N, O]; k is cut to what they have."""
         mean_O = x_NO.mean(dim=0)
         most = min(x_NO.shape)
         with torch.random.fork_rng(devices=[]):

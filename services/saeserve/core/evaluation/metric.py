@@ -34,7 +34,7 @@ class Metric:
     counted: str
     """What there are `n` of."""
     seed: int
-    """Of the resampling, and of what else is drawn."""
+    """Seed of the resampling, and of what else is drawn."""
     low: float | None = None
     high: float | None = None
     stratum: str = ""
@@ -70,5 +70,5 @@ class Measured:
 
 
 def known(metrics: list[Metric]) -> list[Metric]:
-    """Those whose value is a number: JSON has no other."""
+    """Leave out those whose value is not a number: JSON has no place for them."""
     return [metric for metric in metrics if math.isfinite(metric.value)]
