@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
 
+import numpy as np
+
 from saeserve.core.evaluation.arms import ArmTable
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.registry.layout import evaluation_key
@@ -47,7 +49,9 @@ class Memory:
         return {name: ArmTable(rows) for name, rows in found.items()} if found else {}
 
     def keep_arm(self, facts: Facts, tables: Mapping[str, ArmTable]) -> None:
-        """Let later evaluations have the arm."""
+        """Let later evaluations have the arm, unless the language model made no numbers of it."""
+        if not all(np.isfinite(table.values()).all() for table in tables.values()):
+            return
         rows = {name: table.rows for name, table in tables.items()}
         self._write(self._common() | facts, rows)
 

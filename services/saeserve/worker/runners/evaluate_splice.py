@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from saeserve.core.evaluation.arms import Begun
+from saeserve.core.evaluation.arms import Begun, Nats, Replace
 from saeserve.core.evaluation.loss_recovered import Recovering, recover
 from saeserve.core.evaluation.metric import Metric
 from saeserve.core.evaluation.splice_metrics import splice_figures, splice_metrics
@@ -85,7 +86,17 @@ def _begun(
         batch=wanted.batch_sequences,
     ):
         context.check_stop()
-        yield splicer.begin(tokens_ST)
+        yield [_stopping(context, begun) for begun in splicer.begin(tokens_ST)]
+
+
+def _stopping(context: RunContext, begun: Begun) -> Begun:
+    """A begun batch whose passes, which may take long, show that the work moves on."""
+
+    def run(put: Replace) -> Nats:
+        context.check_stop()
+        return begun.run(put)
+
+    return replace(begun, run=run)
 
 
 def _language_model(
