@@ -111,6 +111,9 @@ def test_a_model_is_evaluated_once_its_training_is_done(stack: RealStack) -> Non
     report = evaluate.outputs[0].evaluation
     assert report is not None
     assert report["metrics"]["fvu"] == evaluate.outputs[0].metrics["fvu"]
+    found = {result.name: result for result in evaluate.outputs[0].results}["fvu"]
+    assert (found.definition, found.n, found.counted) == ("fvu/1", 256, "rows")
+    assert found.value == pytest.approx(report["metrics"]["fvu"])
     assert report["density"]
 
 

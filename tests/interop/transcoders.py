@@ -20,7 +20,9 @@ from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
 from saeserve.core.data.source import ShardSource
-from saeserve.core.evaluation.loss_recovered import LossRecovered, loss_recovered
+from saeserve.core.evaluation.arms import Begun
+from saeserve.core.evaluation.loss_recovered import Baselines, Recovering, ablations, recover
+from saeserve.core.evaluation.splice_metrics import splice_figures
 from saeserve.core.export.fold import Side, fold_between
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import Lineage
@@ -37,7 +39,7 @@ from saeserve.harvest.heldout import heldout_sequences
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.layout import decoder_layers
 from saeserve.harvest.run import run_harvest
-from saeserve.harvest.splice import Between, Splice
+from saeserve.harvest.splice import Between, Splicer
 
 LAYER = 1
 READS, WRITES = (SiteSpec(hook=hook, layer=LAYER) for hook in ("mlp_in", "mlp_out"))
@@ -65,10 +67,10 @@ class Harvested:
         made = self.dataset
         return heldout_sequences(made.folder, made.manifest, max_tokens=0, batch=8)
 
-    @property
-    def splice(self) -> Splice:
-        """Runs the model with something else in the place of its MLP."""
-        return self.language_model.splice(Between((READS,), (WRITES,)), bos=True)
+    def begun(self) -> Iterator[list[Begun]]:
+        """Clean passes, with the place of the MLP to put something else in."""
+        splicer = Splicer(self.language_model, [Between((READS,), (WRITES,))], bos=True)
+        return (splicer.begin(tokens_ST) for tokens_ST in self.sequences())
 
     def mlp(self, x_BD: Tensor) -> Tensor:
         """The MLP itself, of rows [B, d_in]."""
@@ -186,27 +188,24 @@ def spliced(
     """How far the loss recovered by the library's model is from that of ours, and that of the MLP
     itself from 1."""
     figures = recovered(harvested, ours)
-    if not figures.loss_recovered_zero > LEAST_RECOVERED:
-        raise ValueError(f"the transcoder recovers only {figures.loss_recovered_zero:.3f}")
-    lost = figures.ce_zero - figures.ce_clean
+    recovers = figures["loss_recovered_zero"]
+    if not recovers > LEAST_RECOVERED:
+        raise ValueError(f"the transcoder recovers only {recovers:.3f}")
+    lost = figures["ce_zero"] - figures["ce_clean"]
     found = [
-        (figures.ce_zero - cross_entropy(harvested, stand_in)) / lost
+        (figures["ce_zero"] - cross_entropy(harvested, stand_in)) / lost
         for stand_in in (theirs, harvested.mlp)
     ]
-    return abs(found[0] - figures.loss_recovered_zero), abs(found[1] - 1)
+    return abs(found[0] - recovers), abs(found[1] - 1)
 
 
-def recovered(harvested: Harvested, model: InferenceModel) -> LossRecovered:
+def recovered(harvested: Harvested, model: InferenceModel) -> dict[str, float]:
     """The figures that an evaluate job gives."""
     mean_D = harvested.heldout()[:, model.config.d_in :].mean(0)
+    own = Recovering(model, Baselines(ablations(model, mean_D), {}), massive_above=float("inf"))
     with torch.no_grad():
-        return loss_recovered(
-            model,
-            harvested.splice,
-            harvested.sequences(),
-            mean_D=mean_D,
-            massive_above=float("inf"),
-        )
+        recover([own], harvested.begun())
+    return splice_figures(own.tables)
 
 
 def cross_entropy(harvested: Harvested, stand_in: Callable[[Tensor], Tensor]) -> float:
@@ -217,5 +216,5 @@ def cross_entropy(harvested: Harvested, stand_in: Callable[[Tensor], Tensor]) ->
         return stand_in(columns_NC[:, :d_in])
 
     with torch.no_grad():
-        parts = [harvested.splice(tokens, replace) for tokens in harvested.sequences()]
+        parts = [begun.run(replace).ce_P for (begun,) in harvested.begun()]
     return float(torch.cat(parts).double().mean())

@@ -92,7 +92,8 @@ def _harvest(spec: Spec) -> str:
 
 def _evaluate(spec: Spec) -> str:
     spliced = ", loss recovered" if "loss_recovered" in spec else ""
-    return f"evaluate {spec.get('model')} on {spec.get('dataset')}{spliced}"
+    models = listed([spec.get("model"), *spec.get("models", ())])
+    return f"evaluate {models} on {spec.get('dataset')}{spliced}"
 
 
 def _import(spec: Spec) -> str:

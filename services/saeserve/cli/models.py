@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saeserve.cli.evaluated import evaluation_of, print_evaluation
 from saeserve.cli.field_sources import leaves, value_text
 from saeserve.cli.figures import ago, listed, metrics_text, size
 from saeserve.cli.output import Json, connect, print_json, told, warnings_text
@@ -62,6 +63,7 @@ def show(
     """Show one version, and where it comes from."""
     with connect() as client:
         model = client.models.get(reference)
+        found = None if as_json else evaluation_of(client, model.resource)
     if as_json:
         print_json(model)
         return
@@ -83,6 +85,9 @@ def show(
             ("content", model.content_sha256),
         ]
     )
+    if found is not None:
+        job, output = found
+        print_evaluation(output, f"evaluated by {job}")
 
 
 def _data(model: Model) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from saeserve.cli.describing import described, made, step_text
+from saeserve.cli.evaluated import print_evaluation
 from saeserve.cli.field_sources import field_sources_text, given_text, preset_of
 from saeserve.cli.figures import ago, duration, figure, listed, metrics_text
 from saeserve.cli.output import errors, print_json, say, styled, warnings_text
 from saeserve.cli.tables import print_fields, print_table
 from saeserve.client.field_sources import FieldSource
-from saeserve.client.values import Job, JobFailure
+from saeserve.client.values import Job, JobFailure, JobOutput
 
 COMPARED = ("fvu", "l0", "l0_miss", "dead_fraction", "silent_on_heldout")
 """What tells the members of a sweep apart; the rest is in the JSON."""
@@ -91,17 +92,24 @@ def _show_members(job: Job) -> None:
         print_table(
             ("model", *COMPARED),
             (
-                (output.model, *(_figure(output.metrics.get(name)) for name in COMPARED))
+                (_name(output), *(_figure(output.metrics.get(name)) for name in COMPARED))
                 for output in job.outputs
             ),
         )
     else:
         for output in job.outputs:
-            name = output.model or output.dataset or output.exported or "evaluation"
-            if output.metrics:
-                say(f"figures of {name}: {metrics_text(output.metrics)}")
+            # What follows as a table need not stand in a line as well.
+            if output.metrics and not output.results:
+                say(f"figures of {_name(output)}: {metrics_text(output.metrics)}")
+    for output in job.outputs:
+        print_evaluation(output, f"figures of {_name(output)}")
     for name, error in job.member_errors.items():
         _show_error(name, error)
+
+
+def _name(output: JobOutput) -> str:
+    evaluated = output.evaluation.get("model") if output.evaluation else ""
+    return output.model or output.dataset or output.exported or evaluated or "evaluation"
 
 
 def _show_error(what: str, error: JobFailure) -> None:

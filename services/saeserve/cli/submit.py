@@ -77,16 +77,41 @@ def ingest(
 
 def evaluate(
     file: File = None,
-    model: Annotated[str | None, typer.Option(help="Model, e.g. my-sae@prod.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model, e.g. my-sae@prod; may be repeated: the passes are shared."),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set with held-out rows.")] = None,
-    loss_recovered: Annotated[bool, typer.Option(help="Splice into the language model.")] = False,
+    loss_recovered: Annotated[
+        bool, typer.Option(help="Splice into the language model: --tier 1.")
+    ] = False,
+    tier: Annotated[
+        int, typer.Option(min=0, max=1, help="0: held-out rows alone; 1: spliced as well.")
+    ] = 0,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="What to compare a splice with; all: mean,zero,pca,random."),
+    ] = None,
+    splice_tokens: Annotated[
+        str | None, typer.Option(help="Held-out tokens to splice into: 8k, 32k …")
+    ] = None,
+    contexts: Annotated[
+        int | None, typer.Option(min=0, help="Features to show where they fire most.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of resamples and baselines.")] = None,
     set_: Set = None,
 ) -> specs.Tree:
-    """Evaluate a model on held-out rows."""
+    """Evaluate models on held-out rows."""
+    models, spliced = model or [], loss_recovered or tier > 0
     flags: specs.Tree = {
-        "model": model,
+        "model": models[0] if models else None,
+        "models": models[1:] or None,
         "dataset": dataset,
-        "loss_recovered": {} if loss_recovered else None,
+        "loss_recovered": {} if spliced else None,
+        "loss_recovered.max_tokens": splice_tokens,
+        "loss_recovered.arms": arms.split(",") if arms else None,
+        "context_features": contexts,
+        "seed": seed,
     }
     return specs.build("evaluate", file, flags, set_ or [])
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from saeserve.client.evaluations import evaluation_value
+from saeserve.client.evaluations import (
+    EvaluationMetric,
+    evaluation_metrics,
+    evaluation_value,
+)
 from saeserve.client.field_sources import FieldSource, field_sources
 from saeserve.client.waiting import Waiting, waiting_value
 from saeserve.client.wire import instant, plain
@@ -70,6 +74,8 @@ class JobOutput:
     evaluation: Mapping[str, Any] | None
     exported: str
     metrics: Mapping[str, float]
+    results: tuple[EvaluationMetric, ...] = ()
+    """Figures of an evaluation with intervals; empty in listings and from older releases."""
 
 
 @dataclass(frozen=True)
@@ -171,4 +177,5 @@ def _output(output: job_pb2.JobOutput) -> JobOutput:
         evaluation_value(evaluation) if evaluation is not None else None,
         output.exported,
         dict(output.metrics),
+        () if evaluation is None else evaluation_metrics(evaluation),
     )

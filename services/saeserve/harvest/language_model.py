@@ -1,4 +1,4 @@
-"""A causal language model: activations out (`capture`), reconstructions in (`splice`)."""
+"""A causal language model: activations out; `harvest.splice` puts reconstructions in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from saeserve.core.evaluation.loss_recovered import Compare
 from saeserve.core.ops.precision import ComputeType, chosen_dtype
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.errors import SpecError
@@ -21,8 +20,6 @@ from saeserve.harvest.loading import load_model, load_tokenizer
 from saeserve.harvest.places import Edit, Place, place_of
 from saeserve.harvest.precision import use_bfloat16
 from saeserve.harvest.probe import study_layer
-from saeserve.harvest.row_rule import EVERY_ROW, RowRule
-from saeserve.harvest.splice import Between, Run, Splice, make_compare, make_splice, putting
 from saeserve.harvest.tokenizer import Tokenizer
 
 
@@ -146,50 +143,6 @@ class LanguageModel:
         """Logits [S, T, vocabulary]."""
         tokens = sent(tokens_ST, self.device).clamp(min=0)
         return self.model(input_ids=tokens, use_cache=False).logits
-
-    def splice(self, sites: SiteSpec | Between, bos: bool, rule: RowRule = EVERY_ROW) -> Splice:
-        """Make the splice of `harvest.splice`; `bos`: sequences begin with a BOS token."""
-        return make_splice(self._run_at(sites), bos, self._first_written(sites), rule)
-
-    def compare(self, sites: SiteSpec | Between, bos: bool, rule: RowRule = EVERY_ROW) -> Compare:
-        """Make the comparison of `harvest.splice`; `bos` and `rule` are as in `splice`."""
-        return make_compare(self._run_at(sites), bos, self._first_written(sites), rule)
-
-    def _first_written(self, sites: SiteSpec | Between) -> int:
-        if isinstance(sites, SiteSpec) or sites.reads == sites.writes:
-            return 0
-        return sum(self.width(site) for site in sites.reads)
-
-    def _run_at(self, sites: SiteSpec | Between) -> Run:
-        if isinstance(sites, Between):
-            return self._run_between(sites)
-        place = self.place(sites)
-
-        def run(tokens_ST: Tensor, edit: Edit | None) -> Tensor:
-            with edited([] if edit is None else [(place, edit)], tokens_ST.shape):
-                return self.forward(tokens_ST)
-
-        return run
-
-    def _run_between(self, sites: Between) -> Run:
-        """What is read comes from a pass without replacements: a site that is read may stand
-        behind one that is written."""
-        places = [self.place(site) for site in sites.writes]
-
-        def run(tokens_ST: Tensor, edit: Edit | None) -> Tensor:
-            if edit is None:
-                return self.forward(tokens_ST)
-            clean = self.capture(tokens_ST, sites.columns)
-            columns_STC = torch.cat([clean[site.source] for site in sites.columns], dim=-1)
-            new_STO = cast("Tensor", edit(columns_STC))
-            parts = torch.split(new_STO, [place.d for place in places], dim=-1)
-            edits = [
-                (place, putting(part_STD)) for place, part_STD in zip(places, parts, strict=True)
-            ]
-            with edited(edits, tokens_ST.shape):
-                return self.forward(tokens_ST)
-
-        return run
 
     def _config(self, name: str) -> object:
         return text_setting(self.model, name)

@@ -1,4 +1,4 @@
-"""Where models lie in the store."""
+"""Where models, and what evaluations keep, lie in the store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ def version_key(name: str, version: int, file: str = "") -> str:
 def alias_folder(name: str) -> str:
     """Store key of the folder that holds a model's aliases."""
     return f"models/{name}/aliases"
+
+
+EVALUATIONS = "evaluations"
+"""Folder of what evaluations keep for later ones, by the name of the data set."""
+
+
+def evaluation_key(dataset: str, digest: str) -> str:
+    """Store key of something found in an evaluation on a data set."""
+    return f"{EVALUATIONS}/{dataset}/{digest}.json"
 
 
 def claimed_numbers(store: ArtifactStore, name: str) -> list[int]:

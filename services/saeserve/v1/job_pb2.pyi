@@ -525,26 +525,99 @@ class EvaluationReport(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     DENSITY_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """models/<name>/versions/<n>; empty in reports of older releases, as what follows is."""
+    dataset: _builtins.str
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
     def density(self) -> _containers.RepeatedCompositeFieldContainer[Global___DensityBin]: ...
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureContexts]: ...
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationMetric]:
+        """Every figure with its interval and what was counted."""
+
     def __init__(
         self,
         *,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         density: _abc.Iterable[Global___DensityBin] | None = ...,
         features: _abc.Iterable[Global___FeatureContexts] | None = ...,
+        model: _builtins.str = ...,
+        dataset: _builtins.str = ...,
+        results: _abc.Iterable[Global___EvaluationMetric] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["density", b"density", "features", b"features", "metrics", b"metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "density", b"density", "features", b"features", "metrics", b"metrics", "model", b"model", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluationReport: _TypeAlias = EvaluationReport  # noqa: Y015
+
+@_typing.final
+class EvaluationMetric(_message.Message):
+    """One figure of an evaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    STRATUM_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    definition: _builtins.str
+    """What was computed, with a version, e.g. "kl_clean_spliced/1": docs/DESIGN.md, "Metrics of an evaluation"."""
+    stratum: _builtins.str
+    """The part of the tokens that it is of, e.g. "positions 1-7"; empty for all."""
+    value: _builtins.float
+    low: _builtins.float
+    """95 % confidence, by drawing whole sequences again; unset where there is none."""
+    high: _builtins.float
+    unit: _builtins.str
+    n: _builtins.int
+    """How many rows, predicted tokens or latents it is of; `counted` says which."""
+    counted: _builtins.str
+    seed: _builtins.int
+    """Seed of the resamples."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        definition: _builtins.str = ...,
+        stratum: _builtins.str = ...,
+        value: _builtins.float = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+        unit: _builtins.str = ...,
+        n: _builtins.int = ...,
+        counted: _builtins.str = ...,
+        seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "counted", b"counted", "definition", b"definition", "high", b"high", "low", b"low", "n", b"n", "name", b"name", "seed", b"seed", "stratum", b"stratum", "unit", b"unit", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___EvaluationMetric: _TypeAlias = EvaluationMetric  # noqa: Y015
 
 @_typing.final
 class DensityBin(_message.Message):

@@ -1431,6 +1431,8 @@ class EvaluateSpec(_message.Message):
     CONTEXT_FEATURES_FIELD_NUMBER: _builtins.int
     CONTEXTS_PER_FEATURE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model reference: name, name@alias or name@version."""
     dataset: _builtins.str
@@ -1442,9 +1444,15 @@ class EvaluateSpec(_message.Message):
     contexts_per_feature: _builtins.int
     """Contexts a feature."""
     device: _builtins.str
+    seed: _builtins.int
+    """Seed of resamples, random dictionaries and samples."""
     @_builtins.property
     def loss_recovered(self) -> Global___LossRecoveredSpec:
         """Set to measure loss recovered by splicing into the language model that the data set names."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """More models to evaluate with the same passes of the language model; the job has an output for each."""
 
     def __init__(
         self,
@@ -1457,10 +1465,12 @@ class EvaluateSpec(_message.Message):
         context_features: _builtins.int | None = ...,
         contexts_per_feature: _builtins.int | None = ...,
         device: _builtins.str | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_features", b"_context_features", "_contexts_per_feature", b"_contexts_per_feature", "_dataset", b"_dataset", "_device", b"_device", "_max_rows", b"_max_rows", "_model", b"_model", "_source", b"_source", "context_features", b"context_features", "contexts_per_feature", b"contexts_per_feature", "dataset", b"dataset", "device", b"device", "loss_recovered", b"loss_recovered", "max_rows", b"max_rows", "model", b"model", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_features", b"_context_features", "_contexts_per_feature", b"_contexts_per_feature", "_dataset", b"_dataset", "_device", b"_device", "_max_rows", b"_max_rows", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "context_features", b"context_features", "contexts_per_feature", b"contexts_per_feature", "dataset", b"dataset", "device", b"device", "loss_recovered", b"loss_recovered", "max_rows", b"max_rows", "model", b"model", "seed", b"seed", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_features", b"_context_features", "_contexts_per_feature", b"_contexts_per_feature", "_dataset", b"_dataset", "_device", b"_device", "_max_rows", b"_max_rows", "_model", b"_model", "_source", b"_source", "context_features", b"context_features", "contexts_per_feature", b"contexts_per_feature", "dataset", b"dataset", "device", b"device", "loss_recovered", b"loss_recovered", "max_rows", b"max_rows", "model", b"model", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_features", b"_context_features", "_contexts_per_feature", b"_contexts_per_feature", "_dataset", b"_dataset", "_device", b"_device", "_max_rows", b"_max_rows", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "context_features", b"context_features", "contexts_per_feature", b"contexts_per_feature", "dataset", b"dataset", "device", b"device", "loss_recovered", b"loss_recovered", "max_rows", b"max_rows", "model", b"model", "models", b"models", "seed", b"seed", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_features: _TypeAlias = _typing.Literal["context_features"]  # noqa: Y015
     _WhichOneofArgType__context_features: _TypeAlias = _typing.Literal["_context_features", b"_context_features"]  # noqa: Y015
@@ -1474,6 +1484,8 @@ class EvaluateSpec(_message.Message):
     _WhichOneofArgType__max_rows: _TypeAlias = _typing.Literal["_max_rows", b"_max_rows"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
     _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
     @_typing.overload
@@ -1489,6 +1501,8 @@ class EvaluateSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
 
 Global___EvaluateSpec: _TypeAlias = EvaluateSpec  # noqa: Y015
@@ -1497,25 +1511,33 @@ Global___EvaluateSpec: _TypeAlias = EvaluateSpec  # noqa: Y015
 class LossRecoveredSpec(_message.Message):
     """Splices reconstructions into the language model on held-out text. Figures: ce_clean, ce_sae, ce_mean
     and ce_zero, ce_delta_nats, ce_delta_with_massive_nats (massive rows replaced too), kl_nats
-    (KL(clean || spliced)), loss_recovered_mean and loss_recovered_zero.
+    (KL(clean || spliced)), loss_recovered_mean and loss_recovered_zero; ce_pca and ce_random.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     BATCH_SEQUENCES_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Tokens of held-out documents to run."""
     batch_sequences: _builtins.int
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What else stands in for the rows: "mean", "zero", "pca" (as many principal components as the
+        model's L0, of training rows) and "random" (a random dictionary of the same L0). All when empty.
+        """
+
     def __init__(
         self,
         *,
         max_tokens: _builtins.int | None = ...,
         batch_sequences: _builtins.int | None = ...,
+        arms: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences", "_max_tokens", b"_max_tokens", "batch_sequences", b"batch_sequences", "max_tokens", b"max_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences", "_max_tokens", b"_max_tokens", "batch_sequences", b"batch_sequences", "max_tokens", b"max_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences", "_max_tokens", b"_max_tokens", "arms", b"arms", "batch_sequences", b"batch_sequences", "max_tokens", b"max_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_sequences: _TypeAlias = _typing.Literal["batch_sequences"]  # noqa: Y015
     _WhichOneofArgType__batch_sequences: _TypeAlias = _typing.Literal["_batch_sequences", b"_batch_sequences"]  # noqa: Y015

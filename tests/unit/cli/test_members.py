@@ -72,6 +72,29 @@ def test_a_job_shows_its_members_side_by_side_and_who_diverged(
     assert "1 diverged" in text
 
 
+def test_an_evaluation_is_a_table_of_figures_with_intervals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: dict[str, Any] = {"n": 6120, "counted": "predicted tokens", "unit": "nats"}
+    results = [
+        job_pb2.EvaluationMetric(name="kl_nats", value=0.21, low=0.18, high=0.25, **counted),
+        job_pb2.EvaluationMetric(name="kl_nats", value=0.5, stratum="positions 1-7", **counted),
+    ]
+    report = job_pb2.EvaluationReport(model="models/m/versions/1", results=results)
+    text = told(job(outputs=[job_pb2.JobOutput(evaluation=report)]), monkeypatch)
+    for part in ("figures of models/m/versions/1", "0.18 … 0.25", "6,120 predicted tokens"):
+        assert part in text
+    assert "kl_nats, positions 1-7" in text
+
+
+def test_figures_of_older_releases_stay_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = job_pb2.EvaluationReport(metrics={"fvu": 0.25})
+    text = told(
+        job(outputs=[job_pb2.JobOutput(evaluation=report, metrics={"fvu": 0.25})]), monkeypatch
+    )
+    assert "figures of evaluation: fvu=0.25" in text
+
+
 def test_many_models_are_counted_in_a_line() -> None:
     assert showing.made(job(outputs=OUTPUTS)) == "models/m-k2/versions/1, models/m-k4/versions/1"
     assert showing.made(job(outputs=OUTPUTS * 2)) == "4 models"

@@ -53,3 +53,17 @@ def test_positions_are_a_python_slice(text: str, expected: tuple[int | None, ...
 def test_positions_that_are_no_slice_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"write start:stop as in Python"):
         submit.harvest(positions=text)
+
+
+def test_flags_of_an_evaluation() -> None:
+    made = submit.evaluate(model=["a", "b@prod"], dataset="acts", tier=1, arms="mean,pca")
+    assert made["evaluate"] == {
+        "model": "a",
+        "models": ["b@prod"],
+        "dataset": "acts",
+        "loss_recovered": {"arms": ["mean", "pca"]},
+    }
+    alone = submit.evaluate(model=["a"], dataset="acts", contexts=5)
+    assert alone["evaluate"] == {"model": "a", "dataset": "acts", "context_features": 5}
+    tokens = submit.evaluate(model=["a"], splice_tokens="8k")["evaluate"]
+    assert tokens["loss_recovered"] == {"max_tokens": "8k"}

@@ -204,9 +204,24 @@ def test_an_evaluation_is_pinned_to_a_version_and_a_source(bench: Bench) -> None
     assert plan.memory_bytes > 0
 
 
+def test_each_of_several_models_is_pinned_and_in_use(bench: Bench) -> None:
+    bench.ready()
+    for name in ("sae", "other"):
+        bench.publish(name, f"j-{name}")
+    record, _ = bench.plan({"evaluate": {"model": "sae", "models": ["other"], "dataset": "acts"}})
+    resolved = record.submission.resolved_spec["evaluate"]
+    assert (resolved["model"], resolved["models"]) == (
+        "models/sae/versions/1",
+        ["models/other/versions/1"],
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "kind", "field"),
     [
+        ({"models": ["gone"]}, NotFound, "models.0"),
+        ({"models": ["sae"]}, InvalidInput, "models"),
+        ({"loss_recovered": {"arms": ["median"]}}, InvalidInput, "loss_recovered.arms.0"),
         ({"model": "gone"}, NotFound, "model"),
         ({"model": "sae@7"}, NotFound, "model"),
         ({"model": "sae@prod"}, NotFound, "model"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saeserve.client.values import job_value
 from saeserve.control.converters.events import event_message, gap_message
 from saeserve.control.converters.jobs import (
     etag,
@@ -153,6 +154,22 @@ def test_a_listing_keeps_what_kind_each_output_is() -> None:
     assert listed[0].model == "models/sae/versions/1"
     assert listed[3].evaluation.metrics == {"l0": 3.0}
     assert not listed[3].evaluation.features
+
+
+def test_figures_of_an_evaluation_reach_the_sdk_and_reports_without_them_are_read() -> None:
+    metric = {"name": "kl_nats", "definition": "kl_clean_spliced/1", "value": 0.25, "unit": "nats"}
+    whole = metric | {"n": 6000, "counted": "predicted tokens", "seed": 3, "stratum": ""}
+    bounded = whole | {"low": 0.2, "high": 0.0}
+    old = Output(evaluation={"metrics": {"l0": 3.0}, "density": [], "features": []})
+    new = Output(evaluation={"model": "models/m/versions/1", "results": [whole, bounded]})
+    seen = record(state=JobState.SUCCEEDED, outputs=(old, new))
+    before, after = job_value(job_message(seen)).outputs
+    assert before.results == ()
+    assert before.evaluation is not None
+    assert before.evaluation["metrics"] == {"l0": 3.0}
+    assert [(m.low, m.high) for m in after.results] == [(None, None), (0.2, 0.0)]
+    assert vars(after.results[1]) == bounded
+    assert not listed_message(seen).outputs[1].evaluation.results
 
 
 def test_warnings_of_submit_and_end_stand_in_the_job_each_once() -> None:

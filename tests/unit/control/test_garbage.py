@@ -199,3 +199,11 @@ def test_a_failed_sweep_is_followed_by_another(caplog: pytest.LogCaptureFixture)
         housekeeper.lead()
     housekeeper.close()
     assert "a sweep of the store failed" in caplog.text
+
+
+def test_figures_of_a_data_set_that_is_gone_can_go(yard: Yard) -> None:
+    for dataset in ("acts", "gone"):
+        yard.bench.store.put_if_absent(f"evaluations/{dataset}/x.json", b"{}")
+    assert "evaluations/gone" in yard.can_go()
+    yard.sweep()
+    assert yard.bench.store.names("evaluations") == ["acts"]

@@ -46,10 +46,10 @@ def test_the_kind_is_that_of_the_spec_and_knows_what_it_names(name: str) -> None
     assert job.dataset == SPECS[name].get("dataset", "")
     assert job.reads_dataset == (job.dataset if name in READ else "")
     assert job.makes_dataset == (job.dataset if name in MADE else "")
-    named = {job.reads_model} if job.reads_model else set[str]()
+    named = set(job.reads_models)
     asked = {SPECS[name].get(field) for field in ("model", "init_from")} - {None}
     assert named | set(job.publishes) == asked
-    assert bool(job.reads_model) == ("models/n" in asked)
+    assert bool(job.reads_models) == ("models/n" in asked)
 
 
 def test_paths_of_a_kind_without_uploads_are_none() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tests.fakes.splicing import Splice
 from tests.fakes.tiny_models import CPU, POSITIONS, WORDS, listed, save_tokenizer, tiny_llama
 
 from saeserve.core.data.writer import RowBlock
@@ -338,7 +339,7 @@ def test_heldout_loss_goes_through_the_splice(
     resolve: Resolve, tmp_path: Path, language_model: LanguageModel
 ) -> None:
     manifest = harvest(spec_with(), resolve, tmp_path / "set")
-    splice = language_model.splice(SiteSpec(layer=1), bos=True)
+    splice = Splice(language_model, SiteSpec(layer=1))
     nats = [
         splice(batch, None)
         for batch in heldout_sequences(tmp_path / "set", manifest, max_tokens=0, batch=3)

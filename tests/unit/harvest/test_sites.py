@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import safetensors.torch
 import torch
+from tests.fakes.splicing import Splice
 from tests.fakes.tiny_families import (
     PARALLEL,
     SANDWICH,
@@ -107,8 +108,8 @@ def test_the_mlp_makes_what_it_adds_of_what_it_reads(
     clean = values(model, ("attn_out", "mlp_in", "mlp_out"))
     site = SiteSpec(hook="mlp_in", layer=1)
     assert not torch.equal(
-        model.splice(site, bos=True)(TOKENS, torch.zeros_like),
-        model.splice(site, bos=True)(TOKENS, None),
+        Splice(model, site)(TOKENS, torch.zeros_like),
+        Splice(model, site)(TOKENS, None),
     )
     assert clean["mlp_in"].shape == clean["mlp_out"].shape
 
@@ -153,7 +154,7 @@ def test_splicing_what_is_there_changes_nothing(
 ) -> None:
     if hook == "resid_mid" and family in PARALLEL:
         hook = "resid_pre"
-    splice = model_of(family, language_model).splice(SiteSpec(hook=hook, layer=1), bos=True)
+    splice = Splice(model_of(family, language_model), SiteSpec(hook=hook, layer=1))
     clean = splice(TOKENS, None)
     assert torch.equal(splice(TOKENS, lambda x: x), clean)
     assert not torch.allclose(splice(TOKENS, torch.zeros_like), clean, atol=1e-4)
@@ -166,8 +167,8 @@ def test_a_spliced_sum_is_the_stream_that_it_makes(
     """Doubling what the MLP adds is as adding it to what the layer returns."""
     model = model_of(family, language_model)
     added = values(model, ("mlp_out",))["mlp_out"][TOKENS != PAD]
-    doubled = model.splice(SiteSpec(hook="mlp_out", layer=1), bos=False)(TOKENS, lambda x: 2 * x)
-    layer = model.splice(SiteSpec(layer=1), bos=False)(TOKENS, lambda x: x + added)
+    doubled = Splice(model, SiteSpec(hook="mlp_out", layer=1), bos=False)(TOKENS, lambda x: 2 * x)
+    layer = Splice(model, SiteSpec(layer=1), bos=False)(TOKENS, lambda x: x + added)
     torch.testing.assert_close(doubled, layer, rtol=1e-4, atol=1e-4)
 
 

@@ -164,6 +164,79 @@ def test_harvest_then_train_then_evaluate(harvested: Workshop) -> None:
     check_features(report["features"])
 
 
+def test_a_report_lists_every_figure_with_what_was_counted(harvested: Workshop) -> None:
+    harvested.train("j-1", dataset="acts", topk={"k": 2}, d_sae=256)
+    spec = {"model": "m", "dataset": "acts", "loss_recovered": {"max_tokens": 300}, "seed": 3}
+    assert harvested.submit("e-1", "evaluate", spec) is ExitCode.FINISHED
+    report = harvested.output("e-1").evaluation
+    assert report is not None
+    assert (report["model"], report["dataset"]) == ("models/m/versions/1", "acts")
+    found = {result["name"]: result for result in report["results"] if not result["stratum"]}
+    for name in ("fvu", "l0", "ce_clean", "ce_sae", "ce_mean", "ce_zero", "kl_nats"):
+        assert found[name]["value"] == pytest.approx(report["metrics"][name], rel=1e-6)
+    for name in ("cosine", "ce_delta_pca_nats", "kl_random_nats", "loss_recovered_mean_random"):
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+    assert found["baseline_k"]["value"] == 2
+    assert found["ce_sae"]["n"] == report["metrics"]["spliced_positions"]
+    assert {result["seed"] for result in report["results"]} == {3}
+    assert {result["stratum"] for result in report["results"]} >= {"", "positions 1-7"}
+
+
+def logged(shop: Workshop, job: str) -> str:
+    return " ".join(str(e.data["message"]) for e in shop.events(job) if e.type == "log")
+
+
+def test_models_share_their_passes_and_what_was_found_is_kept(harvested: Workshop) -> None:
+    for job, model, k in (("j-1", "m", 2), ("j-2", "n", 4)):
+        harvested.train(job, dataset="acts", model=model, topk={"k": k})
+    spliced = {"max_tokens": 300}
+    alone = {"model": "n", "dataset": "acts", "loss_recovered": spliced}
+    harvested.submit("e-1", "evaluate", alone)
+    both = alone | {"model": "m", "models": ["n"]}
+    assert harvested.submit("e-2", "evaluate", both) is ExitCode.FINISHED
+    result = harvested.bench.ledger.result("e-2")
+    assert result is not None
+    reports = [output.evaluation for output in result.outputs]
+    assert [report and report["model"] for report in reports] == [
+        "models/m/versions/1", "models/n/versions/1",
+    ]  # fmt: skip
+    assert reports[1] == harvested.output("e-1").evaluation
+    assert "models/n/versions/1 was evaluated before" in logged(harvested, "e-2")
+    assert "arms of an earlier evaluation: mean, zero" in logged(harvested, "e-2")
+    alone_again = {**alone, "model": "m", "seed": 1}
+    harvested.submit("e-3", "evaluate", alone_again)
+    assert "was evaluated before" not in logged(harvested, "e-3")
+
+
+def test_kept_arms_are_those_of_the_data_and_language_model(harvested: Workshop) -> None:
+    harvested.train("j-1", dataset="acts", topk={"k": 2})
+    spec = {"model": "m", "dataset": "acts", "loss_recovered": {"max_tokens": 300}}
+    harvested.submit("e-1", "evaluate", spec)
+    config = next((harvested.roots["r"] / "lm").glob("config.json"))
+    config.write_text(config.read_text() + " ")
+    harvested.submit("e-2", "evaluate", spec)
+    assert "earlier evaluation" not in logged(harvested, "e-2")
+    assert "evaluated before" not in logged(harvested, "e-2")
+    assert harvested.output("e-2").evaluation == harvested.output("e-1").evaluation
+
+
+def test_arms_that_are_not_asked_for_are_not_run(harvested: Workshop) -> None:
+    harvested.train("j-1", dataset="acts", topk={"k": 2})
+    spliced = {"max_tokens": 100, "arms": ["zero"]}
+    spec = {"model": "m", "dataset": "acts", "loss_recovered": spliced}
+    assert harvested.submit("e-1", "evaluate", spec) is ExitCode.FINISHED
+    metrics = harvested.output("e-1").metrics
+    assert "loss_recovered_zero" in metrics
+    assert not {"ce_mean", "ce_pca", "ce_random", "loss_recovered_mean"} & set(metrics)
+
+
+def test_a_model_that_is_listed_twice_is_refused(harvested: Workshop) -> None:
+    harvested.train("j-1", dataset="acts", topk={"k": 2})
+    spec = {"model": "m", "models": ["m"], "dataset": "acts"}
+    assert harvested.submit("e-1", "evaluate", spec) is ExitCode.FAILED
+    assert "m is listed twice" in harvested.failure("e-1").message
+
+
 def check_figures(metrics: dict[str, float]) -> None:
     expected = {"fvu", "l0", "silent_on_heldout", "dead_fraction", "fvu_with_massive"}
     expected |= {"ce_clean", "ce_sae", "ce_delta_nats", "loss_recovered_mean"}

@@ -77,6 +77,7 @@ def listed_message(record: JobRecord, waiting: Waiting | None = None) -> job_pb2
         # Touching the field of another kind would make an evaluation of the output.
         if output.HasField("evaluation"):
             del output.evaluation.features[:]
+            del output.evaluation.results[:]
     return message
 
 

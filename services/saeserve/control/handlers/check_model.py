@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from saeserve.control.handlers.check_continuation import pinned
 from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
@@ -84,26 +84,40 @@ def _refused(error: SpecError) -> InvalidInput:
 def check_evaluate(
     spec: EvaluateSpec, inputs: Inputs, upstream: Upstream
 ) -> tuple[EvaluateSpec, Plan]:
-    """The resolved spec, its model pinned to one version where it is there already."""
+    """The resolved spec, its models pinned to one version where they are there already."""
     manifest = inputs.manifest(spec.dataset, upstream, f"{_FIELD}.dataset")
-    version = _version(spec, inputs, upstream)
+    fields = ("model", *(f"models.{number}" for number in range(len(spec.models))))
+    versions = [
+        _version(reference, f"{_FIELD}.{field}", inputs, upstream)
+        for reference, field in zip(spec.references, fields, strict=True)
+    ]
     if manifest is not None:
         _check_rows(spec, manifest)
-        spec = _with_source(spec, manifest, version)
-    if version is None:
-        return spec, Plan(notes=("the model is published by a job that this one waits for",))
-    return spec.model_copy(update={"model": version.resource}), Plan(
-        parameters=version.size_bytes // 4, memory_bytes=version.size_bytes
+        spec = _with_sources(spec, manifest, versions)
+    pinned = [
+        reference if version is None else version.resource
+        for reference, version in zip(spec.references, versions, strict=True)
+    ]
+    spec = EvaluateSpec.parse(
+        spec.to_json() | {"model": pinned[0], "models": pinned[1:]}, "evaluate"
     )
+    return spec, _evaluation_plan(versions)
 
 
-def _version(spec: EvaluateSpec, inputs: Inputs, upstream: Upstream) -> ModelVersion | None:
+def _evaluation_plan(versions: Sequence[ModelVersion | None]) -> Plan:
+    size = sum(version.size_bytes for version in versions if version is not None)
+    waits = None in versions
+    notes = ("the model is published by a job that this one waits for",) if waits else ()
+    return Plan(parameters=size // 4, memory_bytes=size, notes=notes)
+
+
+def _version(reference: str, field: str, inputs: Inputs, upstream: Upstream) -> ModelVersion | None:
     """The version to evaluate; None when it is the newest and a job waited for makes that."""
-    wanted = parse_reference(spec.model, f"{_FIELD}.model")
+    wanted = parse_reference(reference, field)
     newest = not wanted.version and not wanted.alias
     if newest and upstream.makes_model(wanted.name):
         return None
-    return inputs.models.resolve(spec.model, f"{_FIELD}.model")
+    return inputs.models.resolve(reference, field)
 
 
 def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
@@ -122,6 +136,15 @@ def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
             field=f"{_FIELD}.loss_recovered",
             remedy="leave loss_recovered out, or evaluate on a harvested data set",
         )
+
+
+def _with_sources(
+    spec: EvaluateSpec, manifest: DatasetManifest, versions: Sequence[ModelVersion | None]
+) -> EvaluateSpec:
+    """The spec with its source named where there is one model; several may read different ones, so
+    each is checked and the spec is left as it is."""
+    found = [_with_source(spec, manifest, version) for version in versions]
+    return found[0] if len(found) == 1 else spec
 
 
 def _with_source(

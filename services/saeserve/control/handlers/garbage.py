@@ -1,4 +1,5 @@
-"""Finding and removing what nobody needs: temporaries, exports of attempts, old checkpoints.
+"""Finding and removing what nobody needs: temporaries, exports of attempts, old checkpoints, and
+what evaluations kept of data sets that are gone.
 
 Published models, data sets, exports and the records of jobs are never among it.
 """
@@ -14,8 +15,9 @@ from saeserve.errors import ServiceError
 from saeserve.jobs.errors import RecordUnreadable
 from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.retention import leftovers_of
-from saeserve.platform.leftovers import Leftover, temporaries
+from saeserve.platform.leftovers import Leftover, size_of, temporaries
 from saeserve.platform.store import ArtifactStore
+from saeserve.registry.layout import EVALUATIONS
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Garbage:
     def _found(self, keep_s: float) -> Iterator[Leftover]:
         now, safe_s = self._clock(), self._retention.safe_s
         yield from temporaries(self._store, safe_s, now)
+        yield from self._evaluations()
         for job in self._store.names("jobs"):
             try:
                 # As a list: what is removed on the way must not change what is found.
@@ -76,6 +79,13 @@ class Garbage:
                 continue  # the job was deleted, or another control service sweeps too
             except RecordUnreadable as error:
                 yield Leftover(f"jobs/{job}", 0, "a job whose record is damaged", error.text())
+
+    def _evaluations(self) -> Iterator[Leftover]:
+        for dataset in self._store.names(EVALUATIONS):
+            if not self._store.exists(f"datasets/{dataset}"):
+                key = f"{EVALUATIONS}/{dataset}"
+                size = size_of(self._store.path(key))
+                yield Leftover(key, size, "figures of a data set that is gone")
 
     def _remove(self, found: Leftover) -> Swept:
         try:

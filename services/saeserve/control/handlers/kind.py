@@ -68,9 +68,9 @@ class JobKind(ABC, Generic[S]):
         return ""
 
     @property
-    def reads_model(self) -> str | None:
-        """Reference of the model that the job begins with."""
-        return None
+    def reads_models(self) -> tuple[str, ...]:
+        """References of the models that the job begins with."""
+        return ()
 
     @property
     def reads_paths(self) -> tuple[str, ...]:

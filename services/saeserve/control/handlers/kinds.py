@@ -48,8 +48,8 @@ class Train(JobKind[TrainSpec]):
 
     @property
     @override
-    def reads_model(self) -> str | None:
-        return self.spec.init_from
+    def reads_models(self) -> tuple[str, ...]:
+        return (self.spec.init_from,) if self.spec.init_from else ()
 
 
 class Harvest(JobKind[HarvestSpec]):
@@ -90,7 +90,7 @@ class Ingest(JobKind[IngestSpec]):
 
 
 class Evaluate(JobKind[EvaluateSpec]):
-    """Evaluates a model on held-out rows."""
+    """Evaluates models on held-out rows."""
 
     name = "evaluate"
 
@@ -111,8 +111,8 @@ class Evaluate(JobKind[EvaluateSpec]):
 
     @property
     @override
-    def reads_model(self) -> str | None:
-        return self.spec.model
+    def reads_models(self) -> tuple[str, ...]:
+        return self.spec.references
 
 
 class ImportModel(JobKind[ImportModelSpec]):
@@ -145,8 +145,8 @@ class ExportModel(JobKind[ExportModelSpec]):
 
     @property
     @override
-    def reads_model(self) -> str | None:
-        return self.spec.model
+    def reads_models(self) -> tuple[str, ...]:
+        return (self.spec.model,)
 
 
 KINDS: Mapping[str, type[JobKind[Any]]] = {

@@ -77,9 +77,9 @@ class LiveUse:
         return ((record, kind_of_submission(record.submission)) for record in live)
 
     def _reads(self, job: JobKind[Any], resource: str) -> bool:
-        reference = job.reads_model
-        if reference is None:
-            return False
+        return any(self._is(reference, resource) for reference in job.reads_models)
+
+    def _is(self, reference: str, resource: str) -> bool:
         try:
             return self._models.resolve(reference).resource == resource
         except (NotFound, FailedPrecondition):  # not there, or not yet

@@ -7,7 +7,7 @@ Shape suffixes: B rows, C their columns, D d_in, O d_out, F d_sae.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,10 +60,17 @@ class ReconstructionReport:
         return {f"fvu_{name}": fvu for name, fvu in self.fvu_by_source.items() if several}
 
 
-def evaluate_reconstruction(model: InferenceModel, rows: Iterable[Tensor]) -> ReconstructionReport:
+Watch = Callable[[Tensor, Tensor, SparseRows], None]
+"""Gets target and error [B, O], float64, and features of each batch."""
+
+
+def evaluate_reconstruction(
+    model: InferenceModel, rows: Iterable[Tensor], watch: Watch | None = None
+) -> ReconstructionReport:
     """Stream raw rows [B, C] through the model; sums are float64, counts are whole numbers.
 
-    C is d_in; where the target is another source, its d_out columns follow.
+    C is d_in; where the target is another source, its d_out columns follow. `watch` sees each
+    batch.
     Raises DataMismatchError for rows of another width, DataError without rows.
     """
     outputs = [_Output(source) for source in model.config.outputs]
@@ -71,10 +78,13 @@ def evaluate_reconstruction(model: InferenceModel, rows: Iterable[Tensor]) -> Re
     for rows_BC in rows:
         x_BD, target_BO = _split(rows_BC.to(model.device, torch.float32), model.config)
         features = model.encode(x_BD)
-        error_BO = target_BO.double() - model.decode(features, x_BD).double()
+        target_BO = target_BO.double()
+        error_BO = target_BO - model.decode(features, x_BD).double()
         for output in outputs:
-            output.add(target_BO.double(), error_BO)
+            output.add(target_BO, error_BO)
         latents.add(features)
+        if watch is not None:
+            watch(target_BO, error_BO, features)
     if outputs[0].variation.rows == 0:
         raise DataError("there are no rows to evaluate", remedy="hold more rows out")
     return _report(outputs, latents)

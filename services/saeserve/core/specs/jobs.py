@@ -112,11 +112,16 @@ class IngestSpec(KindSpec):
         return self.dataset
 
 
+Arm = Literal["mean", "zero", "pca", "random"]
+
+
 class LossRecoveredSpec(Spec):
     """Splices reconstructions into the language model on held-out text."""
 
     max_tokens: int = Field(default=32_768, ge=1)
     batch_sequences: int = Field(default=8, ge=1)
+    arms: tuple[Arm, ...] = ("mean", "zero", "pca", "random")
+    """What else stands in for the rows, to compare with."""
 
 
 class EvaluateSpec(KindSpec):
@@ -130,6 +135,23 @@ class EvaluateSpec(KindSpec):
     context_features: int = Field(default=0, ge=0)
     contexts_per_feature: int = Field(default=5, ge=1)
     device: Device = "auto"
+    models: tuple[str, ...] = ()
+    """More models to evaluate with the same passes."""
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All models."""
+        return (self.model, *self.models)
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        twice = [name for name in self.references if self.references.count(name) > 1]
+        if twice:
+            raise SpecError(
+                "evaluate.models", f"{twice[0]} is listed twice", remedy="name each model once"
+            )
+        return self
 
 
 JOB_KINDS = ("train", "harvest", "ingest", "evaluate", "import_model", "export_model")

@@ -28,6 +28,9 @@ class Subject:
     """A model and the held-out rows that it is evaluated on."""
 
     spec: EvaluateSpec
+    resource: str
+    """models/<name>/versions/<n>."""
+    content_sha256: str
     model: InferenceModel
     dataset: ShardedDataset
     sources: tuple[SourceEntry, ...]
@@ -51,13 +54,21 @@ class Subject:
         return tuple(entry.name for entry in self.sources)
 
 
-def open_subject(context: RunContext) -> Subject:
-    """Raises NotFound, FailedPrecondition, FormatError, DataError and DataMismatchError."""
+def open_subjects(context: RunContext) -> list[Subject]:
+    """All models of the job, with one data set.
+
+    Raises NotFound, FailedPrecondition, FormatError, DataError and DataMismatchError."""
     spec = EvaluateSpec.parse(context.submission.resolved_spec["evaluate"], "evaluate")
     settle_torch(context.order.torch_threads)
-    version = context.models.resolve(spec.model)
-    model = load_model(verified(version.folder)).to(device_of(context.submission.resource_class))
     dataset = open_dataset(context, spec.dataset)
+    return [_open(context, spec, dataset, reference) for reference in spec.references]
+
+
+def _open(
+    context: RunContext, spec: EvaluateSpec, dataset: ShardedDataset, reference: str
+) -> Subject:
+    version = context.models.resolve(reference)
+    model = load_model(verified(version.folder)).to(device_of(context.submission.resource_class))
     config = model.config
     sources = judged_sources(config, spec.source, dataset.manifest, lambda n, _: dataset.source(n))
     check_widths(version.resource, config, sources, spec.dataset)
@@ -66,7 +77,8 @@ def open_subject(context: RunContext) -> Subject:
             f"data set {spec.dataset} holds no rows out",
             remedy="make one with heldout_fraction above 0",
         )
-    return Subject(spec, model, dataset, sources, _norm_cut(config.lineage))
+    cut = _norm_cut(config.lineage)
+    return Subject(spec, version.resource, version.content_sha256, model, dataset, sources, cut)
 
 
 def differences(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -93,7 +105,7 @@ def _norm_cut(lineage: Lineage) -> float:
 
 
 def mean_of(context: RunContext, subject: Subject) -> Tensor:
-    """Mean of the held-out rows of the headline, float32 [d_out]: what mean ablation puts."""
+    """Mean of the held-out rows of the headline, float64 [d_out]: what mean ablation puts."""
     d_out = sum(source.d for source in subject.written)
     total_D = torch.zeros(d_out, dtype=torch.float64)
     count = 0
@@ -102,4 +114,4 @@ def mean_of(context: RunContext, subject: Subject) -> Tensor:
     ):
         total_D += rows.x_BD[:, -d_out:].double().sum(0)
         count += len(rows.document)
-    return (total_D / count).float()
+    return total_D / count

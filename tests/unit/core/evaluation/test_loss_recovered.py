@@ -6,18 +6,19 @@ loss tells exactly what stood in for each row.
 
 import dataclasses
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.fakes.sae import generator, random_model
 from torch import Tensor
 
-from saeserve.core.evaluation.loss_recovered import (
-    Compared,
-    LossRecovered,
-    Replace,
-    loss_recovered,
-)
+from saeserve.core.evaluation.arms import Begun, Nats, Replace
+from saeserve.core.evaluation.loss_recovered import Baselines, Recovering, ablations, recover
+from saeserve.core.evaluation.metric import Metric
+from saeserve.core.evaluation.splice_metrics import splice_figures, splice_metrics
+from saeserve.core.export.inference_model import InferenceModel
 from saeserve.errors import DataError, DataMismatchError, SpecError
 
 D = 12
@@ -35,13 +36,57 @@ def _splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
     return 1 + (rows_ND - clean_ND).square().sum(dim=1)
 
 
+Splice = Callable[[Tensor, Replace | None], Tensor]
+
+
+def _begun(splice: Splice, tokens_ST: Tensor) -> Begun:
+    """The divergence of the toy is half of what the loss rises by."""
+    clean_P = splice(tokens_ST, None)
+    places_P2 = torch.ones_like(tokens_ST)[:, 1:].nonzero()[: len(clean_P)]
+
+    def run(replace: Replace) -> Nats:
+        spliced_P = splice(tokens_ST, replace).float()
+        return Nats(spliced_P, (spliced_P - clean_P) / 2)
+
+    return Begun(clean_P, places_P2[:, 0], places_P2[:, 1] + 1, run)
+
+
+def _recovering(
+    model: InferenceModel,
+    splice: Splice,
+    batches: list[Tensor],
+    *,
+    mean_D: Tensor,
+    massive_above: float | list[float],
+) -> Recovering:
+    baselines = Baselines(ablations(model, mean_D), {})
+    own = Recovering(model, baselines, massive_above=massive_above)
+    recover([own], ([_begun(splice, tokens_ST)] for tokens_ST in batches))
+    return own
+
+
+def loss_recovered(
+    model: InferenceModel,
+    splice: Splice,
+    batches: list[Tensor],
+    *,
+    mean_D: Tensor,
+    massive_above: float | list[float],
+) -> SimpleNamespace:
+    """Figures as attributes."""
+    own = _recovering(model, splice, batches, mean_D=mean_D, massive_above=massive_above)
+    figures = splice_figures(own.tables)
+    positions = int(own.tables["tokens"].values().sum())
+    return SimpleNamespace(**figures, positions=positions, massive_rows=own.massive_rows)
+
+
 def _mean_square(rows_ND: Tensor) -> float:
     return float(rows_ND.double().square().sum(1).mean())
 
 
 def _run(
     batches: list[Tensor], mean_D: Tensor = MEAN, massive_above: float = math.inf
-) -> LossRecovered:
+) -> SimpleNamespace:
     return loss_recovered(MODEL, _splice, batches, mean_D=mean_D, massive_above=massive_above)
 
 
@@ -58,7 +103,6 @@ def test_every_arm_has_its_known_loss() -> None:
     assert result.ce_delta_nats == pytest.approx(sae, rel=1e-5)
     assert result.loss_recovered_mean == pytest.approx((mean - sae) / mean, rel=1e-4)
     assert result.loss_recovered_zero == pytest.approx((zero - sae) / zero, rel=1e-4)
-    assert result.metrics()["ce_delta_nats"] == result.ce_delta_nats
 
 
 def test_massive_rows_stay_as_they_are_in_every_arm() -> None:
@@ -83,7 +127,7 @@ def test_rows_keep_the_type_of_the_language_model() -> None:
     def splice(tokens_ST: Tensor, replace: Replace | None) -> Tensor:
         rows_ND = EMBEDDING[tokens_ST].reshape(-1, D).bfloat16()
         seen.append(rows_ND.dtype if replace is None else replace(rows_ND).dtype)
-        return torch.ones(tokens_ST.numel())
+        return torch.ones(tokens_ST[:, 1:].numel())
 
     loss_recovered(MODEL, splice, [TOKENS], mean_D=MEAN, massive_above=math.inf)
     assert seen == [torch.bfloat16] * 4
@@ -91,7 +135,11 @@ def test_rows_keep_the_type_of_the_language_model() -> None:
 
 def test_an_ablation_that_changes_nothing_gives_no_ratio() -> None:
     result = loss_recovered(
-        MODEL, lambda tokens, _: torch.ones(3), [TOKENS], mean_D=MEAN, massive_above=math.inf
+        MODEL,
+        lambda tokens, _: torch.ones(tokens[:, 1:].numel()),
+        [TOKENS],
+        mean_D=MEAN,
+        massive_above=math.inf,
     )
     assert math.isnan(result.loss_recovered_mean)
     assert math.isnan(result.loss_recovered_zero)
@@ -142,18 +190,52 @@ def test_every_row_replaced_stands_beside_the_headline() -> None:
     assert ordinary.ce_delta_with_massive_nats == ordinary.ce_delta_nats
 
 
-def test_kl_is_the_mean_of_what_is_compared() -> None:
-    def compare(tokens_ST: Tensor, replace: Replace) -> Compared:
-        clean_P, spliced_P = _splice(tokens_ST, None), _splice(tokens_ST, replace)
-        return Compared(clean_P, spliced_P, (spliced_P - clean_P) / 2)
+def test_kl_is_the_mean_over_predicted_tokens() -> None:
+    found = _run([TOKENS])
+    assert found.kl_nats == pytest.approx(found.ce_delta_nats / 2, rel=1e-5)
 
-    plain = _run([TOKENS])
-    found = loss_recovered(
-        MODEL, _splice, [TOKENS], mean_D=MEAN, massive_above=math.inf, compare=compare
-    )
-    assert found.kl_nats == pytest.approx(plain.ce_delta_nats / 2, rel=1e-5)
-    assert dataclasses.replace(found, kl_nats=0.0) == dataclasses.replace(plain, kl_nats=0.0)
-    assert math.isnan(plain.kl_nats)
+
+def _metrics(own: Recovering, stratum: str = "") -> dict[str, Metric]:
+    return {m.name: m for m in splice_metrics(own.tables, 0) if m.stratum == stratum}
+
+
+def test_a_mean_predictor_recovers_nothing() -> None:
+    nothing = dataclasses.replace(MODEL, W_dec=torch.zeros_like(MODEL.W_dec), b_dec=MEAN)
+    own = _recovering(nothing, _splice, [TOKENS], mean_D=MEAN, massive_above=math.inf)
+    found = _metrics(own)["loss_recovered_mean"]
+    assert found.value == pytest.approx(0, abs=1e-6)
+    assert (found.low, found.high) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
+
+
+def test_intervals_are_around_the_figures_of_sequences_and_positions() -> None:
+    batches = [torch.randint(0, 49, (8, 40), generator=generator(seed)) for seed in range(3)]
+    own = _recovering(MODEL, _splice, batches, mean_D=MEAN, massive_above=math.inf)
+    found, figures = _metrics(own), splice_figures(own.tables)
+    for name in ("ce_sae", "ce_mean", "ce_delta_nats", "kl_nats", "loss_recovered_zero"):
+        metric = found[name]
+        assert metric.value == pytest.approx(figures[name])
+        assert metric.low is not None
+        assert metric.high is not None
+        assert metric.low < metric.value < metric.high
+        assert (metric.n, metric.counted) == (24 * 39, "predicted tokens")
+    early, late = _metrics(own, "positions 1-7"), _metrics(own, "positions 32-127")
+    assert (early["kl_nats"].n, late["kl_nats"].n) == (24 * 7, 24 * 8)
+    assert not _metrics(own, "positions 128-")
+    parts = [
+        _metrics(own, f"positions {part}")["ce_delta_nats"] for part in ("1-7", "8-31", "32-127")
+    ]
+    whole = sum(part.value * part.n for part in parts) / sum(part.n for part in parts)
+    assert whole == pytest.approx(figures["ce_delta_nats"])
+
+
+def test_arms_that_were_kept_are_taken_over() -> None:
+    first = _recovering(MODEL, _splice, [TOKENS], mean_D=MEAN, massive_above=math.inf)
+    kept = {
+        name: table for name, table in first.tables.items() if name.endswith((".mean", ".zero"))
+    }
+    second = Recovering(MODEL, Baselines({}, kept), massive_above=math.inf)
+    recover([second], [[_begun(_splice, TOKENS)]])
+    assert splice_figures(second.tables) == splice_figures(first.tables)
 
 
 def test_a_transcoder_writes_another_site_than_it_reads() -> None:
