@@ -2,8 +2,8 @@
 
 Logits are the largest tensors of an evaluation, so the clean pass's become log-probabilities where
 they lie and those of a spliced pass are read by few positions, whose temporaries stay in the
-cache. Arithmetic is in float32 and sums over the vocabulary in float64: within 5e-6 nats of
-float64 throughout, at about half its time.
+cache. Arithmetic is in float32 and sums over the vocabulary in float64: within 2e-5 nats a
+token of float64 throughout, at an eighth of its time.
 
 Shape suffixes: S sequences, T positions, P predicted tokens, V vocabulary.
 """
@@ -19,8 +19,9 @@ from torch import Tensor
 from saeserve.core.evaluation.arms import Nats
 from saeserve.harvest.sequences import PAD
 
-POSITIONS = 32
-"""Positions whose distributions are compared at a time."""
+POSITIONS = 8
+"""Positions whose distributions are compared at a time: 8 took 335 µs of CPU a token where 64 took
+486 (vocabulary of 49,152)."""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class _Place:
                 f"the replacement has shape {list(new_NO.shape)}, the site {shape}",
                 remedy="evaluate a model whose output width is the site's",
             )
-        parts = new_NO.split([x_STD.shape[-1] for x_STD in written], dim=1)
+        parts = torch.split(new_NO, [x_STD.shape[-1] for x_STD in written], dim=1)
         return [_put(x_STD, mask_ST, part) for x_STD, part in zip(written, parts, strict=True)]
 
 

@@ -168,7 +168,7 @@ def test_passes_that_begin_above_the_layers_below_come_to_the_same_bits(
         return 0.5 * columns_NC[:, -16 * len(writes) :]
 
     short = Splice(language_model, sites).run(TOKENS, replace)
-    monkeypatch.setattr(splice, "unchanged", lambda _writes: 0)
+    monkeypatch.setattr(splice, "unchanged", _nothing)
     whole = Splice(language_model, sites).run(TOKENS, replace)
     assert torch.equal(short.ce_P, whole.ce_P)
     assert torch.equal(short.kl_P, whole.kl_P)
@@ -178,7 +178,8 @@ def test_layers_below_are_run_once_a_batch(language_model: LanguageModel) -> Non
     runs: list[int] = []
     layers = decoder_layers(language_model.model)
     forwards = [
-        layer.self_attn.register_forward_hook(_counting(runs, i)) for i, layer in enumerate(layers)
+        layer.get_submodule("self_attn").register_forward_hook(_counting(runs, i))
+        for i, layer in enumerate(layers)
     ]
     splicer = splice.Splicer(language_model, [SiteSpec(layer=1)], bos=True)
     splicer.begin(TOKENS)
@@ -190,6 +191,10 @@ def test_layers_below_are_run_once_a_batch(language_model: LanguageModel) -> Non
         forward.remove()
     assert runs == [0, 1, 2, 2, 2, 2]
     assert "forward" not in vars(layers[0])
+
+
+def _nothing(_writes: object) -> int:
+    return 0
 
 
 def _counting(runs: list[int], layer: int) -> Callable[[object, object, object], None]:
@@ -210,7 +215,7 @@ def test_where_layers_leave_more_than_the_stream_passes_begin_at_the_bottom(
         return output + left.pop() if left else output
 
     hooks = [
-        layers[0].self_attn.o_proj.register_forward_hook(leave),
+        layers[0].get_submodule("self_attn.o_proj").register_forward_hook(leave),
         layers[2].register_forward_hook(read),
     ]
     try:

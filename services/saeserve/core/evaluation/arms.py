@@ -68,7 +68,7 @@ def _by_part(begun: Begun, values_P: Values) -> Values:
     part_P = np.searchsorted(STARTS, begun.position_P.numpy(), side="right") - 1
     flat_P = begun.sequence_P.numpy() * len(STARTS) + part_P
     sums = np.bincount(flat_P, values_P, minlength=sequences * len(STARTS))
-    return sums.reshape(sequences, len(STARTS))
+    return sums.astype(np.float64).reshape(sequences, len(STARTS))
 
 
 def sample(tables: Mapping[str, ArmTable], part: int | None) -> Sample:

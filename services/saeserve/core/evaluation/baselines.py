@@ -33,11 +33,12 @@ class Principal:
         """Fit to rows float32 [N, O]; k is cut to what they have."""
         mean_O = x_NO.mean(dim=0)
         most = min(x_NO.shape)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            _, _, basis_OQ = torch.pca_lowrank(
-                x_NO, q=min(most, k + _OVERSAMPLED), center=True, niter=_ITERATIONS
-            )
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)
+        _, _, basis_OQ = torch.pca_lowrank(
+            x_NO, q=min(most, k + _OVERSAMPLED), center=True, niter=_ITERATIONS
+        )
+        torch.default_generator.set_state(before)
         return cls(mean_O, basis_OQ[:, : max(1, min(k, most))])
 
     def to(self, device: torch.device) -> Principal:
@@ -65,9 +66,9 @@ class RandomDictionary:
     def fit(cls, x_NO: Tensor, W_dec_FO: Tensor, k: int, seed: int) -> RandomDictionary:
         """With the norms of `W_dec_FO`; the mean and gain are those of the rows [N, O]."""
         draws = torch.Generator().manual_seed(seed)
-        W_FO = torch.randn(W_dec_FO.shape, generator=draws).to(x_NO)
+        noise_FO = torch.randn(W_dec_FO.shape, generator=draws).to(x_NO)
         norms_F = W_dec_FO.to(x_NO).square().sum(dim=1).sqrt()
-        W_FO *= (norms_F / W_FO.square().sum(dim=1).sqrt())[:, None]
+        W_FO = noise_FO * (norms_F / noise_FO.square().sum(dim=1).sqrt())[:, None]
         plain = cls(x_NO.mean(dim=0), W_FO, min(k, len(W_FO)))
         centred_NO = x_NO[:_GAIN_ROWS] - plain.mean_O
         made_NO = plain.reconstruct(x_NO[:_GAIN_ROWS]) - plain.mean_O
@@ -78,7 +79,7 @@ class RandomDictionary:
     def reconstruct(self, x_NO: Tensor) -> Tensor:
         """What k random directions make of the rows, [N, O]."""
         size = sparse.rows_per_block(len(self.W_FO))
-        blocks = [self._block(part_NO) for part_NO in x_NO.split(size)]
+        blocks = [self._block(part_NO) for part_NO in torch.split(x_NO, size)]
         return torch.cat(blocks) if blocks else torch.empty_like(x_NO)
 
     def _block(self, x_NO: Tensor) -> Tensor:

@@ -25,9 +25,10 @@ def nearest_cosines(W_dec_FO: Tensor, seed: int) -> Tensor:
     unit_FO = W_dec_FO[alive] / norm_F[alive, None]
     if len(unit_FO) < 2:
         return unit_FO.new_zeros(0)
-    chosen_N = _chosen(*unit_FO.shape, seed).to(unit_FO.device)
+    latents, d_out = unit_FO.shape
+    chosen_N = _chosen(latents, d_out, seed).to(unit_FO.device)
     size = max(1, _BLOCK_BYTES // (4 * len(unit_FO)))
-    return torch.cat([_nearest(unit_FO, block_B) for block_B in chosen_N.split(size)])
+    return torch.cat([_nearest(unit_FO, block_B) for block_B in torch.split(chosen_N, size)])
 
 
 def _nearest(unit_FO: Tensor, block_B: Tensor) -> Tensor:
