@@ -44,7 +44,7 @@ class Graphs(Protocol):
 
 
 def graphs_on(device: torch.device) -> Graphs | None:
-    """Those of a device of this machine, where there are any."""
+    """The recorder of a device of this machine, where there is one."""
     if device.type != "cuda":
         return None
     from saeserve.core.cuda_graphs import CudaGraphs

@@ -39,7 +39,7 @@ _Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SourceSums:
-    """Those of one source: `total_D` is float64 [d]."""
+    """Sums of one source: `total_D` is float64 [d]."""
 
     rows: int
     total_D: Tensor
