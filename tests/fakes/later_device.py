@@ -60,6 +60,31 @@ class LaterDevice:
         result(found.nbytes).copy_(found.view(torch.uint8))
 
 
+@dataclass(frozen=True)
+class Returning:
+    """A result that is still on the device."""
+
+    copy: Callable[[], object]
+
+    def synchronize(self) -> None:
+        self.copy()
+
+
+class LateReturn:
+    """Computes in the order of its calls, and brings a result back when it is asked for, so that
+    whoever computes into the memory of another result is seen."""
+
+    def memory(self, size: int) -> Tensor:
+        return torch.full((size,), 0xEE, dtype=torch.uint8)
+
+    def start(
+        self, sent: Tensor, compute: Callable[[Tensor], Tensor], result: Callable[[int], Tensor]
+    ) -> Returning:
+        found = compute(sent.clone())
+        memory = result(found.nbytes)
+        return Returning(lambda: memory.copy_(found.view(torch.uint8)))
+
+
 @dataclass
 class SmallEncoder:
     """The plain model's features in memory for so many entries a row, in blocks of rows."""

@@ -34,7 +34,8 @@ def train_spec(model: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 - 
         "log_every_steps": EVERY,
         "eval_rows": 32,
     }
-    return {"train": fields | changes}
+    given = (fields | changes).items()
+    return {"train": {name: value for name, value in given if value is not None}}
 
 
 def make(stack: RealStack) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,7 +89,8 @@ def _print(planned: Plan, preset: str) -> None:
     print_fields(
         [
             ("parameters", f"{planned.parameters:,}"),
-            ("memory", _memory(planned)),
+            ("memory", _memory(planned.memory_bytes, planned.machine_memory_bytes)),
+            ("host memory", _memory(planned.host_memory_bytes, planned.machine_host_memory_bytes)),
             ("disk", size(planned.disk_bytes)),
             ("steps", f"{planned.steps:,}"),
             ("speed", _speed(planned)),
@@ -100,20 +101,25 @@ def _print(planned: Plan, preset: str) -> None:
             ("warnings", warnings_text(planned.warnings)),
         ]
     )
-    if planned.memory:
-        print_table(("memory", "held by"), _parts(planned))
-        print_table(("at most", "during"), ((size(n), what) for what, n in planned.peaks.items()))
+    _print_memory("memory", planned.memory, planned.peaks)
+    _print_memory("host memory", planned.host_memory, planned.host_peaks)
+
+
+def _print_memory(name: str, parts: Mapping[str, int], peaks: Mapping[str, int]) -> None:
+    if parts:
+        print_table((name, "held by"), _parts(parts))
+        print_table(("at most", "during"), ((size(n), what) for what, n in peaks.items()))
 
 
 def _not_given(planned: Plan, preset: str) -> str:
     return field_sources_text(planned.field_sources, preset, "see the spec below")
 
 
-def _memory(planned: Plan) -> str:
-    told = f"{size(planned.memory_bytes)} at most"
-    if planned.machine_memory_bytes is None:
-        return told
-    return f"{told} of {size(planned.machine_memory_bytes)}"
+def _memory(needed: int | None, machine: int | None) -> str:
+    if needed is None:
+        return ""
+    most = f"{size(needed)} at most"
+    return most if machine is None else f"{most} of {size(machine)}"
 
 
 def _speed(planned: Plan) -> str:
@@ -125,8 +131,8 @@ def _time(planned: Plan) -> str:
     return "" if planned.seconds is None else f"about {duration(planned.seconds)} of training steps"
 
 
-def _parts(planned: Plan) -> Iterator[tuple[str, str]]:
-    return ((size(count), _PARTS.get(part, part)) for part, count in planned.memory.items())
+def _parts(memory: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    return ((size(count), _PARTS.get(part, part)) for part, count in memory.items())
 
 
 def _print_refusal(refusal: Refusal) -> None:

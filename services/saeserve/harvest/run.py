@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from saeserve.core.data.finishing import SourceOrigin, finish_manifest
+from saeserve.core.data.sums import with_sums
 from saeserve.core.data.writer import DatasetWriter
 from saeserve.core.formats.manifest import ContextsEntry, DatasetManifest
 from saeserve.core.specs.jobs import HarvestSpec
@@ -66,7 +67,11 @@ def run_harvest(
             return
     writer.close()
     contexts = _contexts(run, resolve, folder, plan)
-    yield HarvestFinished(_manifest(run, folder, plan, writer, contexts))
+    complete = with_sums(folder, _manifest(run, folder, plan, writer, contexts), stop)
+    if complete is None:
+        yield HarvestStopped(writer.rows_done, total)
+    else:
+        yield HarvestFinished(complete)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,9 @@ class ModelCache(Generic[ModelT]):
             yield Loaded(resource, model)
         finally:
             slot.users -= 1
-            if resource in self._slots:
+            if self._slots.get(resource) is slot:
                 self._slots.move_to_end(resource)
+                self._measure_again(slot)
 
     async def close(self) -> None:
         """Drop every model."""
@@ -168,10 +169,30 @@ class ModelCache(Generic[ModelT]):
         while self._resident_bytes() + size - taken > self._budget:
             self._evict_one(resource)
 
-    def _evict_one(self, wanted: str) -> None:
-        idle = (resource for resource, slot in self._slots.items() if slot.idle)
-        victim = next(idle, None)
+    def _measure_again(self, slot: _Slot[ModelT]) -> None:
+        """Count what a model has come to take while it was used, as graphs of it do; idle models
+        that were used before it make room."""
+        if not slot.loading.done() or slot.loading.cancelled() or slot.loading.exception():
+            return
+        size, slot.size = slot.size, slot.loading.result().size_bytes
+        if size == slot.size:
+            return
+        while self._resident_bytes() > self._budget and self._drop_idle(slot):
+            pass
+        self._report()
+
+    def _drop_idle(self, kept: _Slot[ModelT] | None = None) -> bool:
+        """Evict the idle model that was used least recently; False where there is none."""
+        slots = self._slots.items()
+        victim = next((name for name, each in slots if each.idle and each is not kept), None)
         if victim is None:
+            return False
+        del self._slots[victim]
+        self._metrics.model_loads.labels("evicted").inc()
+        return True
+
+    def _evict_one(self, wanted: str) -> None:
+        if not self._drop_idle():
             self._metrics.rejected.labels("cache_full").inc()
             raise Overloaded(
                 f"models in use leave no room for {wanted} in {self._budget} bytes",
@@ -180,8 +201,6 @@ class ModelCache(Generic[ModelT]):
                 field="model",
                 remedy="retry, or raise SAESERVE_INFERENCE_MODEL_CACHE_BYTES",
             )
-        del self._slots[victim]
-        self._metrics.model_loads.labels("evicted").inc()
 
     def _resident_bytes(self) -> int:
         return sum(slot.size for slot in self._slots.values())

@@ -205,7 +205,8 @@ class Batch:
             encoder.note(needed)
             if not enough:
                 return None
-        return packing.features_of(buffer, layouts, self.model.config.d_sae)
+        found = packing.features_of(buffer, layouts, self.model.config.d_sae)
+        return found if found.rows == self.rows else found.part(0, self.rows)
 
 
 def encoded(model: InferenceModel, x_BD: Tensor) -> PackedFeatures:

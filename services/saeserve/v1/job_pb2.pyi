@@ -789,6 +789,9 @@ class Plan(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     FIELD_SOURCES_FIELD_NUMBER: _builtins.int
+    HOST_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_MEMORY_FIELD_NUMBER: _builtins.int
+    MACHINE_HOST_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     parameters: _builtins.int
     memory_bytes: _builtins.int
     """Peak of the whole job; on an accelerator, of its memory."""
@@ -800,6 +803,10 @@ class Plan(_message.Message):
     """Scaled from the recorded speeds of finished jobs; unset where there are none yet."""
     seconds: _builtins.float
     """Of all steps; reading the data, checkpoints and the closing evaluation come on top."""
+    host_memory_bytes: _builtins.int
+    """Where the job computes on an accelerator: peak in the memory of its host, and what holds it."""
+    machine_host_memory_bytes: _builtins.int
+    """Of the machine of machine_memory_bytes, where its worker says so."""
     @_builtins.property
     def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Things worth knowing that do not forbid the job."""
@@ -822,6 +829,8 @@ class Plan(_message.Message):
     def field_sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldSource]:
         """As in the Job."""
 
+    @_builtins.property
+    def host_memory(self) -> Global___MemoryPlan: ...
     def __init__(
         self,
         *,
@@ -838,17 +847,28 @@ class Plan(_message.Message):
         models: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[Global___JobWarning] | None = ...,
         field_sources: _abc.Iterable[Global___FieldSource] | None = ...,
+        host_memory_bytes: _builtins.int | None = ...,
+        host_memory: Global___MemoryPlan | None = ...,
+        machine_host_memory_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "refusal", b"refusal", "seconds", b"seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_host_memory_bytes", b"_host_memory_bytes", "_machine_host_memory_bytes", b"_machine_host_memory_bytes", "_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "host_memory", b"host_memory", "host_memory_bytes", b"host_memory_bytes", "machine_host_memory_bytes", b"machine_host_memory_bytes", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "refusal", b"refusal", "seconds", b"seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "disk_bytes", b"disk_bytes", "field_sources", b"field_sources", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "refusal", b"refusal", "seconds", b"seconds", "steps", b"steps", "tokens_per_second", b"tokens_per_second", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_host_memory_bytes", b"_host_memory_bytes", "_machine_host_memory_bytes", b"_machine_host_memory_bytes", "_machine_memory_bytes", b"_machine_memory_bytes", "_seconds", b"_seconds", "_tokens_per_second", b"_tokens_per_second", "disk_bytes", b"disk_bytes", "field_sources", b"field_sources", "host_memory", b"host_memory", "host_memory_bytes", b"host_memory_bytes", "machine_host_memory_bytes", b"machine_host_memory_bytes", "machine_memory_bytes", b"machine_memory_bytes", "memory", b"memory", "memory_bytes", b"memory_bytes", "models", b"models", "notes", b"notes", "parameters", b"parameters", "refusal", b"refusal", "seconds", b"seconds", "steps", b"steps", "tokens_per_second", b"tokens_per_second", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host_memory_bytes: _TypeAlias = _typing.Literal["host_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__host_memory_bytes: _TypeAlias = _typing.Literal["_host_memory_bytes", b"_host_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__machine_host_memory_bytes: _TypeAlias = _typing.Literal["machine_host_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__machine_host_memory_bytes: _TypeAlias = _typing.Literal["_machine_host_memory_bytes", b"_machine_host_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__machine_memory_bytes: _TypeAlias = _typing.Literal["machine_memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__machine_memory_bytes: _TypeAlias = _typing.Literal["_machine_memory_bytes", b"_machine_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
     _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
     _WhichOneofReturnType__tokens_per_second: _TypeAlias = _typing.Literal["tokens_per_second"]  # noqa: Y015
     _WhichOneofArgType__tokens_per_second: _TypeAlias = _typing.Literal["_tokens_per_second", b"_tokens_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host_memory_bytes) -> _WhichOneofReturnType__host_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__machine_host_memory_bytes) -> _WhichOneofReturnType__machine_host_memory_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__machine_memory_bytes) -> _WhichOneofReturnType__machine_memory_bytes | None: ...
     @_typing.overload

@@ -57,7 +57,8 @@ def machine_of(
 ) -> Machine:
     """The machine that jobs of the class run on. `root` is where /proc and /sys lie."""
     if resource_class != "cpu" and device is not None:
-        return Machine(kind=device.name, memory_bytes=device.memory_bytes)
+        host, own = limit_bytes(root), device.memory_bytes
+        return Machine(kind=device.name, memory_bytes=own, host_memory_bytes=host)
     threads = torch_threads or processors(root)
     kind = f"{processor_name(root)}, {threads} thread" + ("s" if threads > 1 else "")
     return Machine(kind=kind, memory_bytes=limit_bytes(root))

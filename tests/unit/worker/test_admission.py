@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tests.fakes.workshop import Workshop
 
+from saeserve.core.data.dataset import ShardedDataset
+from saeserve.core.formats.train_sources import layout_of
+from saeserve.core.specs.training import TrainSpec
+from saeserve.errors import FailedPrecondition, SaeError, Unavailable
 from saeserve.worker.order import ExitCode
 from saeserve.worker.runners import admission
+from saeserve.worker.runners.admission import check_memory
 
 GIB = 2**30
 
@@ -43,3 +49,34 @@ def test_a_job_that_others_leave_no_room_for_is_tried_again(
     failure = shop.failure("j-1")
     assert (failure.code, failure.retryable) == ("INSUFFICIENT_MEMORY", True)
     assert "free of 64.00 GiB" in failure.message
+
+
+def admitted_to_a_device(shop: Workshop) -> None:
+    """Ask for a small job on a device that is not there, and has room."""
+    shop.planted()
+    dataset = ShardedDataset.open(shop.bench.datasets.get("planted").folder)
+    wanted = TrainSpec.parse(shop.train_spec(), "train")
+    layout = layout_of(wanted, dataset.manifest, lambda name, _: dataset.source(name))
+    check_memory(layout.resolve(wanted), layout, dataset, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "free", "error"),
+    [(2**30, 2**30, FailedPrecondition), (64 * GIB, 2**14, Unavailable)],
+)
+def test_the_host_of_a_device_has_to_hold_its_part(
+    limit: int, free: int, error: type[SaeError], shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (64 * GIB, 64 * GIB))
+    machine(monkeypatch, limit, free)
+    with pytest.raises(error, match="the host's memory has") as caught:
+        admitted_to_a_device(shop)
+    assert caught.value.code == "INSUFFICIENT_MEMORY"
+
+
+def test_a_device_whose_host_has_room_is_taken(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (64 * GIB, 64 * GIB))
+    machine(monkeypatch, 64 * GIB, 32 * GIB)
+    admitted_to_a_device(shop)

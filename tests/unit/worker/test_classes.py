@@ -39,7 +39,8 @@ def test_a_gpu_that_torch_sees_is_used_without_a_setting() -> None:
     machines = machines_of(settings(), lambda: GPU)
     assert list(machines) == ["gpu", "cpu"]
     assert (machines["gpu"].kind, machines["gpu"].memory_bytes) == (GPU.name, GPU.memory_bytes)
-    assert machines["cpu"].memory_bytes == limit_bytes()
+    assert machines["cpu"].memory_bytes == machines["gpu"].host_memory_bytes == limit_bytes()
+    assert machines["cpu"].host_memory_bytes == 0
 
 
 def test_without_a_gpu_a_worker_takes_what_the_cpu_can_run() -> None:

@@ -75,6 +75,10 @@ class ShardedDataset:
                 f"there is no source {name!r}: {error.args[0]}", remedy="name one of these"
             ) from None
 
+    def check_file(self, name: str, sha256: str) -> None:
+        """Raise DataError unless the bytes of a file have this SHA-256; read through once."""
+        self._verified.check(name, sha256)
+
     @contextmanager
     def shard(self, index: int) -> Generator[Shard]:
         """Open shard `index`, whose bytes are those that the manifest's sha256 was taken of.

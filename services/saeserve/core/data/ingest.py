@@ -14,6 +14,7 @@ from torch import Tensor
 from saeserve.core.data.finishing import DocumentOrigin, SourceOrigin, finish_manifest
 from saeserve.core.data.inputs import InputFile, NpyFile, SafetensorsFile
 from saeserve.core.data.shards import check_source_name
+from saeserve.core.data.sums import with_sums
 from saeserve.core.data.values import to_storage
 from saeserve.core.data.writer import DatasetWriter, RowBlock
 from saeserve.core.formats.manifest import DatasetManifest
@@ -124,17 +125,17 @@ def _adopt(
         done += end - start
         yield IngestProgress(done, inputs.rows)
     writer.close()
-    yield IngestFinished(
-        finish_manifest(
-            folder,
-            name=name,
-            sources=_origins(inputs, spec),
-            dtype=inputs.dtype,
-            shards=writer.shards,
-            documents=documents,
-            heldout_fraction=spec.heldout_fraction,
-        )
+    manifest = finish_manifest(
+        folder,
+        name=name,
+        sources=_origins(inputs, spec),
+        dtype=inputs.dtype,
+        shards=writer.shards,
+        documents=documents,
+        heldout_fraction=spec.heldout_fraction,
     )
+    complete = with_sums(folder, manifest, stop)
+    yield IngestStopped(writer.rows_done) if complete is None else IngestFinished(complete)
 
 
 def _open(files: Sequence[Path], spec: IngestSpec) -> _Inputs:

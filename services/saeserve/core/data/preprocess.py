@@ -14,6 +14,8 @@ from torch import Tensor
 from saeserve.core.data.lane import HostLane, Lane
 from saeserve.core.data.source import ActivationSource
 from saeserve.core.data.stored import StoredRows, pieces_on_device
+from saeserve.core.data.sums import SourceSums
+from saeserve.core.formats.manifest import MASSIVE_NORM
 from saeserve.core.specs.training import PreprocessSpec
 from saeserve.errors import DataError
 
@@ -79,6 +81,33 @@ def mean_of(preprocessing: AnyPreprocessing) -> Tensor:
     return torch.cat([part.mean_D for part in preprocessing.parts])
 
 
+def from_sums(
+    sums: Sequence[SourceSums | None], rows: int, spec: PreprocessSpec
+) -> SideBySide | None:
+    """What `fit_side_by_side` finds in `rows` rows, by sums of their sources; None where these are
+    of other rows, or missing.
+
+    Sums are of a source's training rows up to MASSIVE_NORM medians. The rows that take part are
+    among these, or these among them: another cut keeps fewer or more, and of several sources a row
+    is kept only where all keep it. So as many rows are the same rows. Several sources with a higher
+    cut are the exception, since one may add a row and another take one away.
+    Raises DataError as that does.
+    """
+    mixed = len(sums) > 1 and spec.norm_cut > MASSIVE_NORM
+    known = [each for each in sums if each is not None and each.rows == rows]
+    if mixed or rows < 1 or len(known) < len(sums):
+        return None
+    return SideBySide(tuple(_of_sums(each, spec) for each in known))
+
+
+def _of_sums(sums: SourceSums, spec: PreprocessSpec) -> Preprocessing:
+    mean_D, total = sums.mean(), sums.distances
+    if spec.centre == "none":
+        mean_D, total = torch.zeros_like(mean_D), sums.norms
+    norm = spec.mean_norm or math.sqrt(mean_D.numel())
+    return Preprocessing(mean_D, _scale(norm, sums.rows, total) if spec.scale else 1.0)
+
+
 def fit_preprocessing(source: ActivationSource, spec: PreprocessSpec) -> Preprocessing:
     """Fit the preprocessing of one source's rows; see `fit_side_by_side` for several."""
     (only,) = fit_side_by_side(source, (source.d,), spec).parts
@@ -142,9 +171,13 @@ def _scales(
         for index, squares_Bd in enumerate(columns):
             sums[index] += squares_Bd.sum(1).sqrt().sum()
     totals = [float(total) for total in sums]
-    if min(totals) <= 0:
+    return [_scale(norm, source.rows, total) for norm, total in zip(norms, totals, strict=True)]
+
+
+def _scale(norm: float, rows: int, total: float) -> float:
+    if total <= 0:
         raise DataError(
             "every training row equals the mean, so no scale exists",
             remedy="give rows that differ, or set preprocess.scale = false",
         )
-    return [norm * source.rows / total for norm, total in zip(norms, totals, strict=True)]
+    return norm * rows / total

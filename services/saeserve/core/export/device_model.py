@@ -11,6 +11,7 @@ Floats stand there by their bits. Statistics of the rows are there where the mod
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,7 @@ from typing_extensions import override
 
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.gpu.device import usable_on_device
+from saeserve.core.graphs import graphs_on
 from saeserve.core.ops.sparse import SparseRows
 
 _log = logging.getLogger(__name__)
@@ -63,8 +65,14 @@ class DeviceEncoder(Protocol):
         """Memory that it takes in addition to the model's."""
         ...
 
+    @property
+    def room(self) -> float:
+        """Entries a row for which there is memory, where they are not k."""
+        ...
+
     def encode(self, x_BD: Tensor) -> PackedFeatures:
-        """Features of raw rows [B, d_in], float32 on the device, B > 0; exact in float32."""
+        """Features of raw rows [B, d_in], float32 on the device, B > 0; exact in float32. Features
+        of further rows may follow, which nobody sent."""
         ...
 
     def padded(self, x_BD: Tensor) -> SparseRows | None:
@@ -73,7 +81,7 @@ class DeviceEncoder(Protocol):
         ...
 
     def note(self, needed: float) -> None:
-        """Have room for this many entries a row the next time, and for twice as many at most."""
+        """Have room for twice this many entries a row the next time, or for a few times as many."""
         ...
 
 
@@ -108,6 +116,7 @@ def placed(model: InferenceModel, device: torch.device) -> InferenceModel:
         # Imports Triton, which is missing elsewhere.
         from saeserve.core.export.device_trial import disagreement
         from saeserve.core.export.on_device import with_encoder
+        from saeserve.core.export.recorded import RecordedEncoder
 
         encoding = with_encoder(moved)
         if isinstance(encoding, DeviceModel) and encoding.encoder is not None:
@@ -115,7 +124,8 @@ def placed(model: InferenceModel, device: torch.device) -> InferenceModel:
             if why := disagreement(moved, encoding.encoder):
                 _log.warning("the model is encoded by plain torch, for %s", why)
             else:
-                moved = encoding
+                recorded = RecordedEncoder(encoding.encoder, graphs_on(device))
+                moved = dataclasses.replace(encoding, encoder=recorded)
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
     return moved

@@ -89,12 +89,17 @@ class KernelEncoder(DeviceEncoder):
     low: Low | None
     """None where the product is in float32."""
     least_room: float
-    room: float = field(default=0.0)
-    """Entries a row for which there is memory, where they are not k."""
+    _room: float = field(default=0.0)
 
     def __post_init__(self) -> None:
         """Begin with the least."""
-        self.room = self.least_room
+        self._room = self.least_room
+
+    @property
+    @override
+    def room(self) -> float:
+        """Doubled from the least as often as was needed, so that few sizes are recorded."""
+        return self._room
 
     @property
     @override
@@ -105,7 +110,10 @@ class KernelEncoder(DeviceEncoder):
     @override
     def note(self, needed: float) -> None:
         """Rows of one request do not settle for long how much memory all others get."""
-        self.room = max(self.least_room, 2 * needed)
+        room = self.least_room
+        while room < 2 * needed:
+            room *= 2
+        self._room = room
 
     @override
     def encode(self, x_BD: Tensor) -> PackedFeatures:

@@ -12,9 +12,10 @@ from saeserve.core.specs.base import Spec
 from saeserve.core.specs.jobs import LanguageModelSpec, StorageType
 from saeserve.errors import DamagedError, FormatError, SpecError
 
-MANIFEST_FORMAT = 3
-READ_MANIFESTS = (1, 2, 3)
-"""1 does not say in which type the language model computed; in 1 and 2 every token is a row."""
+MANIFEST_FORMAT = 4
+READ_MANIFESTS = (1, 2, 3, 4)
+"""1 does not say in which type the language model computed; in 1 and 2 every token is a row; before
+4 there are no sums."""
 MASSIVE_NORM = 5.0
 """Rows whose norm exceeds this many medians are counted as massive
 (docs/DESIGN.md, "Massive activations")."""
@@ -55,6 +56,15 @@ class ContextsEntry(Spec):
 
     file: str
     sequences: int = Field(ge=1)
+    size_bytes: int
+    sha256: str
+
+
+class SumsEntry(Spec):
+    """One safetensors file of sums over each source's training rows whose norm is at most
+    MASSIVE_NORM medians (`data.sums`)."""
+
+    file: str
     size_bytes: int
     sha256: str
 
@@ -101,14 +111,17 @@ class DatasetManifest(Spec):
     """In which the language model multiplied; None where that is unknown or there was none."""
     contexts: tuple[ContextsEntry, ...] | None = None
     """Held-out sequences; None where the shards hold all of their tokens."""
+    sums: SumsEntry | None = None
+    """None in data sets of older releases."""
     job: str = ""
     code_version: str = ""
     created: str = ""
 
     @property
-    def files(self) -> tuple[ShardEntry | ContextsEntry, ...]:
+    def files(self) -> tuple[ShardEntry | ContextsEntry | SumsEntry, ...]:
         """All files of the data set but the manifest."""
-        return (*self.shards, *(self.contexts or ()))
+        sums = () if self.sums is None else (self.sums,)
+        return (*self.shards, *(self.contexts or ()), *sums)
 
     def source(self, name: str | None) -> SourceEntry:
         """The source called `name`, or the only one. Raises KeyError naming what there is."""

@@ -39,6 +39,17 @@ WIDTHS = {"float64": 8, "int64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "
 """Bytes of a value."""
 
 
+class Memory(StrEnum):
+    """Whose memory is counted."""
+
+    SHARED = "shared"
+    """The one memory of a machine on whose processors the job computes."""
+    DEVICE = "device"
+    """An accelerator's."""
+    HOST = "host"
+    """That of an accelerator's host."""
+
+
 class Part(StrEnum):
     """What a plan tells apart."""
 
@@ -70,10 +81,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Footprint:
-    """All that a job holds. On an accelerator its own memory alone counts."""
+    """All that a job holds in one memory."""
 
     held: tuple[Held, ...]
-    accelerator: bool = False
+    memory: Memory = Memory.SHARED
 
     def at(self, moment: Moment, part: Part | None = None) -> int:
         """Bytes held in a moment, of one part or of all."""
@@ -95,8 +106,7 @@ class Footprint:
         return max(self.at(moment, part) for moment in moments)
 
     def _alive(self, moment: Moment) -> Iterable[Held]:
-        return (
-            each
-            for each in self.held
-            if moment in each.moments and not (self.accelerator and each.host)
-        )
+        return (each for each in self.held if moment in each.moments and self._counts(each))
+
+    def _counts(self, each: Held) -> bool:
+        return self.memory is Memory.SHARED or each.host is (self.memory is Memory.HOST)

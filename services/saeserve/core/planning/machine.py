@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from saeserve.core.planning.footprint import Memory
 from saeserve.core.specs.base import Spec
 
 
@@ -48,6 +49,9 @@ class Machine(Spec):
     memory_bytes: int = Field(ge=0)
     """What one job may have: of the accelerator where there is one, else of the host, where a
     control group's limit counts."""
+    host_memory_bytes: int = Field(default=0, ge=0)
+    """Where there is an accelerator: what one job may have of its host. Workers of older releases
+    do not say: 0."""
     records: tuple[SpeedRecord, ...] = ()
     """Speeds of jobs on machines of this kind; workers announce none, control adds them."""
 
@@ -62,3 +66,8 @@ class Fleet(Spec):
     def accelerated(self) -> bool:
         """Whether jobs of the class compute on an accelerator, with memory of its own."""
         return self.resource_class != "cpu"
+
+    @property
+    def memory(self) -> Memory:
+        """The memory that `Machine.memory_bytes` counts."""
+        return Memory.DEVICE if self.accelerated else Memory.SHARED

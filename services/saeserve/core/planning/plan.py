@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from saeserve.core.planning.before_run import warnings_of_job
-from saeserve.core.planning.footprint import STEP, Footprint, Part
+from saeserve.core.planning.fit import Needs, fit_notes, largest_of, refused_by
+from saeserve.core.planning.footprint import STEP, Footprint, Memory, Part
 from saeserve.core.planning.machine import Fleet, Machine
-from saeserve.core.planning.refusal import Refusal, gib, refusal
+from saeserve.core.planning.refusal import Refusal
 from saeserve.core.planning.sizes import TrainingData, parameters_of
 from saeserve.core.planning.speed import nearest, training_seconds
 from saeserve.core.planning.tensors import footprint_of
@@ -68,6 +69,10 @@ class Plan(Spec):
     """Names of the models that a train job publishes."""
     memory: MemoryPlan | None = None
     machine_memory_bytes: int | None = Field(default=None, ge=0)
+    host_memory_bytes: int | None = Field(default=None, ge=0)
+    """On an accelerator: the peak in the memory of its host."""
+    host_memory: MemoryPlan | None = None
+    machine_host_memory_bytes: int | None = Field(default=None, ge=0)
     tokens_per_second: float | None = Field(default=None, gt=0)
     seconds: float | None = Field(default=None, gt=0)
     """Duration of all steps, without reading data, checkpoints and the closing evaluation."""
@@ -104,7 +109,8 @@ def plan_training(
 def plan_members(members: Sequence[TrainSpec], data: TrainingData, fleet: Fleet) -> Plan:
     """The plan of resolved runs that share one stream of rows and step in turn."""
     parameters = sum(parameters_of(spec, data) for spec in members)
-    footprint = footprint_of(members, data, accelerator=fleet.accelerated)
+    footprint = footprint_of(members, data, fleet.memory)
+    host = footprint_of(members, data, Memory.HOST) if fleet.accelerated else None
     published = parameters * _FLOAT * _EXPORTS_AT_ONCE
     plan = Plan(
         parameters=parameters,
@@ -112,8 +118,11 @@ def plan_members(members: Sequence[TrainSpec], data: TrainingData, fleet: Fleet)
         disk_bytes=parameters * _CHECKPOINT_BYTES * _CHECKPOINTS_AT_ONCE + published,
         steps=max(spec.steps for spec in members),
         memory=_memory(footprint),
+        host_memory_bytes=None if host is None else host.peak,
+        host_memory=None if host is None else _memory(host),
     )
-    return plan.model_copy(update=_on(fleet, members, data, plan.memory_bytes))
+    needs = Needs(plan.memory_bytes, plan.host_memory_bytes or 0)
+    return plan.model_copy(update=_on(fleet, members, data, needs))
 
 
 def _memory(footprint: Footprint) -> MemoryPlan:
@@ -129,7 +138,7 @@ def _memory(footprint: Footprint) -> MemoryPlan:
 
 
 def _on(
-    fleet: Fleet, members: Sequence[TrainSpec], data: TrainingData, needed: int
+    fleet: Fleet, members: Sequence[TrainSpec], data: TrainingData, needs: Needs
 ) -> dict[str, object]:
     """What the workers' machines make of it."""
     if not fleet.machines:
@@ -138,8 +147,8 @@ def _on(
             "nor speed is predicted"
         )
         return {"notes": (note,)}
-    large = [machine for machine in fleet.machines if machine.memory_bytes >= needed]
-    largest = max(fleet.machines, key=lambda machine: machine.memory_bytes)
+    large = [machine for machine in fleet.machines if needs.fit(machine)]
+    largest = largest_of(fleet, needs)
     predicted = [
         (seconds, machine)
         for machine in large or [largest]
@@ -147,16 +156,11 @@ def _on(
     ]
     return {
         "machine_memory_bytes": largest.memory_bytes,
-        "refusal": refusal(
-            members,
-            data,
-            largest.memory_bytes,
-            f"the largest worker of class {fleet.resource_class}",
-            accelerator=fleet.accelerated,
-        ),
+        "machine_host_memory_bytes": largest.host_memory_bytes or None,
+        "refusal": refused_by(largest, fleet, members, data),
         **_speed(members, predicted),
         "notes": (
-            *_fit_notes(fleet, large, needed),
+            *fit_notes(fleet, len(large), needs),
             *_cadence_notes(fleet),
             _speed_note(members[0], data, fleet, predicted),
         ),
@@ -178,16 +182,6 @@ def _speed(
     seconds = max(seconds for seconds, _ in predicted)
     rows = sum(spec.steps * spec.batch_size for spec in members)
     return {"seconds": seconds, "tokens_per_second": rows / seconds}
-
-
-def _fit_notes(fleet: Fleet, large: Sequence[Machine], needed: int) -> list[str]:
-    small = len(fleet.machines) - len(large)
-    if not small or not large:
-        return []
-    return [
-        f"{small} of {len(fleet.machines)} workers of class {fleet.resource_class} have less than "
-        f"{gib(needed)} of memory and would refuse the job"
-    ]
 
 
 def _cadence_notes(fleet: Fleet) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
-from saeserve.core.planning.footprint import STEP, Footprint, Part
+from saeserve.core.planning.footprint import STEP, Footprint, Memory, Part
 from saeserve.core.planning.sizes import TrainingData, micro_batch_of
 from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.base import Spec
@@ -32,18 +32,19 @@ def refusal(
     data: TrainingData,
     available: int,
     where: str,
-    *,
-    accelerator: bool = False,
+    memory: Memory = Memory.SHARED,
 ) -> Refusal | None:
     """None where the members fit `available` bytes of `where`, which names the machine."""
-    footprint = footprint_of(members, data, accelerator=accelerator)
+    footprint = footprint_of(members, data, memory)
     if footprint.peak <= available:
         return None
 
-    def fits(**changes: int) -> bool:
+    def fits(**changes: object) -> bool:
         changed = [spec.model_copy(update=changes) for spec in members]
-        return footprint_of(changed, data, accelerator=accelerator).peak <= available
+        return footprint_of(changed, data, memory).peak <= available
 
+    if memory is Memory.HOST:
+        return _of_host(members, fits, _needs(footprint, available, where))
     batch = _largest(lambda n: fits(batch_size=n, micro_batch_size=n), members[0].batch_size - 1)
     micro = _largest_divisor(lambda n: fits(micro_batch_size=n), members[0])
     widest = max(spec.d_sae for spec in members)
@@ -51,9 +52,28 @@ def refusal(
     return Refusal(
         code=INSUFFICIENT_MEMORY,
         message=_needs(footprint, available, where),
-        remedy=_remedy(batch, micro, d_sae),
+        remedy=_remedy(_named(micro_batch_size=micro, batch_size=batch, d_sae=d_sae)),
         largest_batch_size=batch,
         largest_micro_batch_size=micro,
+        largest_d_sae=d_sae,
+    )
+
+
+def _of_host(members: Sequence[TrainSpec], fits: Callable[..., bool], message: str) -> Refusal:
+    """Windows of rows are most of what an accelerator's host holds, and the dictionaries."""
+    preprocess = members[0].preprocess
+
+    def windows_fit(shards: int) -> bool:
+        return fits(preprocess=preprocess.model_copy(update={"window_shards": shards}))
+
+    window = _largest(windows_fit, preprocess.window_shards - 1)
+    widest = max(spec.d_sae for spec in members)
+    d_sae = None if window else _largest(lambda n: fits(d_sae=n), widest - 1)
+    ways = [f"preprocess.window_shards = {window}"] if window else []
+    return Refusal(
+        code=INSUFFICIENT_MEMORY,
+        message=message,
+        remedy=_remedy([*ways, *_named(d_sae=d_sae)]),
         largest_d_sae=d_sae,
     )
 
@@ -75,14 +95,11 @@ def _needs(footprint: Footprint, available: int, where: str) -> str:
     )
 
 
-def _remedy(batch: int | None, micro: int | None, d_sae: int | None) -> str:
-    ways: list[str] = []
-    if micro:
-        ways.append(f"micro_batch_size = {micro}")
-    if batch:
-        ways.append(f"batch_size = {batch}")
-    if d_sae:
-        ways.append(f"d_sae = {d_sae}")
+def _named(**sizes: int | None) -> list[str]:
+    return [f"{name} = {size}" for name, size in sizes.items() if size]
+
+
+def _remedy(ways: Sequence[str]) -> str:
     if not ways:
         return "use a machine with more memory"
     return f"the largest that would fit: {' or '.join(ways)}; or use a machine with more memory"

@@ -73,6 +73,13 @@ def parameter_shapes(
     return shapes
 
 
+def shapes_of(spec: TrainSpec, data: TrainingData) -> Shapes:
+    """`parameter_shapes` of a run."""
+    return parameter_shapes(
+        spec.architecture.name, data.d, spec.d_sae, data.d_target, skip=spec.skip_connection
+    )
+
+
 def parameter_count(
     architecture: str, d_in: int, d_sae: int, d_target: int = 0, *, skip: bool = False
 ) -> int:
@@ -82,9 +89,7 @@ def parameter_count(
 
 def parameters_of(spec: TrainSpec, data: TrainingData) -> int:
     """`parameter_count` of a run."""
-    return parameter_count(
-        spec.architecture.name, data.d, spec.d_sae, data.d_target, skip=spec.skip_connection
-    )
+    return sum(map(prod, shapes_of(spec, data).values()))
 
 
 def micro_batch_of(spec: TrainSpec) -> int:

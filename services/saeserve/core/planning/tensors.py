@@ -16,10 +16,12 @@ from saeserve.core.planning.footprint import (
     TRAINED,
     Footprint,
     Held,
+    Memory,
     Moment,
     Part,
 )
-from saeserve.core.planning.sizes import Shapes, TrainingData, micro_batch_of, parameter_shapes
+from saeserve.core.planning.host_tensors import CUDA_BYTES, behind_device, staged
+from saeserve.core.planning.sizes import Shapes, TrainingData, micro_batch_of, shapes_of
 from saeserve.core.specs.closing import is_judged
 from saeserve.core.specs.training import TrainSpec
 
@@ -38,7 +40,6 @@ FOLD_ELEMENTS = 2**23
 EVALUATION_BYTES = 64 * 2**20
 EVALUATION_ROWS = 2_048
 BLOCKS_AHEAD = 2
-STAGED_BLOCKS = 2
 """These equal those of `training.starting`, `export.fold`, `ops.sparse`, the runner and
 `data.staged`; a test compares them."""
 
@@ -51,31 +52,25 @@ _SPARE = 16
 
 
 def footprint_of(
-    members: Sequence[TrainSpec], data: TrainingData, *, accelerator: bool = False
+    members: Sequence[TrainSpec], data: TrainingData, memory: Memory = Memory.SHARED
 ) -> Footprint:
-    """What runs hold that share one stream of rows: each its state all the time, and, since they
-    step in turn, the temporaries of the one that needs most. Of resolved specs."""
+    """What runs hold in one memory that share one stream of rows: each its state all the time, and,
+    since they step in turn, the temporaries of the one that needs most. Of resolved specs."""
+    accelerator = memory is not Memory.SHARED
     lasting = [row for spec in members for row in _state(spec, data)]
-    worst = max((_temporaries(spec, data, accelerator) for spec in members), key=_peak_of)
-    held = (*lasting, *worst, *_rows_read(members[0], data), *_base(accelerator))
+    each = (_temporaries(spec, data, accelerator) for spec in members)
+    worst = max(each, key=lambda rows: Footprint(tuple(rows), memory).peak)
+    rows = _rows_read(members[0], data)
     if accelerator:
-        held += tuple(_rows_sent(members[0], data))
-    return Footprint(held, accelerator)
-
-
-def _peak_of(rows: Sequence[Held]) -> int:
-    return Footprint(tuple(rows)).peak
+        rows += [*_rows_sent(members[0], data), *staged(members[0], data)]
+    held = (*lasting, *worst, *rows, *_continued(members[0], data), *_base(accelerator))
+    return Footprint(held, memory)
 
 
 def _temporaries(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
     step = _step(spec, data, accelerator)
-    return [*_initialisation(spec, data), *step, *_closing(spec, data)]
-
-
-def _shapes(spec: TrainSpec, data: TrainingData) -> Shapes:
-    return parameter_shapes(
-        spec.architecture.name, data.d, spec.d_sae, data.d_target, skip=spec.skip_connection
-    )
+    held = [*_initialisation(spec, data), *step, *_closing(spec, data)]
+    return held + behind_device(spec, data) if accelerator else held
 
 
 def _each(
@@ -85,13 +80,24 @@ def _each(
 
 
 def _state(spec: TrainSpec, data: TrainingData) -> list[Held]:
-    shapes = _shapes(spec, data)
+    shapes = shapes_of(spec, data)
     counters = Held("tokens since firing", (2, spec.d_sae), "int64", TRAINED, Part.OPTIMIZER)
     return [
         *_each("", shapes, ALWAYS, Part.PARAMETERS),
         *_each("first.", shapes, TRAINED, Part.OPTIMIZER),
         *_each("second.", shapes, TRAINED, Part.OPTIMIZER),
         counters,
+    ]
+
+
+def _continued(spec: TrainSpec, data: TrainingData) -> list[Held]:
+    """The model that runs continue from, which their setup keeps."""
+    if spec.init_from is None:
+        return []
+    shapes = shapes_of(spec, data).items()
+    return [
+        Held(f"initial.{name}", shape, "float32", ALWAYS, Part.PARAMETERS, host=True)
+        for name, shape in shapes
     ]
 
 
@@ -114,12 +120,12 @@ def _initialisation(spec: TrainSpec, data: TrainingData) -> list[Held]:
     if spec.target_l0 is not None:
         measured = (3, min(spec.batch_size, L0_ROWS), spec.d_sae)
         held.append(Held("features", measured, "float32", frozenset({Moment.START})))
-        held += _each("form.", _shapes(spec, data), frozenset({Moment.START}))
+        held += _each("form.", shapes_of(spec, data), frozenset({Moment.START}))
     return held
 
 
 def _step(spec: TrainSpec, data: TrainingData, accelerator: bool) -> list[Held]:
-    rows, shapes = micro_batch_of(spec), _shapes(spec, data)
+    rows, shapes = micro_batch_of(spec), shapes_of(spec, data)
     held = [
         Held("rows, centred, and their errors", (4, rows, data.width), "float32", STEP),
         *_each("gradient.", shapes, STEP - {Moment.FORWARD}, Part.GRADIENTS),
@@ -225,7 +231,7 @@ def _entries(spec: TrainSpec) -> float:
 def _closing(spec: TrainSpec, data: TrainingData) -> list[Held]:
     """What looks at the trained model hold: the form is a copy of the parameters, the fold another
     in blocks of float64."""
-    shapes, widest = _shapes(spec, data), max(data.d, data.d_out)
+    shapes, widest = shapes_of(spec, data), max(data.d, data.d_out)
     export, evaluation = frozenset({Moment.EXPORT}), frozenset({Moment.EVALUATION})
     block = min(FOLD_ELEMENTS, spec.d_sae * widest)
     features = min(EVALUATION_BYTES // 4, EVALUATION_ROWS * spec.d_sae)
@@ -263,23 +269,20 @@ def _rows_read(spec: TrainSpec, data: TrainingData) -> list[Held]:
 
 
 def _rows_sent(spec: TrainSpec, data: TrainingData) -> list[Held]:
-    """Micro-batches in the stored type on an accelerator, and those that are staged for it
-    (`core.data.staged`)."""
-    block, moments = (micro_batch_of(spec), data.width * data.value_bytes), TRAINED
-    return [
-        Held("blocks on the device", (1 + BLOCKS_AHEAD, *block), "byte", moments, Part.DATA),
-        Held("blocks staged", (STAGED_BLOCKS, *block), "byte", moments, Part.DATA, host=True),
-    ]
+    """Micro-batches in the stored type on an accelerator (`core.data.staged`)."""
+    block = (1 + BLOCKS_AHEAD, micro_batch_of(spec), data.width * data.value_bytes)
+    return [Held("blocks on the device", block, "byte", TRAINED, Part.DATA)]
 
 
 def _base(accelerator: bool) -> list[Held]:
     def held(name: str, size: int, moments: frozenset[Moment], host: bool) -> Held:
         return Held(name, (size,), "byte", moments, Part.BASE, host)
 
-    context = CONTEXT_BYTES if accelerator else 0
+    context, libraries = (CONTEXT_BYTES, CUDA_BYTES) if accelerator else (0, 0)
     stepped = TRAINED - {Moment.START}
     return [
         held("interpreter, torch and kernels", BASE_BYTES, ALWAYS, True),
         held("blocks that the allocator keeps", SLACK_BYTES, stepped, True),
         held("the accelerator's context", context, ALWAYS, False),
+        held("the accelerator's libraries", libraries, ALWAYS, True),
     ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.formats.train_sources import Layout
-from saeserve.core.planning.footprint import Part
+from saeserve.core.planning.footprint import Memory, Part
 from saeserve.core.planning.refusal import INSUFFICIENT_MEMORY, gib, refusal
 from saeserve.core.planning.sizes import training_data
 from saeserve.core.planning.tensors import footprint_of
@@ -26,21 +29,48 @@ def check_memory(
 ) -> None:
     """Raise FailedPrecondition for a run that the machine could never hold, and Unavailable, which
     is tried again, for one that what else runs here leaves no room for."""
-    data, accelerator = training_data(layout, dataset.manifest), device.type == "cuda"
-    free, limit = torch.cuda.mem_get_info(device) if accelerator else (free_bytes(), limit_bytes())
-    where = "the device" if accelerator else "this machine"
-    members = layout.members(spec)
-    refused = refusal(members, data, limit, where, accelerator=accelerator)
-    if refused is not None:
-        raise FailedPrecondition(refused.message, code=refused.code, remedy=refused.remedy)
-    footprint = footprint_of(members, data, accelerator=accelerator)
-    # This process is there already, and so is its context on a device.
-    wanted = footprint.peak - footprint.largest(Part.BASE)
-    if wanted > free:
+    data, members = training_data(layout, dataset.manifest), layout.members(spec)
+    for room in _rooms(device):
+        refused = refusal(members, data, room.limit, room.where, room.memory)
+        if refused is not None:
+            raise FailedPrecondition(refused.message, code=refused.code, remedy=refused.remedy)
+        footprint = footprint_of(members, data, room.memory)
+        # This process is there already, and so is its context on a device.
+        _check_free(footprint.peak - footprint.largest(Part.BASE), room)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """One of a machine's memories, and what of it can be had."""
+
+    memory: Memory
+    where: str
+    free: int
+    limit: int
+    lower: str
+    """Fields that make a job smaller there."""
+
+
+_BATCHES = "batch_size or micro_batch_size"
+
+
+def _rooms(device: torch.device) -> Iterator[_Room]:
+    """The memories that a job on the device needs."""
+    free, limit = free_bytes(), limit_bytes()
+    if device.type != "cuda":
+        yield _Room(Memory.SHARED, "this machine", free, limit, _BATCHES)
+        return
+    yield _Room(Memory.DEVICE, "the device", *torch.cuda.mem_get_info(device), _BATCHES)
+    yield _Room(Memory.HOST, "the host's memory", free, limit, "preprocess.window_shards")
+
+
+def _check_free(wanted: int, room: _Room) -> None:
+    if wanted > room.free:
         raise Unavailable(
-            f"the job needs {gib(wanted)} more and {where} has {gib(free)} free of {gib(limit)}",
+            f"the job needs {gib(wanted)} more and {room.where} has {gib(room.free)} free of "
+            f"{gib(room.limit)}",
             code=INSUFFICIENT_MEMORY,
-            remedy="wait for what else runs there to end, or lower batch_size or micro_batch_size",
+            remedy=f"wait for what else runs there to end, or lower {room.lower}",
         )
 
 

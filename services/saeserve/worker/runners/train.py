@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import closing
-from pathlib import Path
 
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.data.dataset import ShardedDataset
 from saeserve.core.data.lane import Lane, lane_to
-from saeserve.core.data.preprocess import SideBySide, fit_side_by_side
+from saeserve.core.data.preprocess import SideBySide, fit_side_by_side, from_sums
 from saeserve.core.data.source import ShardSource
+from saeserve.core.data.sums import read_sums
 from saeserve.core.formats.train_sources import Layout, layout_of
 from saeserve.core.gpu.device import refuse
 from saeserve.core.planning.sizes import training_data
@@ -60,7 +60,11 @@ def _run(context: RunContext) -> Completed:
     if resume is None:
         warn_before(context, layout.members(spec), training_data(layout, dataset.manifest))
     source = _source(dataset, layout, spec)
-    preprocessing = _preprocessing(context, source, layout, spec, resume, lane)
+    preprocessing = (
+        load_preprocessing(resume)
+        if resume
+        else _preprocessing(context, dataset, source, layout, spec, lane)
+    )
     if spec.sweep is not None:
         return run_sweep(context, Ground(spec, dataset, layout, source, preprocessing), resume)
     setup = _setup(spec, layout, source, preprocessing, lane)
@@ -96,14 +100,16 @@ def _source(dataset: ShardedDataset, layout: Layout, spec: TrainSpec) -> ShardSo
 
 def _preprocessing(
     context: RunContext,
+    dataset: ShardedDataset,
     source: ShardSource,
     layout: Layout,
     spec: TrainSpec,
-    resume: Path | None,
     lane: Lane,
 ) -> SideBySide:
-    if resume is not None:
-        return load_preprocessing(resume)
+    sums = [read_sums(dataset, entry.name) for entry in layout.columns]
+    known = from_sums(sums, source.rows, spec.preprocess)
+    if known is not None:
+        return known
     context.report.log(f"reading {source.rows} rows for their mean and scale")
     widths = [entry.d for entry in layout.columns]
     return fit_side_by_side(source, widths, spec.preprocess, lane)

@@ -8,7 +8,7 @@ from bench.gpu.budgets.steps import ARCHITECTURES, SHAPES, count, spec_of
 from saeserve.core.kernels.topk import auxk
 from saeserve.core.planning import device_tensors
 from saeserve.core.planning.device_tensors import has_kernels
-from saeserve.core.planning.footprint import STEP, Footprint, Moment, Part
+from saeserve.core.planning.footprint import STEP, Footprint, Memory, Moment, Part
 from saeserve.core.planning.sizes import TrainingData
 from saeserve.core.planning.tensors import footprint_of
 from saeserve.core.specs.training import TrainSpec
@@ -16,7 +16,7 @@ from saeserve.core.specs.training import TrainSpec
 
 def planned(spec: TrainSpec, d: int) -> Footprint:
     data = TrainingData(d=d, train_rows=10**7, heldout_rows=8192, shard_rows=10**5, value_bytes=2)
-    return footprint_of((spec,), data, accelerator=True)
+    return footprint_of((spec,), data, Memory.DEVICE)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

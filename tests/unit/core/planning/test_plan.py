@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeserve.core.planning.footprint import Part
+from saeserve.core.planning.footprint import Memory, Part
 from saeserve.core.planning.machine import Fleet, Machine
 from saeserve.core.planning.plan import Plan, plan_training
 from saeserve.core.planning.sizes import TrainingData, parameter_count
@@ -82,10 +82,10 @@ def test_only_steps_are_known_without_the_data() -> None:
 def test_an_accelerator_holds_the_blocks_that_are_on_their_way() -> None:
     halves = DATA.model_copy(update={"value_bytes": 2})
     run = resolve(spec(), DATA.d, "x")
-    rows = footprint_of((run,), halves, accelerator=True).held
+    rows = footprint_of((run,), halves, Memory.DEVICE).held
     on_device = {row.name: row.size for row in rows if row.part is Part.DATA and not row.host}
     assert on_device == {"blocks on the device": 3 * 1000 * 64 * 2}
-    cpu = footprint_of((run,), halves, accelerator=False).held
+    cpu = footprint_of((run,), halves).held
     assert {"blocks on the device", "blocks staged"}.isdisjoint(row.name for row in cpu)
 
 

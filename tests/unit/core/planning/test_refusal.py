@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saeserve.core.planning.footprint import Memory
 from saeserve.core.planning.refusal import INSUFFICIENT_MEMORY, refusal
 from saeserve.core.planning.sizes import TrainingData
 from saeserve.core.planning.tensors import BASE_BYTES, footprint_of
@@ -88,6 +89,6 @@ def test_members_hold_their_states_together_and_their_steps_in_turn() -> None:
 
 def test_an_accelerator_holds_neither_rows_to_come_nor_the_interpreter() -> None:
     run = spec()
-    host, device = (footprint_of((run,), DATA, accelerator=on) for on in (False, True))
+    host, device = (footprint_of((run,), DATA, each) for each in (Memory.SHARED, Memory.DEVICE))
     assert device.peak < host.peak
     assert "window" in {each.name for each in host.held if each.host}
