@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saeserve.core.features import schema
+from saeserve.core.features.canonical import octave_of
 from saeserve.core.features.contexts import Windows
 from saeserve.core.features.opening import open_database, open_tokens, read_manifest
 from saeserve.core.features.packing import (
@@ -164,7 +165,10 @@ class FeatureBundle:
         found = exact or self._rows(
             query.format("plain >= ? AND plain < ?"), (wanted, wanted + chr(0x10FFFF), limit)
         )
-        return tuple(TokenFeatures(*row, self.token_features(row[0])) for row in found)
+        return tuple(
+            TokenFeatures(token, shown, count, self.token_features(token))
+            for token, shown, count in found
+        )
 
     def token_features(self, token: int) -> tuple[TokenFeature, ...]:
         """The features that fire most on a token, first the one that does most."""
@@ -217,16 +221,17 @@ class FeatureBundle:
     def _intervals(
         self, counts: npt.NDArray[np.uint32], contexts: list[Context]
     ) -> tuple[Interval, ...]:
+        low = self.manifest.lowest_exponent
         groups: dict[int, list[Context]] = {}
         for context in contexts:
-            groups.setdefault(int(np.frexp(context.value)[1]) - 1, []).append(context)
-        low = self.manifest.lowest_exponent
+            octave = int(octave_of(np.asarray(context.value, np.float32), low))
+            groups.setdefault(octave, []).append(context)
         octave_counts = counts.reshape(OCTAVES, BINS_PER_OCTAVE).sum(1).tolist()
         return tuple(
             Interval(
                 2.0**octave,
                 2.0 ** (octave + 1),
-                octave_counts[min(max(octave - low, 0), OCTAVES - 1)],
+                octave_counts[octave - low],
                 tuple(groups[octave]),
             )
             for octave in sorted(groups, reverse=True)

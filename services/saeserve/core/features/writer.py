@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from saeserve.core.durable import sync
 from saeserve.core.features import schema
-from saeserve.core.features.canonical import in_order
+from saeserve.core.features.canonical import in_order, slots_of
 from saeserve.core.features.packing import INTERVAL, TOP, UNIFORM, pack_examples, pack_ranked
 from saeserve.core.features.state import Collected, CollectSettings
 from saeserve.errors import NoSpaceError
@@ -118,10 +118,10 @@ _Page = tuple[int, bytes, bytes, bytes | None, bytes | None]
 
 
 def _pages(collected: Collected, extras: BundleExtras) -> Iterator[_Page]:
+    group_S = _groups(collected.settings)
     for start in range(0, collected.settings.d_sae, CHUNK):
-        part = in_order(collected, start, start + CHUNK)
-        group_S = _groups(collected.settings)
-        for index in range(len(part.position)):
+        part = in_order(slots_of(collected, start, start + CHUNK), collected.settings)
+        for index in range(len(part.position_CS)):
             feature = start + index
             yield (
                 feature,
