@@ -6,6 +6,8 @@ Shape suffixes as in `state` and `blocks`; G groups of slots, K entries of one f
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -28,8 +30,52 @@ _UNITS = tuple(float(2**bits) for bits in FRACTION_BITS)
 _U1, _U2, _U3, _U4 = _UNITS
 _WORD = float(2**64)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
+_FAR = 1 << 40
 _OCTAVES = 16
 _BINS = 64
+
+
+class _Firings(NamedTuple):
+    """Entries sorted by feature: those of f are at starts[f] .. starts[f + 1]."""
+
+    starts_F1: Array
+    row_N: Array
+    value_N: Array
+    bits_N: Array
+    """The values' bits, as int32."""
+
+
+class _Places(NamedTuple):
+    """Where rows are, as in `Block`."""
+
+    position_B: Array
+    sequence_B: Array
+    bound_Q2: Array
+
+
+class _Examples(NamedTuple):
+    """Arrays of `Collected`, and the values' bits."""
+
+    position_FS: Array
+    value_FS: Array
+    bits_FS: Array
+    left_FS: Array
+    right_FS: Array
+    used_FS: Array
+    offset_FSE: Array
+    activation_FSE: Array
+
+
+class _Sizes(NamedTuple):
+    """Of `CollectSettings`."""
+
+    top: int
+    uniform: int
+    intervals: int
+    per_interval: int
+    window: int
+    entries: int
+    lowest_exponent: int
 
 
 def add_block(state: Collected, block: Block, weight_F: npt.NDArray[np.float32]) -> None:
@@ -37,28 +83,31 @@ def add_block(state: Collected, block: Block, weight_F: npt.NDArray[np.float32])
     activations of features for the token index."""
     settings = state.settings
     if settings.vocabulary:
-        _add_tokens(
-            block.offset_B1, block.latent_N, block.value_N, block.token_B, weight_F,
-            state.token_count_V, state.token_feature_VR, state.token_score_VR,
-        )  # fmt: skip
-    entries = Csr(*map(torch.from_numpy, (block.offset_B1, block.latent_N, block.value_N)))
-    sorted_ = by_latent(entries, settings.d_sae)
-    starts, rows, values = sorted_.starts.numpy(), sorted_.rows.numpy(), sorted_.values.numpy()
-    bits = values.view(np.int32)
-    _add_figures(
-        starts, values, bits, settings.lowest_exponent, state.count_F, state.max_F,
-        state.histogram_FB, state.moment_high_FP, state.moment_low_FP,
-    )  # fmt: skip
-    sizes = np.asarray(
-        [settings.top, settings.uniform, settings.intervals, settings.per_interval,
-         settings.window, settings.entries, settings.lowest_exponent], np.int64
-    )  # fmt: skip
-    _add_examples(
-        starts, rows, values, bits, block.position_B, block.sequence_B, block.bound_Q2, state.max_F.view(np.int32), seed_key(settings.seed), sizes, state.position_FS,
-        state.value_FS, state.value_FS.view(np.int32), state.left_FS,
-        state.right_FS, state.used_FS, state.offset_FSE, state.activation_FSE,
-    )  # fmt: skip
+        entries = (block.offset_B1, block.latent_N, block.value_N)
+        kept = (state.token_count_V, state.token_feature_VR, state.token_score_VR)
+        _add_tokens(*entries, block.token_B, weight_F, *kept)
+    firings = _sorted(block, settings.d_sae)
+    figures = (state.histogram_FB, state.moment_high_FP, state.moment_low_FP)
+    _add_figures(firings, settings.lowest_exponent, state.count_F, state.max_F, *figures)
+    places = _Places(block.position_B, block.sequence_B, block.bound_Q2)
+    sizes = _Sizes(*(getattr(settings, name) for name in _Sizes._fields))
+    seed = seed_key(settings.seed)
+    _add_examples(firings, places, state.max_F.view(np.int32), seed, sizes, _examples(state))
     moved()  # the first block may have compiled for a minute
+
+
+def _sorted(block: Block, d_sae: int) -> _Firings:
+    arrays = (block.offset_B1, block.latent_N, block.value_N)
+    found = by_latent(Csr(*map(torch.from_numpy, arrays)), d_sae)
+    values = found.values.numpy()
+    return _Firings(found.starts.numpy(), found.rows.numpy(), values, values.view(np.int32))
+
+
+def _examples(state: Collected) -> _Examples:
+    bits_FS = state.value_FS.view(np.int32)
+    windows = (state.left_FS, state.right_FS, state.used_FS)
+    entries = (state.offset_FSE, state.activation_FSE)
+    return _Examples(state.position_FS, state.value_FS, bits_FS, *windows, *entries)
 
 
 @helper
@@ -81,10 +130,11 @@ def _bin(bits: int, lowest: int) -> int:
 
 @helper
 def _add_figures(
-    starts_F1: Array, value_N: Array, bits_N: Array, lowest: int, count_F: Array, max_F: Array,
-    histogram_FB: Array, high_FP: Array, low_FP: Array,
+    firings: _Firings, lowest: int, count_F: Array, max_F: Array, histogram_FB: Array,
+    high_FP: Array, low_FP: Array,
 ) -> None:  # fmt: skip
     """Counts, maxima, histograms and moments."""
+    starts_F1, value_N = firings.starts_F1, firings.value_N
     scale = 2.0**-lowest
     power = np.empty(4, np.float64)
     # Each feature's figures are read and written once a block.
@@ -94,7 +144,7 @@ def _add_figures(
         for n in range(starts_F1[f], starts_F1[f + 1]):
             a = np.float64(abs(value_N[n]))
             largest = max(largest, abs(value_N[n]))
-            histogram_FB[f, _bin(bits_N[n], lowest)] += 1
+            histogram_FB[f, _bin(firings.bits_N[n], lowest)] += 1
             x = a * scale
             power[0], power[1], power[2] = x * _U1, x * x * _U2, x * x * x * _U3
             power[3] = x * x * (x * x) * _U4
@@ -129,146 +179,166 @@ def _octave(bits: int, lowest: int) -> int:
 
 @helper
 def _worst_key(
-    position_S: Array, first: int, last: int, feature_key: np.uint64
+    examples: _Examples, f: int, first: int, last: int, feature_key: np.uint64
 ) -> tuple[int, np.uint64]:
     """The slot of largest key, and its key; an empty slot comes before all."""
     slot, worst = first, _ZERO
     # A group is a few slots.
     for s in range(first, last):
-        if position_S[s] < 0:
+        place = examples.position_FS[f, s]
+        if place < 0:
             return s, _NONE
-        key = _mix(feature_key ^ np.uint64(position_S[s]))
+        key = _mix(feature_key ^ np.uint64(place))
         if key >= worst:
             slot, worst = s, key
     return slot, worst
 
 
 @helper
-def _worst_top(position_S: Array, value_S: Array, last: int) -> int:
+def _worst_top(examples: _Examples, f: int, last: int) -> int:
     """The slot of smallest magnitude, of equal ones the latest; an empty slot before all."""
     worst = 0
     # A group is a few slots.
     for s in range(last):
-        if position_S[s] < 0:
+        if examples.position_FS[f, s] < 0:
             return s
-        here, there = abs(value_S[s]), abs(value_S[worst])
-        if here < there or (here == there and position_S[s] > position_S[worst]):
+        here, there = abs(examples.value_FS[f, s]), abs(examples.value_FS[f, worst])
+        later = examples.position_FS[f, s] > examples.position_FS[f, worst]
+        if here < there or (here == there and later):
             worst = s
     return worst
 
 
 @helper
+def _distance(firings: _Firings, places: _Places, n: int, other: int, inside: bool) -> int:
+    """Tokens between two firings of one sequence; a large number for others."""
+    if not inside:
+        return _FAR
+    row, near = firings.row_N[n], firings.row_N[other]
+    if places.sequence_B[near] != places.sequence_B[row]:
+        return _FAR
+    return abs(places.position_B[near] - places.position_B[row])
+
+
+@helper
 def _write(
-    n: int, first: int, last: int, slot: int, row_N: Array, value_N: Array, position_B: Array,
-    sequence_B: Array, bound_Q2: Array, window: int, position_S: Array, value_S: Array,
-    left_S: Array, right_S: Array, used_S: Array, offset_SE: Array, activation_SE: Array,
-) -> None:  # fmt: skip
+    firings: _Firings,
+    places: _Places,
+    sizes: _Sizes,
+    examples: _Examples,
+    f: int,
+    slot: int,
+    n: int,
+) -> None:
     """Put firing n into a slot, with the feature's firings around it, nearest first."""
-    row = row_N[n]
-    place, sequence = position_B[row], sequence_B[row]
-    left = min(window, place - bound_Q2[sequence, 0])
-    right = min(window, bound_Q2[sequence, 1] - 1 - place)
-    offset_SE[slot, :], activation_SE[slot, :] = 0, 0
-    activation_SE[slot, 0] = value_N[n]
+    first, last, row = firings.starts_F1[f], firings.starts_F1[f + 1], firings.row_N[n]
+    place, bound_2 = places.position_B[row], places.bound_Q2[places.sequence_B[row]]
+    left = min(sizes.window, place - bound_2[0])
+    right = min(sizes.window, bound_2[1] - 1 - place)
+    examples.offset_FSE[f, slot, :], examples.activation_FSE[f, slot, :] = 0, 0
+    examples.activation_FSE[f, slot, 0] = firings.value_N[n]
     used, before, after = 1, n - 1, n + 1
     # Goes outwards to both sides.
     while True:
-        back, ahead = window + 1, window + 1
-        if before >= first and sequence_B[row_N[before]] == sequence:
-            back = min(place - position_B[row_N[before]], window + 1)
-        if after < last and sequence_B[row_N[after]] == sequence:
-            ahead = min(position_B[row_N[after]] - place, window + 1)
-        if back > window and ahead > window:
+        back = _distance(firings, places, n, before, before >= first)
+        ahead = _distance(firings, places, n, after, after < last)
+        if min(back, ahead) > sizes.window:
             break
-        if used == offset_SE.shape[1]:
+        if used == sizes.entries:
             # No room: the window ends before the first firing that it cannot hold.
             left, right = min(left, back - 1), min(right, ahead - 1)
             break
-        if back <= ahead:
-            offset_SE[slot, used], activation_SE[slot, used] = -back, value_N[before]
-            before -= 1
-        else:
-            offset_SE[slot, used], activation_SE[slot, used] = ahead, value_N[after]
-            after += 1
+        other = before if back <= ahead else after
+        examples.offset_FSE[f, slot, used] = -back if back <= ahead else ahead
+        examples.activation_FSE[f, slot, used] = firings.value_N[other]
+        before -= int(back <= ahead)
+        after += int(back > ahead)
         used += 1
-    position_S[slot], value_S[slot] = place, value_N[n]
-    left_S[slot], right_S[slot], used_S[slot] = left, right, used
+    examples.position_FS[f, slot], examples.value_FS[f, slot] = place, firings.value_N[n]
+    examples.left_FS[f, slot], examples.right_FS[f, slot] = left, right
+    examples.used_FS[f, slot] = used
+
+
+@helper
+def _drop_low(examples: _Examples, f: int, first: int, last: int, bottom: int, lowest: int) -> None:
+    """Empty the slots of intervals that the maximum has left behind."""
+    # Slots of all intervals.
+    for s in range(first, last):
+        if examples.position_FS[f, s] >= 0 and _octave(examples.bits_FS[f, s], lowest) < bottom:
+            examples.position_FS[f, s], examples.value_FS[f, s] = -1, 0
+            examples.left_FS[f, s], examples.right_FS[f, s], examples.used_FS[f, s] = 0, 0, 0
+            examples.offset_FSE[f, s, :], examples.activation_FSE[f, s, :] = 0, 0
+
+
+@helper
+def _add_drawn(
+    firings: _Firings, places: _Places, feature_key: np.uint64, sizes: _Sizes, bottom: int,
+    examples: _Examples, f: int, slot_G: Array, worst_G: Array,
+) -> None:  # fmt: skip
+    """Offer the firings of a feature to the groups that are drawn by key: the first is uniform,
+    the others are intervals."""
+    behind, per = sizes.top + sizes.uniform, sizes.per_interval
+    slot_G[0], worst_G[0] = _worst_key(examples, f, sizes.top, behind, feature_key)
+    # The worst of each interval is known before its first firing.
+    for g in range(1, slot_G.size):
+        start = behind + (g - 1) * per
+        slot_G[g], worst_G[g] = _worst_key(examples, f, start, start + per, feature_key)
+    # Most firings end at the two comparisons.
+    for n in range(firings.starts_F1[f], firings.starts_F1[f + 1]):
+        key = _mix(feature_key ^ np.uint64(places.position_B[firings.row_N[n]]))
+        if key < worst_G[0]:
+            _write(firings, places, sizes, examples, f, slot_G[0], n)
+            slot_G[0], worst_G[0] = _worst_key(examples, f, sizes.top, behind, feature_key)
+        octave = _octave(firings.bits_N[n], sizes.lowest_exponent)
+        g = 1 + (octave - sizes.lowest_exponent) % sizes.intervals
+        if octave >= bottom and key < worst_G[g]:
+            _write(firings, places, sizes, examples, f, slot_G[g], n)
+            start = behind + (g - 1) * per
+            slot_G[g], worst_G[g] = _worst_key(examples, f, start, start + per, feature_key)
+
+
+@helper
+def _add_top(
+    firings: _Firings, places: _Places, sizes: _Sizes, examples: _Examples, f: int
+) -> None:
+    """Offer the largest firing of a feature in each sequence to its top."""
+    best, last = firings.starts_F1[f], firings.starts_F1[f + 1]
+    worst = _worst_top(examples, f, sizes.top)
+    # A sequence's firings stand together.
+    for n in range(best, last):
+        if abs(firings.value_N[n]) > abs(firings.value_N[best]):
+            best = n
+        sequence = places.sequence_B[firings.row_N[n]]
+        if n + 1 < last and places.sequence_B[firings.row_N[n + 1]] == sequence:
+            continue
+        here, there = abs(firings.value_N[best]), abs(examples.value_FS[f, worst])
+        held = examples.position_FS[f, worst]
+        earlier = places.position_B[firings.row_N[best]] < held
+        if held < 0 or here > there or (here == there and earlier):
+            _write(firings, places, sizes, examples, f, worst, best)
+            worst = _worst_top(examples, f, sizes.top)
+        best = n + 1
 
 
 @helper
 def _add_examples(
-    starts_F1: Array, row_N: Array, value_N: Array, bits_N: Array, position_B: Array,
-    sequence_B: Array, bound_Q2: Array, max_bits_F: Array, seed: np.uint64, sizes: Array,
-    position_FS: Array, value_FS: Array, bits_FS: Array, left_FS: Array, right_FS: Array, used_FS: Array, offset_FSE: Array,
-    activation_FSE: Array,
+    firings: _Firings, places: _Places, max_bits_F: Array, seed: np.uint64, sizes: _Sizes,
+    examples: _Examples,
 ) -> None:  # fmt: skip
     """Offer every firing to the groups of its feature; the maxima include the block."""
-    top, uniform, intervals, per = sizes[0], sizes[1], sizes[2], sizes[3]
-    window, lowest = sizes[4], sizes[6]
-    behind = top + uniform
-    slot_G, worst_G = np.empty(intervals, np.int64), np.empty(intervals, np.uint64)
+    first = sizes.top + sizes.uniform
+    last = first + sizes.intervals * sizes.per_interval
+    groups = sizes.intervals + 1
+    slot_G, worst_G = np.empty(groups, np.int64), np.empty(groups, np.uint64)
     # Each feature's examples are read once a block.
-    for f in range(starts_F1.size - 1):
-        first, last = starts_F1[f], starts_F1[f + 1]
-        if first == last:
+    for f in range(firings.starts_F1.size - 1):
+        if firings.starts_F1[f] == firings.starts_F1[f + 1]:
             continue
-        position_S, value_S = position_FS[f], value_FS[f]
-        left_S, right_S, used_S = left_FS[f], right_FS[f], used_FS[f]
-        offset_SE, activation_SE = offset_FSE[f], activation_FSE[f]
-        feature_key = _mix(np.uint64(f) ^ seed)
-        bottom = _octave(max_bits_F[f], lowest) - intervals + 1
-        # Intervals that the maximum has left behind are emptied.
-        for s in range(behind, behind + intervals * per):
-            if position_S[s] >= 0 and _octave(bits_FS[f, s], lowest) < bottom:
-                position_S[s], value_S[s], used_S[s] = -1, 0, 0
-                left_S[s], right_S[s] = 0, 0
-                offset_SE[s, :], activation_SE[s, :] = 0, 0
-        worst_top = _worst_top(position_S, value_S, top)
-        slot, worst = _worst_key(position_S, top, behind, feature_key)
-        # The worst of each interval is known before its first firing.
-        for g in range(intervals):
-            start = behind + g * per
-            slot_G[g], worst_G[g] = _worst_key(position_S, start, start + per, feature_key)
-        best = first
-        # Each firing is offered to all groups.
-        for n in range(first, last):
-            row = row_N[n]
-            if abs(value_N[n]) > abs(value_N[best]):
-                best = n
-            key = _mix(feature_key ^ np.uint64(position_B[row]))
-            if key < worst:
-                _write(
-                    n, first, last, slot, row_N, value_N, position_B, sequence_B, bound_Q2, window,
-                    position_S, value_S, left_S, right_S, used_S, offset_SE, activation_SE,
-                )  # fmt: skip
-                slot, worst = _worst_key(position_S, top, behind, feature_key)
-            octave = _octave(bits_N[n], lowest)
-            if octave >= bottom:
-                g = (octave - lowest) % intervals
-                if key < worst_G[g]:
-                    _write(
-                        n, first, last, slot_G[g], row_N, value_N, position_B, sequence_B, bound_Q2,
-                        window, position_S, value_S, left_S, right_S, used_S, offset_SE,
-                        activation_SE,
-                    )  # fmt: skip
-                    start = behind + g * per
-                    slot_G[g], worst_G[g] = _worst_key(position_S, start, start + per, feature_key)
-            # The last firing of its sequence: the largest of them is offered to the top.
-            if n + 1 == last or sequence_B[row_N[n + 1]] != sequence_B[row]:
-                here, there = abs(value_N[best]), abs(value_S[worst_top])
-                place = position_B[row_N[best]]
-                if (
-                    position_S[worst_top] < 0
-                    or here > there
-                    or (here == there and place < position_S[worst_top])
-                ):
-                    _write(
-                        best, first, last, worst_top, row_N, value_N, position_B, sequence_B,
-                        bound_Q2, window, position_S, value_S, left_S, right_S, used_S, offset_SE,
-                        activation_SE,
-                    )  # fmt: skip
-                    worst_top = _worst_top(position_S, value_S, top)
-                best = n + 1
+        key = _mix(np.uint64(f) ^ seed)
+        bottom = _octave(max_bits_F[f], sizes.lowest_exponent) - sizes.intervals + 1
+        _drop_low(examples, f, first, last, bottom, sizes.lowest_exponent)
+        _add_drawn(firings, places, key, sizes, bottom, examples, f, slot_G, worst_G)
+        _add_top(firings, places, sizes, examples, f)
 
 
 @helper

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.feature_codes import block_of, cut, random_sequences
+from tests.fakes.feature_codes import Codes, block_of, cut, random_sequences
 
 from saeserve.core.features import loops, reference
 from saeserve.core.features.blocks import Block
@@ -68,7 +69,9 @@ codes = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(codes, st.randoms(use_true_random=False))
-def test_the_state_does_not_depend_on_form_order_and_cuts(sequences, random) -> None:  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+def test_the_state_does_not_depend_on_form_order_and_cuts(
+    sequences: list[Codes], random: Random
+) -> None:
     whole = bits(collected(loops.add_block, [block_of(sequences)]))
     assert bits(collected(reference.add_block, [block_of(sequences)])) == whole
     shuffled = cut(sequences, random)
