@@ -235,7 +235,9 @@ def _write(
     place, bound_2 = places.position_B[row], places.bound_Q2[places.sequence_B[row]]
     left = min(sizes.window, place - bound_2[0])
     right = min(sizes.window, bound_2[1] - 1 - place)
-    examples.offset_FSE[f, slot, :], examples.activation_FSE[f, slot, :] = 0, 0
+    # What the slot held before goes.
+    for e in range(sizes.entries):
+        examples.offset_FSE[f, slot, e], examples.activation_FSE[f, slot, e] = 0, 0
     examples.activation_FSE[f, slot, 0] = firings.value_N[n]
     used, before, after = 1, n - 1, n + 1
     # Goes outwards to both sides.

@@ -98,6 +98,7 @@ class BundleManifest(Spec):
     """Reference of the model version, name@version."""
     model_sha256: str = ""
     dataset: str = ""
+    dataset_sha256: str = ""
     source: str = ""
     """Source of the data set that the model's input is."""
     language_model: str = ""

@@ -66,7 +66,7 @@ def open_subject(context: RunContext) -> Subject:
             f"data set {spec.dataset} holds no rows out",
             remedy="make one with heldout_fraction above 0",
         )
-    return Subject(spec, model, dataset, sources, _norm_cut(config.lineage))
+    return Subject(spec, model, dataset, sources, norm_cut_of(config.lineage))
 
 
 def differences(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -86,7 +86,7 @@ def differences(subject: Subject) -> Iterator[tuple[str, str]]:
         )
 
 
-def _norm_cut(lineage: Lineage) -> float:
+def norm_cut_of(lineage: Lineage) -> float:
     """The cut that the model was trained under; of unknown models the usual one."""
     preprocess = cast("dict[str, float]", lineage.spec.get("preprocess", {}))
     return preprocess.get("norm_cut", MASSIVE_NORM)
