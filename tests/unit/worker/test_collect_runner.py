@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.fakes.tiny_models import WORDS, save_model, tiny_llama
 from tests.fakes.workshop import Workshop
+from tests.unit.worker.test_data_runners import upload
 
 from saeserve.core.data.dataset import ShardedDataset, take_columns
 from saeserve.core.export.format import load_model
@@ -149,10 +150,9 @@ def test_a_pass_ends_with_the_sequence_that_reaches_max_tokens(trained: Workshop
     assert sequences[-1, 0] < len(tokens)
 
 
-def test_an_ingested_data_set_is_refused(trained: Workshop, tmp_path: Path) -> None:
+def test_an_ingested_data_set_is_refused(trained: Workshop) -> None:
     rows = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
-    np.save(tmp_path / "x.npy", rows)
-    trained.bench.datasets.register("plain", [tmp_path / "x.npy"])
+    upload(trained, "plain", rows)
     spec = {"model": "m", "dataset": "plain"}
     assert trained.submit("i-1", "ingest", {"dataset": "plain"}) is ExitCode.FINISHED
     assert trained.submit("c-1", "collect", spec) is not ExitCode.FINISHED

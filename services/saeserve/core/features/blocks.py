@@ -13,7 +13,7 @@ import numpy.typing as npt
 from saeserve.core.features.state import CollectSettings
 from saeserve.errors import DataError
 
-BLOCK_ROWS = 32_768
+BLOCK_ROWS = 65_536
 """Rows a block by default. Each block passes over the state of all features once, so that a large
 block costs less a row; a block holds all entries of its rows."""
 

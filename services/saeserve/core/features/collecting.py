@@ -63,7 +63,8 @@ class Collecting:
 
     def save(self, folder: Path) -> None:
         """Write all that `resume` needs into an empty folder."""
-        safetensors.numpy.save_file(self.state.arrays(), folder / _STATE)
+        arrays = {n: np.ascontiguousarray(a) for n, a in self.state.arrays().items()}
+        safetensors.numpy.save_file(arrays, folder / _STATE)
         header = {"settings": asdict(self.state.settings), "rows_done": self.rows_done}
         header["rows_kept"] = self.rows_kept
         (folder / _HEADER).write_text(json.dumps(header))
@@ -83,7 +84,9 @@ def resume(source: RowSource, vocabulary: int, seed: int, folder: Path) -> Colle
         arrays = safetensors.numpy.load_file(folder / _STATE)
         if CollectSettings(**header["settings"]) != settings:
             raise _damaged(folder)
-        state = Collected(settings, **arrays)  # pyright: ignore[reportArgumentType]
+        state = new_state(settings)
+        for name, array in state.arrays().items():
+            array[:] = arrays[name]
         return Collecting(source, state, header["rows_done"], header["rows_kept"])
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise _damaged(folder) from error
