@@ -33,6 +33,7 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (jobs.IngestSpec, spec_pb2.IngestSpec.DESCRIPTOR),
     (jobs.IngestSourceSpec, spec_pb2.IngestSourceSpec.DESCRIPTOR),
     (jobs.EvaluateSpec, spec_pb2.EvaluateSpec.DESCRIPTOR),
+    (jobs.CollectSpec, spec_pb2.CollectSpec.DESCRIPTOR),
     (jobs.LossRecoveredSpec, spec_pb2.LossRecoveredSpec.DESCRIPTOR),
     (interchange.ImportModelSpec, spec_pb2.ImportModelSpec.DESCRIPTOR),
     (interchange.ReferenceSpec, spec_pb2.ReferenceSpec.DESCRIPTOR),

@@ -106,5 +106,6 @@ _WORDS: Mapping[str, Callable[[Spec], str]] = {
     "ingest": lambda spec: f"ingest {spec.get('dataset')}",
     "evaluate": _evaluate,
     "import_model": _import,
+    "collect": lambda spec: f"collect features of {spec.get('model')} on {spec.get('dataset')}",
     "export_model": lambda spec: f"export {spec.get('model')} as {spec.get('format')}",
 }

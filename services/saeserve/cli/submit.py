@@ -1,4 +1,4 @@
-"""`saeserve submit train|harvest|ingest|evaluate`: flags to specs, which are sent."""
+"""`saeserve submit train|harvest|ingest|evaluate|collect`: flags to specs, which are sent."""
 
 from __future__ import annotations
 
@@ -116,11 +116,34 @@ def evaluate(
     return specs.build("evaluate", file, flags, set_ or [])
 
 
+def collect(
+    file: File = None,
+    model: Annotated[str | None, typer.Option(help="Model, e.g. my-sae@prod.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Harvested data set.")] = None,
+    max_tokens: Annotated[
+        str | None, typer.Option(help="Tokens to read at most: 500k, 2M …")
+    ] = None,
+    logits: Annotated[
+        bool, typer.Option(help="Tokens whose logits features move; loads the language model.")
+    ] = False,
+    set_: Set = None,
+) -> specs.Tree:
+    """Collect what each feature of a model fires on."""
+    flags: specs.Tree = {
+        "model": model,
+        "dataset": dataset,
+        "max_tokens": max_tokens,
+        "logits": logits or None,
+    }
+    return specs.build("collect", file, flags, set_ or [])
+
+
 MAKERS: dict[str, Callable[..., specs.Tree]] = {
     "train": train,
     "harvest": harvest,
     "ingest": ingest,
     "evaluate": evaluate,
+    "collect": collect,
 }
 """What makes the spec of each kind out of flags."""
 

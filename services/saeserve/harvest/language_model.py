@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from saeserve.core.ops.precision import ComputeType, chosen_dtype
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.errors import SpecError
 from saeserve.harvest.anatomy import Anatomy
+from saeserve.harvest.final_norm import final_scale
 from saeserve.harvest.layout import constant_rotation, decoder_layers, text_setting
 from saeserve.harvest.loading import load_model, load_tokenizer
 from saeserve.harvest.places import Edit, Place, place_of
@@ -69,6 +70,18 @@ class LanguageModel:
     def d(self) -> int:
         """Width of the residual stream."""
         return cast("int", self._config("hidden_size"))
+
+    @property
+    def unembedding(self) -> Tensor | None:
+        """diag(g) W_U, float32 [V, d]: the output embedding, scaled by the weight of the final norm
+        (1 where there is no such norm); None where the model has no output embedding of width d."""
+        output = cast("nn.Module | None", cast("Any", self.model).get_output_embeddings())
+        weight = None if output is None else output.weight
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] != self.d:
+            return None
+        scale = final_scale(self.model, self.d)
+        folded = weight.detach().float()
+        return folded if scale is None else folded * scale
 
     def width(self, site: SiteSpec) -> int:
         """Width of the rows of `site`. Raises SpecError where the model has no such site."""

@@ -45,6 +45,11 @@ class Tokenizer:
         tokens = np.asarray(ids, dtype=np.int32)
         return tokens[1:] if bos is not None and len(tokens) and tokens[0] == bos else tokens
 
+    @property
+    def size(self) -> int:
+        """One more than the largest token id."""
+        return len(self._inner)
+
     def text(self, tokens: Sequence[int]) -> str:
         """The tokens' text, special tokens by name."""
         ids = [int(token) for token in tokens]

@@ -472,7 +472,7 @@ class JobOutput(_message.Message):
     dataset: _builtins.str
     """Data set name."""
     exported: _builtins.str
-    """Folder in the store, exports/<name>/<n>/<format>."""
+    """Folder in the store: exports/<name>/<n>/<format>, or the bundle features/<name>/<n>/<job>."""
     @_builtins.property
     def evaluation(self) -> Global___EvaluationReport: ...
     @_builtins.property

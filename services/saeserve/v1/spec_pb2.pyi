@@ -33,6 +33,7 @@ class JobSpec(_message.Message):
     EVALUATE_FIELD_NUMBER: _builtins.int
     IMPORT_MODEL_FIELD_NUMBER: _builtins.int
     EXPORT_MODEL_FIELD_NUMBER: _builtins.int
+    COLLECT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
     @_builtins.property
@@ -45,6 +46,8 @@ class JobSpec(_message.Message):
     def import_model(self) -> Global___ImportModelSpec: ...
     @_builtins.property
     def export_model(self) -> Global___ExportModelSpec: ...
+    @_builtins.property
+    def collect(self) -> Global___CollectSpec: ...
     def __init__(
         self,
         *,
@@ -54,12 +57,13 @@ class JobSpec(_message.Message):
         evaluate: Global___EvaluateSpec | None = ...,
         import_model: Global___ImportModelSpec | None = ...,
         export_model: Global___ExportModelSpec | None = ...,
+        collect: Global___CollectSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collect", b"collect", "evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collect", b"collect", "evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate", "import_model", "export_model"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate", "import_model", "export_model", "collect"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1506,6 +1510,79 @@ class EvaluateSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
 
 Global___EvaluateSpec: _TypeAlias = EvaluateSpec  # noqa: Y015
+
+@_typing.final
+class CollectSpec(_message.Message):
+    """Collects what each latent of a published model fires on, from the stored rows of a harvested data
+    set, as a bundle in features/<name>/<n>/<job> of the store.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    LOGITS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model reference: name, name@alias or name@version."""
+    dataset: _builtins.str
+    source: _builtins.str
+    """The source that the model reads, where it is not the one that it was trained on."""
+    max_tokens: _builtins.int
+    """Stored rows to read, up to the end of a sequence; 0 takes all."""
+    seed: _builtins.int
+    """Decides which firings are drawn as random examples."""
+    logits: _builtins.bool
+    """Tokens whose logits each latent moves; takes the language model that the data set names."""
+    device: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str | None = ...,
+        dataset: _builtins.str | None = ...,
+        source: _builtins.str | None = ...,
+        max_tokens: _builtins.int | None = ...,
+        seed: _builtins.int | None = ...,
+        logits: _builtins.bool | None = ...,
+        device: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_logits", b"_logits", "_max_tokens", b"_max_tokens", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "dataset", b"dataset", "device", b"device", "logits", b"logits", "max_tokens", b"max_tokens", "model", b"model", "seed", b"seed", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_logits", b"_logits", "_max_tokens", b"_max_tokens", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "dataset", b"dataset", "device", b"device", "logits", b"logits", "max_tokens", b"max_tokens", "model", b"model", "seed", b"seed", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dataset: _TypeAlias = _typing.Literal["dataset"]  # noqa: Y015
+    _WhichOneofArgType__dataset: _TypeAlias = _typing.Literal["_dataset", b"_dataset"]  # noqa: Y015
+    _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
+    _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
+    _WhichOneofReturnType__logits: _TypeAlias = _typing.Literal["logits"]  # noqa: Y015
+    _WhichOneofArgType__logits: _TypeAlias = _typing.Literal["_logits", b"_logits"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
+    _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dataset) -> _WhichOneofReturnType__dataset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logits) -> _WhichOneofReturnType__logits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+
+Global___CollectSpec: _TypeAlias = CollectSpec  # noqa: Y015
 
 @_typing.final
 class LossRecoveredSpec(_message.Message):

@@ -17,7 +17,7 @@ from enum import StrEnum
 from saeserve.platform.process import die_with_parent, show_command
 from saeserve.worker.order import JobOrder, command
 
-_RUNNERS = ("train", "train_sweep", "evaluate", "ingest", "import_model", "export_model")
+_RUNNERS = ("train", "train_sweep", "evaluate", "ingest", "import_model", "export_model", "collect")
 """All but harvest's, which loads transformers: 2 s and 120 MiB that few jobs need."""
 _STDIN = 0
 ROOM = 8192

@@ -7,6 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from saeserve.control.handlers.check_collect import check_collect
 from saeserve.control.handlers.check_data import check_harvest, check_ingest
 from saeserve.control.handlers.check_interchange import check_export, check_import
 from saeserve.control.handlers.check_model import check_evaluate, check_train
@@ -14,7 +15,7 @@ from saeserve.control.handlers.kind import JobKind, PlanContext
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.field_sources import sources_of_harvest
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
-from saeserve.core.specs.jobs import EvaluateSpec, HarvestSpec, IngestSpec, JobSpec
+from saeserve.core.specs.jobs import CollectSpec, EvaluateSpec, HarvestSpec, IngestSpec, JobSpec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.jobs.record import Submission
 
@@ -149,8 +150,35 @@ class ExportModel(JobKind[ExportModelSpec]):
         return (self.spec.model,)
 
 
+class Collect(JobKind[CollectSpec]):
+    """Collects what the latents of a model fire on."""
+
+    name = "collect"
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        collect, plan = check_collect(self.spec, context.inputs, context.upstream)
+        return context.planned(JobSpec(collect=collect), plan)
+
+    @property
+    @override
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    @override
+    def reads_dataset(self) -> str:
+        return self.spec.dataset
+
+    @property
+    @override
+    def reads_model(self) -> str | None:
+        return self.spec.model
+
+
 KINDS: Mapping[str, type[JobKind[Any]]] = {
-    kind.name: kind for kind in (Train, Harvest, Ingest, Evaluate, ImportModel, ExportModel)
+    kind.name: kind
+    for kind in (Train, Harvest, Ingest, Evaluate, ImportModel, ExportModel, Collect)
 }
 """By the name that a kind has in a JobSpec."""
 

@@ -154,7 +154,27 @@ class EvaluateSpec(KindSpec):
         return self
 
 
-JOB_KINDS = ("train", "harvest", "ingest", "evaluate", "import_model", "export_model")
+class CollectSpec(KindSpec):
+    """Collects what each latent of a published model fires on, from stored rows with tokens."""
+
+    model: str
+    dataset: Name
+    source: str | None = None
+    max_tokens: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
+    logits: bool = False
+    device: Device = "auto"
+
+
+JOB_KINDS = (
+    "train",
+    "harvest",
+    "ingest",
+    "evaluate",
+    "import_model",
+    "export_model",
+    "collect",
+)
 
 
 class JobSpec(Spec):
@@ -166,6 +186,7 @@ class JobSpec(Spec):
     evaluate: EvaluateSpec | None = None
     import_model: ImportModelSpec | None = None
     export_model: ExportModelSpec | None = None
+    collect: CollectSpec | None = None
 
     @property
     def kind(self) -> str:

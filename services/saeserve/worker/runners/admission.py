@@ -18,10 +18,18 @@ from saeserve.core.specs.unfolding import IMPORT_BYTES_A_VALUE
 from saeserve.errors import FailedPrecondition, Unavailable
 from saeserve.platform.memory import free_bytes, limit_bytes
 
+_IMPORT_REMEDY = "import it on a larger machine, or correct the file"
+_COLLECT_REMEDY = "collect on a larger machine, or a smaller model"
+
 
 def check_import_memory(values: int) -> None:
     """Raise as `check_memory` does for a foreign model of so many numbers, before they are read."""
     _check_fits(values * IMPORT_BYTES_A_VALUE, free_bytes(), limit_bytes(), "this machine")
+
+
+def check_collect_memory(wanted: int) -> None:
+    """Raise as `check_memory` does for a pass that needs so many bytes."""
+    _check_fits(wanted, free_bytes(), limit_bytes(), "this machine", _COLLECT_REMEDY)
 
 
 def check_memory(
@@ -74,12 +82,14 @@ def _check_free(wanted: int, room: _Room) -> None:
         )
 
 
-def _check_fits(wanted: int, free: int, limit: int, where: str) -> None:
+def _check_fits(
+    wanted: int, free: int, limit: int, where: str, remedy: str = _IMPORT_REMEDY
+) -> None:
     if wanted > limit:
         raise FailedPrecondition(
             f"the job needs {gib(wanted)} and {where} has {gib(limit)}",
             code=INSUFFICIENT_MEMORY,
-            remedy="import it on a larger machine, or correct the file",
+            remedy=remedy,
         )
     if wanted > free:
         raise Unavailable(

@@ -77,7 +77,7 @@ def _open(
             f"data set {spec.dataset} holds no rows out",
             remedy="make one with heldout_fraction above 0",
         )
-    cut = _norm_cut(config.lineage)
+    cut = norm_cut_of(config.lineage)
     return Subject(spec, version.resource, version.content_sha256, model, dataset, sources, cut)
 
 
@@ -98,7 +98,7 @@ def differences(subject: Subject) -> Iterator[tuple[str, str]]:
         )
 
 
-def _norm_cut(lineage: Lineage) -> float:
+def norm_cut_of(lineage: Lineage) -> float:
     """The cut that the model was trained under; of unknown models the usual one."""
     preprocess = cast("dict[str, float]", lineage.spec.get("preprocess", {}))
     return preprocess.get("norm_cut", MASSIVE_NORM)

@@ -1,0 +1,1 @@
+"""What each feature fires on: collected in one pass, kept as a bundle, read back."""

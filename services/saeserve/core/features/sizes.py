@@ -1,0 +1,28 @@
+"""What collecting takes of memory and disk, before it runs. Needs no torch."""
+
+from __future__ import annotations
+
+from saeserve.core.features.blocks import BLOCK_ROWS
+from saeserve.core.features.state import CollectSettings, state_bytes
+
+_VOCABULARY = 262_144
+"""As many tokens as the largest common tokenizers have; the data set does not say how many."""
+_ENTRY_BYTES = 40
+"""A code in a block: as it comes, joined, sorted, and its index."""
+_TOKEN_BYTES = 12
+"""A token in memory: as it came, joined, and as it is written."""
+_EXTRA_BYTES = 8 * (16 + 2 * 10)
+"""Neighbours and logits of a feature."""
+
+
+def collect_bytes(d_sae: int, tokens: int, entries: float, model_bytes: int) -> int:
+    """Peak memory of a pass over `tokens` rows with `entries` codes each."""
+    state = state_bytes(CollectSettings(d_sae, _VOCABULARY))
+    block = int(BLOCK_ROWS * entries * _ENTRY_BYTES)
+    return state + model_bytes + block + tokens * _TOKEN_BYTES + d_sae * _EXTRA_BYTES
+
+
+def bundle_bytes(d_sae: int, tokens: int) -> int:
+    """Disk that the bundle and two checkpoints take at most."""
+    state = state_bytes(CollectSettings(d_sae, _VOCABULARY))
+    return 4 * state + 4 * tokens

@@ -1,0 +1,73 @@
+"""Runs a collect job: from a published model and stored rows to a bundle of its features."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from saeserve.core.durable import make_folders
+from saeserve.core.features.collecting import Collecting, resume, start
+from saeserve.core.specs.cadence import CHECKPOINT_S
+from saeserve.jobs.record import Output
+from saeserve.registry.publication import staged_export
+from saeserve.worker.report import Scale
+from saeserve.worker.runners.admission import check_collect_memory
+from saeserve.worker.runners.base import Completed, JobStopped, RunContext
+from saeserve.worker.runners.collect_bundle import write_bundle
+from saeserve.worker.runners.collect_subject import CollectSubject, open_subject
+
+
+def run(context: RunContext) -> Completed:
+    """Collect, going on from the last checkpoint; the bundle appears with the job's result."""
+    subject = open_subject(context)
+    check_collect_memory(subject.memory_bytes)
+    passed = _begin(context, subject)
+    _collect(context, subject, passed)
+    key = f"features/{subject.version.name}/{subject.version.version}/{context.submission.id}"
+    staged = staged_export(context.attempt_key)
+    context.store.remove(staged)
+    folder = context.store.path(staged)
+    make_folders(folder)
+    write_bundle(context, subject, passed, folder)
+    context.report.log(f"features of {subject.version.resource} are collected in {key}")
+    metrics = _figures(passed)
+    return Completed(outputs=(Output(exported=key, metrics=metrics),), steps=passed.rows_done)
+
+
+def _begin(context: RunContext, subject: CollectSubject) -> Collecting:
+    claim, source = context.order.claim, subject.source
+    folder = context.store.path(claim.resume) if claim.resume else None
+    if folder is None:
+        return start(source, subject.vocabulary, subject.spec.seed)
+    return resume(source, subject.vocabulary, subject.spec.seed, folder)
+
+
+def _collect(context: RunContext, subject: CollectSubject, passed: Collecting) -> None:
+    """Run to the end; saves now and then, and before it stops. Raises JobStopped."""
+    saved = time.monotonic()
+    for done in passed.run():
+        context.report.metrics(done, _figures(passed), Scale("rows", subject.rows))
+        stopping = context.stop()
+        if stopping or time.monotonic() - saved >= CHECKPOINT_S:
+            _save(context, passed)
+            saved = time.monotonic()
+        if stopping:
+            raise JobStopped
+
+
+def _save(context: RunContext, passed: Collecting) -> None:
+    def write(folder: Path) -> None:
+        passed.save(folder)
+
+    sink = context.ledger.checkpoint_sink(context.order.lease)
+    context.report.checkpoint(passed.rows_done, sink.commit(passed.rows_done, write))
+
+
+def _figures(passed: Collecting) -> dict[str, float]:
+    fired = float((passed.state.count_F > 0).mean())
+    firings = float(passed.state.count_F.sum())
+    return {
+        "rows": float(passed.rows_kept),
+        "firing_fraction": fired,
+        "l0": firings / max(1, passed.rows_kept),
+    }
