@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from saeserve.client.models import Models
 from saeserve.client.reconstruction import Reconstruction
 from saeserve.client.server import Server
 from saeserve.client.settings import ClientEnvironment
+from saeserve.client.steering import Edits, Steered
 from saeserve.client.store import Store
 from saeserve.client.tensors import WireType
 from saeserve.client.transfers import Transfers
@@ -100,6 +102,25 @@ class Client:
         >>> reconstructions = client.reconstruct("my-sae@prod", activations)
         """
         return self.inference.reconstruct(model, activations, wire=wire, timeout=timeout)
+
+    def steer(
+        self,
+        model: str,
+        activations: ArrayInput,
+        edits: Edits,
+        *,
+        rows: Sequence[int] | None = None,
+        target: ArrayInput | None = None,
+        wire: WireType | None = None,
+        timeout: float | None = None,
+    ) -> Steered:
+        """Raw activations moved by edits of their features; see `inference.steer`.
+
+        >>> moved = client.steer("my-sae@prod", activations, [{"feature": 12, "add": 8.0}])
+        """
+        return self.inference.steer(
+            model, activations, edits, rows=rows, target=target, wire=wire, timeout=timeout
+        )
 
     def close(self) -> None:
         """Close the channels.

@@ -1678,3 +1678,84 @@ class ExportModelSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
 
 Global___ExportModelSpec: _TypeAlias = ExportModelSpec  # noqa: Y015
+
+@_typing.final
+class EditSpec(_message.Message):
+    """One action on one feature; a feature that is not among a row's has activation 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    CLAMP_FIELD_NUMBER: _builtins.int
+    ABLATE_FIELD_NUMBER: _builtins.int
+    feature: _builtins.int
+    add: _builtins.float
+    """Added to the activation."""
+    set: _builtins.float
+    """Takes the place of the activation."""
+    scale: _builtins.float
+    """Multiplies the activation."""
+    ablate: _builtins.bool
+    """Sets the activation to 0; always true."""
+    @_builtins.property
+    def clamp(self) -> Global___ClampSpec:
+        """Moves the activation into these bounds."""
+
+    def __init__(
+        self,
+        *,
+        feature: _builtins.int | None = ...,
+        add: _builtins.float = ...,
+        set: _builtins.float = ...,
+        scale: _builtins.float = ...,
+        clamp: Global___ClampSpec | None = ...,
+        ablate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feature", b"_feature", "ablate", b"ablate", "action", b"action", "add", b"add", "clamp", b"clamp", "feature", b"feature", "scale", b"scale", "set", b"set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feature", b"_feature", "ablate", b"ablate", "action", b"action", "add", b"add", "clamp", b"clamp", "feature", b"feature", "scale", b"scale", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__feature: _TypeAlias = _typing.Literal["feature"]  # noqa: Y015
+    _WhichOneofArgType__feature: _TypeAlias = _typing.Literal["_feature", b"_feature"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["add", "set", "scale", "clamp", "ablate"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feature) -> _WhichOneofReturnType__feature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___EditSpec: _TypeAlias = EditSpec  # noqa: Y015
+
+@_typing.final
+class ClampSpec(_message.Message):
+    """Bounds of an activation, at least one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___ClampSpec: _TypeAlias = ClampSpec  # noqa: Y015
