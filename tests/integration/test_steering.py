@@ -22,7 +22,7 @@ from saeserve.client import Client
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.inference.rows import FloatArray
 from saeserve.v1 import inference_service_pb2 as pb
-from saeserve.v1 import spec_pb2
+from saeserve.v1 import spec_pb2, tensor_pb2
 
 NAN = float("nan")
 Edit = spec_pb2.EditSpec

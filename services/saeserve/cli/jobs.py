@@ -21,8 +21,8 @@ STATES = (
     "cancelled; may be repeated."
 )
 KINDS = (
-    "Only this kind: train, harvest, ingest, evaluate, import_model or export_model; may be "
-    "repeated."
+    "Only this kind: train, harvest, ingest, evaluate, import_model, export_model, generate or "
+    "annotate; may be repeated."
 )
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]

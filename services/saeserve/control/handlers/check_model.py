@@ -86,7 +86,7 @@ def check_evaluate(
 ) -> tuple[EvaluateSpec, Plan]:
     """The resolved spec, its model pinned to one version where it is there already."""
     manifest = inputs.manifest(spec.dataset, upstream, f"{_FIELD}.dataset")
-    version = _version(spec, inputs, upstream)
+    version = version_of(spec.model, f"{_FIELD}.model", inputs, upstream)
     if manifest is not None:
         _check_rows(spec, manifest)
         spec = _with_source(spec, manifest, version)
@@ -97,13 +97,16 @@ def check_evaluate(
     )
 
 
-def _version(spec: EvaluateSpec, inputs: Inputs, upstream: Upstream) -> ModelVersion | None:
-    """The version to evaluate; None when it is the newest and a job waited for makes that."""
-    wanted = parse_reference(spec.model, f"{_FIELD}.model")
+def version_of(
+    reference: str, field: str, inputs: Inputs, upstream: Upstream
+) -> ModelVersion | None:
+    """The version that `field` names; None when it is the newest and a job waited for makes
+    that."""
+    wanted = parse_reference(reference, field)
     newest = not wanted.version and not wanted.alias
     if newest and upstream.makes_model(wanted.name):
         return None
-    return inputs.models.resolve(spec.model, f"{_FIELD}.model")
+    return inputs.models.resolve(reference, field)
 
 
 def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:

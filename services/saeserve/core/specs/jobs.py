@@ -12,6 +12,7 @@ from saeserve.core.specs.harvest_positions import check_positions
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.kind import KindSpec
 from saeserve.core.specs.sites import Hook, SiteSpec
+from saeserve.core.specs.text_jobs import AnnotateSpec, GenerateSpec
 from saeserve.core.specs.training import Device, Name, TrainSpec
 from saeserve.errors import SpecError
 
@@ -132,7 +133,16 @@ class EvaluateSpec(KindSpec):
     device: Device = "auto"
 
 
-JOB_KINDS = ("train", "harvest", "ingest", "evaluate", "import_model", "export_model")
+JOB_KINDS = (
+    "train",
+    "harvest",
+    "ingest",
+    "evaluate",
+    "import_model",
+    "export_model",
+    "generate",
+    "annotate",
+)
 
 
 class JobSpec(Spec):
@@ -144,6 +154,8 @@ class JobSpec(Spec):
     evaluate: EvaluateSpec | None = None
     import_model: ImportModelSpec | None = None
     export_model: ExportModelSpec | None = None
+    generate: GenerateSpec | None = None
+    annotate: AnnotateSpec | None = None
 
     @property
     def kind(self) -> str:
