@@ -1,4 +1,4 @@
-"""`saeserve steer|annotate`: rows or texts moved by edits of features, and the features of texts."""
+"""`saeserve steer|annotate`: rows or texts moved by edits of features; the features of texts."""
 
 from __future__ import annotations
 

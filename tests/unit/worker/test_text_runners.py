@@ -23,7 +23,9 @@ EDITS = [{"feature": 3, "add": 40.0}, {"feature": 9, "scale": 0.0}]
 def ready(shop: Workshop, tmp_path: Path) -> Workshop:
     """A data set of the tiny Llama, and a model `m` of it."""
     root = tmp_path / "root"
+    (root / "lm").mkdir(parents=True)
     save_model(tiny_llama(), root / "lm")
+    shop.roots = {"r": root}
     text = " ".join(WORDS[(7 * i) % 50] for i in range(1200))
     (root / "text.txt").write_text(text)
     spec = {
