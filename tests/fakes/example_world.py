@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +21,10 @@ import saeserve.client
 from saeserve.client import Client
 from saeserve.client.values import Job
 from saeserve.core.export.format import save_model
+from saeserve.core.formats.manifest import TokenizationEntry
 from saeserve.core.formats.model import TopKActivation
 from saeserve.core.planning.machine import Machine
+from saeserve.core.specs.jobs import LanguageModelSpec
 from saeserve.jobs.layout import attempt_key
 
 D = 16
@@ -45,6 +49,8 @@ class World:
             "Datasets.register": lambda: self._without("my-acts"),
             "Datasets.received": self._half_an_upload,
             "Jobs.cancel": self._submit,
+            "Client.generate": self._texts,
+            "Client.annotate": self._texts,
         }
 
     @contextmanager
@@ -90,6 +96,25 @@ class World:
     def _half_an_upload(self) -> None:
         self._without("my-acts")
         self._client.datasets.upload("my-acts", self.here / "activations.npy")
+
+    def _texts(self) -> None:
+        """Make my-acts a harvested data set, and run the job of the example to its end."""
+        self._without("my-acts")
+        self._control.ready(
+            "my-acts",
+            d=D,
+            language_model=LanguageModelSpec(path="files:lm"),
+            tokenization=TokenizationEntry(context_length=16, bos="none"),
+        )
+        threading.Thread(target=self._run_next, daemon=True).start()
+
+    def _run_next(self) -> None:
+        with Client(*self.addresses.values()) as client:
+            for _ in range(600):
+                for job in client.jobs.list(states=["QUEUED"], kinds=["generate", "annotate"]):
+                    run_to_the_end(self._control, job.id)
+                    return
+                time.sleep(0.05)
 
     def _submit(self) -> Job:
         return self._client.jobs.submit(self.here / "job.yaml")

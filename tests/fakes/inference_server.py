@@ -52,6 +52,7 @@ class Service:
     registry: ModelRegistry
     models: dict[str, InferenceModel]
     metrics: str
+    address: str
 
 
 @contextlib.contextmanager

@@ -121,4 +121,5 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = settings_of(root / "store", batch_rows=16)
     with in_thread(settings) as parts, grpc.insecure_channel(parts.server.bound) as channel:
         stub = pb_grpc.InferenceServiceStub(channel)
-        yield Service(stub, channel, registry, models, f"http://{parts.metrics.address}/metrics")
+        metrics = f"http://{parts.metrics.address}/metrics"
+        yield Service(stub, channel, registry, models, metrics, parts.server.bound)

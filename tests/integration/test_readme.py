@@ -3,6 +3,7 @@ others, so that it takes seconds."""
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class Reader:
         """A line of the README that begins with saeserve; returns what it prints."""
         for shown, here in AMOUNTS.items():
             line = line.replace(shown, here)
-        words = line.removeprefix(".venv/bin/").removeprefix("saeserve ").split()
+        words = shlex.split(line.removeprefix(".venv/bin/").removeprefix("saeserve "))
         return self._run([sys.executable, "-m", "saeserve.cli", *words])
 
     def python(self, code: str) -> str:
@@ -96,10 +97,11 @@ def _shown(heading: str, *starts: str) -> list[str]:
 
 
 def test_your_own_model(reader: Reader) -> None:
-    commands = _shown("Your own model", "submit", "models")
-    assert len(commands) == 4
-    for line in commands:
-        reader.command(line)
+    commands = _shown("Your own model", "submit", "models", "annotate", "steer")
+    assert len(commands) == 6
+    *_, features, texts = [reader.command(line) for line in commands]
+    assert "feature=value" in features
+    assert "as it is" in texts
     [code] = blocks(README, "python", "Your own model")
     assert reader.python(code).strip()
 

@@ -94,11 +94,11 @@ def test_answers_larger_than_a_message_come_in_halves(
     monkeypatch.setattr("saeserve.client.inference.SPLIT_BYTES", 2**20)
     x = rows(ROWS)
     features, y = client.encode("relu", x), client.reconstruct("relu", x)
-    monkeypatch.setattr("saeserve.inference.converters.MAX_MESSAGE_BYTES", 3000)
+    monkeypatch.setattr("saeserve.inference.converters.rows.MAX_MESSAGE_BYTES", 3000)
     assert np.array_equal(client.encode("relu", x).to_dense(), features.to_dense())
     assert np.allclose(client.reconstruct("relu", x), y, atol=1e-5)
     assert np.allclose(client.decode("relu", features), y, atol=1e-5)
-    monkeypatch.setattr("saeserve.inference.converters.MAX_MESSAGE_BYTES", 10)
+    monkeypatch.setattr("saeserve.inference.converters.rows.MAX_MESSAGE_BYTES", 10)
     with pytest.raises(InvalidArgumentError, match="larger than a message"):
         client.encode("relu", x)
 

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from saeserve.core.planning.plan import MemoryPeak, MemoryPlan, Plan
 from saeserve.core.planning.refusal import Refusal
-from saeserve.core.specs import interchange, jobs, training
+from saeserve.core.specs import interchange, jobs, steering, text_jobs, training
 from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 from saeserve.core.specs.base import Spec
 from saeserve.core.specs.sweep import SweepSpec
@@ -38,6 +38,10 @@ PAIRS: list[tuple[type[Spec], Descriptor]] = [
     (interchange.ImportModelSpec, spec_pb2.ImportModelSpec.DESCRIPTOR),
     (interchange.ReferenceSpec, spec_pb2.ReferenceSpec.DESCRIPTOR),
     (interchange.ExportModelSpec, spec_pb2.ExportModelSpec.DESCRIPTOR),
+    (text_jobs.GenerateSpec, spec_pb2.GenerateSpec.DESCRIPTOR),
+    (text_jobs.AnnotateSpec, spec_pb2.AnnotateSpec.DESCRIPTOR),
+    (steering.EditSpec, spec_pb2.EditSpec.DESCRIPTOR),
+    (steering.ClampSpec, spec_pb2.ClampSpec.DESCRIPTOR),
 ]
 PLANS: list[tuple[type[Spec], Descriptor]] = [
     (Plan, job_pb2.Plan.DESCRIPTOR),

@@ -15,6 +15,7 @@ from saeserve.cli.joining import joined
 from saeserve.cli.output import print_refusal
 from saeserve.cli.presets import presets
 from saeserve.cli.sending import send
+from saeserve.cli.steering import annotate, steer
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
 from saeserve.client.refusals import local_file
@@ -42,6 +43,8 @@ app.add_typer(models.app, name="models")
 app.command()(serving.encode)
 app.command()(serving.decode)
 app.command()(serving.reconstruct)
+app.command()(steer)
+app.command()(annotate)
 app.command()(presets)
 app.add_typer(tokens.app, name="token")
 app.command()(gc)

@@ -100,6 +100,15 @@ def _import(spec: Spec) -> str:
     return f"import {spec.get('format')} {spec.get('path')} → {spec.get('model')}"
 
 
+def _generate(spec: Spec) -> str:
+    edits, prompts = len(spec.get("edits", ())), len(spec.get("prompts", ()))
+    return f"generate {prompts} texts, {edits} edits of {spec.get('model')}"
+
+
+def _annotate(spec: Spec) -> str:
+    return f"annotate {len(spec.get('texts', ()))} texts with {spec.get('model')}"
+
+
 _WORDS: Mapping[str, Callable[[Spec], str]] = {
     "train": _train,
     "harvest": _harvest,
@@ -108,4 +117,8 @@ _WORDS: Mapping[str, Callable[[Spec], str]] = {
     "import_model": _import,
     "collect": lambda spec: f"collect features of {spec.get('model')} on {spec.get('dataset')}",
     "export_model": lambda spec: f"export {spec.get('model')} as {spec.get('format')}",
+    "generate": _generate,
+    "annotate": lambda spec: (
+        f"annotate {len(spec.get('texts', ()))} texts with {spec.get('model')}"
+    ),
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
@@ -19,8 +20,10 @@ from saeserve.client.models import Models
 from saeserve.client.reconstruction import Reconstruction
 from saeserve.client.server import Server
 from saeserve.client.settings import ClientEnvironment
+from saeserve.client.steering import Edits, Steered
 from saeserve.client.store import Store
 from saeserve.client.tensors import WireType
+from saeserve.client.texts import annotated, generated, outcome
 from saeserve.client.transfers import Transfers
 
 
@@ -100,6 +103,70 @@ class Client:
         >>> reconstructions = client.reconstruct("my-sae@prod", activations)
         """
         return self.inference.reconstruct(model, activations, wire=wire, timeout=timeout)
+
+    def steer(
+        self,
+        model: str,
+        activations: ArrayInput,
+        edits: Edits,
+        *,
+        rows: Sequence[int] | None = None,
+        target: ArrayInput | None = None,
+        wire: WireType | None = None,
+        timeout: float | None = None,
+    ) -> Steered:
+        """Raw activations moved by edits of their features; see `inference.steer`.
+
+        >>> moved = client.steer("my-sae@prod", activations, [{"feature": 12, "add": 8.0}])
+        """
+        return self.inference.steer(
+            model, activations, edits, rows=rows, target=target, wire=wire, timeout=timeout
+        )
+
+    def generate(
+        self,
+        model: str,
+        prompts: Sequence[str],
+        edits: Edits,
+        *,
+        dataset: str | None = None,
+        timeout: float | None = None,
+        **settings: Any,  # noqa: ANN401 - fields of the job's spec
+    ) -> tuple[Mapping[str, Any], ...]:
+        """What a language model writes after each prompt as it is, and steered: a generate job,
+        submitted and waited for; `timeout` bounds the wait.
+
+        The language model is that of `dataset`, left out that of the model's own. `settings` are
+        other fields of GenerateSpec: max_new_tokens, temperature, seed, positions, kv_cache …
+
+        >>> edits = [{"feature": 12, "add": 8.0}]
+        >>> for text in client.generate("my-sae@prod", ["Once"], edits, dataset="my-acts"):
+        ...     print(text["unsteered"]["text"], text["steered"]["text"], text["kl_nats"])
+        """
+        more = {"dataset": dataset, **settings}
+        job = generated(self.jobs, self.models, model, prompts, edits, more)
+        report = outcome(self.jobs.wait(job.id, timeout=timeout)).outputs[0].generation or {}
+        return tuple(report.get("continuations", ()))
+
+    def annotate(
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        dataset: str | None = None,
+        timeout: float | None = None,
+        **settings: Any,  # noqa: ANN401 - fields of the job's spec
+    ) -> tuple[Mapping[str, Any], ...]:
+        """The features that fire on each token of some texts: an annotate job, submitted and waited
+        for, as in `generate`. `settings` are other fields of AnnotateSpec: features, long_texts.
+
+        >>> for text in client.annotate("my-sae@prod", ["Once upon"], dataset="my-acts"):
+        ...     print([(token["text"], token.get("features")) for token in text["tokens"]])
+        """
+        more = {"dataset": dataset, **settings}
+        job = annotated(self.jobs, self.models, model, texts, more)
+        report = outcome(self.jobs.wait(job.id, timeout=timeout)).outputs[0].annotation or {}
+        return tuple(report.get("texts", ()))
 
     def close(self) -> None:
         """Close the channels.

@@ -1,12 +1,12 @@
-"""The serving half of the SDK: encode, decode, reconstruct; large batches are split here."""
+"""The serving half of the SDK: encode, decode, steer …; large batches are split here."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import grpc
 import numpy as np
@@ -18,9 +18,21 @@ from saeserve.client.arrays import ArrayInput, Rows
 from saeserve.client.errors import InvalidArgumentError, translated
 from saeserve.client.feature_inputs import FeatureInput, features_of
 from saeserve.client.features import FloatArray, SparseFeatures, concatenate
-from saeserve.client.parts import Answer, each_part, spans
+from saeserve.client.parts import Answer, PartT, each_part, spans
 from saeserve.client.reconstruction import Reconstruction, joined, reconstruction_of
 from saeserve.client.retries import Limit, patiently
+from saeserve.client.steering import (
+    Edits,
+    FeatureActivity,
+    Neighbour,
+    Steered,
+    SteerPart,
+    edit_messages,
+    joined_steered,
+    steer_part,
+    steer_request,
+    steered_of,
+)
 from saeserve.client.tensors import (
     WireType,
     from_sparse,
@@ -137,6 +149,91 @@ class Inference:
 
         return joined(_rowwise(call, model, given.flat()), given.shape[:-1])
 
+    def steer(
+        self,
+        model: str,
+        activations: ArrayInput,
+        edits: Edits,
+        *,
+        rows: Sequence[int] | None = None,
+        target: ArrayInput | None = None,
+        wire: WireType | None = None,
+        timeout: float | None = None,
+    ) -> Steered:
+        """Raw activations [..., d_in] moved by edits of their features; what the dictionary does
+        not explain of them is kept, and rows of which no activation changes come back as they are.
+
+        `edits` each name a feature and one of add, set, scale, clamp and ablate. `rows` are the
+        numbers of the rows to steer, with the leading axes flattened; left out, all. A transcoder
+        moves rows of the site that it writes: give them as `target` [..., d_out].
+
+        >>> edits = [{"feature": 12, "add": 8.0}, {"feature": 7, "scale": 0.0}]
+        >>> moved = client.inference.steer("my-sae@prod", activations, edits)
+        >>> moved.activations, moved.rows_by_edit
+        """
+        given, limit = read_rows(activations), Limit(timeout, self._timeout)
+        messages = edit_messages(edits)
+        goal = None if target is None else read_rows(target, "target")
+
+        def call(version: str, part: SteerPart) -> Answer[Steered]:
+            request = steer_request(version, part, messages, wire)
+            with _located(part.inputs):
+                answer = self._ask(self._stub.Steer, request, limit)
+            made = steered_of(from_tensor(answer.activations), answer)
+            return Answer(made, made.model)
+
+        whole = steer_part(given, goal, rows)
+        width = max(whole.inputs.shape[1], 0 if whole.target is None else whole.target.shape[1])
+        return joined_steered(_in_parts(call, model, whole, width), given.shape[:-1])
+
+    def neighbours(
+        self,
+        model: str,
+        features: Sequence[int],
+        *,
+        count: int = 10,
+        timeout: float | None = None,
+    ) -> Mapping[int, tuple[Neighbour, ...]]:
+        """For each feature, those whose decoder rows have the largest cosine to its own; none for
+        a dead one.
+
+        >>> near = client.inference.neighbours("my-sae@prod", [12, 7], count=5)
+        >>> near[12][0].feature, near[12][0].cosine
+        """
+        request = pb.NeighboursRequest(model=model, features=features, count=count)
+        answer = self._ask(self._stub.Neighbours, request, Limit(timeout, self._timeout))
+        return {
+            each.feature: tuple(map(Neighbour, each.neighbours, each.cosines))
+            for each in answer.features
+        }
+
+    def top_features(
+        self,
+        model: str,
+        activations: ArrayInput,
+        *,
+        count: int = 10,
+        order_by: Literal["max", "mean", "rows"] = "max",
+        wire: WireType | None = None,
+        timeout: float | None = None,
+    ) -> tuple[FeatureActivity, ...]:
+        """The features that are most active in raw activations [..., d_in], which go in one request
+        (at most 64 MiB).
+
+        >>> for each in client.inference.top_features("my-sae@prod", activations, count=3):
+        ...     print(each.feature, each.max, each.rows)
+        """
+        given = read_rows(activations).flat()
+        request = pb.TopFeaturesRequest(
+            model=model, activations=to_tensor(given, wire), count=count, order_by=order_by
+        )
+        with _located(given):
+            answer = self._ask(self._stub.TopFeatures, request, Limit(timeout, self._timeout))
+        return tuple(
+            FeatureActivity(each.feature, each.max, each.mean, each.rows)
+            for each in answer.features
+        )
+
     def _ask(self, method: Callable[..., ResponseT], request: Message, limit: Limit) -> ResponseT:
         def send(seconds: float) -> ResponseT:
             with translated(self._address):
@@ -170,9 +267,16 @@ def _located(part: Rows) -> Generator[None]:
 
 def _rowwise(call: Callable[[str, Rows], Answer[ValueT]], model: str, rows: Rows) -> list[ValueT]:
     """`call` on parts of [rows, d] that travel well."""
-    step = max(1, SPLIT_BYTES // (4 * rows.shape[1]))
+    return _in_parts(call, model, rows, rows.shape[1])
 
-    def others(_answer: ValueT) -> Iterator[Rows]:
+
+def _in_parts(
+    call: Callable[[str, PartT], Answer[ValueT]], model: str, rows: PartT, width: int
+) -> list[ValueT]:
+    """`call` on parts of rows of this width that travel well."""
+    step = max(1, SPLIT_BYTES // (4 * width))
+
+    def others(_answer: ValueT) -> Iterator[PartT]:
         for start in range(step, rows.rows, step):
             yield rows.part(start, min(start + step, rows.rows))
 

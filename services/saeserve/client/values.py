@@ -66,8 +66,8 @@ class JobFailure:
 
 @dataclass(frozen=True)
 class JobOutput:
-    """One thing a job made: a model's resource, a data set's name, an evaluation, or a folder of
-    the store in another library's format."""
+    """One thing a job made: a model's resource, a data set's name, an evaluation, a folder of the
+    store in another library's format, texts that were generated, or the features of texts."""
 
     model: str
     dataset: str
@@ -76,6 +76,10 @@ class JobOutput:
     metrics: Mapping[str, float]
     results: tuple[EvaluationMetric, ...] = ()
     """Figures of an evaluation with intervals; empty in listings and from older releases."""
+    generation: Mapping[str, Any] | None = None
+    """GenerationReport (protos/saeserve/v1/job.proto) as plain data."""
+    annotation: Mapping[str, Any] | None = None
+    """AnnotationReport as plain data."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +174,14 @@ def _failure(error: job_pb2.JobError) -> JobFailure:
 
 
 def _output(output: job_pb2.JobOutput) -> JobOutput:
-    evaluation = output.evaluation if output.WhichOneof("kind") == "evaluation" else None
+    kind = output.WhichOneof("kind")
     return JobOutput(
         output.model,
         output.dataset,
-        evaluation_value(evaluation) if evaluation is not None else None,
+        evaluation_value(output.evaluation) if kind == "evaluation" else None,
         output.exported,
         dict(output.metrics),
         () if evaluation is None else evaluation_metrics(evaluation),
+        plain(output.generation) if kind == "generation" else None,
+        plain(output.annotation) if kind == "annotation" else None,
     )

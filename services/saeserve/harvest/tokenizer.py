@@ -87,6 +87,11 @@ class Tokenizer:
             )
         return token
 
+    def ends(self) -> frozenset[int]:
+        """The token that ends a document, where the tokenizer has one."""
+        token: object = self._inner.eos_token_id
+        return frozenset([token] if isinstance(token, int) else [])
+
     def special_ids(self) -> tuple[int, ...]:
         """All tokens that the tokenizer marks as special, in ascending order."""
         marked = {int(i) for i, token in self._inner.added_tokens_decoder.items() if token.special}

@@ -71,12 +71,13 @@ def _run(model: InferenceModel, operation: Operation, rows: Rows) -> Rows:
         case Operation.RECONSTRUCT, DenseRows(x):
             return DenseRows(_to_numpy(model.reconstruct(torch.as_tensor(x))))
         case Operation.DECODE, FeatureRows():
-            return DenseRows(_to_numpy(model.decode(_from_features(rows))))
+            return DenseRows(_to_numpy(model.decode(sparse_rows(rows))))
         case _:
             raise TypeError(f"{operation} does not take {type(rows).__name__}; this is a bug")
 
 
-def _from_features(rows: FeatureRows) -> SparseRows:
+def sparse_rows(rows: FeatureRows) -> SparseRows:
+    """The features of the wire as torch's, on the CPU."""
     return SparseRows(
         offsets=torch.as_tensor(rows.offsets),
         latents=torch.as_tensor(rows.indices.astype(np.int64)),

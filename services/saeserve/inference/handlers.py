@@ -6,29 +6,24 @@ import asyncio
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.errors import InvalidInput
 from saeserve.inference.batcher import Batcher
+from saeserve.inference.checks import (
+    RowNumbers,
+    check_result,
+    check_width,
+    mismatch,
+    no_rows,
+    rows_beyond,
+)
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import Loaded, ModelCache
-from saeserve.inference.norms import beyond_norm_bound
-from saeserve.inference.refusals import too_large
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray, Rows
 from saeserve.inference.work import Operation, Served
-from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES
 
-MAX_RESULT_BYTES = 2 * MAX_MESSAGE_BYTES
-"""Maximum size of an answer in float32, which may be sent as half of that."""
 _BLOCK_ROWS = 4096
-_SMALL = 2**18
-"""Values whose norms are taken sooner than a thread is woken."""
-RowNumbers = npt.NDArray[np.int64]
-
-
-def _no_rows() -> RowNumbers:
-    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Decoded:
     model: str
     served: Served
     explained_variance: float = float("nan")
-    beyond: RowNumbers = field(default_factory=_no_rows)
+    beyond: RowNumbers = field(default_factory=no_rows)
     """Numbers of rows beyond the norm limit, as in Encoded; empty for decoded features."""
 
 
@@ -72,12 +67,12 @@ class Handlers:
         with self._metrics.models.call(Operation.ENCODE) as call:
             async with self._models.use(model) as loaded:
                 call.resource = loaded.resource
-                _check_width(rows, loaded)
+                check_width(rows, loaded)
                 served, features = await self._compute(loaded, Operation.ENCODE, rows, deadline)
             if not isinstance(features, FeatureRows):
                 raise TypeError("encode gave no features; this is a bug")
             self._metrics.encode_rows.inc(rows.rows)
-            beyond = await _beyond(loaded, rows)
+            beyond = await rows_beyond(loaded, rows)
             return Encoded(features, loaded.resource, served, beyond)
 
     async def decode(
@@ -92,12 +87,12 @@ class Handlers:
                 if made_by not in ("", loaded.resource):
                     raise _of_another_model(loaded, made_by)
                 if rows.d_sae != config.d_sae:
-                    raise _mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
+                    raise mismatch(loaded, "d_sae", config.d_sae, rows.d_sae, "features.shape")
                 if config.row_norm.kind != "none" and rows.statistics is None and rows.rows:
                     raise _needs_statistics(loaded)
                 if config.skip_connection:
                     raise _needs_input(loaded)
-                _check_result(rows.rows, config.d_out)
+                check_result(rows.rows, config.d_out)
                 served, dense = await self._compute(loaded, Operation.DECODE, rows, deadline)
             self._metrics.decode_rows.inc(rows.rows)
             return Decoded(_dense(dense), loaded.resource, served)
@@ -108,12 +103,12 @@ class Handlers:
             async with self._models.use(model) as loaded:
                 call.resource = loaded.resource
                 config = loaded.model.config
-                _check_width(rows, loaded)
-                _check_result(rows.rows, config.d_out)
+                check_width(rows, loaded)
+                check_result(rows.rows, config.d_out)
                 served, dense = await self._compute(loaded, Operation.RECONSTRUCT, rows, deadline)
             self._metrics.reconstruct_rows.inc(rows.rows)
             y = _dense(dense)
-            beyond = await _beyond(loaded, rows)
+            beyond = await rows_beyond(loaded, rows)
             # A transcoder's target was not sent, so nothing can be said about it.
             if config.inputs != config.outputs:
                 return Decoded(y, loaded.resource, served, beyond=beyond)
@@ -146,31 +141,10 @@ def explained_variance(x: FloatArray, y: FloatArray) -> float:
     return 1.0 - error / total if total > 0 else float("nan")
 
 
-async def _beyond(loaded: Loaded[InferenceModel], rows: DenseRows) -> RowNumbers:
-    """Rows beyond the norm bound; what takes long leaves the event loop."""
-    config = loaded.model.config
-    if all(source.norm_bound is None for source in config.inputs):
-        return _no_rows()
-    if rows.sent.size <= _SMALL:
-        return beyond_norm_bound(config, rows.sent)
-    return await asyncio.to_thread(beyond_norm_bound, config, rows.sent)
-
-
 def _dense(rows: Rows) -> DenseRows:
     if not isinstance(rows, DenseRows):
         raise TypeError("decoding gave no activations; this is a bug")
     return rows
-
-
-def _check_width(rows: DenseRows, loaded: Loaded[InferenceModel]) -> None:
-    d_in = loaded.model.config.d_in
-    if rows.d != d_in:
-        raise _mismatch(loaded, "d_in", d_in, rows.d, "activations.shape")
-
-
-def _check_result(rows: int, d_out: int) -> None:
-    if rows * d_out * 4 > MAX_RESULT_BYTES:
-        raise too_large()
 
 
 def _of_another_model(loaded: Loaded[InferenceModel], made_by: str) -> InvalidInput:
@@ -198,15 +172,4 @@ def _needs_input(loaded: Loaded[InferenceModel]) -> InvalidInput:
         code="NEEDS_INPUT",
         field="features",
         remedy="call Reconstruct with the activations",
-    )
-
-
-def _mismatch(
-    loaded: Loaded[InferenceModel], name: str, wanted: int, given: int, field: str
-) -> InvalidInput:
-    return InvalidInput(
-        f"{loaded.resource} has {name} = {wanted}, the request {given}",
-        code="WIDTH_MISMATCH",
-        field=field,
-        remedy=f"send rows of width {wanted}, or name another model",
     )

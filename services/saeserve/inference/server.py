@@ -14,9 +14,11 @@ from saeserve.core.export.device_model import placed
 from saeserve.core.export.format import load_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.inference.batcher import Batcher
+from saeserve.inference.checks import MAX_RESULT_BYTES
 from saeserve.inference.cuda import CudaDevice
 from saeserve.inference.engine import TorchEngine, choose_device
-from saeserve.inference.handlers import MAX_RESULT_BYTES, Handlers
+from saeserve.inference.feature_handlers import FeatureHandlers
+from saeserve.inference.handlers import Handlers
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import ModelCache, Registry
 from saeserve.inference.servicer import inference_service
@@ -63,7 +65,8 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
         batcher = _batcher(settings, engine, figures)
         stack.push_async_callback(batcher.close)
         handlers = Handlers(cache, batcher, figures)
-        service = inference_service(handlers, figures, engine.takes_sent_types)
+        looking = FeatureHandlers(cache, batcher, figures)
+        service = inference_service(handlers, looking, figures, engine.takes_sent_types)
         server = GrpcServer(
             settings.inference_address,
             [service],

@@ -18,11 +18,14 @@ ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
 
 
 class Operation(StrEnum):
-    """What is done with rows."""
+    """What is done with rows. Engines know the first three; the others stand on those."""
 
     ENCODE = "encode"
     DECODE = "decode"
     RECONSTRUCT = "reconstruct"
+    STEER = "steer"
+    NEIGHBOURS = "neighbours"
+    TOP_FEATURES = "top_features"
 
 
 class Engine(Protocol[ModelT_contra]):

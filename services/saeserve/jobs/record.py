@@ -119,13 +119,15 @@ class Failure(Value):
 
 
 class Output(Value):
-    """One thing a job made, or could not make: exactly one of the first five is set."""
+    """One thing a job made, or could not make: exactly one of the first seven is set."""
 
     model: str = ""
     dataset: str = ""
     evaluation: dict[str, Any] | None = None
     exported: str = ""
     """Store key of a folder in another library's format."""
+    generation: dict[str, Any] | None = None
+    annotation: dict[str, Any] | None = None
     failure: Failure | None = None
     """Why a member of a sweep has no model."""
     member: str = ""

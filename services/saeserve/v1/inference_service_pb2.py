@@ -23,30 +23,49 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from saeserve.v1 import spec_pb2 as saeserve_dot_v1_dot_spec__pb2
 from saeserve.v1 import tensor_pb2 as saeserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#saeserve/v1/inference_service.proto\x12\x0bsaeserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18saeserve/v1/tensor.proto\"u\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0cvalues_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\xa9\x01\n\x0e\x45ncodeResponse\x12-\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x03 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x04 \x03(\x03\"z\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"i\n\x0e\x44\x65\x63odeResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\"z\n\x12ReconstructRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\xc5\x01\n\x13ReconstructResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12\x1a\n\x12\x65xplained_variance\x18\x02 \x01(\x01\x12-\n\texecution\x18\x03 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x04 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x05 \x03(\x03\"\x9b\x01\n\rExecutionInfo\x12\x16\n\x0eresolved_model\x18\x01 \x01(\t\x12-\n\nqueue_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_rows\x18\x04 \x01(\x03\x32\xea\x01\n\x10InferenceService\x12\x41\n\x06\x45ncode\x12\x1a.saeserve.v1.EncodeRequest\x1a\x1b.saeserve.v1.EncodeResponse\x12\x41\n\x06\x44\x65\x63ode\x12\x1a.saeserve.v1.DecodeRequest\x1a\x1b.saeserve.v1.DecodeResponse\x12P\n\x0bReconstruct\x12\x1f.saeserve.v1.ReconstructRequest\x1a .saeserve.v1.ReconstructResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#saeserve/v1/inference_service.proto\x12\x0bsaeserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16saeserve/v1/spec.proto\x1a\x18saeserve/v1/tensor.proto\"u\n\rEncodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0cvalues_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\xa9\x01\n\x0e\x45ncodeResponse\x12-\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x03 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x04 \x03(\x03\"z\n\rDecodeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x1b.saeserve.v1.SparseFeatures\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"i\n\x0e\x44\x65\x63odeResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12-\n\texecution\x18\x02 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\"z\n\x12ReconstructRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12+\n\x0coutput_dtype\x18\x03 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\xc5\x01\n\x13ReconstructResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12\x1a\n\x12\x65xplained_variance\x18\x02 \x01(\x01\x12-\n\texecution\x18\x03 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x04 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x05 \x03(\x03\"\xe8\x01\n\x0cSteerRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12#\n\x06target\x18\x03 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12$\n\x05\x65\x64its\x18\x04 \x03(\x0b\x32\x15.saeserve.v1.EditSpec\x12\'\n\x04rows\x18\x05 \x01(\x0b\x32\x19.saeserve.v1.RowSelection\x12+\n\x0coutput_dtype\x18\x06 \x01(\x0e\x32\x15.saeserve.v1.DataType\"\x1c\n\x0cRowSelection\x12\x0c\n\x04rows\x18\x01 \x03(\x03\"\xcf\x01\n\rSteerResponse\x12(\n\x0b\x61\x63tivations\x18\x01 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12\x14\n\x0crows_by_edit\x18\x02 \x03(\x03\x12\x14\n\x0crows_changed\x18\x03 \x01(\x03\x12-\n\texecution\x18\x04 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x05 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x06 \x03(\x03\"C\n\x11NeighboursRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"^\n\x12NeighboursResponse\x12\x30\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x1e.saeserve.v1.FeatureNeighbours\x12\x16\n\x0eresolved_model\x18\x02 \x01(\t\"I\n\x11\x46\x65\x61tureNeighbours\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\x03\x12\x12\n\nneighbours\x18\x02 \x03(\x03\x12\x0f\n\x07\x63osines\x18\x03 \x03(\x01\"n\n\x12TopFeaturesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x0b\x61\x63tivations\x18\x02 \x01(\x0b\x32\x13.saeserve.v1.Tensor\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x10\n\x08order_by\x18\x04 \x01(\t\"\xbd\x01\n\x13TopFeaturesResponse\x12.\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x1c.saeserve.v1.FeatureActivity\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12-\n\texecution\x18\x03 \x01(\x0b\x32\x1a.saeserve.v1.ExecutionInfo\x12\x1e\n\x16rows_beyond_norm_bound\x18\x04 \x01(\x03\x12\x19\n\x11\x62\x65yond_norm_bound\x18\x05 \x03(\x03\"K\n\x0f\x46\x65\x61tureActivity\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\x03\x12\x0b\n\x03max\x18\x02 \x01(\x01\x12\x0c\n\x04mean\x18\x03 \x01(\x01\x12\x0c\n\x04rows\x18\x04 \x01(\x03\"\x9b\x01\n\rExecutionInfo\x12\x16\n\x0eresolved_model\x18\x01 \x01(\t\x12-\n\nqueue_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63ompute_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbatch_rows\x18\x04 \x01(\x03\x32\xcb\x03\n\x10InferenceService\x12\x41\n\x06\x45ncode\x12\x1a.saeserve.v1.EncodeRequest\x1a\x1b.saeserve.v1.EncodeResponse\x12\x41\n\x06\x44\x65\x63ode\x12\x1a.saeserve.v1.DecodeRequest\x1a\x1b.saeserve.v1.DecodeResponse\x12P\n\x0bReconstruct\x12\x1f.saeserve.v1.ReconstructRequest\x1a .saeserve.v1.ReconstructResponse\x12>\n\x05Steer\x12\x19.saeserve.v1.SteerRequest\x1a\x1a.saeserve.v1.SteerResponse\x12M\n\nNeighbours\x12\x1e.saeserve.v1.NeighboursRequest\x1a\x1f.saeserve.v1.NeighboursResponse\x12P\n\x0bTopFeatures\x12\x1f.saeserve.v1.TopFeaturesRequest\x1a .saeserve.v1.TopFeaturesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'saeserve.v1.inference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODEREQUEST']._serialized_start=110
-  _globals['_ENCODEREQUEST']._serialized_end=227
-  _globals['_ENCODERESPONSE']._serialized_start=230
-  _globals['_ENCODERESPONSE']._serialized_end=399
-  _globals['_DECODEREQUEST']._serialized_start=401
-  _globals['_DECODEREQUEST']._serialized_end=523
-  _globals['_DECODERESPONSE']._serialized_start=525
-  _globals['_DECODERESPONSE']._serialized_end=630
-  _globals['_RECONSTRUCTREQUEST']._serialized_start=632
-  _globals['_RECONSTRUCTREQUEST']._serialized_end=754
-  _globals['_RECONSTRUCTRESPONSE']._serialized_start=757
-  _globals['_RECONSTRUCTRESPONSE']._serialized_end=954
-  _globals['_EXECUTIONINFO']._serialized_start=957
-  _globals['_EXECUTIONINFO']._serialized_end=1112
-  _globals['_INFERENCESERVICE']._serialized_start=1115
-  _globals['_INFERENCESERVICE']._serialized_end=1349
+  _globals['_ENCODEREQUEST']._serialized_start=134
+  _globals['_ENCODEREQUEST']._serialized_end=251
+  _globals['_ENCODERESPONSE']._serialized_start=254
+  _globals['_ENCODERESPONSE']._serialized_end=423
+  _globals['_DECODEREQUEST']._serialized_start=425
+  _globals['_DECODEREQUEST']._serialized_end=547
+  _globals['_DECODERESPONSE']._serialized_start=549
+  _globals['_DECODERESPONSE']._serialized_end=654
+  _globals['_RECONSTRUCTREQUEST']._serialized_start=656
+  _globals['_RECONSTRUCTREQUEST']._serialized_end=778
+  _globals['_RECONSTRUCTRESPONSE']._serialized_start=781
+  _globals['_RECONSTRUCTRESPONSE']._serialized_end=978
+  _globals['_STEERREQUEST']._serialized_start=981
+  _globals['_STEERREQUEST']._serialized_end=1213
+  _globals['_ROWSELECTION']._serialized_start=1215
+  _globals['_ROWSELECTION']._serialized_end=1243
+  _globals['_STEERRESPONSE']._serialized_start=1246
+  _globals['_STEERRESPONSE']._serialized_end=1453
+  _globals['_NEIGHBOURSREQUEST']._serialized_start=1455
+  _globals['_NEIGHBOURSREQUEST']._serialized_end=1522
+  _globals['_NEIGHBOURSRESPONSE']._serialized_start=1524
+  _globals['_NEIGHBOURSRESPONSE']._serialized_end=1618
+  _globals['_FEATURENEIGHBOURS']._serialized_start=1620
+  _globals['_FEATURENEIGHBOURS']._serialized_end=1693
+  _globals['_TOPFEATURESREQUEST']._serialized_start=1695
+  _globals['_TOPFEATURESREQUEST']._serialized_end=1805
+  _globals['_TOPFEATURESRESPONSE']._serialized_start=1808
+  _globals['_TOPFEATURESRESPONSE']._serialized_end=1997
+  _globals['_FEATUREACTIVITY']._serialized_start=1999
+  _globals['_FEATUREACTIVITY']._serialized_end=2074
+  _globals['_EXECUTIONINFO']._serialized_start=2077
+  _globals['_EXECUTIONINFO']._serialized_end=2232
+  _globals['_INFERENCESERVICE']._serialized_start=2235
+  _globals['_INFERENCESERVICE']._serialized_end=2694
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from saeserve.v1 import spec_pb2 as _spec_pb2
 from saeserve.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
 import sys
@@ -199,6 +200,320 @@ class ReconstructResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReconstructResponse: _TypeAlias = ReconstructResponse  # noqa: Y015
+
+@_typing.final
+class SteerRequest(_message.Message):
+    """Moves rows x to x + decode(edited f) - decode(f), where f are the features that Encode gives of
+    x: docs/DESIGN.md, "Steering".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    EDITS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    OUTPUT_DTYPE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    output_dtype: _tensor_pb2.DataType.ValueType
+    """Unset takes F32."""
+    @_builtins.property
+    def activations(self) -> _tensor_pb2.Tensor:
+        """[..., d_in], raw rows as Encode takes them. They are moved themselves, unless the model is a
+        transcoder; those of a crosscoder at all of its sources.
+        """
+
+    @_builtins.property
+    def target(self) -> _tensor_pb2.Tensor:
+        """[..., d_out], with the leading axes of activations: raw rows of the site that a transcoder writes,
+        which are moved. For transcoders, and only for those.
+        """
+
+    @_builtins.property
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[_spec_pb2.EditSpec]:
+        """Applied in order; at least one. Of one feature, set and ablate stand alone."""
+
+    @_builtins.property
+    def rows(self) -> Global___RowSelection:
+        """Set to steer these rows alone."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        activations: _tensor_pb2.Tensor | None = ...,
+        target: _tensor_pb2.Tensor | None = ...,
+        edits: _abc.Iterable[_spec_pb2.EditSpec] | None = ...,
+        rows: Global___RowSelection | None = ...,
+        output_dtype: _tensor_pb2.DataType.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "rows", b"rows", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "edits", b"edits", "model", b"model", "output_dtype", b"output_dtype", "rows", b"rows", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerRequest: _TypeAlias = SteerRequest  # noqa: Y015
+
+@_typing.final
+class RowSelection(_message.Message):
+    """Numbers of rows, with the leading axes flattened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowSelection: _TypeAlias = RowSelection  # noqa: Y015
+
+@_typing.final
+class SteerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    ROWS_BY_EDIT_FIELD_NUMBER: _builtins.int
+    ROWS_CHANGED_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    ROWS_BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    rows_changed: _builtins.int
+    """Rows of which some activation changed."""
+    rows_beyond_norm_bound: _builtins.int
+    """As in EncodeResponse. Such rows are steered as all others are."""
+    @_builtins.property
+    def activations(self) -> _tensor_pb2.Tensor:
+        """The shape of the rows that were moved. A row of which no activation changed is returned as it
+        came, bit for bit unless output_dtype is narrower.
+        """
+
+    @_builtins.property
+    def rows_by_edit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each edit, in how many rows it changed the activation that it found."""
+
+    @_builtins.property
+    def execution(self) -> Global___ExecutionInfo: ...
+    @_builtins.property
+    def beyond_norm_bound(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        activations: _tensor_pb2.Tensor | None = ...,
+        rows_by_edit: _abc.Iterable[_builtins.int] | None = ...,
+        rows_changed: _builtins.int = ...,
+        execution: Global___ExecutionInfo | None = ...,
+        rows_beyond_norm_bound: _builtins.int = ...,
+        beyond_norm_bound: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "beyond_norm_bound", b"beyond_norm_bound", "execution", b"execution", "rows_beyond_norm_bound", b"rows_beyond_norm_bound", "rows_by_edit", b"rows_by_edit", "rows_changed", b"rows_changed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteerResponse: _TypeAlias = SteerResponse  # noqa: Y015
+
+@_typing.final
+class NeighboursRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    count: _builtins.int
+    """Neighbours a feature, at most 256; unset takes 10."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At most 256."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        features: _abc.Iterable[_builtins.int] | None = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "features", b"features", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NeighboursRequest: _TypeAlias = NeighboursRequest  # noqa: Y015
+
+@_typing.final
+class NeighboursResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_FIELD_NUMBER: _builtins.int
+    RESOLVED_MODEL_FIELD_NUMBER: _builtins.int
+    resolved_model: _builtins.str
+    """models/<name>/versions/<n> that answered."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureNeighbours]:
+        """One for each feature, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        features: _abc.Iterable[Global___FeatureNeighbours] | None = ...,
+        resolved_model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "resolved_model", b"resolved_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NeighboursResponse: _TypeAlias = NeighboursResponse  # noqa: Y015
+
+@_typing.final
+class FeatureNeighbours(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    COSINES_FIELD_NUMBER: _builtins.int
+    feature: _builtins.int
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """By falling cosine. Empty for a feature that is dead: its decoder row is zero, and it is not among
+        the neighbours of others either.
+        """
+
+    @_builtins.property
+    def cosines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Cosine of the decoder rows, over all sources of a crosscoder."""
+
+    def __init__(
+        self,
+        *,
+        feature: _builtins.int = ...,
+        neighbours: _abc.Iterable[_builtins.int] | None = ...,
+        cosines: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosines", b"cosines", "feature", b"feature", "neighbours", b"neighbours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureNeighbours: _TypeAlias = FeatureNeighbours  # noqa: Y015
+
+@_typing.final
+class TopFeaturesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    count: _builtins.int
+    """Features to return, at most 4,096; unset takes 10."""
+    order_by: _builtins.str
+    """What they are ordered by, falling: "max" (also if unset), "mean" or "rows"."""
+    @_builtins.property
+    def activations(self) -> _tensor_pb2.Tensor:
+        """[..., d_in], raw rows as Encode takes them."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        activations: _tensor_pb2.Tensor | None = ...,
+        count: _builtins.int = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activations", b"activations", "count", b"count", "model", b"model", "order_by", b"order_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopFeaturesRequest: _TypeAlias = TopFeaturesRequest  # noqa: Y015
+
+@_typing.final
+class TopFeaturesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    ROWS_BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of the request."""
+    rows_beyond_norm_bound: _builtins.int
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureActivity]:
+        """Only features that fire in some row."""
+
+    @_builtins.property
+    def execution(self) -> Global___ExecutionInfo: ...
+    @_builtins.property
+    def beyond_norm_bound(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        features: _abc.Iterable[Global___FeatureActivity] | None = ...,
+        rows: _builtins.int = ...,
+        execution: Global___ExecutionInfo | None = ...,
+        rows_beyond_norm_bound: _builtins.int = ...,
+        beyond_norm_bound: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beyond_norm_bound", b"beyond_norm_bound", "execution", b"execution", "features", b"features", "rows", b"rows", "rows_beyond_norm_bound", b"rows_beyond_norm_bound"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopFeaturesResponse: _TypeAlias = TopFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class FeatureActivity(_message.Message):
+    """How a feature fires in some rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    feature: _builtins.int
+    max: _builtins.float
+    """The activation of the largest magnitude, with its sign."""
+    mean: _builtins.float
+    """Mean magnitude over all rows, 0 in those where the feature does not fire."""
+    rows: _builtins.int
+    """Rows in which it fires."""
+    def __init__(
+        self,
+        *,
+        feature: _builtins.int = ...,
+        max: _builtins.float = ...,
+        mean: _builtins.float = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "max", b"max", "mean", b"mean", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureActivity: _TypeAlias = FeatureActivity  # noqa: Y015
 
 @_typing.final
 class ExecutionInfo(_message.Message):

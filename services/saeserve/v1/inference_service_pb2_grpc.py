@@ -50,6 +50,21 @@ class InferenceServiceStub:
                 request_serializer=saeserve_dot_v1_dot_inference__service__pb2.ReconstructRequest.SerializeToString,
                 response_deserializer=saeserve_dot_v1_dot_inference__service__pb2.ReconstructResponse.FromString,
                 _registered_method=True)
+        self.Steer = channel.unary_unary(
+                '/saeserve.v1.InferenceService/Steer',
+                request_serializer=saeserve_dot_v1_dot_inference__service__pb2.SteerRequest.SerializeToString,
+                response_deserializer=saeserve_dot_v1_dot_inference__service__pb2.SteerResponse.FromString,
+                _registered_method=True)
+        self.Neighbours = channel.unary_unary(
+                '/saeserve.v1.InferenceService/Neighbours',
+                request_serializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursRequest.SerializeToString,
+                response_deserializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursResponse.FromString,
+                _registered_method=True)
+        self.TopFeatures = channel.unary_unary(
+                '/saeserve.v1.InferenceService/TopFeatures',
+                request_serializer=saeserve_dot_v1_dot_inference__service__pb2.TopFeaturesRequest.SerializeToString,
+                response_deserializer=saeserve_dot_v1_dot_inference__service__pb2.TopFeaturesResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -74,6 +89,27 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Steer(self, request, context):
+        """Rows moved by edits of their features; what the dictionary does not explain of them is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Neighbours(self, request, context):
+        """Features whose decoder rows point into similar directions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TopFeatures(self, request, context):
+        """The features that are most active in some rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +127,21 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Reconstruct,
                     request_deserializer=saeserve_dot_v1_dot_inference__service__pb2.ReconstructRequest.FromString,
                     response_serializer=saeserve_dot_v1_dot_inference__service__pb2.ReconstructResponse.SerializeToString,
+            ),
+            'Steer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Steer,
+                    request_deserializer=saeserve_dot_v1_dot_inference__service__pb2.SteerRequest.FromString,
+                    response_serializer=saeserve_dot_v1_dot_inference__service__pb2.SteerResponse.SerializeToString,
+            ),
+            'Neighbours': grpc.unary_unary_rpc_method_handler(
+                    servicer.Neighbours,
+                    request_deserializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursRequest.FromString,
+                    response_serializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursResponse.SerializeToString,
+            ),
+            'TopFeatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopFeatures,
+                    request_deserializer=saeserve_dot_v1_dot_inference__service__pb2.TopFeaturesRequest.FromString,
+                    response_serializer=saeserve_dot_v1_dot_inference__service__pb2.TopFeaturesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +226,87 @@ class InferenceService:
             '/saeserve.v1.InferenceService/Reconstruct',
             saeserve_dot_v1_dot_inference__service__pb2.ReconstructRequest.SerializeToString,
             saeserve_dot_v1_dot_inference__service__pb2.ReconstructResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Steer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saeserve.v1.InferenceService/Steer',
+            saeserve_dot_v1_dot_inference__service__pb2.SteerRequest.SerializeToString,
+            saeserve_dot_v1_dot_inference__service__pb2.SteerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Neighbours(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saeserve.v1.InferenceService/Neighbours',
+            saeserve_dot_v1_dot_inference__service__pb2.NeighboursRequest.SerializeToString,
+            saeserve_dot_v1_dot_inference__service__pb2.NeighboursResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saeserve.v1.InferenceService/TopFeatures',
+            saeserve_dot_v1_dot_inference__service__pb2.TopFeaturesRequest.SerializeToString,
+            saeserve_dot_v1_dot_inference__service__pb2.TopFeaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

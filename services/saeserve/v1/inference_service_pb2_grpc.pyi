@@ -36,6 +36,12 @@ class InferenceServiceStub:
     Encode: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.EncodeRequest, _inference_service_pb2.EncodeResponse]
     Decode: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.DecodeRequest, _inference_service_pb2.DecodeResponse]
     Reconstruct: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ReconstructRequest, _inference_service_pb2.ReconstructResponse]
+    Steer: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.SteerRequest, _inference_service_pb2.SteerResponse]
+    """Rows moved by edits of their features; what the dictionary does not explain of them is kept."""
+    Neighbours: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.NeighboursRequest, _inference_service_pb2.NeighboursResponse]
+    """Features whose decoder rows point into similar directions."""
+    TopFeatures: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TopFeaturesRequest, _inference_service_pb2.TopFeaturesResponse]
+    """The features that are most active in some rows."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -45,6 +51,12 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Encode: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.EncodeRequest, _inference_service_pb2.EncodeResponse]  # type: ignore[assignment]
     Decode: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.DecodeRequest, _inference_service_pb2.DecodeResponse]  # type: ignore[assignment]
     Reconstruct: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ReconstructRequest, _inference_service_pb2.ReconstructResponse]  # type: ignore[assignment]
+    Steer: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.SteerRequest, _inference_service_pb2.SteerResponse]  # type: ignore[assignment]
+    """Rows moved by edits of their features; what the dictionary does not explain of them is kept."""
+    Neighbours: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.NeighboursRequest, _inference_service_pb2.NeighboursResponse]  # type: ignore[assignment]
+    """Features whose decoder rows point into similar directions."""
+    TopFeatures: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TopFeaturesRequest, _inference_service_pb2.TopFeaturesResponse]  # type: ignore[assignment]
+    """The features that are most active in some rows."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Activation batches in, sparse features out. A model is named as in ModelService."""
@@ -69,5 +81,29 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.ReconstructRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ReconstructResponse, _abc.Awaitable[_inference_service_pb2.ReconstructResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Steer(
+        self,
+        request: _inference_service_pb2.SteerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.SteerResponse, _abc.Awaitable[_inference_service_pb2.SteerResponse]]:
+        """Rows moved by edits of their features; what the dictionary does not explain of them is kept."""
+
+    @_abc_1.abstractmethod
+    def Neighbours(
+        self,
+        request: _inference_service_pb2.NeighboursRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.NeighboursResponse, _abc.Awaitable[_inference_service_pb2.NeighboursResponse]]:
+        """Features whose decoder rows point into similar directions."""
+
+    @_abc_1.abstractmethod
+    def TopFeatures(
+        self,
+        request: _inference_service_pb2.TopFeaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.TopFeaturesResponse, _abc.Awaitable[_inference_service_pb2.TopFeaturesResponse]]:
+        """The features that are most active in some rows."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

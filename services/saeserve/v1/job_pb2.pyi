@@ -466,6 +466,8 @@ class JobOutput(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
     EXPORTED_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ANNOTATION_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """models/<name>/versions/<n>"""
@@ -476,6 +478,10 @@ class JobOutput(_message.Message):
     @_builtins.property
     def evaluation(self) -> Global___EvaluationReport: ...
     @_builtins.property
+    def generation(self) -> Global___GenerationReport: ...
+    @_builtins.property
+    def annotation(self) -> Global___AnnotationReport: ...
+    @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     def __init__(
         self,
@@ -484,17 +490,216 @@ class JobOutput(_message.Message):
         dataset: _builtins.str = ...,
         evaluation: Global___EvaluationReport | None = ...,
         exported: _builtins.str = ...,
+        generation: Global___GenerationReport | None = ...,
+        annotation: Global___AnnotationReport | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "evaluation", b"evaluation", "exported", b"exported", "kind", b"kind", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotation", b"annotation", "dataset", b"dataset", "evaluation", b"evaluation", "exported", b"exported", "generation", b"generation", "kind", b"kind", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "evaluation", b"evaluation", "exported", b"exported", "kind", b"kind", "metrics", b"metrics", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation", b"annotation", "dataset", b"dataset", "evaluation", b"evaluation", "exported", b"exported", "generation", b"generation", "kind", b"kind", "metrics", b"metrics", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["model", "dataset", "evaluation", "exported"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["model", "dataset", "evaluation", "exported", "generation", "annotation"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___JobOutput: _TypeAlias = JobOutput  # noqa: Y015
+
+@_typing.final
+class GenerationReport(_message.Message):
+    """What a language model wrote as it is, and steered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTINUATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def continuations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Continuation]:
+        """In the order of the spec."""
+
+    def __init__(
+        self,
+        *,
+        continuations: _abc.Iterable[Global___Continuation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continuations", b"continuations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationReport: _TypeAlias = GenerationReport  # noqa: Y015
+
+@_typing.final
+class Continuation(_message.Message):
+    """One prompt, and how it goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    UNSTEERED_FIELD_NUMBER: _builtins.int
+    STEERED_FIELD_NUMBER: _builtins.int
+    FIRST_STEERED_POSITION_FIELD_NUMBER: _builtins.int
+    KL_NATS_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    first_steered_position: _builtins.int
+    """Position of the first row that the edits changed, in the prompt or the unsteered text; unset if
+    they changed none.
+    """
+    kl_nats: _builtins.float
+    """KL(unsteered || steered) in nats of what follows that position."""
+    @_builtins.property
+    def prompt_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With the BOS token that was put in front."""
+
+    @_builtins.property
+    def unsteered(self) -> Global___GeneratedText: ...
+    @_builtins.property
+    def steered(self) -> Global___GeneratedText: ...
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str = ...,
+        prompt_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        unsteered: Global___GeneratedText | None = ...,
+        steered: Global___GeneratedText | None = ...,
+        first_steered_position: _builtins.int | None = ...,
+        kl_nats: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_steered_position", b"_first_steered_position", "_kl_nats", b"_kl_nats", "first_steered_position", b"first_steered_position", "kl_nats", b"kl_nats", "steered", b"steered", "unsteered", b"unsteered"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_steered_position", b"_first_steered_position", "_kl_nats", b"_kl_nats", "first_steered_position", b"first_steered_position", "kl_nats", b"kl_nats", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "steered", b"steered", "unsteered", b"unsteered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_steered_position: _TypeAlias = _typing.Literal["first_steered_position"]  # noqa: Y015
+    _WhichOneofArgType__first_steered_position: _TypeAlias = _typing.Literal["_first_steered_position", b"_first_steered_position"]  # noqa: Y015
+    _WhichOneofReturnType__kl_nats: _TypeAlias = _typing.Literal["kl_nats"]  # noqa: Y015
+    _WhichOneofArgType__kl_nats: _TypeAlias = _typing.Literal["_kl_nats", b"_kl_nats"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_steered_position) -> _WhichOneofReturnType__first_steered_position | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_nats) -> _WhichOneofReturnType__kl_nats | None: ...
+
+Global___Continuation: _TypeAlias = Continuation  # noqa: Y015
+
+@_typing.final
+class GeneratedText(_message.Message):
+    """New tokens, and how probable they are, in nats, to the model as it is and to the steered one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    LOG_PROBS_UNSTEERED_FIELD_NUMBER: _builtins.int
+    LOG_PROBS_STEERED_FIELD_NUMBER: _builtins.int
+    STEERED_POSITIONS_FIELD_NUMBER: _builtins.int
+    ENDED_BY_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    steered_positions: _builtins.int
+    """Positions of prompt and text whose rows the edits change; those of the unsteered text are what
+    they would change.
+    """
+    ended_by: _builtins.str
+    """"length", or "eos" for a text that ends with the token that ends documents."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def log_probs_unsteered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def log_probs_steered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        tokens: _abc.Iterable[_builtins.int] | None = ...,
+        log_probs_unsteered: _abc.Iterable[_builtins.float] | None = ...,
+        log_probs_steered: _abc.Iterable[_builtins.float] | None = ...,
+        steered_positions: _builtins.int = ...,
+        ended_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_by", b"ended_by", "log_probs_steered", b"log_probs_steered", "log_probs_unsteered", b"log_probs_unsteered", "steered_positions", b"steered_positions", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GeneratedText: _TypeAlias = GeneratedText  # noqa: Y015
+
+@_typing.final
+class AnnotationReport(_message.Message):
+    """Texts with the features of their tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatedText]: ...
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[Global___AnnotatedText] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotationReport: _TypeAlias = AnnotationReport  # noqa: Y015
+
+@_typing.final
+class AnnotatedText(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnnotatedToken]: ...
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[Global___AnnotatedToken] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotatedText: _TypeAlias = AnnotatedText  # noqa: Y015
+
+@_typing.final
+class AnnotatedToken(_message.Message):
+    """A token and the features that are strongest there, by falling magnitude."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    BEYOND_NORM_BOUND_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    token: _builtins.int
+    beyond_norm_bound: _builtins.bool
+    """Whether the row has a norm beyond the model's norm_bound: its features mean little."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token: _builtins.int = ...,
+        features: _abc.Iterable[_builtins.int] | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        beyond_norm_bound: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beyond_norm_bound", b"beyond_norm_bound", "features", b"features", "text", b"text", "token", b"token", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnotatedToken: _TypeAlias = AnnotatedToken  # noqa: Y015
 
 @_typing.final
 class EvaluationReport(_message.Message):

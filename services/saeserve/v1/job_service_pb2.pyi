@@ -211,7 +211,9 @@ class JobFilter(_message.Message):
     def states(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobState.ValueType]: ...
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"train", "harvest", "ingest", "evaluate", "import_model", "export_model" or "collect"."""
+        """"train", "harvest", "ingest", "evaluate", "import_model", "export_model", "collect", "generate" or
+        "annotate".
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...

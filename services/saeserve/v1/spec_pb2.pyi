@@ -34,6 +34,8 @@ class JobSpec(_message.Message):
     IMPORT_MODEL_FIELD_NUMBER: _builtins.int
     EXPORT_MODEL_FIELD_NUMBER: _builtins.int
     COLLECT_FIELD_NUMBER: _builtins.int
+    GENERATE_FIELD_NUMBER: _builtins.int
+    ANNOTATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def train(self) -> Global___TrainSpec: ...
     @_builtins.property
@@ -48,6 +50,10 @@ class JobSpec(_message.Message):
     def export_model(self) -> Global___ExportModelSpec: ...
     @_builtins.property
     def collect(self) -> Global___CollectSpec: ...
+    @_builtins.property
+    def generate(self) -> Global___GenerateSpec: ...
+    @_builtins.property
+    def annotate(self) -> Global___AnnotateSpec: ...
     def __init__(
         self,
         *,
@@ -58,12 +64,14 @@ class JobSpec(_message.Message):
         import_model: Global___ImportModelSpec | None = ...,
         export_model: Global___ExportModelSpec | None = ...,
         collect: Global___CollectSpec | None = ...,
+        generate: Global___GenerateSpec | None = ...,
+        annotate: Global___AnnotateSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["collect", b"collect", "evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["annotate", b"annotate", "collect", b"collect", "evaluate", b"evaluate", "export_model", b"export_model", "generate", b"generate", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collect", b"collect", "evaluate", b"evaluate", "export_model", b"export_model", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotate", b"annotate", "collect", b"collect", "evaluate", b"evaluate", "export_model", b"export_model", "generate", b"generate", "harvest", b"harvest", "import_model", b"import_model", "ingest", b"ingest", "kind", b"kind", "train", b"train"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate", "import_model", "export_model", "collect"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["train", "harvest", "ingest", "evaluate", "import_model", "export_model", "collect", "generate", "annotate"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1777,3 +1785,269 @@ class ExportModelSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
 
 Global___ExportModelSpec: _TypeAlias = ExportModelSpec  # noqa: Y015
+
+@_typing.final
+class EditSpec(_message.Message):
+    """One action on one feature; a feature that is not among a row's has activation 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    CLAMP_FIELD_NUMBER: _builtins.int
+    ABLATE_FIELD_NUMBER: _builtins.int
+    feature: _builtins.int
+    add: _builtins.float
+    """Added to the activation."""
+    set: _builtins.float
+    """Takes the place of the activation."""
+    scale: _builtins.float
+    """Multiplies the activation."""
+    ablate: _builtins.bool
+    """Sets the activation to 0; always true."""
+    @_builtins.property
+    def clamp(self) -> Global___ClampSpec:
+        """Moves the activation into these bounds."""
+
+    def __init__(
+        self,
+        *,
+        feature: _builtins.int | None = ...,
+        add: _builtins.float = ...,
+        set: _builtins.float = ...,
+        scale: _builtins.float = ...,
+        clamp: Global___ClampSpec | None = ...,
+        ablate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feature", b"_feature", "ablate", b"ablate", "action", b"action", "add", b"add", "clamp", b"clamp", "feature", b"feature", "scale", b"scale", "set", b"set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feature", b"_feature", "ablate", b"ablate", "action", b"action", "add", b"add", "clamp", b"clamp", "feature", b"feature", "scale", b"scale", "set", b"set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__feature: _TypeAlias = _typing.Literal["feature"]  # noqa: Y015
+    _WhichOneofArgType__feature: _TypeAlias = _typing.Literal["_feature", b"_feature"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["add", "set", "scale", "clamp", "ablate"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feature) -> _WhichOneofReturnType__feature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___EditSpec: _TypeAlias = EditSpec  # noqa: Y015
+
+@_typing.final
+class ClampSpec(_message.Message):
+    """Bounds of an activation, at least one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___ClampSpec: _TypeAlias = ClampSpec  # noqa: Y015
+
+@_typing.final
+class GenerateSpec(_message.Message):
+    """Has the language model of a data set go on with prompts, as it is and steered, with the same draws."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    EDITS_FIELD_NUMBER: _builtins.int
+    MAX_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    POSITION_START_FIELD_NUMBER: _builtins.int
+    POSITION_STOP_FIELD_NUMBER: _builtins.int
+    KV_CACHE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model reference: name, name@alias or name@version."""
+    dataset: _builtins.str
+    """Harvested data set: it names the language model, and where the model's sources are in it."""
+    source: _builtins.str
+    """As in EvaluateSpec."""
+    max_new_tokens: _builtins.int
+    """1 to 256."""
+    temperature: _builtins.float
+    """0 takes the most probable token."""
+    seed: _builtins.int
+    positions: _builtins.str
+    """"all", or "generated": from a prompt's last token on, which predicts the first new one."""
+    position_start: _builtins.int
+    """Set to steer the positions position_start:position_stop alone, 0 being the first token, BOS
+    included; none is negative. BOS and tokens whose rows the data set leaves out are never steered,
+    nor are rows beyond the model's norm bound.
+    """
+    position_stop: _builtins.int
+    kv_cache: _builtins.bool
+    """Whether keys and values of earlier positions are kept; without, the text is the same."""
+    device: _builtins.str
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 16."""
+
+    @_builtins.property
+    def edits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditSpec]:
+        """At least one; see SteerRequest."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str | None = ...,
+        dataset: _builtins.str | None = ...,
+        source: _builtins.str | None = ...,
+        prompts: _abc.Iterable[_builtins.str] | None = ...,
+        edits: _abc.Iterable[Global___EditSpec] | None = ...,
+        max_new_tokens: _builtins.int | None = ...,
+        temperature: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
+        positions: _builtins.str | None = ...,
+        position_start: _builtins.int | None = ...,
+        position_stop: _builtins.int | None = ...,
+        kv_cache: _builtins.bool | None = ...,
+        device: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_kv_cache", b"_kv_cache", "_max_new_tokens", b"_max_new_tokens", "_model", b"_model", "_position_start", b"_position_start", "_position_stop", b"_position_stop", "_positions", b"_positions", "_seed", b"_seed", "_source", b"_source", "_temperature", b"_temperature", "dataset", b"dataset", "device", b"device", "kv_cache", b"kv_cache", "max_new_tokens", b"max_new_tokens", "model", b"model", "position_start", b"position_start", "position_stop", b"position_stop", "positions", b"positions", "seed", b"seed", "source", b"source", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_kv_cache", b"_kv_cache", "_max_new_tokens", b"_max_new_tokens", "_model", b"_model", "_position_start", b"_position_start", "_position_stop", b"_position_stop", "_positions", b"_positions", "_seed", b"_seed", "_source", b"_source", "_temperature", b"_temperature", "dataset", b"dataset", "device", b"device", "edits", b"edits", "kv_cache", b"kv_cache", "max_new_tokens", b"max_new_tokens", "model", b"model", "position_start", b"position_start", "position_stop", b"position_stop", "positions", b"positions", "prompts", b"prompts", "seed", b"seed", "source", b"source", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dataset: _TypeAlias = _typing.Literal["dataset"]  # noqa: Y015
+    _WhichOneofArgType__dataset: _TypeAlias = _typing.Literal["_dataset", b"_dataset"]  # noqa: Y015
+    _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
+    _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
+    _WhichOneofReturnType__kv_cache: _TypeAlias = _typing.Literal["kv_cache"]  # noqa: Y015
+    _WhichOneofArgType__kv_cache: _TypeAlias = _typing.Literal["_kv_cache", b"_kv_cache"]  # noqa: Y015
+    _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_new_tokens: _TypeAlias = _typing.Literal["_max_new_tokens", b"_max_new_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__position_start: _TypeAlias = _typing.Literal["position_start"]  # noqa: Y015
+    _WhichOneofArgType__position_start: _TypeAlias = _typing.Literal["_position_start", b"_position_start"]  # noqa: Y015
+    _WhichOneofReturnType__position_stop: _TypeAlias = _typing.Literal["position_stop"]  # noqa: Y015
+    _WhichOneofArgType__position_stop: _TypeAlias = _typing.Literal["_position_stop", b"_position_stop"]  # noqa: Y015
+    _WhichOneofReturnType__positions: _TypeAlias = _typing.Literal["positions"]  # noqa: Y015
+    _WhichOneofArgType__positions: _TypeAlias = _typing.Literal["_positions", b"_positions"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
+    _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dataset) -> _WhichOneofReturnType__dataset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kv_cache) -> _WhichOneofReturnType__kv_cache | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_new_tokens) -> _WhichOneofReturnType__max_new_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position_start) -> _WhichOneofReturnType__position_start | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position_stop) -> _WhichOneofReturnType__position_stop | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__positions) -> _WhichOneofReturnType__positions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___GenerateSpec: _TypeAlias = GenerateSpec  # noqa: Y015
+
+@_typing.final
+class AnnotateSpec(_message.Message):
+    """Says for each token of some texts which features fire there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    LONG_TEXTS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    dataset: _builtins.str
+    """As in GenerateSpec."""
+    source: _builtins.str
+    features: _builtins.int
+    """Features a token, strongest first; 1 to 64."""
+    long_texts: _builtins.str
+    """Of a text longer than the data set's contexts: "refuse" it, or "split" it into contexts."""
+    device: _builtins.str
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 16."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str | None = ...,
+        dataset: _builtins.str | None = ...,
+        source: _builtins.str | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        features: _builtins.int | None = ...,
+        long_texts: _builtins.str | None = ...,
+        device: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_features", b"_features", "_long_texts", b"_long_texts", "_model", b"_model", "_source", b"_source", "dataset", b"dataset", "device", b"device", "features", b"features", "long_texts", b"long_texts", "model", b"model", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_features", b"_features", "_long_texts", b"_long_texts", "_model", b"_model", "_source", b"_source", "dataset", b"dataset", "device", b"device", "features", b"features", "long_texts", b"long_texts", "model", b"model", "source", b"source", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dataset: _TypeAlias = _typing.Literal["dataset"]  # noqa: Y015
+    _WhichOneofArgType__dataset: _TypeAlias = _typing.Literal["_dataset", b"_dataset"]  # noqa: Y015
+    _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
+    _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
+    _WhichOneofReturnType__features: _TypeAlias = _typing.Literal["features"]  # noqa: Y015
+    _WhichOneofArgType__features: _TypeAlias = _typing.Literal["_features", b"_features"]  # noqa: Y015
+    _WhichOneofReturnType__long_texts: _TypeAlias = _typing.Literal["long_texts"]  # noqa: Y015
+    _WhichOneofArgType__long_texts: _TypeAlias = _typing.Literal["_long_texts", b"_long_texts"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__source: _TypeAlias = _typing.Literal["source"]  # noqa: Y015
+    _WhichOneofArgType__source: _TypeAlias = _typing.Literal["_source", b"_source"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dataset) -> _WhichOneofReturnType__dataset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__features) -> _WhichOneofReturnType__features | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__long_texts) -> _WhichOneofReturnType__long_texts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__source) -> _WhichOneofReturnType__source | None: ...
+
+Global___AnnotateSpec: _TypeAlias = AnnotateSpec  # noqa: Y015

@@ -18,7 +18,8 @@ from saeserve.platform.process import die_with_parent, show_command
 from saeserve.worker.order import JobOrder, command
 
 _RUNNERS = ("train", "train_sweep", "evaluate", "ingest", "import_model", "export_model", "collect")
-"""All but harvest's, which loads transformers: 2 s and 120 MiB that few jobs need."""
+"""All but those that load transformers (harvest, generate, annotate): 2 s and 120 MiB that few jobs
+need."""
 _STDIN = 0
 ROOM = 8192
 """Bytes of the command line that are kept free for the order."""

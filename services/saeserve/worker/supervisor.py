@@ -34,7 +34,7 @@ from saeserve.worker.watching import POLL_S, Watched, watch
 
 _log = logging.getLogger("saeserve.worker")
 _DRAIN_MAY_FOLLOW_S = 1.0
-_KEEPS_NOTHING = frozenset({"import_model", "export_model", "evaluate"})
+_KEEPS_NOTHING = frozenset({"import_model", "export_model", "evaluate", "generate", "annotate"})
 _NOTHING_KEPT_GRACE_S = 2.0
 
 

@@ -19,6 +19,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "TransferService": transfers.RULES,
 }
 READING = ("Get", "List", "Watch", "Download", "Encode", "Decode", "Reconstruct")
+READING += ("Steer", "Neighbours", "TopFeatures")
 
 
 def declared() -> set[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import TypeVar
 
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
 
 from saeserve.control.converters.specs import spec_message
 from saeserve.control.converters.times import timestamp
@@ -15,6 +18,8 @@ from saeserve.jobs.queue import Waiting
 from saeserve.jobs.record import Failure, JobRecord, Output, Progress
 from saeserve.jobs.states import JobState
 from saeserve.v1 import job_pb2
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 ANSWERED = 2**20
 LISTED = 2**14
@@ -78,6 +83,10 @@ def listed_message(record: JobRecord, waiting: Waiting | None = None) -> job_pb2
         if output.HasField("evaluation"):
             del output.evaluation.features[:]
             del output.evaluation.results[:]
+        if output.HasField("generation"):
+            del output.generation.continuations[:]
+        if output.HasField("annotation"):
+            del output.annotation.texts[:]
     return message
 
 
@@ -124,15 +133,24 @@ def _progress_message(progress: Progress) -> job_pb2.Progress:
 
 def _output_message(output: Output) -> job_pb2.JobOutput:
     if output.evaluation is not None:
-        report = ParseDict(
-            output.evaluation, job_pb2.EvaluationReport(), ignore_unknown_fields=True
-        )
+        report = _read(output.evaluation, job_pb2.EvaluationReport())
         return job_pb2.JobOutput(evaluation=report, metrics=output.metrics)
+    if output.generation is not None:
+        written = _read(output.generation, job_pb2.GenerationReport())
+        return job_pb2.JobOutput(generation=written, metrics=output.metrics)
+    if output.annotation is not None:
+        read = _read(output.annotation, job_pb2.AnnotationReport())
+        return job_pb2.JobOutput(annotation=read, metrics=output.metrics)
     if output.exported:
         return job_pb2.JobOutput(exported=output.exported, metrics=output.metrics)
     if output.dataset:
         return job_pb2.JobOutput(dataset=output.dataset, metrics=output.metrics)
     return job_pb2.JobOutput(model=output.model, metrics=output.metrics)
+
+
+def _read(report: Mapping[str, object], message: MessageT) -> MessageT:
+    """A stored report as a message; fields of a newer release are left out."""
+    return ParseDict(dict(report), message, ignore_unknown_fields=True)
 
 
 def _error_message(failure: Failure | None) -> job_pb2.JobError | None:

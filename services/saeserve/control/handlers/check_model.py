@@ -88,7 +88,7 @@ def check_evaluate(
     manifest = inputs.manifest(spec.dataset, upstream, f"{_FIELD}.dataset")
     fields = ("model", *(f"models.{number}" for number in range(len(spec.models))))
     versions = [
-        _version(reference, f"{_FIELD}.{field}", inputs, upstream)
+        version_of(reference, f"{_FIELD}.{field}", inputs, upstream)
         for reference, field in zip(spec.references, fields, strict=True)
     ]
     if manifest is not None:
@@ -111,8 +111,11 @@ def _evaluation_plan(versions: Sequence[ModelVersion | None]) -> Plan:
     return Plan(parameters=size // 4, memory_bytes=size, notes=notes)
 
 
-def _version(reference: str, field: str, inputs: Inputs, upstream: Upstream) -> ModelVersion | None:
-    """The version to evaluate; None when it is the newest and a job waited for makes that."""
+def version_of(
+    reference: str, field: str, inputs: Inputs, upstream: Upstream
+) -> ModelVersion | None:
+    """The version that `field` names; None when it is the newest and a job waited for makes
+    that."""
     wanted = parse_reference(reference, field)
     newest = not wanted.version and not wanted.alias
     if newest and upstream.makes_model(wanted.name):

@@ -11,11 +11,13 @@ from saeserve.control.handlers.check_collect import check_collect
 from saeserve.control.handlers.check_data import check_harvest, check_ingest
 from saeserve.control.handlers.check_interchange import check_export, check_import
 from saeserve.control.handlers.check_model import check_evaluate, check_train
+from saeserve.control.handlers.check_texts import check_texts
 from saeserve.control.handlers.kind import JobKind, PlanContext
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.field_sources import sources_of_harvest
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.jobs import CollectSpec, EvaluateSpec, HarvestSpec, IngestSpec, JobSpec
+from saeserve.core.specs.text_jobs import AnnotateSpec, GenerateSpec
 from saeserve.core.specs.training import TrainSpec
 from saeserve.jobs.record import Submission
 
@@ -176,9 +178,71 @@ class Collect(JobKind[CollectSpec]):
         return self.spec.model
 
 
+class Generate(JobKind[GenerateSpec]):
+    """Has a language model go on with prompts, as it is and steered."""
+
+    name = "generate"
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        found, plan = check_texts(self.spec, self.name, context.inputs, context.upstream)
+        return context.planned(JobSpec(generate=found), plan)
+
+    @property
+    @override
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    @override
+    def reads_dataset(self) -> str:
+        return self.spec.dataset
+
+    @property
+    @override
+    def reads_model(self) -> str | None:
+        return self.spec.model
+
+
+class Annotate(JobKind[AnnotateSpec]):
+    """Says which features fire on the tokens of texts."""
+
+    name = "annotate"
+
+    @override
+    def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
+        found, plan = check_texts(self.spec, self.name, context.inputs, context.upstream)
+        return context.planned(JobSpec(annotate=found), plan)
+
+    @property
+    @override
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    @override
+    def reads_dataset(self) -> str:
+        return self.spec.dataset
+
+    @property
+    @override
+    def reads_model(self) -> str | None:
+        return self.spec.model
+
+
 KINDS: Mapping[str, type[JobKind[Any]]] = {
     kind.name: kind
-    for kind in (Train, Harvest, Ingest, Evaluate, ImportModel, ExportModel, Collect)
+    for kind in (
+        Train,
+        Harvest,
+        Ingest,
+        Evaluate,
+        ImportModel,
+        ExportModel,
+        Collect,
+        Generate,
+        Annotate,
+    )
 }
 """By the name that a kind has in a JobSpec."""
 

@@ -13,27 +13,32 @@ _FIELD = "evaluate.source"
 
 
 def judged_sources(
-    config: ModelConfig, asked: str | None, manifest: DatasetManifest, find: FindSource
+    config: ModelConfig,
+    asked: str | None,
+    manifest: DatasetManifest,
+    find: FindSource,
+    field: str = _FIELD,
 ) -> tuple[SourceEntry, ...]:
     """The sources whose columns stand side by side in the rows that the model is judged on.
 
     An autoencoder takes the source that is asked for, else the one it was trained on, else the
-    only one; any other form its inputs by name, and a transcoder its target after them.
+    only one; any other form its inputs by name, and a transcoder its target after them. `field` is
+    the path of `asked`.
     Raises SpecError where `asked` is not a transcoder's input, and what `find` raises.
     """
     names = [source.name for source in config.inputs]
     if not config.transcodes and len(names) == 1:
         known = {entry.name for entry in manifest.sources}
-        return (find(asked or (names[0] if names[0] in known else None), _FIELD),)
+        return (find(asked or (names[0] if names[0] in known else None), field),)
     if asked is not None and [asked] != names:
         raise SpecError(
-            _FIELD,
+            field,
             f"the model reads {', '.join(names)}, not {asked}",
             remedy="leave source out",
         )
     if config.transcodes:
         names += [source.name for source in config.outputs]
-    return tuple(find(name, _FIELD) for name in names)
+    return tuple(find(name, field) for name in names)
 
 
 def check_widths(

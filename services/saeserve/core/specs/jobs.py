@@ -12,6 +12,7 @@ from saeserve.core.specs.harvest_positions import check_positions
 from saeserve.core.specs.interchange import ExportModelSpec, ImportModelSpec
 from saeserve.core.specs.kind import KindSpec
 from saeserve.core.specs.sites import Hook, SiteSpec
+from saeserve.core.specs.text_jobs import AnnotateSpec, GenerateSpec
 from saeserve.core.specs.training import Device, Name, TrainSpec
 from saeserve.errors import SpecError
 
@@ -174,6 +175,8 @@ JOB_KINDS = (
     "import_model",
     "export_model",
     "collect",
+    "generate",
+    "annotate",
 )
 
 
@@ -187,6 +190,8 @@ class JobSpec(Spec):
     import_model: ImportModelSpec | None = None
     export_model: ExportModelSpec | None = None
     collect: CollectSpec | None = None
+    generate: GenerateSpec | None = None
+    annotate: AnnotateSpec | None = None
 
     @property
     def kind(self) -> str:

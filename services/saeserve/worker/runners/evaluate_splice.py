@@ -10,10 +10,9 @@ from saeserve.core.evaluation.arms import Begun, Nats, Replace
 from saeserve.core.evaluation.loss_recovered import Recovering, recover
 from saeserve.core.evaluation.metric import Metric
 from saeserve.core.evaluation.splice_metrics import splice_figures, splice_metrics
-from saeserve.core.formats.manifest import DatasetManifest, SourceEntry
+from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.specs.jobs import LossRecoveredSpec
 from saeserve.core.specs.sites import SiteSpec
-from saeserve.errors import DataMismatchError
 from saeserve.harvest.heldout import heldout_sequences
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.row_rule import RowRule
@@ -23,6 +22,7 @@ from saeserve.worker.runners.evaluate_baselines import Compared, compared
 from saeserve.worker.runners.evaluate_memory import Memory
 from saeserve.worker.runners.evaluate_rows import RowFigures, SplicedFigures
 from saeserve.worker.runners.evaluate_subject import Subject
+from saeserve.worker.runners.language_models import language_model_of, site_of
 
 
 def recovered(
@@ -102,15 +102,7 @@ def _stopping(context: RunContext, begun: Begun) -> Begun:
 def _language_model(
     context: RunContext, manifest: DatasetManifest, subject: Subject
 ) -> LanguageModel:
-    if manifest.language_model is None:
-        raise DataMismatchError(
-            f"data set {manifest.name} names no language model to splice into",
-            remedy="harvest the data set, or leave loss_recovered out",
-        )
-    known = manifest.language_model
-    folder = context.roots.resolve(known.path, "language_model.path")
-    dtype = manifest.compute_dtype or "auto"
-    model = LanguageModel.load(folder, known.gguf_file, subject.model.device, dtype)
+    model = language_model_of(context, manifest, subject.model.device)
     if manifest.compute_dtype is None:
         message = (
             f"data set {manifest.name} does not say in which type its language model computed; "
@@ -121,20 +113,10 @@ def _language_model(
 
 
 def _sites(subject: Subject) -> SiteSpec | Between:
-    sites = tuple(_site(source) for source in subject.sources)
+    sites = tuple(site_of(source) for source in subject.sources)
     inputs = sites[: len(subject.model.config.inputs)]
     return sites[0] if len(sites) == 1 else Between(inputs, sites[len(inputs) :] or inputs)
 
 
 def _massive_above(subject: Subject) -> list[float]:
     return [subject.norm_cut * source.median_norm or math.inf for source in subject.sources]
-
-
-def _site(source: SourceEntry) -> SiteSpec:
-    if not source.hook:
-        raise DataMismatchError(
-            f"it is not known where in the language model {source.name} was taken",
-            remedy="harvest the data set, or name hook and layer when ingesting it",
-        )
-    place = {"hook": source.hook, "layer": source.layer, "head": source.head}
-    return SiteSpec.parse(place, "source")

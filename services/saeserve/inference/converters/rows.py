@@ -1,4 +1,4 @@
-"""Between the API's messages and the arrays that handlers know."""
+"""Messages that carry rows, and the arrays that handlers know."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from saeserve.errors import InvalidInput
 from saeserve.inference.features import feature_rows, sparse_features
@@ -20,7 +21,7 @@ from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import tensor_pb2
 
 RowsT = TypeVar("RowsT", DenseRows, FeatureRows)
-ResponseT = TypeVar("ResponseT", pb.EncodeResponse, pb.DecodeResponse, pb.ReconstructResponse)
+ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class Query(Generic[RowsT]):
 def encode_query(request: pb.EncodeRequest, as_sent: bool = False) -> Query[DenseRows]:
     """Read an EncodeRequest, `as_sent` in the types of the wire. Raises InvalidInput."""
     dtype = checked_type(request.values_dtype, "values_dtype", F32, F16)
-    return _dense_query(request.model, request.activations, dtype, as_sent)
+    return dense_query(request.model, request.activations, dtype, as_sent)
 
 
 def reconstruct_query(request: pb.ReconstructRequest, as_sent: bool = False) -> Query[DenseRows]:
     """Read a ReconstructRequest, `as_sent` in the types of the wire. Raises InvalidInput."""
     dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
-    return _dense_query(request.model, request.activations, dtype, as_sent)
+    return dense_query(request.model, request.activations, dtype, as_sent)
 
 
 def decode_query(request: pb.DecodeRequest) -> Query[FeatureRows]:
@@ -52,14 +53,14 @@ def decode_query(request: pb.DecodeRequest) -> Query[FeatureRows]:
     dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
     rows = feature_rows(request.features, "features")
     leading, made_by = tuple(request.features.shape[:-1]), request.features.model
-    return Query(_model(request.model), rows, leading, dtype, made_by)
+    return Query(model_name(request.model), rows, leading, dtype, made_by)
 
 
 def encode_response(query: Query[DenseRows], answer: Encoded) -> pb.EncodeResponse:
     """Write an EncodeResponse. Raises InvalidInput for an answer that does not fit."""
     features = sparse_features(answer.features, query.leading, query.dtype, answer.model)
-    execution = _execution(answer.model, answer.served)
-    return _fitting(
+    execution = execution_info(answer.model, answer.served)
+    return fitting(
         pb.EncodeResponse(
             features=features,
             execution=execution,
@@ -73,38 +74,40 @@ def encode_response(query: Query[DenseRows], answer: Encoded) -> pb.EncodeRespon
 def decode_response(query: Query[FeatureRows], answer: Decoded) -> pb.DecodeResponse:
     """Write a DecodeResponse. Raises InvalidInput for an answer that does not fit."""
     tensor = dense_tensor(answer.activations, query.leading, query.dtype, "output_dtype")
-    execution = _execution(answer.model, answer.served)
+    execution = execution_info(answer.model, answer.served)
     response = pb.DecodeResponse(activations=tensor, execution=execution)
-    return _fitting(response, answer.activations.nbytes)
+    return fitting(response, answer.activations.nbytes)
 
 
 def reconstruct_response(query: Query[DenseRows], answer: Decoded) -> pb.ReconstructResponse:
     """Write a ReconstructResponse. Raises InvalidInput for an answer that does not fit."""
     tensor = dense_tensor(answer.activations, query.leading, query.dtype, "output_dtype")
-    return _fitting(
+    return fitting(
         pb.ReconstructResponse(
             activations=tensor,
             explained_variance=answer.explained_variance,
             rows_beyond_norm_bound=len(answer.beyond),
             beyond_norm_bound=answer.beyond.tolist(),
-            execution=_execution(answer.model, answer.served),
+            execution=execution_info(answer.model, answer.served),
         ),
         answer.activations.nbytes + answer.beyond.nbytes,
     )
 
 
-def _dense_query(
+def dense_query(
     model: str,
     tensor: tensor_pb2.Tensor,
     dtype: tensor_pb2.DataType.ValueType,
     as_sent: bool,
 ) -> Query[DenseRows]:
+    """Read rows of activations, `as_sent` in the types of the wire. Raises InvalidInput."""
     sent = dense_rows(tensor, "activations")
     rows = sent if as_sent else DenseRows(sent.x)
-    return Query(_model(model), rows, tuple(tensor.shape[:-1]), dtype)
+    return Query(model_name(model), rows, tuple(tensor.shape[:-1]), dtype)
 
 
-def _model(reference: str) -> str:
+def model_name(reference: str) -> str:
+    """The reference, if there is one. Raises InvalidInput."""
     if not reference:
         raise InvalidInput(
             "no model is named",
@@ -115,7 +118,8 @@ def _model(reference: str) -> str:
     return reference
 
 
-def _execution(model: str, served: Served) -> pb.ExecutionInfo:
+def execution_info(model: str, served: Served) -> pb.ExecutionInfo:
+    """How a request was served, as the API says it."""
     return pb.ExecutionInfo(
         resolved_model=model,
         queue_time=_duration(served.queue_seconds),
@@ -129,7 +133,7 @@ def _duration(seconds: float) -> Duration:
     return Duration(seconds=int(whole), nanos=int(fraction * 1e9))
 
 
-def _fitting(response: ResponseT, size: int) -> ResponseT:
+def fitting(response: ResponseT, size: int) -> ResponseT:
     """The response of arrays of `size` bytes. Only where that is close to the limit is the message
     measured, which protobuf does by writing it."""
     if size > MAX_MESSAGE_BYTES // 2 and response.ByteSize() > MAX_MESSAGE_BYTES:

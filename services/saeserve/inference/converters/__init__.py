@@ -1,0 +1,1 @@
+"""Between the API's messages and the values that handlers know."""
