@@ -118,7 +118,5 @@ _WORDS: Mapping[str, Callable[[Spec], str]] = {
     "collect": lambda spec: f"collect features of {spec.get('model')} on {spec.get('dataset')}",
     "export_model": lambda spec: f"export {spec.get('model')} as {spec.get('format')}",
     "generate": _generate,
-    "annotate": lambda spec: (
-        f"annotate {len(spec.get('texts', ()))} texts with {spec.get('model')}"
-    ),
+    "annotate": _annotate,
 }

@@ -21,8 +21,8 @@ STATES = (
     "cancelled; may be repeated."
 )
 KINDS = (
-    "Only this kind: train, harvest, ingest, evaluate, import_model, export_model, collect, generate "
-    "or annotate; may be repeated."
+    "Only this kind: train, harvest, ingest, evaluate, import_model, export_model, collect, "
+    "generate or annotate; may be repeated."
 )
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]

@@ -66,14 +66,17 @@ def steer(
     if activations is not None:
         _steer_rows(reference, activations, target, edits, out, as_json)
         return
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "positions": positions,
-    }
     with connect() as client:
-        found = client.generate(reference, prompt or (), edits, dataset=dataset, **settings)
+        found = client.generate(
+            reference,
+            prompt or (),
+            edits,
+            dataset=dataset,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            positions=positions,
+        )
     if as_json:
         print_json(found)
         return

@@ -175,10 +175,11 @@ def _failure(error: job_pb2.JobError) -> JobFailure:
 
 def _output(output: job_pb2.JobOutput) -> JobOutput:
     kind = output.WhichOneof("kind")
+    evaluation = output.evaluation if kind == "evaluation" else None
     return JobOutput(
         output.model,
         output.dataset,
-        evaluation_value(output.evaluation) if kind == "evaluation" else None,
+        None if evaluation is None else evaluation_value(evaluation),
         output.exported,
         dict(output.metrics),
         () if evaluation is None else evaluation_metrics(evaluation),

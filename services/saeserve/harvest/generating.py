@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from saeserve.core.ops.draws import generator
 from saeserve.harvest.language_model import LanguageModel
-from saeserve.harvest.splice import kl_divergence
+from saeserve.harvest.nats import kl_divergence
 from saeserve.harvest.steering import Growing, Intervention, logits_of
 
 

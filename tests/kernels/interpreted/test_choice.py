@@ -94,7 +94,7 @@ def test_lists_that_are_full_are_cut_without_losing_any() -> None:
 
 
 def test_rows_of_many_candidates_are_found_wherever_they_are() -> None:
-    """Programs of two rows, of which none, one and both have many; the last one has a single row."""
+    """Programs of two rows, of which none, one and both have many; the last has a single row."""
     h_BF = drawn(7, 40, seed=4)
     h_BF[3:] = 1.0
     h_BF[[3, 4, 5], [7, 1, 38]] = 2.0

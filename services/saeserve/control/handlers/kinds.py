@@ -174,8 +174,8 @@ class Collect(JobKind[CollectSpec]):
 
     @property
     @override
-    def reads_model(self) -> str | None:
-        return self.spec.model
+    def reads_models(self) -> tuple[str, ...]:
+        return (self.spec.model,)
 
 
 class Generate(JobKind[GenerateSpec]):
@@ -200,8 +200,8 @@ class Generate(JobKind[GenerateSpec]):
 
     @property
     @override
-    def reads_model(self) -> str | None:
-        return self.spec.model
+    def reads_models(self) -> tuple[str, ...]:
+        return (self.spec.model,)
 
 
 class Annotate(JobKind[AnnotateSpec]):
@@ -226,8 +226,8 @@ class Annotate(JobKind[AnnotateSpec]):
 
     @property
     @override
-    def reads_model(self) -> str | None:
-        return self.spec.model
+    def reads_models(self) -> tuple[str, ...]:
+        return (self.spec.model,)
 
 
 KINDS: Mapping[str, type[JobKind[Any]]] = {

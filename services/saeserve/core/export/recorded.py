@@ -141,13 +141,15 @@ def _require_same(made: PackedFeatures, found: PackedFeatures) -> None:
 
 def _meant(features: PackedFeatures) -> Iterator[Tensor]:
     """The parts of the buffer that mean something: memory after the last entry does not."""
-    sizes = [layout.size for layout in features.layouts]
-    for layout, part in zip(features.layouts, features.buffer.cpu().split(sizes), strict=True):
-        yield part[: layout.size - 2 * layout.room]
+    buffer, start = features.buffer.cpu(), 0
+    for layout in features.layouts:
+        part = buffer[start : start + layout.size]
+        latents, values = layout.size - 2 * layout.room, layout.size - layout.room
         entries = _entries(layout, part)
-        latents_N, values_N = part[layout.size - 2 * layout.room :].split(layout.room)
-        yield latents_N[:entries]
-        yield values_N[:entries]
+        yield part[:latents]
+        yield part[latents : latents + entries]
+        yield part[values : values + entries]
+        start += layout.size
 
 
 def _entries(layout: Layout, part: Tensor) -> int:
