@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 def final_scale(model: nn.Module, d: int) -> Tensor | None:
     """Weight of the last norm of width d outside the layers, [d]; None where there is none. Norms
     that add 1 to their weight (Gemma's) are seen by what they do to a vector."""
-    modules = cast("list[tuple[str, nn.Module]]", list(model.named_modules()))
+    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
     norms = [each for name, each in modules if _outside(name) and _weight(each, d) is not None]
     if not norms:
         return None

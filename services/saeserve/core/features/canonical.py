@@ -90,7 +90,7 @@ class Slots:
         for name, array in zip(names, self.arrays, strict=False):
             records[name] = array[index, full]
         records["group"] = group_S[full]
-        kept: npt.NDArray[np.bool_] = np.arange(self.offset_CSE.shape[2]) < used[:, None]
+        kept = np.arange(int(self.offset_CSE.shape[2])) < used[:, None]
         offset, activation = self.offset_CSE[index, full], self.activation_CSE[index, full]
         return Examples(records, offset[kept], activation[kept])
 

@@ -56,7 +56,7 @@ class _Examples(NamedTuple):
 
 
 class _Sizes(NamedTuple):
-    """Those of `CollectSettings` that the loops need."""
+    """Sizes of `CollectSettings` that the loops need."""
 
     top: int
     uniform: int
@@ -137,8 +137,7 @@ def _distance(firings: Firings, places: _Places, n: int, other: int, inside: boo
     row, near = firings.row_N[n], firings.row_N[other]
     if places.sequence_B[near] != places.sequence_B[row]:
         return _FAR
-    distance: int = abs(places.position_B[near] - places.position_B[row])
-    return distance
+    return int(abs(places.position_B[near] - places.position_B[row]))
 
 
 @helper
