@@ -35,4 +35,4 @@ def folded_unembedding(model: LanguageModel, written: Sequence[TensorSource]) ->
 
 
 def _refused(what: str) -> DataMismatchError:
-    return DataMismatchError(f"logits cannot be told: {what}", remedy="leave out logits")
+    return DataMismatchError(f"logits cannot be computed: {what}", remedy="leave out logits")

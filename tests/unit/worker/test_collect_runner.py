@@ -70,9 +70,10 @@ def codes(shop: Workshop) -> list[tuple[int, int, int, dict[int, float]]]:
             rows = model.encode(x_BD)
             for row in range(entry.rows):
                 part = slice(int(rows.offsets[row]), int(rows.offsets[row + 1]))
-                pairs = zip(rows.latents[part].tolist(), rows.values[part].tolist(), strict=True)
-                code = {latent: value for latent, value in pairs if value}
-                found.append((*(int(column[row]) for column in columns), code))
+                pairs = zip(rows.latents[part], rows.values[part], strict=True)
+                code = {int(latent): float(value) for latent, value in pairs if float(value)}
+                sequence, position, token = (int(column[row]) for column in columns)
+                found.append((sequence, position, token, code))
     return found
 
 

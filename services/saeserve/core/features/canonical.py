@@ -82,7 +82,7 @@ class Slots:
         return self._filled(-octave_of(self.value_CS, lowest).astype(np.float64), np.inf)
 
     def examples(self, index: int, group_S: npt.NDArray[np.uint8]) -> Examples:
-        """Those of the feature in row `index`, empty slots left out."""
+        """Return those of the feature in row `index`, empty slots left out."""
         full = np.flatnonzero(self.position_CS[index] >= 0)
         used = self.used_CS[index, full]
         records = np.empty(len(full), EXAMPLE)
@@ -90,7 +90,7 @@ class Slots:
         for name, array in zip(names, self.arrays, strict=False):
             records[name] = array[index, full]
         records["group"] = group_S[full]
-        kept = np.arange(self.offset_CSE.shape[2]) < used[:, None]
+        kept = np.arange(int(self.offset_CSE.shape[2])) < used[:, None]
         offset, activation = self.offset_CSE[index, full], self.activation_CSE[index, full]
         return Examples(records, offset[kept], activation[kept])
 

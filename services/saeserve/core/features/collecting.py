@@ -64,7 +64,7 @@ class Collecting:
     def save(self, folder: Path) -> None:
         """Write all that `resume` needs into an empty folder."""
         arrays = {n: np.ascontiguousarray(a) for n, a in self.state.arrays().items()}
-        safetensors.numpy.save_file(arrays, folder / _STATE)
+        (folder / _STATE).write_bytes(safetensors.numpy.save(arrays))
         header = {"settings": asdict(self.state.settings), "rows_done": self.rows_done}
         header["rows_kept"] = self.rows_kept
         (folder / _HEADER).write_text(json.dumps(header))
@@ -81,7 +81,7 @@ def resume(source: RowSource, vocabulary: int, seed: int, folder: Path) -> Colle
     settings = settings_for(source, vocabulary, seed)
     try:
         header = json.loads((folder / _HEADER).read_bytes())
-        arrays = safetensors.numpy.load_file(folder / _STATE)
+        arrays = safetensors.numpy.load((folder / _STATE).read_bytes())
         if CollectSettings(**header["settings"]) != settings:
             raise _damaged(folder)
         state = new_state(settings)

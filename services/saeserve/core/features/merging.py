@@ -95,10 +95,10 @@ def best_features(
     """The `count` features of largest score in each row, each once with its largest; equal ones
     by number; -1 and 0 behind them."""
     order = np.lexsort((-score, feature), axis=1)
-    feature, score = (np.take_along_axis(array, order, 1) for array in (feature, score))
+    feature, score = np.take_along_axis(feature, order, 1), np.take_along_axis(score, order, 1)
     again = np.zeros(feature.shape, np.bool_)
     again[:, 1:] = feature[:, 1:] == feature[:, :-1]
     feature, score = np.where(again, -1, feature), np.where(again, 0, score)
     order = np.lexsort((feature, -score, feature < 0), axis=1)[:, :count]
-    feature, score = (np.take_along_axis(array, order, 1) for array in (feature, score))
+    feature, score = np.take_along_axis(feature, order, 1), np.take_along_axis(score, order, 1)
     return feature.astype(np.int32), score.astype(np.float32)

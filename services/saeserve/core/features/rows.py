@@ -143,7 +143,7 @@ def _encoded(
     placed: Placed,
     first: int,
 ) -> Piece:
-    indices = np.arange(part.start, part.stop)[kept_B]
+    indices = part.start + np.flatnonzero(kept_B)
     x_BD = take_columns(shard, source.sources, indices).float()
     found = source.model.encode(x_BD).to(torch.device("cpu"))
     count_B = np.zeros(len(kept_B), np.int64)

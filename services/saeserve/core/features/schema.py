@@ -121,7 +121,7 @@ class BundleManifest(Spec):
     per_interval: int
     window: int
     entries: int
-    """As in `state.CollectSettings`."""
+    """Sizes: see `state.CollectSettings`."""
     logits: str | None = None
     """The convention of the logit columns; None where there are none."""
     neighbours: int = 0

@@ -6,7 +6,7 @@ from saeserve.core.features.blocks import BLOCK_ROWS
 from saeserve.core.features.state import CollectSettings, state_bytes
 
 _VOCABULARY = 262_144
-"""As many tokens as the largest common tokenizers have; the data set does not say how many."""
+"""Tokens of the largest common tokenizers; the data set does not say how many its own has."""
 _ENTRY_BYTES = 40
 """A code in a block: as it comes, joined, sorted, and its index."""
 _TOKEN_BYTES = 12

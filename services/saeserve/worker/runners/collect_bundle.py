@@ -62,7 +62,7 @@ def _manifest(context: RunContext, subject: CollectSubject, passed: Collecting) 
             "dataset": data.name,
             "dataset_sha256": data.sha256,
             "source": ",".join(entry.name for entry in subject.inputs),
-            "hook": first.name,
+            "hook": f"{first.hook}.{first.layer}" if first.hook else "",
             "language_model": data.language_model.path if data.language_model else "",
             "job": context.submission.id,
             "rows": passed.rows_kept,
