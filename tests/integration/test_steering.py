@@ -17,6 +17,7 @@ from tests.fakes.inference_server import (
     rows,
     tensor,
 )
+from tests.fakes.tiny_models import listed
 
 from saeserve.client import Client
 from saeserve.client.errors import InvalidArgumentError
@@ -135,7 +136,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 def test_wrong_input_is_named(
     service: Service, changes: dict[str, Any], reason: str, field: str
 ) -> None:
-    given = {
+    given: dict[str, Any] = {
         "model": "topk",
         "activations": tensor(rows(4)),
         "edits": [Edit(feature=1, add=1)],
@@ -156,7 +157,7 @@ def test_neighbours_are_those_of_the_decoder(service: Service) -> None:
         for each in answer.features:
             cosines = W_FO @ W_FO[each.feature]
             cosines[each.feature] = -2
-            assert list(each.neighbours) == cosines.topk(4).indices.tolist()
+            assert list(each.neighbours) == listed(cosines.topk(4).indices)
             np.testing.assert_allclose(each.cosines, cosines.topk(4).values.numpy(), atol=1e-6)
     more = service.stub.Neighbours(pb.NeighboursRequest(model="topk", features=[3]))
     assert len(more.features[0].neighbours) == 10

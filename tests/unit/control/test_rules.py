@@ -18,8 +18,10 @@ RULES: dict[str, dict[str, Rule]] = {
     "StoreService": store.RULES,
     "TransferService": transfers.RULES,
 }
-READING = ("Get", "List", "Watch", "Download", "Encode", "Decode", "Reconstruct")
-READING += ("Steer", "Neighbours", "TopFeatures")
+READING = (
+    *("Get", "List", "Watch", "Download", "Encode", "Decode", "Reconstruct"),
+    *("Steer", "Neighbours", "TopFeatures"),
+)
 
 
 def declared() -> set[str]:

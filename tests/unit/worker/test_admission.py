@@ -60,6 +60,11 @@ def admitted_to_a_device(shop: Workshop) -> None:
     check_memory(layout.resolve(wanted), layout, dataset, torch.device("cuda"))
 
 
+def device_memory(_: object) -> tuple[int, int]:
+    """Free and total memory of a device with room for all."""
+    return 64 * GIB, 64 * GIB
+
+
 @pytest.mark.parametrize(
     ("limit", "free", "error"),
     [(2**30, 2**30, FailedPrecondition), (64 * GIB, 2**14, Unavailable)],
@@ -67,7 +72,7 @@ def admitted_to_a_device(shop: Workshop) -> None:
 def test_the_host_of_a_device_has_to_hold_its_part(
     limit: int, free: int, error: type[SaeError], shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (64 * GIB, 64 * GIB))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", device_memory)
     machine(monkeypatch, limit, free)
     with pytest.raises(error, match="the host's memory has") as caught:
         admitted_to_a_device(shop)
@@ -77,6 +82,6 @@ def test_the_host_of_a_device_has_to_hold_its_part(
 def test_a_device_whose_host_has_room_is_taken(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (64 * GIB, 64 * GIB))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", device_memory)
     machine(monkeypatch, 64 * GIB, 32 * GIB)
     admitted_to_a_device(shop)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.fakes.workshop import STEPS, Workshop
@@ -31,12 +34,12 @@ def rows(shop: Workshop, job: str, epoch: int = 1) -> list[CurvePoint]:
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows of a run."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    seen = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    # The library has no types.
+    reader: Any = import_module("tensorboard.backend.event_processing.event_accumulator")
+    seen = reader.EventAccumulator(str(folder), size_guidance={"scalars": 0})
     seen.Reload()
-    names = seen.Tags()["scalars"]
-    return {name: [(e.step, e.value) for e in seen.Scalars(name)] for name in names}
+    names: list[str] = seen.Tags()["scalars"]
+    return {name: [(each.step, each.value) for each in seen.Scalars(name)] for name in names}
 
 
 def test_a_job_keeps_every_report_for_spreadsheets_and_tensorboard(shop: Workshop) -> None:
@@ -84,7 +87,7 @@ def test_steps_that_are_taken_again_after_a_kill_stand_once(
     tell = Report.metrics
     with monkeypatch.context() as patch:
         patch.setattr(Report, "metrics", dying)
-        patch.setattr("saeserve.worker.runners.train.keep_curves", lambda *_: None)
+        patch.setattr("saeserve.worker.runners.train.keep_curves", Mock())
         with pytest.raises(Killed):
             shop.train("j-1")
     assert [e.step for e in shop.events("j-1") if e.type == "metrics"][-1] == 25

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.fakes.tiny_models import POSITIONS, WORDS, save_model, tiny_llama
+from tests.fakes.tiny_models import POSITIONS, WORDS, listed, save_model, tiny_llama
 from tests.fakes.workshop import Workshop
 
 from saeserve.core.export.format import load_model
@@ -101,8 +101,8 @@ def check_annotation(ready: Workshop, tmp_path: Path) -> None:
     f_TF = load_model(ready.model("m").folder).encode_dense(x)
     for token, f_F in zip(text["tokens"], f_TF, strict=True):
         best = f_F.topk(min(3, int((f_F != 0).sum())))
-        assert token["features"] == best.indices.tolist()
-        assert token["values"] == pytest.approx(best.values.tolist(), rel=1e-4)
+        assert token["features"] == listed(best.indices)
+        assert token["values"] == pytest.approx(listed(best.values), rel=1e-4)
     long = spec | {"texts": [" ".join(words)]}
     assert ready.submit("a-2", "annotate", long) is ExitCode.FAILED
     message = ready.failure("a-2").message

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from tests.fakes.sae import generator, random_model
+from tests.fakes.tiny_models import listed
 
 from saeserve.core.export import looking
 from saeserve.core.export.looking import activity, neighbours
@@ -23,7 +24,7 @@ def test_neighbours_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(looking, "BLOCK_BYTES", 2 * 4 * 7)
     for feature, found in zip((3, 30), neighbours(MODEL, [3, 30], 5), strict=True):
         best = cosine_FF[feature].topk(5)
-        assert found.features == tuple(best.indices.tolist())
+        assert found.features == tuple(listed(best.indices))
         torch.testing.assert_close(torch.tensor(found.cosines), best.values)
 
 
