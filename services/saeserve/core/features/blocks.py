@@ -38,7 +38,7 @@ class Block:
 
     @property
     def rows(self) -> int:
-        """Rows of the block."""
+        """How many tokens stand in it, encoded or not."""
         return len(self.position_B)
 
     def check(self, settings: CollectSettings) -> None:

@@ -103,8 +103,11 @@ class FeatureBundle:
         of range."""
         condition, values = list_query(where or FeatureFilter())
         order, page = page_of(sort, descending=descending, offset=offset, limit=limit)
-        joined = f"FROM features f LEFT JOIN labels l USING (feature) WHERE {condition}"
-        ((total,),) = self._rows(f"SELECT count(*) {joined}", values)
+        # Pages are cut from an index alone: figures and labels are read of one page.
+        chosen = f"FROM features f WHERE {condition}"
+        ((total,),) = self._rows(f"SELECT count(*) {chosen}", values)
+        cut = f"(SELECT f.feature {chosen} {order} LIMIT ? OFFSET ?)"
+        joined = f"FROM {cut} JOIN features f USING (feature) LEFT JOIN labels l USING (feature)"
         rows = self._rows(f"SELECT {SUMMARY} {joined} {order}", (*values, *page))
         return FeatureList(total, tuple(FeatureSummary(*row) for row in rows))
 

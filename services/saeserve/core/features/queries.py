@@ -12,7 +12,7 @@ MAX_PAGE = 1000
 
 
 def list_query(where: FeatureFilter) -> tuple[str, list[object]]:
-    """A condition over `features f` and `labels l`, and the values of its parameters."""
+    """A condition over `features f`, and the values of its parameters."""
     bounds = (
         ("f.density >= ?", where.min_density),
         ("f.density <= ?", where.max_density),
@@ -36,7 +36,7 @@ def list_query(where: FeatureFilter) -> tuple[str, list[object]]:
 def page_of(
     sort: SortKey, *, descending: bool, offset: int, limit: int
 ) -> tuple[str, tuple[int, int]]:
-    """The end of a query, and the values of its parameters. Raises SpecError."""
+    """The order of a query, and the values of its LIMIT and OFFSET. Raises SpecError."""
     if sort not in get_args(SortKey):
         known = ", ".join(get_args(SortKey))
         raise SpecError("sort", f"{sort!r} is not one of {known}", remedy="sort by one of them")
@@ -46,7 +46,7 @@ def page_of(
         raise SpecError("offset", f"must not be negative; got {offset}")
     way = "DESC" if descending else "ASC"
     ties = "" if sort == "feature" else f", f.feature {way}"
-    return f"ORDER BY f.{sort} {way}{ties} LIMIT ? OFFSET ?", (limit, offset)
+    return f"ORDER BY f.{sort} {way}{ties}", (limit, offset)
 
 
 def _match(words: str) -> str:

@@ -53,7 +53,7 @@ class Piece:
     value_N: npt.NDArray[np.float32]
 
     def rows(self, start: int, stop: int) -> Piece:
-        """Rows start .. stop of the piece."""
+        """The part from `start` to `stop`, counted from its first."""
         part = slice(start, stop)
         first, last = int(self.count_B[:start].sum()), int(self.count_B[:stop].sum())
         return Piece(
