@@ -21,10 +21,8 @@ import saeserve.client
 from saeserve.client import Client
 from saeserve.client.values import Job
 from saeserve.core.export.format import save_model
-from saeserve.core.formats.manifest import TokenizationEntry
 from saeserve.core.formats.model import TopKActivation
 from saeserve.core.planning.machine import Machine
-from saeserve.core.specs.jobs import LanguageModelSpec
 from saeserve.jobs.layout import attempt_key
 
 D = 16
@@ -100,12 +98,7 @@ class World:
     def _texts(self) -> None:
         """Make my-acts a harvested data set, and run the job of the example to its end."""
         self._without("my-acts")
-        self._control.ready(
-            "my-acts",
-            d=D,
-            language_model=LanguageModelSpec(path="files:lm"),
-            tokenization=TokenizationEntry(context_length=16, bos="none"),
-        )
+        self._control.ready("my-acts", d=D, language_model="files:lm")
         threading.Thread(target=self._run_next, daemon=True).start()
 
     def _run_next(self) -> None:

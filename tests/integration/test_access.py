@@ -27,6 +27,7 @@ from saeserve.cli.__main__ import app
 from saeserve.client import Access, Client
 from saeserve.client.errors import OverloadedError, UnauthenticatedError
 from saeserve.client.values import Job
+from saeserve.inference import servicer
 from saeserve.platform.auth.rules import Scope
 from saeserve.platform.auth.tokens import Limits
 from saeserve.v1 import dataset_service_pb2 as data
@@ -186,12 +187,7 @@ SHARED = {
     "DatasetService/ListDatasets",
     "ModelService/GetModel",
     "ModelService/ListModels",
-    "InferenceService/Encode",
-    "InferenceService/Decode",
-    "InferenceService/Reconstruct",
-    "InferenceService/Steer",
-    "InferenceService/Neighbours",
-    "InferenceService/TopFeatures",
+    *(f"InferenceService/{method}" for method in servicer.METHODS),
     "TransferService/CreateUpload",
     "ServerService/ListPresets",
     "ServerService/ListWorkers",

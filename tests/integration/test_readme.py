@@ -3,7 +3,6 @@ others, so that it takes seconds."""
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,7 +55,7 @@ class Reader:
         """A line of the README that begins with saeserve; returns what it prints."""
         for shown, here in AMOUNTS.items():
             line = line.replace(shown, here)
-        words = shlex.split(line.removeprefix(".venv/bin/").removeprefix("saeserve "))
+        words = line.removeprefix(".venv/bin/").removeprefix("saeserve ").split()
         return self._run([sys.executable, "-m", "saeserve.cli", *words])
 
     def python(self, code: str) -> str:

@@ -113,7 +113,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"edits": [Edit(feature=1, set=1), Edit(feature=1, set=2)]}, "INVALID_SPEC", "edits.1"),
     ({"edits": [Edit(feature=1, add=1), Edit(feature=1, ablate=True)]}, "INVALID_SPEC", "edits.1"),
     ({"edits": [clamp(1, high=1), clamp(1, low=2)]}, "INVALID_SPEC", "edits.1"),
-    ({"edits": [Edit(feature=1, add=1)] * 257}, "TOO_MANY", "edits"),
+    ({"edits": [Edit(feature=1, add=1)] * 257}, "BAD_COUNT", "edits"),
     ({"rows": pb.RowSelection(rows=[0, 4])}, "NO_SUCH_ROW", "rows.rows"),
     ({"rows": pb.RowSelection(rows=[-1])}, "NO_SUCH_ROW", "rows.rows"),
     ({"activations": tensor(rows(4) * np.float32(NAN))}, "NOT_FINITE", "activations.data"),

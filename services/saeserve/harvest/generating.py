@@ -1,4 +1,4 @@
-"""Text that a language model writes as it is, beside what it writes while its rows are moved."""
+"""Text that a language model writes as it is, and while its rows are moved."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _scored(
 
 
 def _log_probs(logits_TV: Tensor, new: Sequence[int]) -> tuple[float, ...]:
-    """Of the last tokens, each at the position before it."""
+    """Log-probabilities of the last tokens, each at the position before it."""
     log_p_NV = functional.log_softmax(logits_TV[-len(new) :].double(), dim=-1)
     tokens_N1 = torch.tensor(new, device=logits_TV.device)[:, None]
     return tuple(float(value) for value in log_p_NV.gather(1, tokens_N1)[:, 0])

@@ -123,6 +123,11 @@ def version_of(
     return inputs.models.resolve(reference, field)
 
 
+def no_language_model(message: str, field: str, remedy: str) -> FailedPrecondition:
+    """The refusal of a data set that names no language model, where one has to run."""
+    return FailedPrecondition(message, code="NO_LANGUAGE_MODEL", field=field, remedy=remedy)
+
+
 def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
     if not manifest.heldout_rows:
         raise FailedPrecondition(
@@ -133,11 +138,10 @@ def _check_rows(spec: EvaluateSpec, manifest: DatasetManifest) -> None:
         )
     needs_model = spec.loss_recovered is not None
     if needs_model and (manifest.language_model is None or manifest.tokenization is None):
-        raise FailedPrecondition(
+        raise no_language_model(
             f"data set {spec.dataset} names no language model to splice into",
-            code="NO_LANGUAGE_MODEL",
-            field=f"{_FIELD}.loss_recovered",
-            remedy="leave loss_recovered out, or evaluate on a harvested data set",
+            f"{_FIELD}.loss_recovered",
+            "leave loss_recovered out, or evaluate on a harvested data set",
         )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from saeserve.control.handlers.check_model import version_of
+from saeserve.control.handlers.check_model import no_language_model, version_of
 from saeserve.control.handlers.inputs import Inputs, Upstream, source_of
 from saeserve.core.formats.evaluation_sources import check_widths, judged_sources
 from saeserve.core.formats.manifest import DatasetManifest
 from saeserve.core.planning.plan import Plan
 from saeserve.core.specs.steering import check_features
 from saeserve.core.specs.text_jobs import AnnotateSpec, GenerateSpec
-from saeserve.errors import DataMismatchError, FailedPrecondition, InvalidInput, SpecError
+from saeserve.errors import DataMismatchError, InvalidInput, SpecError
 from saeserve.platform.status import refused_spec
 from saeserve.registry.version import ModelVersion
 
@@ -38,11 +38,10 @@ def check_texts(spec: S, kind: str, inputs: Inputs, upstream: Upstream) -> tuple
 
 def _check_language_model(manifest: DatasetManifest, field: str) -> None:
     if manifest.language_model is None or manifest.tokenization is None:
-        raise FailedPrecondition(
+        raise no_language_model(
             f"data set {manifest.name} names no language model to run",
-            code="NO_LANGUAGE_MODEL",
-            field=f"{field}.dataset",
-            remedy="name a harvested data set",
+            f"{field}.dataset",
+            "name a harvested data set",
         )
 
 

@@ -69,12 +69,8 @@ def steer_query(request: pb.SteerRequest, as_sent: bool = False) -> SteerQuery:
     for edits that are wrong."""
     dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
     if len(request.edits) > MAX_EDITS:
-        raise InvalidInput(
-            f"{len(request.edits)} edits are given",
-            code="TOO_MANY",
-            field="edits",
-            remedy=f"send at most {MAX_EDITS}",
-        )
+        what = f"{len(request.edits)} edits are given"
+        raise _bad_count(what, "edits", f"send at most {MAX_EDITS}")
     edits = EditsSpec.parse({"edits": [_plain(edit) for edit in request.edits]}, "")
     query = dense_query(request.model, request.activations, dtype, as_sent)
     target = dense_rows(request.target, "target") if request.HasField("target") else None
@@ -103,12 +99,8 @@ def neighbours_query(request: pb.NeighboursRequest) -> NeighboursQuery:
     """Read a NeighboursRequest. Raises InvalidInput."""
     asked = tuple(request.features)
     if not 1 <= len(asked) <= MOST_FEATURES:
-        raise InvalidInput(
-            f"{len(asked)} features are asked for",
-            code="BAD_COUNT",
-            field="features",
-            remedy=f"name 1 to {MOST_FEATURES} features",
-        )
+        what = f"{len(asked)} features are asked for"
+        raise _bad_count(what, "features", f"name 1 to {MOST_FEATURES} features")
     count = _count(request.count, MOST_NEIGHBOURS)
     return NeighboursQuery(model_name(request.model), asked, count)
 
@@ -159,13 +151,13 @@ def top_response(query: TopQuery, answer: TopFound) -> pb.TopFeaturesResponse:
 
 def _count(count: int, most: int) -> int:
     if not 0 <= count <= most:
-        raise InvalidInput(
-            f"{count} cannot be returned",
-            code="BAD_COUNT",
-            field="count",
-            remedy=f"choose 1 to {most}, or leave it unset",
-        )
+        remedy = f"choose 1 to {most}, or leave it unset"
+        raise _bad_count(f"{count} cannot be returned", "count", remedy)
     return count or DEFAULT_COUNT
+
+
+def _bad_count(message: str, field: str, remedy: str) -> InvalidInput:
+    return InvalidInput(message, code="BAD_COUNT", field=field, remedy=remedy)
 
 
 def _plain(message: Message) -> dict[str, Any]:
