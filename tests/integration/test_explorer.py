@@ -1,37 +1,55 @@
-"""The explorer as a process, over real services: jobs, models, errors, tokens."""
+"""The explorer over a real control service: jobs, models, errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
 from tests.fakes.browsing import Browser
-from tests.fakes.real_stack import RealStack
+from tests.fakes.control_server import Control
+from tests.fakes.explorer_server import explorer, furnish
+from tests.fakes.features import HOSTILE, planted
+from tests.fakes.real_stack import free_port
+from tests.fakes.valkey import Valkey
 
+from saeserve.client import Client
 from saeserve.client.values import Job
+from saeserve.explorer.server import Running
 
-TRAIN = {"dataset": "planted", "model": "sae", "topk": {"k": 4}, "d_sae": 64, "tokens": 20_000}
-
-
-@pytest.fixture(scope="module")
-def done(stack: RealStack) -> list[Job]:
-    """A trained and evaluated model, and a job that waits for ever."""
-    stack.planted()
-    train = stack.client.jobs.submit({"train": TRAIN})
-    stack.wait(train.id)
-    evaluate = stack.client.jobs.submit({"evaluate": {"model": "sae", "dataset": "planted"}})
-    stack.wait(evaluate.id)
-    waits = stack.client.jobs.submit({"train": {**TRAIN, "device": "gpu"}})
-    return [stack.client.jobs.get(each.id) for each in (train, evaluate, waits)]
+SITE = tuple[Job, Job, Job]
 
 
 @pytest.fixture(scope="module")
-def browser(stack: RealStack) -> Browser:
-    return Browser(stack.explorer().ready["address"])
+def control(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[Control]:
+    service = Control(tmp_path_factory.mktemp("c"), valkey)
+    service.start()
+    yield service
+    service.stop()
 
 
-def test_jobs_are_listed_by_state(browser: Browser, done: list[Job]) -> None:
+@pytest.fixture(scope="module")
+def shown(control: Control) -> Iterator[Running]:
+    assert control.server is not None
+    with explorer(control.server.bound, planted) as parts:
+        yield parts
+
+
+@pytest.fixture(scope="module")
+def done(control: Control) -> SITE:
+    """A trained and an evaluated model, and a job that waits."""
+    assert control.server is not None
+    with Client(control.server.bound) as client:
+        return furnish(control, client, control.folder)
+
+
+@pytest.fixture(scope="module")
+def browser(shown: Running) -> Browser:
+    return Browser(shown.url)
+
+
+def test_jobs_are_listed_by_state(browser: Browser, done: SITE) -> None:
     train, evaluate, waits = done
     every = browser.get("/")
     assert every.url.endswith("/jobs")
@@ -44,7 +62,7 @@ def test_jobs_are_listed_by_state(browser: Browser, done: list[Job]) -> None:
     assert [job["id"] for job in found["jobs"]] == [evaluate.id]
 
 
-def test_a_job_shows_state_figures_and_curves(browser: Browser, done: list[Job]) -> None:
+def test_a_job_shows_state_figures_and_curves(browser: Browser, done: SITE) -> None:
     train = done[0]
     page = browser.get(f"/jobs/{train.id}").text
     assert "SUCCEEDED" in page
@@ -60,7 +78,7 @@ def test_a_job_shows_state_figures_and_curves(browser: Browser, done: list[Job])
     assert again.status == 304
 
 
-def test_a_job_is_cancelled_by_its_own_form_alone(browser: Browser, done: list[Job]) -> None:
+def test_a_job_is_cancelled_by_its_own_form_alone(browser: Browser, done: SITE) -> None:
     waits = done[2]
     path = f"/jobs/{waits.id}"
     assert browser.post(f"{path}/cancel", {}).status == 403
@@ -72,10 +90,10 @@ def test_a_job_is_cancelled_by_its_own_form_alone(browser: Browser, done: list[J
     assert [job["id"] for job in again] == [waits.id]
 
 
-def test_a_model_shows_figures_density_and_lineage(browser: Browser, done: list[Job]) -> None:
+def test_a_model_shows_figures_density_and_lineage(browser: Browser, done: SITE) -> None:
     assert "sae@1" in browser.get("/models").text
     page = browser.get("/models/sae@1").text
-    for shown in ("d_sae", "fvu", "density.svg", done[0].id, done[1].id):
+    for shown in ("d_sae", "fvu", "density.svg", "j-made", done[1].id):
         assert shown in page
     assert browser.get("/models/sae.json").json()["reference"] == "sae@1"
     drawn = browser.get("/models/sae@1/density.svg?narrow=true")
@@ -103,7 +121,7 @@ def test_what_is_not_there_is_a_page_and_json(
     assert data.status == data.json()["status"] == status
 
 
-def test_pages_bear_a_strict_policy(browser: Browser, done: list[Job]) -> None:
+def test_pages_bear_a_strict_policy(browser: Browser, done: SITE) -> None:
     for path in ("/jobs", "/models", "/nowhere", f"/jobs/{done[0].id}"):
         answer = browser.get(path)
         policy = answer.headers["content-security-policy"]
@@ -120,17 +138,82 @@ def test_other_host_names_are_not_answered(browser: Browser) -> None:
     assert browser.get("/jobs", Host="localhost:1").status == 200
 
 
-def test_an_explorer_without_services_says_so(make_stack: Callable[[], RealStack]) -> None:
-    alone = Browser(make_stack().explorer().ready["address"])
-    answer = alone.get("/jobs")
+def test_an_explorer_without_services_says_so() -> None:
+    with explorer(f"127.0.0.1:{free_port()}") as parts:
+        answer = Browser(parts.url).get("/jobs")
     assert answer.status == 503
     assert "no answer from" in answer.text
 
 
-def test_the_metrics_count_by_route(stack: RealStack, browser: Browser, done: list[Job]) -> None:
+def test_the_metrics_count_by_route(shown: Running, browser: Browser, done: SITE) -> None:
     browser.get(f"/jobs/{done[0].id}")
-    metrics = next(each for each in stack.services if each.name == "explorer").ready["metrics"]
-    with urlopen(f"http://{metrics}/metrics") as answer:
+    with urlopen(f"http://{shown.metrics.address}/metrics") as answer:
         text = answer.read().decode()
     assert 'saeserve_http_requests_total{route="/jobs/{job}",status="200"}' in text
     assert done[0].id not in text
+
+
+def test_features_are_sorted_filtered_and_paged(browser: Browser, done: SITE) -> None:
+    path = "/models/sae@1/features"
+    page = browser.get(path).text
+    assert "200 of 200 features" in page
+    found = browser.get(f"{path}.json?sort=max&ascending=true&dead=false&min_density=0.01").json()
+    lines = found["found"]["features"]
+    assert lines
+    assert [each["max"] for each in lines] == sorted(each["max"] for each in lines)
+    assert all(each["density"] >= 0.01 for each in lines)
+    first, second = (browser.get(f"{path}.json?page={n}").json() for n in (1, 2))
+    assert {each["feature"] for each in first["found"]["features"]}.isdisjoint(
+        each["feature"] for each in second["found"]["features"]
+    )
+    assert "page=2" in browser.get(f"{path}?label=kings&dead=").text
+    searched = browser.get(f"{path}?token=king").text
+    assert "/models/sae@1/features/9" in searched
+
+
+def test_a_feature_shows_contexts_histogram_logits_and_neighbours(
+    browser: Browser, done: SITE
+) -> None:
+    page = browser.get("/models/sae@1/features/5").text
+    assert "precision 93.00%, recall 71.00% on 412 held-out firings" in page
+    assert 'class="a5 peak" title="activation 4"' in page
+    assert "4 more contexts" in page
+    assert "↵" in page
+    assert "⟨U+202E⟩" in page
+    assert "\u202e" not in page
+    assert "/models/sae@1/features/6" in page
+    drawn = browser.get("/models/sae@1/features/5/histogram.svg").text
+    assert "firings of 100,000 rows" in drawn
+    assert "prefers-color-scheme:dark" in drawn
+
+
+def test_a_dead_feature_says_that_it_never_fired(browser: Browser, done: SITE) -> None:
+    page = browser.get("/models/sae@1/features/3").text
+    assert "fired on none of 100,000 rows" in page
+    assert "histogram.svg" not in page
+
+
+@pytest.mark.parametrize("feature", ["200", "-1", "x"])
+def test_a_feature_out_of_range_is_a_clear_page(browser: Browser, done: SITE, feature: str) -> None:
+    answer = browser.get(f"/models/sae@1/features/{feature}")
+    assert answer.status == 400
+    assert "<main" in answer.text
+
+
+def test_hostile_tokens_and_labels_are_text(browser: Browser, done: SITE) -> None:
+    for path in (
+        "features?sort=feature&ascending=true",
+        "features/4",
+        f"features?token={quote(HOSTILE)}",
+    ):
+        page = browser.get(f"/models/sae@1/{path}").text
+        assert HOSTILE not in page
+        assert "&lt;img src=x" in page
+
+
+def test_two_models_are_compared(browser: Browser, done: SITE) -> None:
+    page = browser.get("/compare?a=sae&b=sae@1").text
+    assert "fvu" in page
+    assert browser.get("/compare.json?a=sae&b=sae@1").json()["models"][0]["reference"] == "sae@1"
+    assert browser.get("/compare/density.svg?a=sae&b=sae@1").status == 200
+    assert browser.get("/compare?a=sae&b=absent").status == 404

@@ -13,6 +13,7 @@ from tests.repo.monitoring import files
 
 from saeserve.cli.settings import CliSettings
 from saeserve.control.settings import ControlSettings
+from saeserve.explorer.settings import ExplorerSettings
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.settings import PREFIX, ServiceSettings
 from saeserve.worker.settings import WorkerSettings
@@ -20,12 +21,14 @@ from saeserve.worker.settings import WorkerSettings
 READ: dict[str, tuple[type[ServiceSettings], ...]] = {
     "control": (ControlSettings,),
     "inference": (InferenceSettings,),
+    "explorer": (ExplorerSettings,),
     "worker": (WorkerSettings,),
     "worker-gpu": (WorkerSettings,),
 }
 FILES = {
     "control": "base/control.yaml",
     "inference": "base/inference.yaml",
+    "explorer": "base/explorer.yaml",
     "worker": "base/worker.yaml",
     "worker-gpu": "components/gpu/worker-gpu.yaml",
 }

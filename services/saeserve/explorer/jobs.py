@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from saeserve.client import Client
 from saeserve.client.values import Job
 from saeserve.explorer.answering import form_of, view
 from saeserve.explorer.calling import CallersClient, KeptPictures
@@ -98,16 +99,24 @@ def curve(
 @view(router, "/jobs/{job}", "job.html", "A job: its state, warnings, outputs and spec")
 def job_page(request: Request, client: CallersClient, job: str) -> JobPage:  # noqa: ARG001 - as above
     """Show a job."""
-    return page_of(client.jobs.get(job))
+    found = client.jobs.get(job)
+    return JobPage(found, _figures(client, found), _inputs(found))
 
 
-def page_of(job: Job) -> JobPage:
-    """The page of a job."""
+def _figures(client: Client, job: Job) -> tuple[str, ...]:
+    """Names of what it reports. A rebuilt index knows no figures of jobs that have ended, and then
+    their events are read."""
     members = [name for metrics in job.progress.members.values() for name in metrics]
+    known = [*job.progress.metrics, *members]
+    if job.done and not known:
+        known = [curve.figure for curve in curves_of(client.jobs.events(job.id))]
+    return figures(known)
+
+
+def _inputs(job: Job) -> tuple[tuple[str, str], ...]:
     spec = job.resolved_spec.get(job.kind, {})
     named = ((name, spec.get(name)) for name in ("dataset", "model", "language_model", "format"))
-    inputs = tuple((name, value) for name, value in named if isinstance(value, str))
-    return JobPage(job, figures([*job.progress.metrics, *members]), inputs)
+    return tuple((name, value) for name, value in named if isinstance(value, str))
 
 
 @router.post("/jobs/{job}/cancel", include_in_schema=False)

@@ -29,7 +29,7 @@ class ExplorerMetrics:
         )
         self.pictures = Counter(
             "saeserve_pictures_total",
-            "Plots that were asked for: drawn, kept from before, unchanged since the browser got it.",
+            "Plots that were asked for: drawn, kept from before, and unchanged.",
             ("result",),
             registry=registry,
         )
