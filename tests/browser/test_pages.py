@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+Browser = Any
+"""playwright's, whose types are those of a package that is not always installed."""
+
 SHOTS = Path("build/browser")
 PAGES = {
     "jobs": "/jobs",
@@ -32,14 +35,18 @@ WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page(
-    chromium: Any, axe: Any, site: tuple[str, str], name: str, width: str, scheme: str
+    chromium: Browser, axe: Browser, site: tuple[str, str], name: str, width: str, scheme: str
 ) -> None:
     url, job = site
     wide, high = WIDTHS[width]
     page = chromium.new_page(viewport={"width": wide, "height": high}, color_scheme=scheme)
     said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+
+    def hear(message: Browser) -> None:
+        said.append(str(getattr(message, "text", message)))
+
+    page.on("console", hear)
+    page.on("pageerror", hear)
     page.goto(url + PAGES[name].format(job=job), wait_until="networkidle")
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
@@ -50,7 +57,7 @@ def test_a_page(
     page.close()
 
 
-def test_keys_lead_through_a_list(chromium: Any, site: tuple[str, str]) -> None:
+def test_keys_lead_through_a_list(chromium: Browser, site: tuple[str, str]) -> None:
     page = chromium.new_page()
     page.goto(f"{site[0]}/models/sae@1/features")
     focused = "document.activeElement.textContent"
@@ -68,7 +75,7 @@ def test_keys_lead_through_a_list(chromium: Any, site: tuple[str, str]) -> None:
     page.close()
 
 
-def test_pages_work_without_scripts(chromium: Any, site: tuple[str, str]) -> None:
+def test_pages_work_without_scripts(chromium: Browser, site: tuple[str, str]) -> None:
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{site[0]}/jobs")

@@ -20,7 +20,7 @@ from saeserve.core.formats.model import TopKActivation
 from saeserve.explorer.reading import FeaturesOf
 from saeserve.explorer.server import Running, running
 from saeserve.explorer.settings import ExplorerSettings
-from saeserve.jobs.payloads import AttemptStarted, MetricsReported, Payload
+from saeserve.jobs.payloads import AttemptStarted, MetricsReported
 from saeserve.jobs.record import Event, Lease, Output, Result
 from saeserve.jobs.states import JobState
 
@@ -85,7 +85,9 @@ def furnish(control: Control, client: Client, folder: Path) -> tuple[Job, Job, J
     return client.jobs.get(train.id), client.jobs.get(evaluate.id), client.jobs.get(waits.id)
 
 
-def _ended(control: Control, job: str, payloads: tuple[Payload, ...], made: Output) -> None:
+def _ended(
+    control: Control, job: str, payloads: tuple[AttemptStarted | MetricsReported, ...], made: Output
+) -> None:
     """What a worker does, without a worker."""
     index = control.index()
     assert index.acquire("cpu", "worker", 30.0) is not None

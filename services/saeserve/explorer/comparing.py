@@ -95,5 +95,5 @@ def _figures(first: Compared, second: Compared) -> tuple[ComparedFigure, ...]:
 
 def _metrics(one: Compared) -> dict[str, float]:
     """What an evaluation measured counts before what was known when the model was published."""
-    evaluated = one.evaluation.metrics if one.evaluation else {}
+    evaluated = one.evaluation.metrics if one.evaluation else dict[str, float]()
     return {**one.model.metrics, **evaluated}

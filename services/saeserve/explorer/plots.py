@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+_matplotlib = cast(Any, mpl)
+"""matplotlib, whose types are partial."""
 _INK, _GRID = "#010203", "#010204"
 _SERIES = ("#010205", "#010206", "#010207", "#010208", "#010209", "#01020a")
 """Stand for variables of the style sheet; no other colour is drawn."""
@@ -23,7 +25,7 @@ _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
 """Lines differ in these too, for those who do not see the colours."""
 _WIDE, _NARROW = (7.2, 3.0), (4.0, 2.7)
 """Inches of 72 px of the page."""
-_RULES = {
+_RULES: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "saeserve",
     "font.size": 10,
@@ -37,6 +39,7 @@ _RULES = {
     "grid.color": _GRID,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,
 }
 
 
@@ -73,7 +76,7 @@ class Plot:
 
 def drawn(plot: Plot, *, narrow: bool = False) -> bytes:
     """The plot as an SVG file."""
-    with mpl.rc_context(_RULES):
+    with _matplotlib.rc_context(_RULES):
         figure: Any = Figure(figsize=_NARROW if narrow else _WIDE, layout="constrained")
         FigureCanvasSVG(figure)
         axes: Any = figure.subplots()
