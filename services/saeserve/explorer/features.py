@@ -52,7 +52,7 @@ class FeaturesPage:
     more: bool
     token: str
     tokens: tuple[TokenFeatures, ...]
-    """Of a search by token: tokens that match, with the features that fire most on them."""
+    """What a search by token found: tokens that match, with the features that fire most on them."""
 
 
 @dataclass(frozen=True)
