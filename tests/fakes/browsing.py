@@ -44,11 +44,11 @@ class Browser:
     def post(self, path: str, fields: dict[str, str], **headers: str) -> Answer:
         return self._open(path, urlencode(fields).encode(), headers)
 
-    def send_form(self, page: str, to: str, **fields: str) -> Answer:
+    def send_form(self, page: str, action: str, **fields: str) -> Answer:
         """Send a form with the token that `page` gave it."""
         found = _FIELD.search(self.get(page).text)
         assert found is not None, f"no form on {page}"
-        return self.post(to, {"form_token": found[1], **fields})
+        return self.post(action, {"form_token": found[1], **fields})
 
     def _open(self, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

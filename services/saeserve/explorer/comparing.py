@@ -8,11 +8,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from saeserve.client import Client
-from saeserve.client.errors import NotFoundError
 from saeserve.client.model_values import Model
 from saeserve.explorer.answering import view
 from saeserve.explorer.calling import CallersClient, KeptPictures
-from saeserve.explorer.models import Evaluation, density_plot, evaluation_of, reference_of
+from saeserve.explorer.models import (
+    Evaluation,
+    density_plot,
+    evaluation_of,
+    not_evaluated,
+    reference_of,
+)
 
 Reference = Annotated[str, Query(max_length=300)]
 
@@ -74,11 +79,7 @@ def densities(
     both = (_compared(client, a), _compared(client, b))
     found = [(each.reference, each.evaluation) for each in both if each.evaluation is not None]
     if not found:
-        raise NotFoundError(
-            f"neither {a} nor {b} has been evaluated",
-            reason="NO_EVALUATION",
-            remedy="submit an evaluate job for each",
-        )
+        raise not_evaluated(f"neither {a} nor {b} has been evaluated")
     return pictures.answer(request, density_plot(found), narrow=narrow)
 
 

@@ -85,7 +85,7 @@ def _malformed(request: Request, error: Exception) -> Response:
     field = str(place[-1]) if place else ""
     message = f"{field}: {found[0].get('msg', 'it is malformed')}"
     remedy = "correct the address, or go to the page by a link"
-    failure = Failure(400, "Bad Request", message, "BAD_ADDRESS", field, remedy)
+    failure = Failure(400, "Bad Request", message, "BAD_QUERY", field, remedy)
     return shown(request, failure)
 
 

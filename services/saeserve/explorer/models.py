@@ -100,12 +100,14 @@ def density(
     model = client.models.get(reference)
     found = evaluation_of(client, model)
     if found is None:
-        raise NotFoundError(
-            f"{reference_of(model)} has not been evaluated",
-            reason="NO_EVALUATION",
-            remedy="submit an evaluate job for it",
-        )
+        raise not_evaluated(f"{reference_of(model)} has not been evaluated")
     return pictures.answer(request, density_plot([(reference_of(model), found)]), narrow=narrow)
+
+
+def not_evaluated(message: str) -> NotFoundError:
+    """The error for a density that no evaluate job has measured."""
+    remedy = "submit an evaluate job for the model"
+    return NotFoundError(message, reason="NO_EVALUATION", remedy=remedy)
 
 
 def reference_of(model: Model) -> str:
