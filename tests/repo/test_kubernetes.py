@@ -204,7 +204,7 @@ def test_production_runs_one_release_of_every_image() -> None:
         for container in each["spec"]["template"]["spec"]["containers"]
     }
     assert images == {
-        *("saeserve-control:0.1.0", "saeserve-inference:0.1.0-cpu"),
+        *("saeserve-control:0.1.0", "saeserve-explorer:0.1.0", "saeserve-inference:0.1.0-cpu"),
         *("saeserve-worker:0.1.0-cpu", "saeserve-worker:0.1.0-cuda"),
     }
 
