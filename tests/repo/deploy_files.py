@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from saeserve.control.settings import ControlSettings
+from saeserve.explorer.settings import ExplorerSettings
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.settings import PREFIX, ServiceSettings
 from saeserve.v1 import inference_service_pb2, job_service_pb2
@@ -21,6 +22,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "control": ControlSettings,
     "worker": WorkerSettings,
     "inference": InferenceSettings,
+    "explorer": ExplorerSettings,
 }
 OURS = tuple(SETTINGS)
 GRPC_SERVICES = {

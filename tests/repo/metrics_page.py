@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from saeserve.control.metrics import ControlMetrics
 from saeserve.control.telemetry import TelemetryMetrics
+from saeserve.explorer.metrics import ExplorerMetrics
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.platform.gpu_metrics import GpuCollector
 from saeserve.platform.metrics import Metrics
@@ -23,7 +24,8 @@ PAGE = Path(__file__).resolve().parents[2] / "METRICS.md"
 HEAD = """# Metrics
 
 Made from the code by `make metrics-page`. Each service answers with its metrics under /metrics at
-an address of its own: control 9470, worker 9471, inference 9472. Times are in seconds, sizes in
+an address of its own: control 9470, worker 9471, inference 9472, explorer
+9473. Times are in seconds, sizes in
 bytes, ratios from 0 to 1. There are also `process_*` and `python_info` of the Prometheus client.
 """
 
@@ -58,11 +60,16 @@ def _inference(registry: CollectorRegistry) -> None:
     registry.register(GpuCollector(None))
 
 
+def _explorer(registry: CollectorRegistry) -> None:
+    ExplorerMetrics(registry)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[CollectorRegistry], None]]] = {
     "every": ("Every service", _every),
     "control": ("Control", _control),
     "worker": ("Worker", _worker),
     "inference": ("Inference", _inference),
+    "explorer": ("Explorer", _explorer),
 }
 
 

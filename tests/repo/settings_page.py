@@ -7,6 +7,7 @@ from pathlib import Path
 
 from saeserve.cli.settings import CliSettings
 from saeserve.control.settings import ControlSettings
+from saeserve.explorer.settings import ExplorerSettings
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.setting_names import PREFIX
 from saeserve.platform.settings import BrokerSettings, ServiceSettings
@@ -18,6 +19,7 @@ SECTIONS: dict[str, type[ServiceSettings]] = {
     "Control": ControlSettings,
     "Worker": WorkerSettings,
     "Inference": InferenceSettings,
+    "Explorer": ExplorerSettings,
     "Embedded broker": BrokerSettings,
     "Command line": CliSettings,
 }

@@ -51,8 +51,8 @@ def test_who_needs_no_password_is_given_none() -> None:
     assert set(COMPOSE["secrets"]) == {"redis_password", "redis_acl", "admin_token", "pip"}
 
 
-@pytest.mark.parametrize("service", ["control", "inference"])
-def test_grpc_is_answered_over_tls_to_callers_with_tokens(
+@pytest.mark.parametrize("service", ["control", "inference", "explorer"])
+def test_callers_are_answered_over_tls_and_with_tokens(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings_of(service, monkeypatch)
@@ -142,7 +142,7 @@ def test_the_worker_takes_the_jobs_that_control_queues(
     assert control["roots"] == worker["roots"]
 
 
-@pytest.mark.parametrize("service", OURS)
+@pytest.mark.parametrize("service", [name for name in OURS if name != "explorer"])
 def test_volumes_lie_where_the_settings_say(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = settings_of(service, monkeypatch)
     named = [each for each in SERVICES[service]["volumes"] if isinstance(each, str)]
@@ -155,6 +155,16 @@ def test_volumes_lie_where_the_settings_say(service: str, monkeypatch: pytest.Mo
     roots = [str(path) for path in read["roots"].values()]
     assert [target for target in targets if not target.endswith("/tls")] == roots
     assert all(mount["read_only"] for mount in mounts(SERVICES[service]))
+
+
+def test_the_explorer_reads_through_the_services_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = settings_of("explorer", monkeypatch)
+    assert [each["target"] for each in mounts(SERVICES["explorer"])] == ["/etc/saeserve/tls"]
+    assert "secrets" not in SERVICES["explorer"]
+    for service in ("control", "inference"):
+        own = SERVICES[service]["environment"][f"SAESERVE_{service.upper()}_ADDRESS"]
+        assert read[f"{service}_address"] == f"{service}:{parse_tcp(own).port}"
+    assert read["tls_ca"].parent == read["tls_cert"].parent
 
 
 def test_a_worker_keeps_its_run_directory_and_compiled_kernels_on_a_volume() -> None:
@@ -180,9 +190,10 @@ def test_probes_ask_where_the_service_answers(
     read = settings_of(service, monkeypatch)
     *command, address = SERVICES[service]["healthcheck"]["test"][:5]
     assert command == ["CMD", "python", "-m", "saeserve.platform.healthcheck"]
-    if service == "worker":
-        port = parse_tcp(read["worker_metrics_address"]).port
-        assert address == f"http://127.0.0.1:{port}/metrics"
+    if service in ("worker", "explorer"):
+        port = parse_tcp(read[f"{service}_metrics_address"]).port
+        path = {"worker": "metrics", "explorer": "healthz"}[service]
+        assert address == f"http://127.0.0.1:{port}/{path}"
     else:
         assert address == f"127.0.0.1:{parse_tcp(read[f'{service}_address']).port}"
         assert SERVICES[service]["healthcheck"]["test"][5] in GRPC_SERVICES

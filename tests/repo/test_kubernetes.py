@@ -13,6 +13,7 @@ from tests.repo.monitoring import files
 
 from saeserve.cli.settings import CliSettings
 from saeserve.control.settings import ControlSettings
+from saeserve.explorer.settings import ExplorerSettings
 from saeserve.inference.settings import InferenceSettings
 from saeserve.platform.settings import PREFIX, ServiceSettings
 from saeserve.worker.settings import WorkerSettings
@@ -20,12 +21,14 @@ from saeserve.worker.settings import WorkerSettings
 READ: dict[str, tuple[type[ServiceSettings], ...]] = {
     "control": (ControlSettings,),
     "inference": (InferenceSettings,),
+    "explorer": (ExplorerSettings,),
     "worker": (WorkerSettings,),
     "worker-gpu": (WorkerSettings,),
 }
 FILES = {
     "control": "base/control.yaml",
     "inference": "base/inference.yaml",
+    "explorer": "base/explorer.yaml",
     "worker": "base/worker.yaml",
     "worker-gpu": "components/gpu/worker-gpu.yaml",
 }
@@ -201,7 +204,7 @@ def test_production_runs_one_release_of_every_image() -> None:
         for container in each["spec"]["template"]["spec"]["containers"]
     }
     assert images == {
-        *("saeserve-control:0.1.0", "saeserve-inference:0.1.0-cpu"),
+        *("saeserve-control:0.1.0", "saeserve-explorer:0.1.0", "saeserve-inference:0.1.0-cpu"),
         *("saeserve-worker:0.1.0-cpu", "saeserve-worker:0.1.0-cuda"),
     }
 

@@ -52,6 +52,7 @@ INSTALLS = {
         "core.planning",
     ],
     "inference": ["inference"],
+    "explorer": ["client", "explorer", "platform"],
 }
 
 
@@ -124,7 +125,7 @@ def test_modules_import_with_what_their_install_brings(extra: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("extra", ["", "cli", "control"])
+@pytest.mark.parametrize("extra", ["", "cli", "control", "explorer"])
 def test_installs_without_torch_bring_none(extra: str) -> None:
     assert absent(extra) >= TORCH
 

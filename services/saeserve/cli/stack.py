@@ -44,6 +44,7 @@ SERVICES = (
     Service("control", "saeserve.control"),
     Service("inference", "saeserve.inference"),
     Service("worker", "saeserve.worker"),
+    Service("explorer", "saeserve.explorer"),
 )
 
 

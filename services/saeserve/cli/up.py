@@ -14,8 +14,8 @@ from saeserve.platform.signals import SignalActor
 
 
 def up() -> None:
-    """Start broker, control, inference and worker here, and again when one ends by itself; Ctrl-C
-    stops them all."""
+    """Start broker, control, inference, worker and explorer here, and again when one ends by
+    itself; Ctrl-C stops them all."""
     settings = CliSettings.load()
     settings.protect_files()
     services = SERVICES if settings.redis_url else (BROKER, *SERVICES)

@@ -183,6 +183,15 @@ class Jobs:
             else:
                 return
 
+    def events(self, job: str) -> list[JobEvent]:
+        """The events that there are now, oldest first; what comes later is left to `watch`.
+
+        >>> client.jobs.events(job.id)[-1].type
+        """
+        request = job_service_pb2.WatchJobRequest(id=job, until_now=True)
+        found = self._stream(request, self._timeout)
+        return [update for update in found if isinstance(update, JobEvent)]
+
     def wait(self, job: str, *, poll_seconds: float = 0.5, timeout: float | None = None) -> Job:
         """Block until the job has ended, and return it; a failure is in `.error`.
 
@@ -208,7 +217,11 @@ class Jobs:
         return read_curves(b"".join(pieces))
 
     def _updates(self, job: str, token: str, seconds: float | None) -> Iterator[Job | JobEvent]:
-        request = job_service_pb2.WatchJobRequest(id=job, resume_token=token)
+        return self._stream(job_service_pb2.WatchJobRequest(id=job, resume_token=token), seconds)
+
+    def _stream(
+        self, request: job_service_pb2.WatchJobRequest, seconds: float | None
+    ) -> Iterator[Job | JobEvent]:
         with translated(self._address):
             for response in self._stub.WatchJob(request, timeout=seconds):
                 if response.WhichOneof("update") == "job":

@@ -51,6 +51,8 @@ class Watching:
             cursor = news.cursor
             if news.events:
                 continue
+            if request.until_now:
+                return
             if time.monotonic() - looked > _QUEUES_EVERY_S:
                 before, waits = waits, await self.pools.watch(self.waiting.of, news.record)
                 looked = time.monotonic()

@@ -1,0 +1,1 @@
+"""The explorer: pages over what a deployment holds, read through the SDK alone."""

@@ -1,0 +1,35 @@
+"""What views are given: the caller's client, and features as the caller may see them."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from saeserve.client import Client
+from saeserve.explorer.deployment import Deployment
+from saeserve.explorer.pictures import Pictures
+from saeserve.explorer.reading import FeatureReading, FeaturesOf
+from saeserve.explorer.security import token_of
+
+
+def deployment_of(request: Request) -> Deployment:
+    """The deployment that this explorer shows."""
+    return cast(Deployment, request.app.state.deployment)
+
+
+def _client(request: Request) -> Client:
+    return deployment_of(request).client(token_of(request))
+
+
+def _features(request: Request) -> FeatureReading:
+    return cast(FeaturesOf, request.app.state.features_of)(_client(request))
+
+
+def _pictures(request: Request) -> Pictures:
+    return cast(Pictures, request.app.state.pictures)
+
+
+CallersClient = Annotated[Client, Depends(_client)]
+CallersFeatures = Annotated[FeatureReading, Depends(_features)]
+KeptPictures = Annotated[Pictures, Depends(_pictures)]

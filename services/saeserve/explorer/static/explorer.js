@@ -1,0 +1,27 @@
+// Pages work without this: it adds keys (j and k: next and previous entry) and a button that copies
+// the link of a view.
+"use strict";
+
+const typing = (element) => element.matches("input, textarea, select, [contenteditable]");
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
+  const step = { j: 1, k: -1 }[event.key];
+  if (!step) return;
+  const entries = [...document.querySelectorAll("[data-steps] a.main, a[data-step]")];
+  const at = entries.indexOf(document.activeElement);
+  const next = entries[at < 0 ? (step > 0 ? 0 : entries.length - 1) : at + step];
+  if (next) next.focus();
+});
+
+for (const link of document.querySelectorAll("a.permalink")) {
+  if (!navigator.clipboard) break;
+  const button = document.createElement("button");
+  button.className = "plain";
+  button.textContent = "Copy link";
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(link.href);
+    button.textContent = "Copied";
+  });
+  link.replaceWith(button);
+}
