@@ -23,7 +23,10 @@ STATES = (
     *("BLOCKED", "QUEUED", "STARTING", "RUNNING", "PAUSING", "PAUSED", "CANCELLING"),
     *("SUCCEEDED", "FAILED", "CANCELLED"),
 )
-KINDS = ("train", "harvest", "ingest", "evaluate", "import_model", "export_model")
+KINDS = (
+    *("train", "harvest", "ingest", "collect", "evaluate", "generate", "annotate"),
+    *("import_model", "export_model"),
+)
 PageNumber = Annotated[int, Query(ge=1, le=10_000)]
 
 router = APIRouter()
