@@ -153,7 +153,7 @@ class FeatureReading(Protocol):
     collected. `model` is a reference as everywhere."""
 
     def describe(self, model: str) -> Collection:
-        """What the features were collected from."""
+        """The rows, text and model that a bundle was made of."""
         ...
 
     def list(
