@@ -97,7 +97,7 @@ def _shown(heading: str, *starts: str) -> list[str]:
 
 def test_your_own_model(reader: Reader) -> None:
     commands = _shown("Your own model", "submit", "models", "annotate", "steer")
-    assert len(commands) == 6
+    assert len(commands) == 7
     *_, features, texts = [reader.command(line) for line in commands]
     assert "feature=value" in features
     assert "as it is" in texts
