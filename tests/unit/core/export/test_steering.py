@@ -127,7 +127,7 @@ def test_rows_of_which_nothing_changes_are_the_same_bits(kind: Kind) -> None:
     assert torch.equal(change.changed_B, fires_B)
     assert change.rows_by_edit == (int(fires_B.sum()),)
     x_BD = ROWS.clone()
-    x_BD[0, 0] = -0.0
+    x_BD[:, 0] = -0.0
     assert torch.equal(
         change.applied(x_BD)[~fires_B].view(torch.int32), x_BD[~fires_B].view(torch.int32)
     )
