@@ -152,7 +152,7 @@ def test_watch_refuses_what_is_not_its_own(control: Control) -> None:
     control.ready()
     job = control.submit().job.id
 
-    def watch(**fields: str) -> Callable[[], object]:
+    def watch(**fields: Any) -> Callable[[], object]:  # noqa: ANN401 - any field
         request = job_service_pb2.WatchJobRequest(**fields)
         return lambda: list(control.jobs.WatchJob(request, timeout=TIMEOUT))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_logits_move_in_the_planted_direction(language_model: LanguageModel) -> 
     """A dictionary whose decoder row is the direction in which a token's logit grows."""
     model = language_model
     last = SiteSpec(layer=model.layers - 1)
-    unembedding_VD = model.model.get_output_embeddings().weight  # pyright: ignore
+    unembedding_VD = cast("Any", model.model).get_output_embeddings().weight
     sae = dictionary(model.d)
     wanted = 33
     direction_D = torch.nn.functional.normalize(unembedding_VD[wanted].detach(), dim=0)

@@ -67,7 +67,7 @@ def check_generation(ready: Workshop) -> None:
     for each in (first, second):
         for text in (each["unsteered"], each["steered"]):
             assert len(text["tokens"]) == len(text["log_probs_steered"]) == 6
-            words = [WORDS[token - 2] for token in text["tokens"] if 2 <= token < 62]
+            words: list[str] = [WORDS[token - 2] for token in text["tokens"] if 2 <= token < 62]
             assert set(words) <= set(text["text"].split())
         assert each["steered"]["steered_positions"] == len(each["prompt_tokens"]) - 1 + 5
         assert (each["first_steered_position"], each["kl_nats"] > 0) == (1, True)
