@@ -374,15 +374,19 @@ STORE = Dashboard(
             ),
             "reqps",
         ),
+        counts(
+            "Pages", *happened("saeserve_http_requests_total", "status", "{{status}}"), text=HOUR
+        ),
+        counts("Plots", *happened("saeserve_pictures_total", "result", "{{result}}"), text=HOUR),
         one(
             "Memory of processes",
-            'process_resident_memory_bytes{job=~"control|worker|inference"}',
+            'process_resident_memory_bytes{job=~"control|worker|inference|explorer"}',
             "{{job}} {{instance}}",
             "bytes",
         ),
         one(
             "Processor cores in use",
-            'rate(process_cpu_seconds_total{job=~"control|worker|inference"}[$__rate_interval])',
+            'rate(process_cpu_seconds_total{job=~"control|worker|inference|explorer"}[$__rate_interval])',
             "{{job}} {{instance}}",
             text="Without those of job processes.",
         ),
