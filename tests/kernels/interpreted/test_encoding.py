@@ -17,6 +17,7 @@ from saeserve.core.export import device_trial, on_device
 from saeserve.core.export.device_model import DeviceModel, placed
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.export.on_device import KernelEncoder
+from saeserve.core.export.recorded import RecordedEncoder
 from saeserve.core.formats.model import RowNorm, TopKActivation
 from saeserve.core.gpu import thresholds
 from saeserve.core.gpu.thresholds import Listed
@@ -42,8 +43,9 @@ def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def encoder_of(model: InferenceModel) -> KernelEncoder:
     there = placed(model, model.device)
     assert isinstance(there, DeviceModel)
-    assert isinstance(there.encoder, KernelEncoder)
-    return there.encoder
+    assert isinstance(there.encoder, RecordedEncoder)
+    assert isinstance(there.encoder.encoder, KernelEncoder)
+    return there.encoder.encoder
 
 
 def by_kernels(model: InferenceModel, x_BD: Tensor) -> FeatureRows:

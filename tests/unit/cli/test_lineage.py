@@ -26,6 +26,11 @@ IMPORTED = {
 }
 
 
+def no_jobs(**_: object) -> list[object]:
+    """Jobs of a server that evaluated nothing."""
+    return []
+
+
 def model(lineage: Mapping[str, object], **more: str) -> Model:
     message = model_pb2.Model(resource="models/m/versions/1", lineage=json.dumps(lineage))
     for name, value in more.items():
@@ -46,7 +51,7 @@ def shown(
 
     @contextmanager
     def connect() -> Generator[SimpleNamespace]:
-        yield SimpleNamespace(models=SimpleNamespace(get=get))
+        yield SimpleNamespace(models=SimpleNamespace(get=get), jobs=SimpleNamespace(list=no_jobs))
 
     monkeypatch.setattr(models, "connect", connect)
     models.show("m", every_field=every_field)
@@ -82,7 +87,7 @@ def test_a_reference_a_job_and_a_figure_are_whole_at_40_columns(
 
     @contextmanager
     def connect() -> Generator[SimpleNamespace]:
-        yield SimpleNamespace(models=SimpleNamespace(get=get))
+        yield SimpleNamespace(models=SimpleNamespace(get=get), jobs=SimpleNamespace(list=no_jobs))
 
     monkeypatch.setattr(models, "connect", connect)
     models.show("m")

@@ -28,8 +28,16 @@ SPECS: dict[str, dict[str, Any]] = {
     "evaluate": {"model": "models/n", "dataset": "d"},
     "import_model": {"model": "m", "format": "saelens", "path": "uploads/u/sae"},
     "export_model": {"model": "models/n", "format": "saelens"},
+    "collect": {"model": "models/n", "dataset": "d"},
+    "generate": {
+        "model": "models/n",
+        "dataset": "d",
+        "prompts": ["a"],
+        "edits": [{"feature": 1, "add": 1.0}],
+    },
+    "annotate": {"model": "models/n", "dataset": "d", "texts": ["a"]},
 }
-READ = {"train", "evaluate"}
+READ = {"train", "evaluate", "collect", "generate", "annotate"}
 MADE = {"harvest", "ingest"}
 
 

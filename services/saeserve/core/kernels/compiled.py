@@ -44,8 +44,9 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-_SOURCES = digest_of(Path(__file__).parent)
-"""Digest of all files that machine code is made from: kernels are in this package alone."""
+ROOMS = tuple(Path(__file__).parents[1] / name for name in ("kernels", "features"))
+_SOURCES = "".join(digest_of(room) for room in ROOMS)
+"""Digests of all files that machine code is made from: kernels are in these packages alone."""
 
 SHARES = 64
 """Parts of equal work that threads take, where a loop has no parts of its own."""

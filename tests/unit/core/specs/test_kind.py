@@ -23,6 +23,14 @@ SPECS: dict[str, dict[str, Any]] = {
     "evaluate": {"model": "sae", "dataset": "acts"},
     "import_model": {"model": "sae", "format": "saelens", "path": "root:x"},
     "export_model": {"model": "sae", "format": "saelens"},
+    "collect": {"model": "sae", "dataset": "acts"},
+    "generate": {
+        "model": "sae",
+        "dataset": "acts",
+        "prompts": ["a"],
+        "edits": [{"feature": 1, "add": 1.0}],
+    },
+    "annotate": {"model": "sae", "dataset": "acts", "texts": ["a"]},
 }
 MAKES: dict[str, tuple[str, dict[str, float | None]]] = {
     "train": ("", {"sae": 2.0}),
@@ -31,6 +39,9 @@ MAKES: dict[str, tuple[str, dict[str, float | None]]] = {
     "evaluate": ("", {}),
     "import_model": ("", {"sae": None}),
     "export_model": ("", {}),
+    "collect": ("", {}),
+    "generate": ("", {}),
+    "annotate": ("", {}),
 }
 
 
