@@ -104,7 +104,8 @@ def test_errors_of_rounding_that_add_up_misplace_nothing(part: float) -> None:
     listed = list_outside(encoder, interval, most=2.0)
     assert listed is not None
     assert listed.values.numel() == h_BF.numel()
-    torch.testing.assert_close(listed.values, h_BF.flatten())
+    # Sums of 1,024 numbers that nearly cancel depend on the order, which is the processor's.
+    torch.testing.assert_close(listed.values, h_BF.flatten(), rtol=0, atol=5e-3)
     y_BO, found = torch.zeros(3, 5), torch.zeros_like(interval.high_F)
     way = Dense(aligned(part))
     counts_F = way.forward(y_BO, normal(20, 5, seed=0), interval.high_F, found).counts_F
