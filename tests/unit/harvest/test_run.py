@@ -71,7 +71,8 @@ def harvest(spec: HarvestSpec, resolve: Resolve, folder: Path) -> DatasetManifes
 
 
 def rows_of(folder: Path) -> dict[str, torch.Tensor]:
-    shards = [safetensors.torch.load(data) for data in bytes_of(folder).values()]
+    files = bytes_of(folder)
+    shards = [safetensors.torch.load(files[name]) for name in files if name[0].isdigit()]
     return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
 
 
