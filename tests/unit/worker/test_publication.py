@@ -64,7 +64,7 @@ def whole(shop: Workshop, name: str = "rows") -> bool:
     for shard in found.manifest.shards:
         assert sha256_of(found.folder / shard.file) == shard.sha256
     assert sorted(path.name for path in (found.folder / "shards").iterdir()) == [
-        Path(shard.file).name for shard in found.manifest.shards
+        *(Path(shard.file).name for shard in found.manifest.shards),
         "sums.safetensors",
     ]
     return True
