@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -152,7 +152,29 @@ class ExportModel(JobKind[ExportModelSpec]):
         return (self.spec.model,)
 
 
-class Collect(JobKind[CollectSpec]):
+Looking = TypeVar("Looking", CollectSpec, GenerateSpec, AnnotateSpec)
+
+
+class LooksAtModel(JobKind[Looking]):
+    """Looks at one model with the rows or the language model of a data set."""
+
+    @property
+    @override
+    def device(self) -> str:
+        return self.spec.device
+
+    @property
+    @override
+    def reads_dataset(self) -> str:
+        return self.spec.dataset
+
+    @property
+    @override
+    def reads_models(self) -> tuple[str, ...]:
+        return (self.spec.model,)
+
+
+class Collect(LooksAtModel[CollectSpec]):
     """Collects what the latents of a model fire on."""
 
     name = "collect"
@@ -162,23 +184,8 @@ class Collect(JobKind[CollectSpec]):
         collect, plan = check_collect(self.spec, context.inputs, context.upstream)
         return context.planned(JobSpec(collect=collect), plan)
 
-    @property
-    @override
-    def device(self) -> str:
-        return self.spec.device
 
-    @property
-    @override
-    def reads_dataset(self) -> str:
-        return self.spec.dataset
-
-    @property
-    @override
-    def reads_models(self) -> tuple[str, ...]:
-        return (self.spec.model,)
-
-
-class Generate(JobKind[GenerateSpec]):
+class Generate(LooksAtModel[GenerateSpec]):
     """Has a language model go on with prompts, as it is and steered."""
 
     name = "generate"
@@ -188,23 +195,8 @@ class Generate(JobKind[GenerateSpec]):
         found, plan = check_texts(self.spec, self.name, context.inputs, context.upstream)
         return context.planned(JobSpec(generate=found), plan)
 
-    @property
-    @override
-    def device(self) -> str:
-        return self.spec.device
 
-    @property
-    @override
-    def reads_dataset(self) -> str:
-        return self.spec.dataset
-
-    @property
-    @override
-    def reads_models(self) -> tuple[str, ...]:
-        return (self.spec.model,)
-
-
-class Annotate(JobKind[AnnotateSpec]):
+class Annotate(LooksAtModel[AnnotateSpec]):
     """Says which features fire on the tokens of texts."""
 
     name = "annotate"
@@ -213,21 +205,6 @@ class Annotate(JobKind[AnnotateSpec]):
     def check(self, context: PlanContext) -> tuple[JobSpec, Plan]:
         found, plan = check_texts(self.spec, self.name, context.inputs, context.upstream)
         return context.planned(JobSpec(annotate=found), plan)
-
-    @property
-    @override
-    def device(self) -> str:
-        return self.spec.device
-
-    @property
-    @override
-    def reads_dataset(self) -> str:
-        return self.spec.dataset
-
-    @property
-    @override
-    def reads_models(self) -> tuple[str, ...]:
-        return (self.spec.model,)
 
 
 KINDS: Mapping[str, type[JobKind[Any]]] = {
