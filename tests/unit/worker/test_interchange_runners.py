@@ -128,7 +128,8 @@ def test_a_trained_model_goes_out_and_comes_back(shop: Workshop) -> None:
     assert shop.output("x-1").exported == "exports/m/1/saelens"
     store = shop.bench.ledger.store
     assert store.names("exports/m/1") == ["saelens"]
-    assert store.names("exports/m/1/saelens") == ["cfg.json", "sae_weights.safetensors"]
+    files = ["README.md", "cfg.json", "sae_weights.safetensors"]
+    assert store.names("exports/m/1/saelens") == files
     shop.roots = {"store": store.root}
     back = {"model": "again", "path": "store:exports/m/1/saelens", "format": "saelens"}
     assert shop.submit("i-1", "import_model", back) is ExitCode.FINISHED
