@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
+from tests.fakes.feature_codes import D_SAE, VOCABULARY, block_of, random_sequences
 from tests.fakes.jumprelu_cases import WAYS, Case, spec_of
 from tests.fakes.sources import PlantedSource
 from tests.fakes.training import FolderSink, run_all, tiny_setup, tiny_spec
@@ -20,6 +22,8 @@ from saeserve.core.architectures.active import entries
 from saeserve.core.architectures.contract import Dimensions
 from saeserve.core.architectures.jumprelu import fast as jumprelu_fast
 from saeserve.core.data.preprocess import Preprocessing
+from saeserve.core.features import loops
+from saeserve.core.features.state import CollectSettings, new_state
 from saeserve.core.training.trainer import Trainer
 
 D, F, ROWS, STEPS = 83, 256, 256, 12
@@ -77,6 +81,20 @@ def graph() -> Iterable[Tensor]:
     return torch.autograd.grad(loss, (values_N, W_FD))
 
 
+def collect() -> Iterable[Tensor]:
+    """What a collecting pass keeps of two blocks."""
+    sequences = random_sequences(5, sequences=40, longest=30, firing=0.4, signed=True, coarse=True)
+    sizes = CollectSettings(
+        D_SAE, VOCABULARY, seed=3, lowest_exponent=-4, top=3, uniform=3, intervals=3,
+        per_interval=2, window=4, entries=3, token_features=3,
+    )  # fmt: skip
+    state = new_state(sizes)
+    weight_F = np.linspace(0.5, 2, D_SAE, dtype=np.float32)
+    for part in (sequences[:20], sequences[20:]):
+        loops.add_block(state, block_of(part).without_zeros(), weight_F)
+    return [torch.as_tensor(array) for array in state.arrays().values()]
+
+
 RUNS: dict[str, Callable[[], Iterable[Tensor]]] = {
     **{
         f"{name} {dtype}": functools.partial(trained, name, dtype)
@@ -85,4 +103,5 @@ RUNS: dict[str, Callable[[], Iterable[Tensor]]] = {
     },
     **{f"jumprelu, {way}": functools.partial(jumprelu, way) for way in WAYS},
     "graph": graph,
+    "collect": collect,
 }
