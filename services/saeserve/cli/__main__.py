@@ -14,6 +14,7 @@ from saeserve.cli.gc import gc
 from saeserve.cli.joining import joined
 from saeserve.cli.output import print_refusal
 from saeserve.cli.presets import presets
+from saeserve.cli.report import report
 from saeserve.cli.sending import send
 from saeserve.cli.steering import annotate, steer
 from saeserve.cli.up import up
@@ -45,6 +46,7 @@ app.command()(serving.decode)
 app.command()(serving.reconstruct)
 app.command()(steer)
 app.command()(annotate)
+app.command()(report)
 app.command()(presets)
 app.add_typer(tokens.app, name="token")
 app.command()(gc)

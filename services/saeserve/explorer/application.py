@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from saeserve.explorer import comparing, failures, features, jobs, models, signing_in
+from saeserve.explorer.calling import Clients
 from saeserve.explorer.deployment import Deployment
 from saeserve.explorer.metrics import ExplorerMetrics
 from saeserve.explorer.pictures import Pictures
@@ -33,13 +34,25 @@ def application(
 ) -> ASGIApp:
     """The whole application, with pages of features where `features_of` reads them. Raises
     StartupError for settings that cannot be."""
+    return Gate(pages_of(deployment, metrics, features_of), metrics, settings.known_hosts)
+
+
+def pages_of(
+    clients: Clients,
+    metrics: ExplorerMetrics,
+    features_of: FeaturesOf | None = None,
+    *,
+    exported: bool = False,
+) -> FastAPI:
+    """Every page, of what `clients` may see; without forms where it is `exported`."""
     app = api()
     if features_of is not None:
         app.include_router(features.router)
     app.state.features_of = features_of
-    app.state.deployment = deployment
+    app.state.clients = clients
     app.state.pictures = Pictures(metrics)
-    return Gate(app, metrics, settings.known_hosts)
+    app.state.exported = exported
+    return app
 
 
 def api() -> FastAPI:
