@@ -17,7 +17,6 @@ from saeserve.explorer import comparing, failures, features, jobs, models, signi
 from saeserve.explorer.deployment import Deployment
 from saeserve.explorer.metrics import ExplorerMetrics
 from saeserve.explorer.pictures import Pictures
-from saeserve.explorer.reading import FeaturesOf
 from saeserve.explorer.security import HEADERS, PAGE_POLICY, host_is_known
 from saeserve.explorer.settings import ExplorerSettings
 
@@ -26,17 +25,10 @@ TITLE = "saeserve explorer"
 
 
 def application(
-    settings: ExplorerSettings,
-    deployment: Deployment,
-    metrics: ExplorerMetrics,
-    features_of: FeaturesOf | None = None,
+    settings: ExplorerSettings, deployment: Deployment, metrics: ExplorerMetrics
 ) -> ASGIApp:
-    """The whole application, with pages of features where `features_of` reads them. Raises
-    StartupError for settings that cannot be."""
+    """The whole application."""
     app = api()
-    if features_of is not None:
-        app.include_router(features.router)
-    app.state.features_of = features_of
     app.state.deployment = deployment
     app.state.pictures = Pictures(metrics)
     return Gate(app, metrics, settings.known_hosts)
@@ -49,7 +41,7 @@ def api() -> FastAPI:
     failures.add_handlers(app)
     app.add_api_route("/", _home, include_in_schema=False)
     app.add_api_route("/favicon.ico", _icon, include_in_schema=False)
-    for part in (jobs, models, comparing, signing_in):
+    for part in (jobs, models, features, comparing, signing_in):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
