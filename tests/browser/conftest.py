@@ -53,6 +53,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
         assert control.server is not None
         with Client(control.server.bound) as client:
             job = furnish(control, client, control.folder)[0].id
-        with explorer(control.server.bound, planted) as parts:
+        with planted() as inference, explorer(control.server.bound, inference) as parts:
             yield parts.url, job
         control.stop()

@@ -17,7 +17,6 @@ from saeserve.client import Client
 from saeserve.client.values import Job
 from saeserve.core.export.format import save_model
 from saeserve.core.formats.model import TopKActivation
-from saeserve.explorer.reading import FeaturesOf
 from saeserve.explorer.server import Running, running
 from saeserve.explorer.settings import ExplorerSettings
 from saeserve.jobs.payloads import AttemptStarted, MetricsReported
@@ -36,12 +35,13 @@ HOSTILE = "<script>alert(1)</script>"
 @contextmanager
 def explorer(
     control: str,
-    features_of: FeaturesOf | None = None,
+    inference: str = "127.0.0.1:1",
     **changes: Any,  # noqa: ANN401 - any field
 ) -> Generator[Running]:
-    """The explorer of the control service at an address, on a free port."""
+    """The explorer of the services at two addresses, on a free port."""
     known: dict[str, Any] = {
         "control_address": control,
+        "inference_address": inference,
         "explorer_address": "127.0.0.1:0",
         "explorer_metrics_address": "127.0.0.1:0",
         **changes,
@@ -51,7 +51,7 @@ def explorer(
 
     async def serve() -> None:
         try:
-            async with running(settings, features_of) as parts:
+            async with running(settings) as parts:
                 started.set_result(parts)
                 await parts.run_until_stopped()
         except BaseException as error:

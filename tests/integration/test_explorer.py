@@ -32,7 +32,7 @@ def control(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterato
 @pytest.fixture(scope="module")
 def shown(control: Control) -> Iterator[Running]:
     assert control.server is not None
-    with explorer(control.server.bound, planted) as parts:
+    with planted() as inference, explorer(control.server.bound, inference) as parts:
         yield parts
 
 
@@ -175,7 +175,7 @@ def test_a_feature_shows_contexts_histogram_logits_and_neighbours(
     browser: Browser, done: SITE
 ) -> None:
     page = browser.get("/models/sae@1/features/5").text
-    assert "precision 93.00%, recall 71.00% on 412 held-out firings" in page
+    assert "precision 93.00% (90.00% to 95.00%) of 412 predicted" in page
     assert 'class="a5 peak" title="activation 4"' in page
     assert "4 more contexts" in page
     assert "↵" in page

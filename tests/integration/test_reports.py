@@ -34,7 +34,7 @@ def control(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterato
 @pytest.fixture(scope="module")
 def client(control: Control) -> Iterator[Client]:
     assert control.server is not None
-    with Client(control.server.bound) as client:
+    with planted() as inference, Client(control.server.bound, inference) as client:
         yield client
 
 
@@ -48,7 +48,7 @@ def test_a_report_needs_no_server(
 ) -> None:
     train, evaluate, _ = jobs
     out = tmp_path / "a" / "report"
-    written = write_report(client, [train.id, evaluate.id], out, features=3, features_of=planted)
+    written = write_report(client, [train.id, evaluate.id], out, features=3)
     pages = {path.name: path.read_text() for path in out.glob("*.html")}
     assert len(pages) == written.pages
     for name, page in pages.items():

@@ -8,5 +8,6 @@
 from saeserve.client.access import Access as Access
 from saeserve.client.client import Client as Client
 from saeserve.client.errors import ClientError as ClientError
+from saeserve.client.feature_values import FeatureFilter as FeatureFilter
 from saeserve.client.features import SparseFeatures as SparseFeatures
 from saeserve.client.reconstruction import Reconstruction as Reconstruction

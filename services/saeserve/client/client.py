@@ -12,6 +12,7 @@ from saeserve.client.access import Access
 from saeserve.client.arrays import ArrayInput
 from saeserve.client.channel import open_channel
 from saeserve.client.datasets import Datasets
+from saeserve.client.feature_bundles import Features
 from saeserve.client.feature_inputs import FeatureInput
 from saeserve.client.features import FloatArray, SparseFeatures
 from saeserve.client.inference import Inference
@@ -29,7 +30,7 @@ from saeserve.client.transfers import Transfers
 
 class Client:
     """A saeserve deployment: `jobs`, `datasets`, `models` and `transfers` (files out and in),
-    `store` and `server` on control, encoding on inference.
+    `store` and `server` on control, encoding and `features` on inference.
 
     Addresses (host:port or unix:/path) that are left out are those of SAESERVE_CONTROL_ADDRESS and
     SAESERVE_INFERENCE_ADDRESS, else of a stack on this machine; certificates are likewise those of
@@ -65,6 +66,7 @@ class Client:
         self.store = Store(self._control, control)
         self.server = Server(self._control, control, timeout)
         self.inference = Inference(self._inference, inference, timeout)
+        self.features = Features(self._inference, inference, timeout)
 
     def encode(
         self,

@@ -71,7 +71,6 @@ def html(request: Request, template: str, shown: object, status: int = 200) -> R
         form_field=FORM_FIELD,
         form_token=form_token(request),
         here=_here(request),
-        has_features=request.app.state.features_of is not None,
         exported=request.app.state.exported,
         signed_in=bool(token_of(request)),
     )

@@ -18,7 +18,6 @@ from saeserve.explorer.calling import Clients
 from saeserve.explorer.deployment import Deployment
 from saeserve.explorer.metrics import ExplorerMetrics
 from saeserve.explorer.pictures import Pictures
-from saeserve.explorer.reading import FeaturesOf
 from saeserve.explorer.security import HEADERS, PAGE_POLICY, host_is_known
 from saeserve.explorer.settings import ExplorerSettings
 
@@ -27,28 +26,15 @@ TITLE = "saeserve explorer"
 
 
 def application(
-    settings: ExplorerSettings,
-    deployment: Deployment,
-    metrics: ExplorerMetrics,
-    features_of: FeaturesOf | None = None,
+    settings: ExplorerSettings, deployment: Deployment, metrics: ExplorerMetrics
 ) -> ASGIApp:
-    """The whole application, with pages of features where `features_of` reads them. Raises
-    StartupError for settings that cannot be."""
-    return Gate(pages_of(deployment, metrics, features_of), metrics, settings.known_hosts)
+    """The whole application."""
+    return Gate(pages_of(deployment, metrics), metrics, settings.known_hosts)
 
 
-def pages_of(
-    clients: Clients,
-    metrics: ExplorerMetrics,
-    features_of: FeaturesOf | None = None,
-    *,
-    exported: bool = False,
-) -> FastAPI:
+def pages_of(clients: Clients, metrics: ExplorerMetrics, *, exported: bool = False) -> FastAPI:
     """Every page, of what `clients` may see; without forms where it is `exported`."""
     app = api()
-    if features_of is not None:
-        app.include_router(features.router)
-    app.state.features_of = features_of
     app.state.clients = clients
     app.state.pictures = Pictures(metrics)
     app.state.exported = exported
@@ -62,7 +48,7 @@ def api() -> FastAPI:
     failures.add_handlers(app)
     app.add_api_route("/", _home, include_in_schema=False)
     app.add_api_route("/favicon.ico", _icon, include_in_schema=False)
-    for part in (jobs, models, comparing, signing_in):
+    for part in (jobs, models, features, comparing, signing_in):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -1,4 +1,4 @@
-"""What views are given: the caller's client, and features as the caller may see them."""
+"""What views are given: the caller's client, and the plots that were drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from fastapi import Depends, Request
 
 from saeserve.client import Client
 from saeserve.explorer.pictures import Pictures
-from saeserve.explorer.reading import FeatureReading, FeaturesOf
 from saeserve.explorer.security import token_of
 
 
@@ -29,14 +28,9 @@ def _client(request: Request) -> Client:
     return clients_of(request).client(token_of(request))
 
 
-def _features(request: Request) -> FeatureReading:
-    return cast(FeaturesOf, request.app.state.features_of)(_client(request))
-
-
 def _pictures(request: Request) -> Pictures:
     return cast(Pictures, request.app.state.pictures)
 
 
 CallersClient = Annotated[Client, Depends(_client)]
-CallersFeatures = Annotated[FeatureReading, Depends(_features)]
 KeptPictures = Annotated[Pictures, Depends(_pictures)]

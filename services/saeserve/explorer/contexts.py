@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saeserve.client.feature_values import FeatureContext
 from saeserve.explorer.formats import readable, visible
-from saeserve.explorer.reading import Context
 
 LEVELS = 5
 """Strengths of an activation that a page tells apart."""
@@ -22,7 +22,7 @@ class Segment:
     peak: bool = False
 
 
-def segments(context: Context, largest: float) -> tuple[Segment, ...]:
+def segments(context: FeatureContext, largest: float) -> tuple[Segment, ...]:
     """The pieces of a context; `largest` is the maximum of the feature."""
     made: list[Segment] = []
     run = ""

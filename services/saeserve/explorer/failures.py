@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
+from typing import Self, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from saeserve.client.errors import ClientError
+from saeserve.client.errors import ClientError, PreconditionError
 from saeserve.explorer.answering import answer
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,24 @@ class Failure:
     reason: str = ""
     field: str = ""
     remedy: str = ""
+    command: str = ""
+    """What makes that which is not there."""
     sign_in: bool = False
     """Whether signing in, with another token if there was one, may help."""
+
+
+class NeedsJobError(PreconditionError):
+    """A page that shows what no job has made yet."""
+
+    command = ""
+    """Submits the job."""
+
+    @classmethod
+    def after(cls, error: ClientError, command: str) -> Self:
+        """The error, with the command that helps."""
+        made = cls(error.message, reason=error.reason, field=error.field, remedy=error.remedy)
+        made.command = command
+        return made
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -61,8 +77,16 @@ def failure_of(error: ClientError) -> Failure:
     status = STATUSES.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
     sign_in = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     sign_in = sign_in or error.reason == "BAD_TOKEN"
+    command = error.command if isinstance(error, NeedsJobError) else ""
     return Failure(
-        status, status.phrase, error.message, error.reason, error.field, error.remedy, sign_in
+        status,
+        status.phrase,
+        error.message,
+        error.reason,
+        error.field,
+        error.remedy,
+        command,
+        sign_in,
     )
 
 

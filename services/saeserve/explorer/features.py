@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BeforeValidator
 
+from saeserve.client import Client, FeatureFilter
+from saeserve.client.errors import PreconditionError
+from saeserve.client.feature_bundles import Order
+from saeserve.client.feature_values import (
+    Feature,
+    FeatureBundle,
+    FeatureContext,
+    FeatureHistogram,
+    FeaturePage,
+    TokenFeatures,
+)
+from saeserve.client.model_values import Model
 from saeserve.explorer.answering import view
-from saeserve.explorer.calling import CallersClient, CallersFeatures, KeptPictures
+from saeserve.explorer.calling import CallersClient, KeptPictures
 from saeserve.explorer.contexts import Segment, segments
+from saeserve.explorer.failures import NeedsJobError
 from saeserve.explorer.jobs import PAGE, PageNumber
 from saeserve.explorer.models import reference_of
 from saeserve.explorer.plots import Bars, Plot
-from saeserve.explorer.reading import (
-    Collection,
-    Context,
-    Feature,
-    FeatureFilter,
-    FeatureList,
-    Histogram,
-    Sort,
-    TokenFeatures,
-)
 
 
 def _given(value: object) -> object:
@@ -34,19 +39,22 @@ def _given(value: object) -> object:
 Share = Annotated[float | None, BeforeValidator(_given), Query(ge=0, le=1)]
 Choice = Annotated[bool | None, BeforeValidator(_given)]
 Words = Annotated[str, Query(max_length=200)]
+CollectJob = Annotated[str, Query(max_length=64)]
+"""Whose bundle is shown; "" for the newest one of the version."""
 
 router = APIRouter()
 
 
 @dataclass(frozen=True)
-class FeaturesPage:
-    """One page of a model's features, and what was asked for."""
+class FeatureList:
+    """One page of a model's features, and what was asked for; `job` as asked for."""
 
     reference: str
-    collection: Collection
-    found: FeatureList
+    job: str
+    bundle: FeatureBundle
+    found: FeaturePage
     where: FeatureFilter
-    sort: Sort
+    sort: Order
     ascending: bool
     page: int
     more: bool
@@ -59,7 +67,7 @@ class FeaturesPage:
 class ShownContext:
     """A context as a page shows it."""
 
-    context: Context
+    context: FeatureContext
     segments: tuple[Segment, ...]
 
 
@@ -74,11 +82,13 @@ class ShownInterval:
 
 
 @dataclass(frozen=True)
-class FeaturePage:
-    """One feature of a model; `before` and `after` are its neighbours by number."""
+class FeatureView:
+    """One feature of a model, from the bundle of `job` as asked for; `before` and `after` are its
+    neighbours by number."""
 
     reference: str
-    collection: Collection
+    job: str
+    bundle: FeatureBundle
     feature: Feature
     top: tuple[ShownContext, ...]
     intervals: tuple[ShownInterval, ...]
@@ -91,9 +101,9 @@ class FeaturePage:
 def feature_list(
     request: Request,  # noqa: ARG001 - of every view
     client: CallersClient,
-    features: CallersFeatures,
     reference: str,
-    sort: Sort = "density",
+    job: CollectJob = "",
+    sort: Order = "density",
     ascending: bool = False,
     min_density: Share = None,
     max_density: Share = None,
@@ -101,43 +111,47 @@ def feature_list(
     label: Words = "",
     token: Words = "",
     page: PageNumber = 1,
-) -> FeaturesPage:
+) -> FeatureList:
     """Show the features that pass a filter, or those that fire most on a token."""
-    model = reference_of(client.models.get(reference))
+    model = client.models.get(reference)
     where = FeatureFilter(min_density, max_density, None, dead, label)
-    first = (page - 1) * PAGE
-    found = features.list(
-        model, where, sort=sort, descending=not ascending, offset=first, limit=PAGE
-    )
-    return FeaturesPage(
-        reference=model,
-        collection=features.describe(model),
-        found=found,
-        where=where,
-        sort=sort,
-        ascending=ascending,
-        page=page,
-        more=found.total > first + PAGE,
-        token=token,
-        tokens=features.search_token(model, token) if token.strip() else (),
-    )
+    name, first = reference_of(model), (page - 1) * PAGE
+    with _collected(model):
+        found = client.features.page(
+            name, where=where, order_by=sort, ascending=ascending, skip=first, size=PAGE, job=job
+        )
+        searched = token.strip()
+        return FeatureList(
+            reference=name,
+            job=job,
+            bundle=client.features.describe(name, job=found.job),
+            found=found,
+            where=where,
+            sort=sort,
+            ascending=ascending,
+            page=page,
+            more=found.total > first + PAGE,
+            token=token,
+            tokens=client.features.search_token(name, token, job=found.job) if searched else (),
+        )
 
 
 @view(router, "/models/{reference}/features/{number}", "feature.html", "One feature of a model")
 def feature_page(
     request: Request,  # noqa: ARG001 - of every view
     client: CallersClient,
-    features: CallersFeatures,
     reference: str,
     number: int,
-) -> FeaturePage:
+    job: CollectJob = "",
+) -> FeatureView:
     """Show a feature."""
-    model = reference_of(client.models.get(reference))
-    found, collection = features.feature(model, number), features.describe(model)
-    largest = found.line.max
-    return FeaturePage(
-        reference=model,
-        collection=collection,
+    model = client.models.get(reference)
+    found, bundle = _read(client, model, number, job)
+    largest = found.summary.max
+    return FeatureView(
+        reference=reference_of(model),
+        job=job,
+        bundle=bundle,
         feature=found,
         top=_shown(found.top, largest),
         intervals=tuple(
@@ -146,7 +160,7 @@ def feature_page(
         ),
         uniform=_shown(found.uniform, largest),
         before=number - 1 if number > 0 else None,
-        after=number + 1 if number + 1 < collection.d_sae else None,
+        after=number + 1 if number + 1 < bundle.d_sae else None,
     )
 
 
@@ -154,20 +168,19 @@ def feature_page(
 def histogram(
     request: Request,
     client: CallersClient,
-    features: CallersFeatures,
     pictures: KeptPictures,
     reference: str,
     number: int,
+    job: CollectJob = "",
     narrow: bool = False,
 ) -> Response:
     """Draw how strongly a feature fires."""
-    model = reference_of(client.models.get(reference))
-    found = features.feature(model, number)
-    plot = histogram_plot(found.histogram, found.line.count, features.describe(model).rows)
+    found, bundle = _read(client, client.models.get(reference), number, job)
+    plot = histogram_plot(found.histogram, found.summary.count, bundle.rows)
     return pictures.answer(request, plot, narrow=narrow)
 
 
-def histogram_plot(found: Histogram, count: int, rows: int) -> Plot:
+def histogram_plot(found: FeatureHistogram, count: int, rows: int) -> Plot:
     """Firings by magnitude, on logarithmic axes; bins outside the first and last firing left
     out."""
     full = [at for at, each in enumerate(found.counts) if each]
@@ -182,5 +195,24 @@ def histogram_plot(found: Histogram, count: int, rows: int) -> Plot:
     )
 
 
-def _shown(contexts: tuple[Context, ...], largest: float) -> tuple[ShownContext, ...]:
+def _read(client: Client, model: Model, number: int, job: str) -> tuple[Feature, FeatureBundle]:
+    """A feature, and the bundle that it is from."""
+    name = reference_of(model)
+    with _collected(model):
+        found = client.features.get(name, number, job=job)
+        return found, client.features.describe(name, job=found.job)
+
+
+@contextmanager
+def _collected(model: Model) -> Generator[None]:
+    """Have a refusal for want of a bundle name the command that makes one."""
+    try:
+        yield
+    except PreconditionError as error:
+        name, data = reference_of(model), model.dataset or "DATASET"
+        command = f"saeserve submit collect --model {name} --dataset {data} --watch"
+        raise NeedsJobError.after(error, command) from error
+
+
+def _shown(contexts: tuple[FeatureContext, ...], largest: float) -> tuple[ShownContext, ...]:
     return tuple(ShownContext(each, segments(each, largest)) for each in contexts)

@@ -13,7 +13,6 @@ from saeserve.explorer.application import application
 from saeserve.explorer.deployment import Deployment
 from saeserve.explorer.listening import bound_socket, certificates, follow_renewals, url_of
 from saeserve.explorer.metrics import ExplorerMetrics
-from saeserve.explorer.reading import FeaturesOf
 from saeserve.explorer.settings import ExplorerSettings
 from saeserve.platform.address import check_allowed
 from saeserve.platform.metrics import Metrics, MetricsEndpoint, serve_metrics
@@ -42,11 +41,8 @@ class Running:
 
 
 @asynccontextmanager
-async def running(
-    settings: ExplorerSettings, features_of: FeaturesOf | None = None
-) -> AsyncGenerator[Running]:
-    """The service, answering; stopped in order when the block ends. Pages of features are there
-    with `features_of`. Raises StartupError."""
+async def running(settings: ExplorerSettings) -> AsyncGenerator[Running]:
+    """The service, answering; stopped in order when the block ends. Raises StartupError."""
     tls = settings.tls
     check_allowed(settings.explorer_address, insecure=settings.insecure, tls=tls is not None)
     metrics = Metrics("explorer", settings.revision)
@@ -64,7 +60,7 @@ async def running(
         stack.callback(endpoint.close)
         listener = stack.enter_context(bound_socket(settings.explorer_address))
         config = uvicorn.Config(
-            application(settings, deployment, figures, features_of),
+            application(settings, deployment, figures),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -21,7 +21,6 @@ from saeserve.explorer.formats import segment
 from saeserve.explorer.in_process import page_of
 from saeserve.explorer.metrics import ExplorerMetrics
 from saeserve.explorer.models import reference_of
-from saeserve.explorer.reading import FeaturesOf
 from saeserve.explorer.report import ADDRESS, Report, report_of, router_of
 from saeserve.explorer.static_pages import INDEX, file_of, links_of, relinked
 
@@ -76,7 +75,6 @@ def write_report(
     folder: Path,
     *,
     features: int = 100,
-    features_of: FeaturesOf | None = None,
 ) -> Written:
     """Write the pages of jobs (by id) and models (by reference) into `folder`, with the densest
     `features` of each model whose features were collected. The folder appears when it is whole;
@@ -87,7 +85,7 @@ def write_report(
     _check_free(folder)
     report = report_of(client, names)
     metrics = ExplorerMetrics(CollectorRegistry())
-    app = pages_of(_OneClient(client), metrics, features_of, exported=True)
+    app = pages_of(_OneClient(client), metrics, exported=True)
     app.include_router(router_of(report))
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.partial")
