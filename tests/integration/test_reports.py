@@ -67,9 +67,9 @@ def test_a_report_needs_no_server(
 def test_an_earlier_report_is_replaced_and_nothing_else_is(
     client: Client, jobs: tuple[Job, Job, Job], tmp_path: Path
 ) -> None:
-    first = write_report(client, [jobs[0].id], tmp_path / "report")
+    first = write_report(client, [jobs[0].id], tmp_path / "report", features=0)
     (first.folder / "of-the-first").touch()
-    write_report(client, ["sae@1"], tmp_path / "report")
+    write_report(client, ["sae@1"], tmp_path / "report", features=0)
     assert not (tmp_path / "report" / "of-the-first").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (tmp_path / "thesis").mkdir()
@@ -85,5 +85,5 @@ def test_a_page_that_fails_leaves_no_report(
 ) -> None:
     monkeypatch.setattr(writing, "ADDRESS", "/there-is-no-such-page")
     with pytest.raises(UnavailableError, match="there-is-no-such-page"):
-        write_report(client, [jobs[0].id], tmp_path / "report")
+        write_report(client, [jobs[0].id], tmp_path / "report", features=0)
     assert list(tmp_path.iterdir()) == []
