@@ -14,7 +14,7 @@ from saeserve.core.labels.proposing import propose
 from saeserve.core.labels.text import Kind, Text, key_of, keys_of, unpack
 from saeserve.errors import DataError
 
-VOCABULARY, LENGTH, D_SAE = 60, 32, 6
+VOCABULARY, LENGTH, D_SAE = 60, 32, 7
 SET = (3, 17, 40)
 Fires = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -37,8 +37,12 @@ PLANTED: dict[int, Fires] = {
     2: lambda tokens, sequences: (tokens == 9) & (before(tokens, sequences, 2) == 9),
     3: lambda tokens, sequences: after(tokens, sequences) == 11,
     4: lambda tokens, _: np.random.default_rng(tokens.size).random(tokens.size) < 0.05,
+    5: lambda tokens, _: (
+        np.random.default_rng(tokens.size).random(tokens.size)
+        < np.select([tokens == 21, tokens == 20], [1, 0.8], 0.01)
+    ),
 }
-"""What each feature fires on; the last is noise, and feature 5 never fires."""
+"""What each feature fires on; the fifth is noise, the sixth has some, and the last never fires."""
 
 
 def planted(seed: int, sequences: int = 300) -> Text:
@@ -101,7 +105,14 @@ def test_noise_is_seen_to_be_badly_labelled_and_a_silent_feature_has_no_label() 
     noise = best(labels, 4)
     assert noise.f1 < 0.2
     assert noise.precision.high < 0.2
-    assert not [each for feature, each in labels if feature == 5]
+    assert not [each for feature, each in labels if feature == 6]
+
+
+def test_only_what_predicts_well_is_part_of_a_label_the_most_precise_first() -> None:
+    label = best(labels_of(), 5)
+    assert label.words == "21, 20"
+    assert 0.8 < label.precision.value < 1
+    assert 0.6 < label.recall.value < 0.9
 
 
 def test_a_score_is_of_the_scored_text_alone() -> None:
