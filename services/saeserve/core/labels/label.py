@@ -1,0 +1,121 @@
+"""Labels as they are shown and stored: words, and how well they predict a feature on other text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from saeserve.core.labels.atoms import Atoms, Counts, counted
+from saeserve.core.labels.choosing import Chosen, Method, best_methods, choose, f1_of
+from saeserve.core.labels.proposing import Proposals
+from saeserve.core.labels.text import Integers, Kind, Text, unpack
+
+SHOWN = 5
+"""Patterns that a label's words name; the others are counted."""
+NORMAL_95 = 1.959964
+"""The normal distribution's 97.5 % point: intervals of 95 %."""
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share with its 95 % interval (Wilson 1927); both are nan where nothing was counted."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a feature fires on, by one method."""
+
+    feature: int
+    method: Method
+    words: str
+    """Its patterns, most precise first."""
+    patterns: tuple[int, ...]
+    """All of them, as `text.unpack` reads them."""
+    precision: Proportion
+    """Of rows with one of the patterns on the scored text, the share on which the feature fires."""
+    recall: Proportion
+    """Of rows on which it fires, the share that has one of the patterns."""
+    best: bool
+    """Whether this method had the largest F1 on the text that labels were chosen on."""
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall on the scored text; nan where one is."""
+        if not self.precision.n or not self.recall.n:
+            return float("nan")
+        right = self.precision.value * self.precision.n
+        return float(f1_of(right, self.precision.n, self.recall.n))
+
+
+def make_labels(
+    proposals: Proposals,
+    d_sae: int,
+    chosen_on: Iterable[Text],
+    scored_on: Iterable[Text],
+    name_of: Callable[[int], str],
+) -> Iterator[Label]:
+    """Labels of every feature for which there are patterns, feature by feature for each method.
+
+    Patterns are chosen on one text and scored on another, so that a score is of text that had no
+    part in the label; rows of both must not be among the samples of `proposals`. `name_of` gives a
+    token's words.
+    """
+    atoms = proposals.together
+    chosen = choose(proposals, atoms, counted(atoms, d_sae, chosen_on))
+    scored, best_F = counted(atoms, d_sae, scored_on), best_methods(chosen)
+    for each in chosen:
+        yield from _labels_of(each, atoms, scored, best_F, name_of)
+
+
+def proportion(right: int, n: int) -> Proportion:
+    """Wilson's interval of `right` among `n`."""
+    if not n:
+        return Proportion(float("nan"), float("nan"), float("nan"), 0)
+    share, z = right / n, NORMAL_95
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Proportion(share, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def words_of(patterns: Sequence[int], name_of: Callable[[int], str]) -> str:
+    """The first patterns in words: `dog`, `New + York`, `as … as`, `before the`."""
+    named = [_pattern_words(key, name_of) for key in patterns[:SHOWN]]
+    more = len(patterns) - len(named)
+    return ", ".join(named) + (f" (+{more})" if more else "")
+
+
+def _pattern_words(key: int, name_of: Callable[[int], str]) -> str:
+    kind, first, second = unpack(key)
+    if kind is Kind.TOKEN:
+        return name_of(second)
+    if kind is Kind.NEXT:
+        return f"before {name_of(second)}"
+    return f"{name_of(first)} {'+' if kind is Kind.PAIR else '…'} {name_of(second)}"
+
+
+def _labels_of(
+    chosen: Chosen, atoms: Atoms, scored: Counts, best_F: Integers, name_of: Callable[[int], str]
+) -> Iterator[Label]:
+    feature_L = atoms.feature_A[chosen.atom_L]
+    starts = np.flatnonzero(np.diff(feature_L, prepend=-1))
+    for atom_L in np.split(chosen.atom_L, starts[1:]) if starts.size else ():
+        feature = int(atoms.feature_A[atom_L[0]])
+        right, matched = int(scored.right_A[atom_L].sum()), int(scored.matched_A[atom_L].sum())
+        patterns = tuple(int(key) for key in atoms.key_A[atom_L])
+        yield Label(
+            feature=feature,
+            method=chosen.method,
+            words=words_of(patterns, name_of),
+            patterns=patterns,
+            precision=proportion(right, matched),
+            recall=proportion(right, int(scored.fired_F[feature])),
+            best=int(best_F[feature]) == chosen.method,
+        )
