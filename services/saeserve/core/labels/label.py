@@ -13,6 +13,8 @@ from saeserve.core.labels.choosing import Chosen, Method, best_methods, choose, 
 from saeserve.core.labels.proposing import Proposals
 from saeserve.core.labels.text import Integers, Kind, Text, unpack
 
+DEFINITION = "label/1"
+"""Named by bundles; a change of how patterns are proposed, chosen or counted raises the version."""
 SHOWN = 5
 """Patterns that a label's words name; the others are counted."""
 NORMAL_95 = 1.959964
@@ -39,20 +41,31 @@ class Label:
     """Its patterns, most precise first."""
     patterns: tuple[int, ...]
     """All of them, as `text.unpack` reads them."""
-    precision: Proportion
-    """Of rows with one of the patterns on the scored text, the share on which the feature fires."""
-    recall: Proportion
-    """Of rows on which it fires, the share that has one of the patterns."""
+    matched: int
+    """Rows of the scored text that have one of the patterns."""
+    fired: int
+    """Rows on which the feature fires."""
+    right: int
+    """Rows with both."""
     best: bool
     """Whether this method had the largest F1 on the text that labels were chosen on."""
 
     @property
+    def precision(self) -> Proportion:
+        """Of rows with one of the patterns, the share on which the feature fires."""
+        return proportion(self.right, self.matched)
+
+    @property
+    def recall(self) -> Proportion:
+        """Of rows on which the feature fires, the share that has one of the patterns."""
+        return proportion(self.right, self.fired)
+
+    @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall on the scored text; nan where one is."""
-        if not self.precision.n or not self.recall.n:
+        """Harmonic mean of precision and recall; nan where one is."""
+        if not self.matched or not self.fired:
             return float("nan")
-        right = self.precision.value * self.precision.n
-        return float(f1_of(right, self.precision.n, self.recall.n))
+        return float(f1_of(self.right, self.matched, self.fired))
 
 
 def make_labels(
@@ -108,14 +121,14 @@ def _labels_of(
     starts = np.flatnonzero(np.diff(feature_L, prepend=-1))
     for atom_L in np.split(chosen.atom_L, starts[1:]) if starts.size else ():
         feature = int(atoms.feature_A[atom_L[0]])
-        right, matched = int(scored.right_A[atom_L].sum()), int(scored.matched_A[atom_L].sum())
         patterns = tuple(int(key) for key in atoms.key_A[atom_L])
         yield Label(
             feature=feature,
             method=chosen.method,
             words=words_of(patterns, name_of),
             patterns=patterns,
-            precision=proportion(right, matched),
-            recall=proportion(right, int(scored.fired_F[feature])),
+            matched=int(scored.matched_A[atom_L].sum()),
+            fired=int(scored.fired_F[feature]),
+            right=int(scored.right_A[atom_L].sum()),
             best=int(best_F[feature]) == chosen.method,
         )
