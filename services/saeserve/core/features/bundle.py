@@ -15,8 +15,8 @@ import numpy.typing as npt
 from saeserve.core.features import schema
 from saeserve.core.features.canonical import octave_of
 from saeserve.core.features.contexts import Windows
-from saeserve.core.features.opening import open_database, open_tokens, read_manifest
 from saeserve.core.features.labelled import label_of
+from saeserve.core.features.opening import open_database, open_tokens, read_manifest
 from saeserve.core.features.packing import (
     INTERVAL,
     TOP,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class BundleExtras:
     """The text of every token that `tokens.npy` or the logits name, as far as it is known."""
     neighbours: RankedRows | None = None
     logits: RankedRows | None = None
-    labels: Sequence[Label] = ()
+    labels: Iterable[Label] = ()
 
 
 def write_database(

@@ -10,15 +10,11 @@ Shape suffixes: A atoms, F features, Z entries, N rows, P samples.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from saeserve.core.labels.text import ABSENT, Integers, Keys, Kind, Text, keys_of, kind_of
-
-Number = TypeVar("Number", np.int64, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -74,56 +70,72 @@ def sorted_pairs(feature: Integers, key: Keys) -> Pairs:
     return Pairs(feature[start], key[start], np.diff(np.append(start, feature.size)))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counts:
-    """How often atoms matched on the text that was added so far."""
+    """How often atoms matched on some text."""
 
     atoms: Atoms
     d_sae: int
-    rows: int = 0
-    fired_F: Integers = field(init=False)
+    rows: int
+    fired_F: Integers
     """Rows on which each feature fired."""
-    matched_A: Integers = field(init=False)
+    matched_A: Integers
     """Rows at which each pattern stands."""
-    right_A: Integers = field(init=False)
+    right_A: Integers
     """Those of them on which its feature fires."""
-
-    def __post_init__(self) -> None:
-        self._keys, self._place_A = np.unique(self.atoms.key_A, return_inverse=True)
-        codes = self._place_A * self.d_sae + self.atoms.feature_A
-        self._order = np.argsort(codes)
-        self._codes = codes[self._order]
-        self.fired_F = np.zeros(self.d_sae, dtype=np.int64)
-        self.matched_A = np.zeros(codes.size, dtype=np.int64)
-        self.right_A = np.zeros(codes.size, dtype=np.int64)
-
-    def add(self, text: Text) -> None:
-        """Count a text: any part of it, sequences whole."""
-        self.rows += text.row_N.size
-        self.fired_F += np.bincount(text.entry_feature_Z, minlength=self.d_sae)
-        for kind in Kind:
-            self._add_kind(text, kind)
-
-    def _add_kind(self, text: Text, kind: Kind) -> None:
-        place_N = _places(self._keys, keys_of(text, kind))
-        found = place_N[place_N >= 0]
-        self.matched_A += np.bincount(found, minlength=self._keys.size)[self._place_A]
-        place_Z = place_N[text.entry_row_Z]
-        known = place_Z >= 0
-        codes = place_Z[known] * self.d_sae + text.entry_feature_Z[known]
-        right = _places(self._codes, codes)
-        self.right_A[self._order] += np.bincount(right[right >= 0], minlength=self._codes.size)
 
 
 def counted(atoms: Atoms, d_sae: int, texts: Iterable[Text]) -> Counts:
-    """Counts of some texts together."""
-    counts = Counts(atoms, d_sae)
+    """Counts of some texts together: any parts of a text, sequences whole."""
+    counting = _Counting(atoms, d_sae)
     for text in texts:
-        counts.add(text)
-    return counts
+        counting.add(text)
+    return counting.counts()
 
 
-def _places(ordered: npt.NDArray[Number], wanted: npt.NDArray[Number]) -> Integers:
+class _Counting:
+    """Sums by key, and by key and feature: a text touches few of them, and atoms look theirs up at
+    the end."""
+
+    def __init__(self, atoms: Atoms, d_sae: int) -> None:
+        self._atoms, self._d_sae = atoms, d_sae
+        self._keys_K, self._place_A = np.unique(atoms.key_A, return_inverse=True)
+        codes_A = self._codes(self._place_A, atoms.feature_A)
+        self._order_A = np.argsort(codes_A)
+        self._sorted_A = codes_A[self._order_A]
+        self._matched_K = np.zeros(self._keys_K.size, dtype=np.int64)
+        self._right_A = np.zeros(codes_A.size, dtype=np.int64)
+        self._fired_F = np.zeros(d_sae, dtype=np.int64)
+        self._rows = 0
+
+    def add(self, text: Text) -> None:
+        self._rows += text.row_N.size
+        self._fired_F += np.bincount(text.entry_feature_Z, minlength=self._d_sae)
+        for kind in Kind:
+            self._add_kind(text, kind)
+
+    def counts(self) -> Counts:
+        right_A = np.empty_like(self._right_A)
+        right_A[self._order_A] = self._right_A
+        matched_A = self._matched_K[self._place_A]
+        return Counts(self._atoms, self._d_sae, self._rows, self._fired_F, matched_A, right_A)
+
+    def _add_kind(self, text: Text, kind: Kind) -> None:
+        place_N = _places(self._keys_K, keys_of(text, kind))
+        np.add.at(self._matched_K, place_N[place_N >= 0], 1)
+        place_Z = place_N[text.entry_row_Z]
+        known_Z = place_Z >= 0
+        codes = self._codes(place_Z[known_Z], text.entry_feature_Z[known_Z])
+        # In order, neighbours are looked up in the same part of the codes.
+        codes.sort()
+        right = _places(self._sorted_A, codes)
+        np.add.at(self._right_A, right[right >= 0], 1)
+
+    def _codes(self, place: Integers, feature: Integers) -> Integers:
+        return place * self._d_sae + feature
+
+
+def _places(ordered: Integers | Keys, wanted: Integers | Keys) -> Integers:
     """Where each wanted number is in an ordered array, -1 for those that are not there."""
     if not ordered.size:
         return np.full(wanted.size, -1, dtype=np.int64)

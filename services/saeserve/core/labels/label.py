@@ -15,6 +15,7 @@ from saeserve.core.labels.text import Integers, Kind, Text, unpack
 
 DEFINITION = "label/1"
 """Named by bundles; a change of how patterns are proposed, chosen or counted raises the version."""
+_VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\xa0": "⍽"})
 SHOWN = 5
 """Patterns that a label's words name; the others are counted."""
 NORMAL_95 = 1.959964
@@ -68,24 +69,35 @@ class Label:
         return float(f1_of(self.right, self.matched, self.fired))
 
 
-def make_labels(
-    proposals: Proposals,
-    d_sae: int,
-    chosen_on: Iterable[Text],
-    scored_on: Iterable[Text],
-    name_of: Callable[[int], str],
-) -> Iterator[Label]:
-    """Labels of every feature for which there are patterns, feature by feature for each method.
+@dataclass(frozen=True)
+class Labels:
+    """Labels of all features, as arrays."""
 
-    Patterns are chosen on one text and scored on another, so that a score is of text that had no
-    part in the label; rows of both must not be among the samples of `proposals`. `name_of` gives a
-    token's words.
-    """
+    atoms: Atoms
+    chosen: Sequence[Chosen]
+    best_F: Integers
+    """The method of each feature's best label, -1 for none."""
+    chosen_rows: int
+    scored: Counts
+
+    def in_words(self, name_of: Callable[[int], str]) -> Iterator[Label]:
+        """Labels of every feature that has a best one, feature by feature for each method.
+        `name_of` gives a token's words."""
+        for each in self.chosen:
+            yield from _labels_of(each, self, name_of)
+
+
+def make_labels(
+    proposals: Proposals, d_sae: int, chosen_on: Iterable[Text], scored_on: Iterable[Text]
+) -> Labels:
+    """Choose patterns on one text and score them on another, so that a score is of text that had
+    no part in the label; rows of both must not be among the samples of `proposals`."""
     atoms = proposals.together
-    chosen = choose(proposals, atoms, counted(atoms, d_sae, chosen_on))
-    scored, best_F = counted(atoms, d_sae, scored_on), best_methods(chosen)
-    for each in chosen:
-        yield from _labels_of(each, atoms, scored, best_F, name_of)
+    fitted = counted(atoms, d_sae, chosen_on)
+    chosen, rows = choose(proposals, atoms, fitted), fitted.rows
+    del fitted
+    scored = counted(atoms, d_sae, scored_on)
+    return Labels(atoms, chosen, best_methods(chosen), rows, scored)
 
 
 def proportion(right: int, n: int) -> Proportion:
@@ -105,6 +117,11 @@ def words_of(patterns: Sequence[int], name_of: Callable[[int], str]) -> str:
     return ", ".join(named) + (f" (+{more})" if more else "")
 
 
+def visible(text: str, token: int) -> str:
+    """A token's words: its text, white space made visible; its number where it has none."""
+    return text.translate(_VISIBLE) or f"token {token}"
+
+
 def _pattern_words(key: int, name_of: Callable[[int], str]) -> str:
     kind, first, second = unpack(key)
     if kind is Kind.TOKEN:
@@ -114,21 +131,29 @@ def _pattern_words(key: int, name_of: Callable[[int], str]) -> str:
     return f"{name_of(first)} {'+' if kind is Kind.PAIR else '…'} {name_of(second)}"
 
 
-def _labels_of(
-    chosen: Chosen, atoms: Atoms, scored: Counts, best_F: Integers, name_of: Callable[[int], str]
-) -> Iterator[Label]:
-    feature_L = atoms.feature_A[chosen.atom_L]
-    starts = np.flatnonzero(np.diff(feature_L, prepend=-1))
-    for atom_L in np.split(chosen.atom_L, starts[1:]) if starts.size else ():
-        feature = int(atoms.feature_A[atom_L[0]])
-        patterns = tuple(int(key) for key in atoms.key_A[atom_L])
+def _labels_of(chosen: Chosen, made: Labels, name_of: Callable[[int], str]) -> Iterator[Label]:
+    feature_L = made.atoms.feature_A[chosen.atom_L]
+    start = np.flatnonzero(np.diff(feature_L, prepend=-1))
+    end = np.append(start[1:], feature_L.size)[: start.size]
+    key_L = made.atoms.key_A[chosen.atom_L]
+    matched, right = (
+        np.add.reduceat(counts_A[chosen.atom_L], start) if start.size else start
+        for counts_A in (made.scored.matched_A, made.scored.right_A)
+    )
+    columns = (feature_L[start], start, end, matched, right)
+    for feature, first, last, of_matched, of_right in zip(
+        *(column.tolist() for column in columns), strict=True
+    ):
+        if made.best_F[feature] < 0:
+            continue
+        patterns = tuple(key_L[first:last].tolist())
         yield Label(
             feature=feature,
             method=chosen.method,
             words=words_of(patterns, name_of),
             patterns=patterns,
-            matched=int(scored.matched_A[atom_L].sum()),
-            fired=int(scored.fired_F[feature]),
-            right=int(scored.right_A[atom_L].sum()),
-            best=int(best_F[feature]) == chosen.method,
+            matched=of_matched,
+            fired=int(made.scored.fired_F[feature]),
+            right=of_right,
+            best=int(made.best_F[feature]) == chosen.method,
         )

@@ -10,7 +10,7 @@ import pytest
 from saeserve.core.labels.atoms import counted
 from saeserve.core.labels.choosing import Method
 from saeserve.core.labels.label import Label, make_labels, proportion, words_of
-from saeserve.core.labels.proposing import propose
+from saeserve.core.labels.proposing import join, propose
 from saeserve.core.labels.text import Kind, Text, key_of, keys_of, unpack
 from saeserve.errors import DataError
 
@@ -62,9 +62,9 @@ def labels_of(name_of: Callable[[int], str] = str) -> dict[tuple[int, Method], L
     strongest = np.random.default_rng(0).random(samples.entry_row_Z.size) < 0.5
     promoted = np.full((D_SAE, 2), -1)
     promoted[3] = 11, -1
-    proposals = propose(samples, strongest, promoted)
-    made = make_labels(proposals, D_SAE, [planted(2)], [planted(3), planted(4)], name_of)
-    return {(each.feature, each.method): each for each in made}
+    proposals = join([propose(samples, strongest)], promoted)
+    made = make_labels(proposals, D_SAE, [planted(2)], [planted(3), planted(4)])
+    return {(each.feature, each.method): each for each in made.in_words(name_of)}
 
 
 def best(labels: dict[tuple[int, Method], Label], feature: int) -> Label:
@@ -122,8 +122,8 @@ def test_a_score_is_of_the_scored_text_alone() -> None:
         silent.tokens_T, silent.sequence_T, silent.row_N, np.empty(0, int), np.empty(0, int)
     )
     strongest = np.ones(fires.entry_row_Z.size, dtype=bool)
-    made = list(make_labels(propose(fires, strongest, None), D_SAE, [fires], [silent], str))
-    label = best({(each.feature, each.method): each for each in made}, 0)
+    made = make_labels(propose(fires, strongest), D_SAE, [fires], [silent])
+    label = best({(each.feature, each.method): each for each in made.in_words(str)}, 0)
     assert label.precision.value == 0
     assert label.recall.n == 0
     assert np.isnan(label.recall.value)
@@ -148,7 +148,7 @@ def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
         text.entry_row_Z[~entry] - cut,
         text.entry_feature_Z[~entry],
     )
-    atoms = propose(text, np.ones(text.entry_row_Z.size, dtype=bool), None).together
+    atoms = propose(text, np.ones(text.entry_row_Z.size, dtype=bool)).together
     whole, parts = counted(atoms, D_SAE, [text]), counted(atoms, D_SAE, [first, second])
     assert whole.right_A.any()
     for name in ("fired_F", "matched_A", "right_A"):
@@ -157,7 +157,7 @@ def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
 
 def test_counts_are_those_of_a_loop() -> None:
     text = planted(6, sequences=20)
-    atoms = propose(text, np.ones(text.entry_row_Z.size, dtype=bool), None).together
+    atoms = propose(text, np.ones(text.entry_row_Z.size, dtype=bool)).together
     counts = counted(atoms, D_SAE, [text])
     fires = set(zip(text.entry_row_Z.tolist(), text.entry_feature_Z.tolist(), strict=True))
     for place in range(0, atoms.key_A.size, 7):
