@@ -19,6 +19,8 @@ SEEN_TWICE = 2
 """Samples that a longer pattern must have: what was seen once describes one place."""
 NAMED = 10
 """Tokens that the labels of most active and of promoted tokens have at most."""
+PATTERNS = TOKENS + 2 * LONGER + 2 * NAMED
+"""Patterns of a feature, at most."""
 
 
 @dataclass(frozen=True)
