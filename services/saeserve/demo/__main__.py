@@ -118,6 +118,7 @@ def _where_next() -> None:
     console.print("look next", style="bold")
     found = show.metrics_addresses().items()
     metrics = ", ".join(f"{address} ({name})" for name, address in found)
+    explorer = f"http://{ExplorerSettings.load().explorer_address}"
     console.print(
         f"  {FOLDER}/{show.REPORT}/index.html   curves, densities, features\n"
         f"  {FOLDER}/summary.json         the figures\n"
@@ -125,7 +126,7 @@ def _where_next() -> None:
         f"    .venv/bin/saeserve jobs ls | models ls | datasets ls | doctor\n"
         f"    metrics at {metrics}\n"
         f"  README.md                     your own data and models\n"
-        f"  http://{ExplorerSettings.load().explorer_address}         the explorer, while services are up",
+        f"  {explorer}         the explorer, while the services are up",
         highlight=False,
     )
 

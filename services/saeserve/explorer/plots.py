@@ -96,7 +96,7 @@ def _room(width: float, height: float) -> tuple[float, float, float, float]:
     return left / width, bottom / height, across / width, up / height
 
 
-def tick(value: float) -> str:
+def tick(value: float, _place: int = 0) -> str:
     """A number of an axis, short and as plain text: mathematical text is laid out for long."""
     size = abs(value)
     for least, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -127,7 +127,7 @@ def _fill(axes: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib's types a
     for axis, log in ((axes.xaxis, plot.x_log), (axes.yaxis, plot.y_log)):
         axis.set_major_locator(LogLocator(numticks=7) if log else MaxNLocator(5))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+        axis.set_major_formatter(FuncFormatter(tick))
     axes.grid(visible=True, axis="y", linewidth=0.6)
     if len(plot.lines) + len(plot.bars) > 1:
         axes.legend(frameon=False, fontsize=9)
