@@ -8,8 +8,8 @@ from saeserve.core.labels.proposing import PATTERNS
 
 _VOCABULARY = 262_144
 """Tokens of the largest common tokenizers; the data set does not say how many its own has."""
-_ENTRY_BYTES = 40
-"""A code in a block: as it comes, joined, sorted, and its index."""
+_ENTRY_BYTES = 48
+"""A code in a block: as it comes, joined, sorted, its index, and its place."""
 _TOKEN_BYTES = 12
 """A token in memory: as it came, joined, and as it is written."""
 _PATTERN_BYTES = 150

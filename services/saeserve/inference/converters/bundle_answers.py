@@ -111,7 +111,7 @@ def token_answer(query: TokenQuery, opened: Opened) -> pb.SearchTokenResponse:
 def _feature(found: Feature) -> pb.Feature:
     return pb.Feature(
         summary=_summary(found.summary),
-        labels=[_label(found.label)] if found.label else [],
+        labels=[_label(found.label), *map(_label, found.other_labels)] if found.label else [],
         moments=found.moments,
         histogram=pb.FeatureHistogram(edges=found.histogram.edges, counts=found.histogram.counts),
         top=map(_context, found.top),
@@ -134,6 +134,8 @@ def _summary(found: FeatureSummary) -> pb.FeatureSummary:
         max=found.max,
         mean=found.mean,
         label=found.label,
+        label_precision=found.precision,
+        label_recall=found.recall,
     )
 
 
@@ -141,13 +143,16 @@ def _label(label: Label) -> pb.FeatureLabel:
     return pb.FeatureLabel(
         text=label.text,
         kind=label.source,
-        precision=_proportion(label.precision, label.n),
-        recall=_proportion(label.recall, label.n),
+        precision=_proportion(label.precision),
+        recall=_proportion(label.recall),
     )
 
 
-def _proportion(value: float | None, n: int | None) -> pb.Proportion | None:
-    return None if value is None else pb.Proportion(value=value, n=n or 0)
+def _proportion(found: Proportion) -> pb.Proportion | None:
+    """None where nothing was counted."""
+    if not found.n:
+        return None
+    return pb.Proportion(value=found.value, low=found.low, high=found.high, n=found.n)
 
 
 def _context(context: Context) -> pb.FeatureContext:
