@@ -87,4 +87,11 @@ def evaluate(preset: SaePreset) -> Spec:
 
 def collect(preset: SaePreset) -> Spec:
     """What each feature fires on, for the explorer."""
-    return {"collect": {"model": preset.model, "dataset": DATASET, "source": SOURCE}}
+    return {
+        "collect": {
+            "model": preset.model,
+            "dataset": DATASET,
+            "source": SOURCE,
+            "logits": True,
+        }
+    }

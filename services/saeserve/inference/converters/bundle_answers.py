@@ -16,6 +16,7 @@ from saeserve.core.features.values import (
     Label,
     TokenScore,
 )
+from saeserve.core.labels.label import Proportion
 from saeserve.inference import bundle_reads
 from saeserve.inference.bundle_handlers import Opened
 from saeserve.inference.bundle_reads import ContextsQuery, FeatureQuery, ListQuery, TokenQuery
