@@ -45,9 +45,10 @@ def base(make_stack: Callable[[], RealStack]) -> RealStack:
 
 
 def worker(base: RealStack, cache: Path) -> Service:
-    """A worker whose kernels are kept in `cache`."""
+    """A worker whose kernels are kept in `cache`. A process that waited for jobs would compile
+    those of every architecture meanwhile."""
     base.environment["NUMBA_CACHE_DIR"] = str(cache)
-    return base.worker()
+    return base.worker(standby="false")
 
 
 def weights(base: RealStack, job: str) -> bytes:
