@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tests.fakes.real_stack import RealStack, Service
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 STEPS, EVERY = 400, 40
-MINUTES = 180.0
+MINUTES = 900.0
 """Seconds for a job that has its kernels to compile."""
 
 
