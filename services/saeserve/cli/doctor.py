@@ -118,7 +118,7 @@ def _roots(settings: CliSettings) -> Iterator[Finding]:
 def _broker(settings: CliSettings, served: bool) -> Finding:
     if served and not settings.redis_url and not settings.broker_socket.exists():
         return _elsewhere("broker", settings)
-    # A third of what a command imports, for this one alone.
+    # A sixth of what every command would import, for this one alone.
     from saeserve.platform.redis import check, connect, shown
 
     where = shown(settings.redis_url or settings.broker_url)
