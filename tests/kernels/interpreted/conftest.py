@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from importlib import import_module
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.fakes import interpreter
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     import triton
@@ -30,22 +28,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _replaced_once() -> Generator[None]:
-    """The interpreter replaces the functions of `triton.language` at every launch and again at
-    every call of a helper, which is nearly half of what it computes. They stay replaced instead."""
-    interpreter: Any = import_module("triton.runtime.interpreter")
-    language: Any = import_module("triton.language")
-    # Both modules that a kernel's or a helper's globals may hold.
-    both = SimpleNamespace(__globals__={"tl": language, "core": language.core})
-    scope, nothing = interpreter._patch_lang(both), interpreter._LangPatchScope()
-
-    def replaced(_function: object) -> object:
-        return nothing
-
+def _hastened() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "_patch_lang", replaced)
+        restore = interpreter.hasten(patch)
         yield
-    scope.restore()
+    restore()
 
 
 @pytest.fixture(autouse=True)
