@@ -28,13 +28,26 @@ def hasten(patch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 def _replace_once(interpreter: Any, core: Any, patch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The interpreter replaces the functions of `triton.language` at every launch and again at
-    every call of a helper. They stay replaced instead."""
-    language: Any = import_module("triton.language")
-    # Both modules that a kernel's or a helper's globals may hold.
-    both = SimpleNamespace(__globals__={"tl": language, "core": core})
-    scope, nothing = interpreter._patch_lang(both), interpreter._LangPatchScope()
+    every call of a helper. They stay replaced instead, each by one function and not by three."""
+    nothing, semantic = interpreter._LangPatchScope(), interpreter.interpreter_semantic
+
+    def replace_one(module: Any, name: str, member: Any, _builder: object, scope: Any) -> None:
+        scope.set_attr(module, name, _without_builder(getattr(member, "__wrapped__", member), semantic))
+
+    patch.setattr(interpreter, "_patch_attr", replace_one)
+    # A kernel's or a helper's globals may hold either of the two modules.
+    both = SimpleNamespace(__globals__={"tl": import_module("triton.language"), "core": core})
+    scope = interpreter._patch_lang(both)
     patch.setattr(interpreter, "_patch_lang", lambda _function: nothing)
     return scope.restore
+
+
+def _without_builder(function: Callable[..., Any], semantic: object) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        options["_semantic"] = semantic
+        return function(*arguments, **options)
+
+    return call
 
 
 def _leave_out_unread_checks(interpreter: Any, patch: pytest.MonkeyPatch) -> None:
@@ -75,6 +88,17 @@ def _keep_types(interpreter: Any, core: Any, patch: pytest.MonkeyPatch) -> None:
             numpys[type.name] = found(type)
         return numpys[type.name]
 
+    def equal(self: Any, other: Any) -> bool:
+        return self is other or right_equal(self, other)
+
+    def broadcast(self: Any, lhs: Any, rhs: Any) -> Any:
+        if lhs.type.is_block() and rhs.type.is_block() and lhs.type.shape.values == rhs.type.shape.values:
+            return lhs, rhs
+        return right_broadcast(self, lhs, rhs)
+
+    right_equal, right_broadcast = core.dtype.__eq__, type(interpreter.interpreter_semantic).broadcast_impl_value
+    patch.setattr(core.dtype, "__eq__", equal)
+    patch.setattr(type(interpreter.interpreter_semantic), "broadcast_impl_value", broadcast)
     core_init, found = core.block_type.__init__, interpreter._get_np_dtype
     for module in (core, import_module("triton.language")):
         patch.setattr(module, "block_type", Kept)
