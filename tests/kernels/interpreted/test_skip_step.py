@@ -23,7 +23,7 @@ from saeserve.core.specs.architectures.topk import TopKSpec
 
 LOW, EXACT = torch.bfloat16, torch.float32
 EVERY_KIND = pytest.mark.parametrize("kind", [LOW, EXACT], ids=str)
-WIDTHS = (20, 40, device_steps.F)
+WIDTHS = (20, 31, device_steps.F)
 SPARSE: list[ArchitectureSpec] = [
     TopKSpec(k=5, k_aux=6),
     TopKSpec(k=5, **device_steps.OFF, multi_topk_coefficient=1 / 8),
