@@ -11,24 +11,25 @@ from collections.abc import Generator
 
 import numpy as np
 import pytest
-import torch
 from tests.fakes import interpreter
 
-if os.environ.get("TRITON_INTERPRET") == "1":
-    import triton
-
-    assert triton.knobs.runtime.interpret
-else:
+if os.environ.get("TRITON_INTERPRET") != "1":
     collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    # Not imported by the process that hands the tests out.
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _hastened() -> Generator[None]:
+    import triton
+
+    assert triton.knobs.runtime.interpret
     with pytest.MonkeyPatch.context() as patch:
         restore = interpreter.hasten(patch)
         yield

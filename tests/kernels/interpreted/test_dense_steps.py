@@ -143,7 +143,7 @@ def test_gates_and_magnitudes_are_decided_as_in_float32() -> None:
 @pytest.mark.parametrize("where", ["x", "target", "W_enc", "W_dec", "bias", "b_dec"])
 def test_what_is_not_finite_shows(name: str, kind: torch.dtype, where: str, bad: float) -> None:
     """In the loss, or in a gradient, which makes the next loss NaN: wherever autograd shows it."""
-    case = Case(name, rows=2, d_out=7, encoder_dtype=kind)
+    case = Case(name, rows=2, d_out=7, d_sae=9, encoder_dtype=kind)
     batch, params = case.batch(), case.params()
     params["bias"] = params["b_enc" if name == "relu" else "b_gate"]
     {"x": batch.x_BD, "target": batch.target_BO, **params}[where].view(-1)[3] = bad

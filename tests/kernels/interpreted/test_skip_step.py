@@ -112,7 +112,7 @@ def test_dense_architectures(name: str) -> None:
 def test_jumprelu(options: dict[str, Any], kind: torch.dtype) -> None:
     spec = jumprelu_cases.spec_of(**options)
     case = jumprelu_cases.Case.draw(
-        spec, rows=8, d_sae=40, d_out=7, dtype=torch.float32, encoder_dtype=kind
+        spec, rows=8, d_sae=24, d_out=7, dtype=torch.float32, encoder_dtype=kind
     )
     arguments: tuple[Tensors, Tensors, Batch] = (case.params, {}, case.batch)
     found = both(FastJumpRelu(), spec, arguments, case.ctx)
