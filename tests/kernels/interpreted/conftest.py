@@ -36,6 +36,16 @@ def _hastened() -> Generator[None]:
     restore()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_compiled() -> Generator[None]:
+    """What kernels leave to plain torch is plain torch's, as on a GPU, and not the CPU's loops."""
+    from saeserve.core.kernels import compiled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "available", lambda: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_numpy_warnings() -> Generator[None]:
     """The interpreter computes with numpy, which warns where a GPU gives NaN or Inf."""
