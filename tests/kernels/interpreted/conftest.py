@@ -36,14 +36,12 @@ def _hastened() -> Generator[None]:
     restore()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _nothing_compiled() -> Generator[None]:
+@pytest.fixture
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """What kernels leave to plain torch is plain torch's, as on a GPU, and not the CPU's loops."""
     from saeserve.core.kernels import compiled
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "available", lambda: False)
-        yield
+    monkeypatch.setattr(compiled, "available", lambda: False)
 
 
 @pytest.fixture(autouse=True)
