@@ -15,7 +15,8 @@ from saeserve.cli.specs import Tree
 from saeserve.cli.transferring import download, shown
 
 IMPORTS = (
-    "saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope or openai."
+    "saeserve, saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope "
+    "or openai."
 )
 EXPORTS = "saelens, dictionary_learning or sparsify."
 
