@@ -11,6 +11,7 @@ import typer
 from saeserve.cli import datasets, interchange, jobs, logs, models, plan, serving, submit, tokens
 from saeserve.cli.doctor import doctor
 from saeserve.cli.gc import gc
+from saeserve.cli.hub import commands as hub
 from saeserve.cli.joining import joined
 from saeserve.cli.output import print_refusal
 from saeserve.cli.presets import presets
@@ -39,6 +40,8 @@ jobs.app.command("metrics")(logs.download_metrics)
 models.app.command("download")(interchange.download_model)
 models.app.command("import")(joined(interchange.import_model, send))
 models.app.command("export")(joined(interchange.export_model, send))
+models.app.command("hub-push")(hub.hub_push)
+models.app.command("hub-pull")(joined(hub.hub_pull, send))
 app.add_typer(models.app, name="models")
 app.command()(serving.encode)
 app.command()(serving.decode)

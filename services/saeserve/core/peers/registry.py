@@ -45,8 +45,10 @@ def import_model(
     source: str | None = None,
     target: str | None = None,
 ) -> Imported:
-    """Read a foreign model, or one of another deployment; `source` and `target` name what it reads and writes where the files
-    should not. A target equal to the source says that it is an autoencoder.
+    """Read a foreign model, or one of another deployment.
+
+    `source` and `target` name what it reads and writes where the files should not. A target equal
+    to the source says that it is an autoencoder.
 
     Nothing in the files is run. Raises FormatError for whatever is wrong with them, and for a
     target that they contradict.
