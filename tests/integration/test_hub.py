@@ -31,6 +31,9 @@ from saeserve.client.errors import (
 from saeserve.core.export.format import load_model, save_model
 from saeserve.core.formats.model import TopKActivation
 
+# How huggingface_hub sends large files without Xet; it warns of itself.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 COMMAND = [sys.executable, "-m", "saeserve.cli"]
 TOKEN, REPO = "hf_alice_token", "alice/my-sae"
 NAMES = {"config.json", "model.safetensors", "manifest.json", "README.md"}

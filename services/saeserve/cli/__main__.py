@@ -17,6 +17,7 @@ from saeserve.cli.output import print_refusal
 from saeserve.cli.presets import presets
 from saeserve.cli.sending import send
 from saeserve.cli.steering import annotate, steer
+from saeserve.cli.tracking.commands import export_metrics
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
 from saeserve.client.refusals import local_file
@@ -37,6 +38,7 @@ app.add_typer(datasets.app, name="datasets")
 jobs.app.command("logs")(logs.logs)
 jobs.app.command("download")(logs.download_job)
 jobs.app.command("metrics")(logs.download_metrics)
+jobs.app.command("export-metrics")(export_metrics)
 models.app.command("download")(interchange.download_model)
 models.app.command("import")(joined(interchange.import_model, send))
 models.app.command("export")(joined(interchange.export_model, send))
