@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -112,6 +114,21 @@ def test_wandb_offline_keeps_one_folder_with_every_point(
     [folder] = (tmp_path / "wandb").glob("offline-run-*-j-1")
     assert str(folder) == again.place
     [file] = folder.glob("*.wandb")
-    data = file.read_bytes()
-    for word in (b"fvu", b"tokens", b"d_sae"):
-        assert word in data
+    assert list(wandb_records(file.read_bytes())) == [
+        (point.step, point.tokens, point.values["fvu"]) for point in POINTS
+    ]
+
+
+def wandb_records(data: bytes) -> Iterator[tuple[int, float, float]]:
+    """Step, tokens and FVU of each history record of a file of one block (LevelDB's log form)."""
+    wire: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    at = 7
+    while at + 7 <= len(data):
+        _, size, _ = struct.unpack("<IHB", data[at : at + 7])
+        record = wire.Record.FromString(data[at + 7 : at + 7 + size])
+        at += 7 + size
+        if record.WhichOneof("record_type") == "history":
+            items = {
+                each.key or each.nested_key[0]: each.value_json for each in record.history.item
+            }
+            yield record.history.step.num, float(items["tokens"]), float(items["fvu"])
