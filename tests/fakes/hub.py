@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Files = dict[str, bytes]
+NONE: Mapping[str, str] = {}
 LARGE = (".safetensors", ".pt", ".npz")
 REVISION_NOT_FOUND = {"X-Error-Code": "RevisionNotFound"}
 REPO_NOT_FOUND = {"X-Error-Code": "RepoNotFound"}
@@ -68,6 +69,14 @@ class Hub:
         """A repository with one commit; its hash."""
         made = self.repos[repo] = Repo(private=private, gated=gated)
         return made.commit("main", files)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as an answer."""
+
+    data: bytes
+    headers: Mapping[str, str]
 
 
 class Refused(Exception):
@@ -155,13 +164,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return data
 
-    def _send(self, answer: object, status: int = 200, headers: Any = None) -> None:  # noqa: ANN401
-        data, more = answer if isinstance(answer, tuple) else (answer, {})
-        if not isinstance(data, bytes):
-            data = json.dumps(data).encode()
+    def _send(self, answer: object, status: int = 200, headers: Mapping[str, str] = NONE) -> None:
+        if isinstance(answer, File):
+            answer, headers = answer.data, answer.headers
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": len(data), **more, **(headers or {})}.items():
-            self.send_header(name, str(value))
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
@@ -277,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in files:
             raise Refused(404, {"X-Error-Code": "EntryNotFound"})
         headers = {"ETag": f'"{_oid(path, files[path])}"', "X-Repo-Commit": commit}
-        return self.state.served.get(path, files[path]), headers
+        return File(self.state.served.get(path, files[path]), headers)
 
 
 def _oid(path: str, data: bytes) -> str:

@@ -29,7 +29,7 @@ def download(resource: str, folder: Path, as_json: bool) -> None:
 
 
 def say_where(done: Downloaded, as_json: bool) -> None:
-    """What was downloaded, and where it is."""
+    """Print what a finished download holds."""
     told = f"{done.resource} is at {done.folder}: {', '.join(done.files)}"
     output.told(told, done, as_json)
 

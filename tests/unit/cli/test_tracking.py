@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -32,10 +33,9 @@ RUN = Run("j-1", "sae", {"d_sae": 32, "topk": {"k": 4}, "note": None}, POINTS)
 def test_each_model_of_a_sweep_is_a_run() -> None:
     other = [replace(point, model="sae-seed1") for point in POINTS]
     spec = {"train": {"d_sae": 32}}
-    jobs = SimpleNamespace(
-        get=lambda _: SimpleNamespace(kind="train", resolved_spec=spec),
-        metrics=lambda _: [*POINTS, *other],
-    )
+    jobs = Mock()
+    jobs.get.return_value = SimpleNamespace(kind="train", resolved_spec=spec)
+    jobs.metrics.return_value = [*POINTS, *other]
     client: Any = SimpleNamespace(jobs=jobs)
     runs = runs_of(client, "j-1")
     assert [(run.id, run.name) for run in runs] == [
@@ -44,7 +44,7 @@ def test_each_model_of_a_sweep_is_a_run() -> None:
     ]
     assert runs[1].points == other
     assert runs[0].config == {"d_sae": 32, "model": "sae", "saeserve_job": "j-1"}
-    jobs.metrics = lambda _: POINTS
+    jobs.metrics.return_value = POINTS
     assert [run.id for run in runs_of(client, "j-1")] == ["j-1"]
 
 

@@ -53,7 +53,7 @@ def hub_pull(
     model: Annotated[str, typer.Option(help="Name of the model to publish.")],
     path: Annotated[str, typer.Option(help="Folder of the repository, or its file.")] = "",
     format: Annotated[
-        str | None, typer.Option(help=f"Left out: told by the names of its files. {IMPORTS}")
+        str | None, typer.Option(help=f"Left out: known by the names of its files. {IMPORTS}")
     ] = None,
     source: Annotated[str | None, typer.Option(help="What it reads, e.g. resid_post.8.")] = None,
     target: Annotated[

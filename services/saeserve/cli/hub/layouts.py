@@ -1,4 +1,4 @@
-"""Which format a repository's files have, told by their names."""
+"""Which format a repository's files have, as their names show."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def layout_of(names: Collection[str], folder: str, format: str | None, repo: str
     """What lies in `folder` ("" is the whole repository; it may be a file), of the `format` where
     one is named.
 
-    Raises PreconditionError where that is no SAE, or could be several.
+    Raises PreconditionError where nothing there is an SAE, or it could be several.
     """
     if format is not None and folder in names:
         return Layout(format, (folder,))

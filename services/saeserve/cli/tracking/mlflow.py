@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from saeserve.cli.tracking.runs import Exported, Run, failed, library, values_of
 
@@ -61,7 +61,7 @@ def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
     """Leaves of a spec by their dotted names, as texts of a length that MLflow takes."""
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{above}{name}.")
+            yield from flat(cast("Mapping[str, Any]", value), f"{above}{name}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value)
             yield f"{above}{name}", text[:_LONGEST_PARAM]

@@ -48,7 +48,7 @@ class WeightsAndBiases:
 
 
 def _replace(folder: Path, id: str) -> None:
-    """Remove what earlier exports of the run left beside its `folder`."""
+    """Remove what earlier exports of the run left next to its `folder`."""
     for each in folder.parent.glob(f"offline-run-*-{id}"):
         if each != folder:
             shutil.rmtree(each)
