@@ -11,11 +11,13 @@ import typer
 from saeserve.cli import datasets, interchange, jobs, logs, models, plan, serving, submit, tokens
 from saeserve.cli.doctor import doctor
 from saeserve.cli.gc import gc
+from saeserve.cli.hub import commands as hub
 from saeserve.cli.joining import joined
 from saeserve.cli.output import print_refusal
 from saeserve.cli.presets import presets
 from saeserve.cli.sending import send
 from saeserve.cli.steering import annotate, steer
+from saeserve.cli.tracking.commands import export_metrics
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
 from saeserve.client.refusals import local_file
@@ -36,9 +38,12 @@ app.add_typer(datasets.app, name="datasets")
 jobs.app.command("logs")(logs.logs)
 jobs.app.command("download")(logs.download_job)
 jobs.app.command("metrics")(logs.download_metrics)
+jobs.app.command("export-metrics")(export_metrics)
 models.app.command("download")(interchange.download_model)
 models.app.command("import")(joined(interchange.import_model, send))
 models.app.command("export")(joined(interchange.export_model, send))
+models.app.command("hub-push")(hub.hub_push)
+models.app.command("hub-pull")(joined(hub.hub_pull, send))
 app.add_typer(models.app, name="models")
 app.command()(serving.encode)
 app.command()(serving.decode)
