@@ -112,7 +112,7 @@ def token_answer(query: TokenQuery, opened: Opened) -> pb.SearchTokenResponse:
 def _feature(found: Feature) -> pb.Feature:
     return pb.Feature(
         summary=_summary(found.summary),
-        labels=[_label(found.label), *map(_label, found.other_labels)] if found.label else [],
+        labels=[_label(each) for each in (found.label, *found.other_labels) if each is not None],
         moments=found.moments,
         histogram=pb.FeatureHistogram(edges=found.histogram.edges, counts=found.histogram.counts),
         top=map(_context, found.top),
@@ -149,11 +149,11 @@ def _label(label: Label) -> pb.FeatureLabel:
     )
 
 
-def _proportion(found: Proportion) -> pb.Proportion | None:
-    """None where nothing was counted."""
-    if not found.n:
+def _proportion(share: Proportion) -> pb.Proportion | None:
+    """Unset where nothing was counted."""
+    if not share.n:
         return None
-    return pb.Proportion(value=found.value, low=found.low, high=found.high, n=found.n)
+    return pb.Proportion(value=share.value, low=share.low, high=share.high, n=share.n)
 
 
 def _context(context: Context) -> pb.FeatureContext:
@@ -181,7 +181,7 @@ def _scores(scores: Iterable[TokenScore]) -> list[pb.TokenScore]:
 
 
 def _bounded(response: ResponseT, remedy: str) -> ResponseT:
-    """The response. Raises InvalidInput for one that many clients would not take."""
+    """`response` itself. Raises InvalidInput for one that many clients would not take."""
     size = response.ByteSize()
     if size > MOST_BYTES:
         raise too_large(f"the answer has {size} bytes; {MOST_BYTES} are sent", remedy=remedy)
