@@ -60,12 +60,13 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
     def GetFeature(self, request: Any, context: Any) -> pb.GetFeatureResponse:
         job, number = _job(request, context), request.feature
         if not 0 <= number < D_SAE:
-            _refuse(
-                context, InvalidInput(f"{number} is no feature", code="X", field="feature")
-            )
+            _refuse(context, InvalidInput(f"{number} is no feature", code="X", field="feature"))
         return pb.GetFeatureResponse(
             feature=_feature(_line(number)), resolved_model=_resource(request), job=job
         )
+
+    def GetContexts(self, request: Any, context: Any) -> pb.GetContextsResponse:
+        raise NotImplementedError("no page asks for contexts of features by name")
 
     def SearchToken(self, request: Any, context: Any) -> pb.SearchTokenResponse:
         text = request.text.strip()
