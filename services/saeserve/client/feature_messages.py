@@ -131,8 +131,16 @@ def tokens_value(answer: pb.SearchTokenResponse) -> tuple[TokenFeatures, ...]:
 
 
 def _summary(found: pb.FeatureSummary) -> FeatureSummary:
-    label = found.label if found.HasField("label") else None
-    return FeatureSummary(found.feature, found.count, found.density, found.max, found.mean, label)
+    return FeatureSummary(
+        feature=found.feature,
+        count=found.count,
+        density=found.density,
+        max=found.max,
+        mean=found.mean,
+        label=found.label if found.HasField("label") else None,
+        label_precision=found.label_precision if found.HasField("label_precision") else None,
+        label_recall=found.label_recall if found.HasField("label_recall") else None,
+    )
 
 
 def _label(label: pb.FeatureLabel) -> FeatureLabel:

@@ -83,6 +83,9 @@ class FeatureSummary:
     max: float
     mean: float
     label: str | None
+    """The text of its best label; None where it has none."""
+    label_precision: float | None = None
+    label_recall: float | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from saeserve.inference.checks import (
 from saeserve.inference.engine import refusing_exhaustion, sparse_rows
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import Loaded, ModelCache
-from saeserve.inference.refusals import outside_float32
+from saeserve.inference.refusals import no_such_feature, outside_float32
 from saeserve.inference.rows import DenseRows, FeatureRows, FloatArray
 from saeserve.inference.work import Operation, Served
 from saeserve.platform.status import refused_spec
@@ -242,12 +242,7 @@ def _check_asked(loaded: Loaded[InferenceModel], features: Sequence[int]) -> Non
     d_sae = loaded.model.config.d_sae
     for index, feature in enumerate(features):
         if not 0 <= feature < d_sae:
-            raise InvalidInput(
-                f"{loaded.resource} has {d_sae} features; there is no {feature}",
-                code="NO_SUCH_FEATURE",
-                field=f"features[{index}]",
-                remedy=f"choose 0 to {d_sae - 1}",
-            )
+            raise no_such_feature(loaded.resource, d_sae, feature, f"features[{index}]")
 
 
 def _neighbours(model: InferenceModel, features: Sequence[int]) -> list[Nearest]:

@@ -61,6 +61,16 @@ class InferenceMetrics:
             ("result",),
             registry=registry,
         )
+        self.bundles_open = Gauge(
+            "saeserve_bundles_open", "Connections to feature bundles.", registry=registry
+        )
+        self.bundle_opens = Counter(
+            "saeserve_bundle_opens_total",
+            "Connections that were opened to feature bundles: ok; error, of bundles that cannot be "
+            "read.",
+            ("result",),
+            registry=registry,
+        )
         self._begin()
 
     def _begin(self) -> None:
@@ -71,3 +81,5 @@ class InferenceMetrics:
             self.rejected.labels(reason)
         for result in ("ok", "error", "evicted"):
             self.model_loads.labels(result)
+        for result in ("ok", "error"):
+            self.bundle_opens.labels(result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from saeserve.errors import InvalidInput
 
 
@@ -20,8 +22,43 @@ def outside_float32() -> InvalidInput:
 
 
 def too_large(
-    message: str = "the answer is larger than a message may be", field: str = ""
+    message: str = "the answer is larger than a message may be",
+    field: str = "",
+    remedy: str = "send fewer rows a request",
 ) -> InvalidInput:
     """The refusal of a request or answer that no message can hold."""
-    remedy = "send fewer rows a request"
     return InvalidInput(message, code="TOO_LARGE", field=field, remedy=remedy)
+
+
+def bad_count(message: str, field: str, remedy: str) -> InvalidInput:
+    """The refusal of too many or too few of something."""
+    return InvalidInput(message, code="BAD_COUNT", field=field, remedy=remedy)
+
+
+def checked_count(count: int, most: int, field: str, default: int) -> int:
+    """`count`, or `default` where it is 0. Raises InvalidInput for more than `most`, or less than
+    none."""
+    if not 0 <= count <= most:
+        remedy = f"choose 1 to {most}, or leave it unset"
+        raise bad_count(f"{count} cannot be returned", field, remedy)
+    return count or default
+
+
+def bad_order(order: str, known: Sequence[str]) -> InvalidInput:
+    """The refusal of an order that features cannot have."""
+    return InvalidInput(
+        f"features cannot be ordered by {order!r}",
+        code="BAD_ORDER",
+        field="order_by",
+        remedy=f"choose one of {', '.join(known)}",
+    )
+
+
+def no_such_feature(resource: str, d_sae: int, feature: int, field: str) -> InvalidInput:
+    """The refusal of a feature that the model does not have."""
+    return InvalidInput(
+        f"{resource} has {d_sae} features; there is no {feature}",
+        code="NO_SUCH_FEATURE",
+        field=field,
+        remedy=f"choose 0 to {d_sae - 1}",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from saeserve.core.export.device_model import placed
 from saeserve.core.export.format import load_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.inference.batcher import Batcher
+from saeserve.inference.bundle_handlers import BundleHandlers
+from saeserve.inference.bundle_servicer import feature_service
 from saeserve.inference.checks import MAX_RESULT_BYTES
 from saeserve.inference.cuda import CudaDevice
 from saeserve.inference.engine import TorchEngine, choose_device
@@ -33,6 +36,7 @@ from saeserve.platform.protection import protection
 from saeserve.platform.readiness import kept_up_to_date
 from saeserve.platform.store import ArtifactStore
 from saeserve.platform.store_proof import StoreProof
+from saeserve.registry.bundles import Bundles
 from saeserve.registry.models import ModelRegistry
 from saeserve.registry.verifying import verified
 
@@ -66,10 +70,11 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
         stack.push_async_callback(batcher.close)
         handlers = Handlers(cache, batcher, figures)
         looking = FeatureHandlers(cache, batcher, figures)
+        reading = await stack.enter_async_context(_reading(store, figures))
         service = inference_service(handlers, looking, figures, engine.takes_sent_types)
         server = GrpcServer(
             settings.inference_address,
-            [service],
+            [service, feature_service(reading)],
             metrics,
             insecure=settings.insecure,
             grace_seconds=settings.grace_seconds,
@@ -92,6 +97,20 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
 def engine_of(device: torch.device) -> Engine[InferenceModel]:
     """What computes on a device: in stages on a GPU, in one on the CPU."""
     return StagedEngine(CudaDevice(device)) if device.type == "cuda" else TorchEngine()
+
+
+@asynccontextmanager
+async def _reading(
+    store: ArtifactStore, figures: InferenceMetrics
+) -> AsyncGenerator[BundleHandlers]:
+    """What reads bundles; lets go of those that were deleted meanwhile."""
+    handlers = BundleHandlers(ModelRegistry(store), Bundles(store), figures)
+    forgetting = asyncio.create_task(handlers.forget_missing())
+    try:
+        yield handlers
+    finally:
+        forgetting.cancel()
+        await handlers.close()
 
 
 def _cache(

@@ -18,7 +18,8 @@ ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
 
 
 class Operation(StrEnum):
-    """What is done with rows. Engines know the first three; the others stand on those."""
+    """What is asked of a model. Engines know the first three; others stand on those, and the last
+    five read a bundle of its features."""
 
     ENCODE = "encode"
     DECODE = "decode"
@@ -26,6 +27,11 @@ class Operation(StrEnum):
     STEER = "steer"
     NEIGHBOURS = "neighbours"
     TOP_FEATURES = "top_features"
+    DESCRIBE_BUNDLE = "describe_bundle"
+    LIST_FEATURES = "list_features"
+    GET_FEATURE = "get_feature"
+    GET_CONTEXTS = "get_contexts"
+    SEARCH_TOKEN = "search_token"
 
 
 class Engine(Protocol[ModelT_contra]):

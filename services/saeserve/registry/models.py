@@ -10,6 +10,7 @@ from saeserve.errors import FailedPrecondition, NotFound, ServiceError
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.aliases import Aliases
 from saeserve.registry.announcements import Announcements
+from saeserve.registry.bundles import Bundles
 from saeserve.registry.layout import version_key
 from saeserve.registry.names import checked_name
 from saeserve.registry.publishing import publish_version
@@ -43,6 +44,7 @@ class ModelRegistry:
         self._aliases = Aliases(store)
         self._announcements = Announcements(store)
         self._visible = Visibility(store)
+        self._bundles = Bundles(store)
 
     def resolve(self, reference: str, field: str = "model") -> ModelVersion:
         """The version that `reference` means now.
@@ -126,7 +128,8 @@ class ModelRegistry:
         self._aliases.remove(checked_name(name, "name"), checked_alias(alias, "alias"))
 
     def delete_version(self, reference: str, users: Users, *, force: bool = False) -> None:
-        """Delete the version that `reference` names by number; its number is not used again.
+        """Delete the version that `reference` names by number, and the bundles of its features; its
+        number is not used again.
 
         Raises FailedPrecondition naming the aliases and `users` that hold it, unless forced; then
         its aliases go with it.
@@ -141,6 +144,8 @@ class ModelRegistry:
         for alias in aliases:
             self._aliases.remove(wanted.name, alias)
         bury(self._store, wanted.name, wanted.version)
+        # Last: a collect job looks for the version again once its bundle has appeared.
+        self._bundles.remove(wanted.name, wanted.version)
 
     def _number(self, wanted: Reference, field: str) -> int:
         if wanted.version:

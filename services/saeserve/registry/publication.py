@@ -13,6 +13,7 @@ from saeserve.core.durable import make_folders, sync
 from saeserve.core.specs.jobs import JobSpec
 from saeserve.errors import DamagedError, SpecError
 from saeserve.platform.store import ArtifactStore
+from saeserve.registry.bundles import Bundles, version_of
 from saeserve.registry.datasets import DatasetRegistry
 from saeserve.registry.outcomes import Outcome, job_of, outcome_of
 from saeserve.registry.references import parse_reference
@@ -33,6 +34,7 @@ class Publication:
         self._store = store
         self._datasets = datasets
         self._visible = Visibility(store)
+        self._bundles = Bundles(store)
 
     def apply(self, job: str) -> None:
         """Act on the result of `job`; nothing while it has none.
@@ -58,7 +60,15 @@ class Publication:
                 self._visible.reveal(version.name, version.version)
             if output.exported:
                 staged = staged_export(f"jobs/{job}/attempts/{outcome.epoch}")
-                _move(self._store, staged, output.exported)
+                self._export(staged, output.exported)
+
+    def _export(self, staged: str, key: str) -> None:
+        """Make an export appear; a bundle goes with the version that it is of, also when that is
+        deleted in this moment."""
+        _move(self._store, staged, key)
+        version = version_of(key)
+        if version is not None and not self._visible.of(*version):
+            self._bundles.remove(*version)
 
     def _spec(self, job: str) -> JobSpec | None:
         submitted = job_of(self._store, job)

@@ -321,6 +321,8 @@ class FeatureSummary(_message.Message):
     MAX_FIELD_NUMBER: _builtins.int
     MEAN_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    LABEL_PRECISION_FIELD_NUMBER: _builtins.int
+    LABEL_RECALL_FIELD_NUMBER: _builtins.int
     feature: _builtins.int
     count: _builtins.int
     """Firings in the pass."""
@@ -331,7 +333,9 @@ class FeatureSummary(_message.Message):
     mean: _builtins.float
     """Mean activation over its firings; 0 where it never fired."""
     label: _builtins.str
-    """Its best label's text."""
+    """The text of its best label, and what that scores; unset where unknown."""
+    label_precision: _builtins.float
+    label_recall: _builtins.float
     def __init__(
         self,
         *,
@@ -341,14 +345,25 @@ class FeatureSummary(_message.Message):
         max: _builtins.float = ...,
         mean: _builtins.float = ...,
         label: _builtins.str | None = ...,
+        label_precision: _builtins.float | None = ...,
+        label_recall: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_label", b"_label", "label", b"label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_label", b"_label", "_label_precision", b"_label_precision", "_label_recall", b"_label_recall", "label", b"label", "label_precision", b"label_precision", "label_recall", b"label_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_label", b"_label", "count", b"count", "density", b"density", "feature", b"feature", "label", b"label", "max", b"max", "mean", b"mean"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_label", b"_label", "_label_precision", b"_label_precision", "_label_recall", b"_label_recall", "count", b"count", "density", b"density", "feature", b"feature", "label", b"label", "label_precision", b"label_precision", "label_recall", b"label_recall", "max", b"max", "mean", b"mean"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__label: _TypeAlias = _typing.Literal["label"]  # noqa: Y015
     _WhichOneofArgType__label: _TypeAlias = _typing.Literal["_label", b"_label"]  # noqa: Y015
+    _WhichOneofReturnType__label_precision: _TypeAlias = _typing.Literal["label_precision"]  # noqa: Y015
+    _WhichOneofArgType__label_precision: _TypeAlias = _typing.Literal["_label_precision", b"_label_precision"]  # noqa: Y015
+    _WhichOneofReturnType__label_recall: _TypeAlias = _typing.Literal["label_recall"]  # noqa: Y015
+    _WhichOneofArgType__label_recall: _TypeAlias = _typing.Literal["_label_recall", b"_label_recall"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__label) -> _WhichOneofReturnType__label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_precision) -> _WhichOneofReturnType__label_precision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_recall) -> _WhichOneofReturnType__label_recall | None: ...
 
 Global___FeatureSummary: _TypeAlias = FeatureSummary  # noqa: Y015
 

@@ -1,5 +1,5 @@
-"""Finding and removing what nobody needs: temporaries, exports of attempts, old checkpoints, and
-what evaluations kept of data sets that are gone.
+"""Finding and removing what nobody needs: temporaries, exports of attempts, old checkpoints, what
+evaluations kept of data sets that are gone, and bundles of models that are.
 
 Published models, data sets, exports and the records of jobs are never among it.
 """
@@ -17,7 +17,9 @@ from saeserve.jobs.ledger import Ledger
 from saeserve.jobs.retention import leftovers_of
 from saeserve.platform.leftovers import Leftover, size_of, temporaries
 from saeserve.platform.store import ArtifactStore
+from saeserve.registry.bundles import Bundles, bundle_key
 from saeserve.registry.layout import EVALUATIONS
+from saeserve.registry.visibility import Visibility
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Garbage:
     ) -> None:
         self._store = store
         self._ledger = Ledger(store)
+        self._visible = Visibility(store)
         self._retention = retention
         self._clock = clock
 
@@ -69,6 +72,7 @@ class Garbage:
         now, safe_s = self._clock(), self._retention.safe_s
         yield from temporaries(self._store, safe_s, now)
         yield from self._evaluations()
+        yield from self._bundles()
         for job in self._store.names("jobs"):
             try:
                 # As a list: what is removed on the way must not change what is found.
@@ -86,6 +90,13 @@ class Garbage:
                 key = f"{EVALUATIONS}/{dataset}"
                 size = size_of(self._store.path(key))
                 yield Leftover(key, size, "figures of a data set that is gone")
+
+    def _bundles(self) -> Iterator[Leftover]:
+        for name, version in Bundles(self._store).versions():
+            if not self._visible.of(name, version):
+                key = bundle_key(name, version)
+                size = size_of(self._store.path(key))
+                yield Leftover(key, size, "features of a model version that is gone")
 
     def _remove(self, found: Leftover) -> Swept:
         try:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing_extensions import override
 
 from saeserve.control.converters.datasets import dataset_message
-from saeserve.control.converters.pages import fitting
 from saeserve.control.converters.tokens import page_after, page_size, page_token
 from saeserve.control.handlers.bounds import MAX_FILES, check_count
 from saeserve.control.handlers.datasets import DatasetHandlers
@@ -18,6 +17,7 @@ from saeserve.errors import InvalidInput
 from saeserve.platform.auth.caller import current_caller
 from saeserve.platform.auth.rules import CHANGE, READ, SUBMIT
 from saeserve.platform.grpc_server import Service
+from saeserve.platform.pages import fitting
 from saeserve.registry.dataset import UploadHeader
 from saeserve.registry.upload import UploadWriter
 from saeserve.v1 import dataset_service_pb2 as pb

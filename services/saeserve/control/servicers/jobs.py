@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from saeserve.control.converters.jobs import job_message, listed_message, plan_message, state_of
-from saeserve.control.converters.pages import fitting
 from saeserve.control.converters.specs import to_plain
 from saeserve.control.converters.tokens import page_after, page_size, page_token
 from saeserve.control.handlers.bounds import MAX_CONDITIONS, check_count
@@ -30,6 +29,7 @@ from saeserve.jobs.record import JobFilter, JobRecord
 from saeserve.platform.auth.caller import Caller, current_caller
 from saeserve.platform.auth.rules import CHANGE, READ
 from saeserve.platform.grpc_server import Service
+from saeserve.platform.pages import fitting
 from saeserve.v1 import job_service_pb2 as pb
 from saeserve.v1 import job_service_pb2_grpc as pb_grpc
 

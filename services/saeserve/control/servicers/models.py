@@ -7,7 +7,6 @@ import asyncio
 from typing_extensions import override
 
 from saeserve.control.converters.models import model_message
-from saeserve.control.converters.pages import fitting
 from saeserve.control.converters.tokens import page_after, page_size, page_token
 from saeserve.control.handlers.models import ModelHandlers
 from saeserve.control.servicers.context import Context
@@ -15,6 +14,7 @@ from saeserve.control.servicers.pools import Pools
 from saeserve.platform.auth.caller import current_caller
 from saeserve.platform.auth.rules import CHANGE, READ
 from saeserve.platform.grpc_server import Service
+from saeserve.platform.pages import fitting
 from saeserve.v1 import model_service_pb2 as pb
 from saeserve.v1 import model_service_pb2_grpc as pb_grpc
 

@@ -20,6 +20,7 @@ from saeserve.core.features.packing import (
     INTERVAL,
     TOP,
     UNIFORM,
+    of_group,
     unpack_examples,
     unpack_ranked,
 )
@@ -31,6 +32,7 @@ from saeserve.core.features.values import (
     FeatureFilter,
     FeatureList,
     FeatureSummary,
+    Group,
     Histogram,
     Interval,
     Label,
@@ -45,6 +47,7 @@ from saeserve.errors import DamagedError, SpecError
 
 GAP_TEXT = "…"
 SUMMARY = "f.feature, f.count, f.density, f.max, f.mean, l.label"
+_GROUPS: dict[Group, int] = {"top": TOP, "uniform": UNIFORM, "intervals": INTERVAL}
 _SEARCHED = 20
 """Tokens that one search shows at most."""
 
@@ -60,7 +63,8 @@ class FeatureBundle:
     ) -> None:
         self.manifest = manifest
         self._database = database
-        self._windows = Windows(*open_tokens(folder, manifest), self._texts)
+        self._tokens, sequences = open_tokens(folder, manifest)
+        self._windows = Windows(self._tokens, sequences, self._texts)
 
     @classmethod
     def open(cls, folder: Path) -> FeatureBundle:
@@ -75,6 +79,7 @@ class FeatureBundle:
     def close(self) -> None:
         """Let go of the files."""
         self._database.close()
+        self._tokens.close()
 
     def __enter__(self) -> Self:
         """Return the bundle itself."""
@@ -148,6 +153,23 @@ class FeatureBundle:
             logits_down=down,
             neighbours=_neighbours(neighbours),
         )
+
+    def contexts(self, feature: int, group: Group, limit: int) -> tuple[Context, ...]:
+        """The first contexts of one group. Raises as `feature`."""
+        self._check(feature)
+        ((examples,),) = self._rows("SELECT examples FROM pages WHERE feature = ?", (feature,))
+        chosen = of_group(unpack_examples(examples), _GROUPS[group], limit)
+        return tuple(self._windows.contexts(chosen))
+
+    def firing_features(self) -> int:
+        """How many features fired at all."""
+        ((count,),) = self._rows("SELECT count(*) FROM features WHERE density > 0")
+        return count
+
+    def labelled_features(self) -> int:
+        """How many features have a label."""
+        ((count,),) = self._rows("SELECT count(*) FROM labels")
+        return count
 
     def histogram(self, feature: int) -> Histogram:
         """The histogram of one feature alone. Raises SpecError as `feature`."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saeserve.core.features.packing import Examples
+from saeserve.core.features.token_file import TokenFile
 from saeserve.core.features.values import Context
 
 
@@ -21,11 +22,9 @@ class Texts(Protocol):
 
 
 class Windows:
-    """The token file of a bundle: `tokens` [tokens] and `sequences` [sequences, 3]."""
+    """The token file of a bundle, and `sequences` [sequences, 3]."""
 
-    def __init__(
-        self, tokens: npt.NDArray[np.int32], sequences: npt.NDArray[np.int64], texts: Texts
-    ) -> None:
+    def __init__(self, tokens: TokenFile, sequences: npt.NDArray[np.int64], texts: Texts) -> None:
         self._tokens = tokens
         self._sequences = sequences
         self._texts = texts
@@ -33,9 +32,9 @@ class Windows:
     def contexts(self, examples: Examples) -> list[Context]:
         """The windows of all examples; the texts of their tokens are looked up at once."""
         records = examples.records
-        starts = records["position"] - records["left"]
-        stops = records["position"] + records["right"] + 1
-        windows = [self._tokens[a:b].tolist() for a, b in zip(starts, stops, strict=True)]
+        starts = (records["position"] - records["left"]).tolist()
+        stops = (records["position"] + records["right"] + 1).tolist()
+        windows = [self._tokens.part(a, b).tolist() for a, b in zip(starts, stops, strict=True)]
         texts = self._texts({token for window in windows for token in window})
         ends = np.cumsum(records["used"], dtype=np.int64)
         return [

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saeserve.core.features import schema
+from saeserve.core.features.token_file import TokenFile
 from saeserve.errors import FormatError, SpecError
 
 _AGAIN = "collect the features of the model again"
@@ -56,10 +57,17 @@ def read_manifest(database: sqlite3.Connection, folder: Path) -> schema.BundleMa
 
 def open_tokens(
     folder: Path, manifest: schema.BundleManifest
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Token ids [tokens] and sequences [sequences, 3], memory-mapped. Raises FormatError."""
-    tokens = _mapped(folder / schema.TOKEN_FILE, "<i4", (manifest.tokens,))
-    sequences = _mapped(folder / schema.SEQUENCE_FILE, "<i8", (manifest.sequences, 3))
+) -> tuple[TokenFile, npt.NDArray[np.int64]]:
+    """Token ids [tokens], to be closed, and sequences [sequences, 3]. Raises FormatError."""
+    sequences = _read_sequences(folder / schema.SEQUENCE_FILE, (manifest.sequences, 3))
+    path = folder / schema.TOKEN_FILE
+    try:
+        tokens = TokenFile(path)
+    except (OSError, EOFError, ValueError) as error:
+        raise _half_written(f"{path.name}: {error}") from error
+    if tokens.size != manifest.tokens:
+        tokens.close()
+        raise _half_written(f"{path.name} holds {tokens.size} tokens, not {manifest.tokens}")
     return tokens, sequences
 
 
@@ -80,12 +88,12 @@ def _check_version(database: sqlite3.Connection, path: Path) -> None:
         raise _half_written(f"{path.name} is shorter or longer than it states")
 
 
-def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _read_sequences(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.int64]:
     try:
-        array = np.load(path, mmap_mode="r" if np.prod(shape) else None, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise _half_written(f"{path.name}: {error}") from error
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
+    if array.dtype != np.dtype("<i8") or array.shape != shape:
         raise _half_written(f"{path.name} holds {array.dtype} {list(array.shape)}")
     return array
 

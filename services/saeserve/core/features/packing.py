@@ -65,6 +65,17 @@ def unpack_examples(data: bytes) -> Examples:
     return Examples(records, offsets, np.frombuffer(data[at + used :], "<f4"))
 
 
+def of_group(examples: Examples, group: int, most: int) -> Examples:
+    """The first `most` examples of a group, in their order."""
+    picked = np.flatnonzero(examples.records["group"] == group)[:most]
+    chosen = np.zeros(len(examples.records), bool)
+    chosen[picked] = True
+    entries = np.repeat(chosen, examples.records["used"])
+    return Examples(
+        examples.records[picked], examples.offsets[entries], examples.activations[entries]
+    )
+
+
 def pack_ranked(ids: npt.NDArray[np.integer], amounts: npt.NDArray[np.floating]) -> bytes:
     """i32 ids, then f32 amounts of the same shape."""
     return ids.astype("<i4").tobytes() + amounts.astype("<f4").tobytes()

@@ -50,6 +50,7 @@ def page_of(
 
 
 def _match(words: str) -> str:
-    """Every word as a quoted prefix: FTS5's operators have no meaning in what people type."""
-    quoted = (word.replace('"', '""') for word in words.split())
+    """Every word as a quoted prefix: FTS5's operators have no meaning in what people type, and a
+    NUL would end its query."""
+    quoted = (word.replace('"', '""') for word in words.replace("\0", " ").split())
     return " ".join(f'"{word}"*' for word in quoted)

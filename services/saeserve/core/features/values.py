@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SortKey = Literal["feature", "density", "max"]
+Group = Literal["top", "uniform", "intervals"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from google.protobuf.message import Message
 
 from saeserve.core.export.looking import Nearest
 from saeserve.core.specs.steering import MAX_EDITS, EditsSpec
-from saeserve.errors import InvalidInput
 from saeserve.inference.converters.rows import (
     dense_query,
     execution_info,
@@ -24,6 +23,7 @@ from saeserve.inference.feature_handlers import (
     Steering,
     TopFound,
 )
+from saeserve.inference.refusals import bad_count, bad_order, checked_count
 from saeserve.inference.rows import DenseRows
 from saeserve.inference.tensors import BF16, F16, F32, checked_type, dense_rows, dense_tensor
 from saeserve.v1 import inference_service_pb2 as pb
@@ -70,7 +70,7 @@ def steer_query(request: pb.SteerRequest, as_sent: bool = False) -> SteerQuery:
     dtype = checked_type(request.output_dtype, "output_dtype", F32, F16, BF16)
     if len(request.edits) > MAX_EDITS:
         what = f"{len(request.edits)} edits are given"
-        raise _bad_count(what, "edits", f"send at most {MAX_EDITS}")
+        raise bad_count(what, "edits", f"send at most {MAX_EDITS}")
     edits = EditsSpec.parse({"edits": [_plain(edit) for edit in request.edits]}, "")
     query = dense_query(request.model, request.activations, dtype, as_sent)
     target = dense_rows(request.target, "target") if request.HasField("target") else None
@@ -100,8 +100,8 @@ def neighbours_query(request: pb.NeighboursRequest) -> NeighboursQuery:
     asked = tuple(request.features)
     if not 1 <= len(asked) <= MOST_FEATURES:
         what = f"{len(asked)} features are asked for"
-        raise _bad_count(what, "features", f"name 1 to {MOST_FEATURES} features")
-    count = _count(request.count, MOST_NEIGHBOURS)
+        raise bad_count(what, "features", f"name 1 to {MOST_FEATURES} features")
+    count = checked_count(request.count, MOST_NEIGHBOURS, "count", DEFAULT_COUNT)
     return NeighboursQuery(model_name(request.model), asked, count)
 
 
@@ -120,14 +120,10 @@ def top_query(request: pb.TopFeaturesRequest, as_sent: bool = False) -> TopQuery
     """Read a TopFeaturesRequest, `as_sent` in the types of the wire. Raises InvalidInput."""
     order = request.order_by or "max"
     if order not in ORDERS:
-        raise InvalidInput(
-            f"features cannot be ordered by {order!r}",
-            code="BAD_ORDER",
-            field="order_by",
-            remedy=f"choose one of {', '.join(ORDERS)}",
-        )
+        raise bad_order(order, ORDERS)
+    count = checked_count(request.count, MOST_ACTIVE, "count", DEFAULT_COUNT)
     query = dense_query(request.model, request.activations, F32, as_sent)
-    return TopQuery(query.model, query.rows, _count(request.count, MOST_ACTIVE), order)
+    return TopQuery(query.model, query.rows, count, order)
 
 
 def top_response(query: TopQuery, answer: TopFound) -> pb.TopFeaturesResponse:
@@ -147,17 +143,6 @@ def top_response(query: TopQuery, answer: TopFound) -> pb.TopFeaturesResponse:
         ),
         answer.beyond.nbytes,
     )
-
-
-def _count(count: int, most: int) -> int:
-    if not 0 <= count <= most:
-        remedy = f"choose 1 to {most}, or leave it unset"
-        raise _bad_count(f"{count} cannot be returned", "count", remedy)
-    return count or DEFAULT_COUNT
-
-
-def _bad_count(message: str, field: str, remedy: str) -> InvalidInput:
-    return InvalidInput(message, code="BAD_COUNT", field=field, remedy=remedy)
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -32,6 +32,8 @@ READ = Rule(frozenset({Scope.READ}))
 CHANGE = Rule(frozenset({Scope.SUBMIT}), changes=True)
 SUBMIT = Rule(frozenset({Scope.SUBMIT}))
 ENCODE = Rule(frozenset({Scope.ENCODE}))
+LOOK = Rule(frozenset({Scope.READ, Scope.ENCODE}))
+"""What is known of a model, for whoever may look at it or use it."""
 ADMINISTER = Rule(frozenset({Scope.ADMIN}), changes=True)
 ANY_TOKEN = Rule(frozenset(Scope))
 OPEN = Rule(frozenset(), open=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 from saeserve.core.durable import make_folders
 from saeserve.core.features.collecting import Collecting, resume, start
 from saeserve.core.specs.cadence import CHECKPOINT_S
+from saeserve.errors import FailedPrecondition, NotFound
 from saeserve.jobs.record import Output
+from saeserve.registry.bundles import bundle_key
 from saeserve.registry.publication import staged_export
 from saeserve.worker.report import Scale
 from saeserve.worker.runners.admission import check_collect_memory
@@ -23,13 +25,16 @@ def run(context: RunContext) -> Completed:
     check_collect_memory(subject.memory_bytes)
     passed = _begin(context, subject)
     _collect(context, subject, passed)
-    key = f"features/{subject.version.name}/{subject.version.version}/{context.submission.id}"
+    _check_version(context, subject)
+    version = subject.version
+    key = bundle_key(version.name, version.version, context.submission.id)
     staged = staged_export(context.attempt_key)
     context.store.remove(staged)
     folder = context.store.path(staged)
     make_folders(folder)
     write_bundle(context, subject, passed, folder)
-    context.report.log(f"features of {subject.version.resource} are collected in {key}")
+    _check_version(context, subject)
+    context.report.log(f"features of {version.resource} are collected in {key}")
     metrics = _figures(passed)
     return Completed(outputs=(Output(exported=key, metrics=metrics),), steps=passed.rows_done)
 
@@ -43,16 +48,32 @@ def _begin(context: RunContext, subject: CollectSubject) -> Collecting:
 
 
 def _collect(context: RunContext, subject: CollectSubject, passed: Collecting) -> None:
-    """Run to the end; saves now and then, and before it stops. Raises JobStopped."""
+    """Run to the end; saves now and then, and before it stops. Raises JobStopped, and
+    FailedPrecondition for a version that was deleted."""
     saved = time.monotonic()
     for done in passed.run():
         context.report.metrics(done, _figures(passed), Scale("rows", subject.rows))
         stopping = context.stop()
         if stopping or time.monotonic() - saved >= CHECKPOINT_S:
+            _check_version(context, subject)
             _save(context, passed)
             saved = time.monotonic()
         if stopping:
             raise JobStopped
+
+
+def _check_version(context: RunContext, subject: CollectSubject) -> None:
+    """Raise FailedPrecondition for a version that was deleted meanwhile: its bundle would be of
+    nothing that can be asked."""
+    resource = subject.version.resource
+    try:
+        context.models.locate(resource)
+    except NotFound as error:
+        raise FailedPrecondition(
+            f"{resource} was deleted while its features were collected",
+            code="MODEL_DELETED",
+            remedy="collect the features of a version that is there",
+        ) from error
 
 
 def _save(context: RunContext, passed: Collecting) -> None:
