@@ -44,7 +44,7 @@ class Browser:
     def post(self, path: str, fields: dict[str, str], **headers: str) -> Answer:
         return self._open(path, urlencode(fields).encode(), headers)
 
-    def send_form(self, page: str, action: str, **fields: str) -> Answer:
+    def send_form(self, page: str, action: str, /, **fields: str) -> Answer:
         """Send a form with the token that `page` gave it."""
         found = _FIELD.search(self.get(page).text)
         assert found is not None, f"no form on {page}"

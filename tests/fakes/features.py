@@ -11,6 +11,7 @@ from typing import Any, Never
 
 import grpc
 from grpc_status import rpc_status
+from typing_extensions import override
 
 from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 from saeserve.platform import status
@@ -30,7 +31,10 @@ BARE = "bare"
 class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
     """What every model but BARE has; bundles of two jobs hold the same."""
 
-    def DescribeBundle(self, request: Any, context: Any) -> pb.DescribeBundleResponse:
+    @override
+    def DescribeBundle(
+        self, request: pb.DescribeBundleRequest, context: grpc.ServicerContext
+    ) -> pb.DescribeBundleResponse:
         job = _job(request, context)
         bundle = pb.Bundle(
             model=_resource(request),
@@ -46,7 +50,10 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
         )
         return pb.DescribeBundleResponse(bundle=bundle)
 
-    def ListFeatures(self, request: Any, context: Any) -> pb.ListFeaturesResponse:
+    @override
+    def ListFeatures(
+        self, request: pb.ListFeaturesRequest, context: grpc.ServicerContext
+    ) -> pb.ListFeaturesResponse:
         job, key = _job(request, context), request.order_by or "density"
         lines = [line for line in map(_line, range(D_SAE)) if _passes(line, request.filter)]
         lines.sort(key=lambda line: getattr(line, key), reverse=not request.ascending)
@@ -57,7 +64,10 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
             job=job,
         )
 
-    def GetFeature(self, request: Any, context: Any) -> pb.GetFeatureResponse:
+    @override
+    def GetFeature(
+        self, request: pb.GetFeatureRequest, context: grpc.ServicerContext
+    ) -> pb.GetFeatureResponse:
         job, number = _job(request, context), request.feature
         if not 0 <= number < D_SAE:
             _refuse(context, InvalidInput(f"{number} is no feature", code="X", field="feature"))
@@ -65,10 +75,16 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
             feature=_feature(_line(number)), resolved_model=_resource(request), job=job
         )
 
-    def GetContexts(self, request: Any, context: Any) -> pb.GetContextsResponse:
+    @override
+    def GetContexts(
+        self, request: pb.GetContextsRequest, context: grpc.ServicerContext
+    ) -> pb.GetContextsResponse:
         raise NotImplementedError("no page asks for contexts of features by name")
 
-    def SearchToken(self, request: Any, context: Any) -> pb.SearchTokenResponse:
+    @override
+    def SearchToken(
+        self, request: pb.SearchTokenRequest, context: grpc.ServicerContext
+    ) -> pb.SearchTokenResponse:
         text = request.text.strip()
         known = [n for n, word in enumerate(WORDS) if word.strip().startswith(text)]
         fires = [pb.TokenFeature(feature=feature, score=9.0) for feature in (1, 4, 9)]

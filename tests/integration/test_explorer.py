@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.browsing import Browser
 from tests.fakes.control_server import Control
 from tests.fakes.explorer_server import explorer, furnish
-from tests.fakes.features import HOSTILE, planted
+from tests.fakes.features import HOSTILE, JOB, OLDER, planted
 from tests.fakes.real_stack import free_port
 from tests.fakes.valkey import Valkey
 
@@ -209,6 +209,23 @@ def test_hostile_tokens_and_labels_are_text(browser: Browser, done: SITE) -> Non
         page = browser.get(f"/models/sae@1/{path}").text
         assert HOSTILE not in page
         assert "&lt;img src=x" in page
+
+
+def test_a_bundle_is_named_by_its_job(browser: Browser, done: SITE) -> None:
+    for path in ("features", "features/5"):
+        page = browser.get(f"/models/sae/{path}").text
+        assert f'job={JOB}">Link to this view' in page
+        assert f'class="permalink" href="/models/sae@1/{path}?' in page
+        older = browser.get(f"/models/sae@1/{path}?job={OLDER}")
+        assert f"/models/sae@1/features/6?job={OLDER}" in older.text
+        assert browser.get(f"/models/sae@1/{path}?job=j-odd").status == 404
+
+
+def test_a_model_without_a_bundle_names_the_job(browser: Browser, done: SITE) -> None:
+    for path in ("features", "features/5", "features/5/histogram.svg"):
+        answer = browser.get(f"/models/bare@1/{path}", Accept="text/html")
+        assert answer.status == 409
+        assert "saeserve submit collect --model bare@1 --dataset DATASET --watch" in answer.text
 
 
 def test_two_models_are_compared(browser: Browser, done: SITE) -> None:

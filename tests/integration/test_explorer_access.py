@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.access import Tokens
 from tests.fakes.browsing import Browser
 from tests.fakes.control_server import Control, train_spec
-from tests.fakes.explorer_server import explorer
+from tests.fakes.explorer_server import explorer, publish
 from tests.fakes.valkey import Valkey
 
 from saeserve.client import Access, Client
@@ -22,7 +22,7 @@ PATH = "/jobs"
 def control(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     service = Control(tmp_path_factory.mktemp("c"), valkey, auth="tokens")
     service.start()
-    service.ready()
+    publish(service, service.folder)
     yield service
     service.stop()
 
@@ -44,7 +44,7 @@ def job(control: Control, tokens: Tokens) -> str:
     """A job of alice's."""
     assert control.server is not None
     with Client(control.server.bound, access=Access(token=tokens.make())) as alice:
-        return alice.jobs.submit(train_spec()).id
+        return alice.jobs.submit(train_spec(model="alices")).id
 
 
 def signed_in(url: str, token: str) -> Browser:
@@ -82,6 +82,20 @@ def test_a_scope_that_lacks_is_a_refusal(shown: Running, tokens: Tokens, job: st
     assert refused.status == 403
     encoder = signed_in(shown.url, tokens.make(Scope.ENCODE))
     assert encoder.get(PATH).status == 403
+
+
+def test_forms_submit_as_their_sender_and_wait_for_a_sign_in(
+    shown: Running, tokens: Tokens
+) -> None:
+    path = "/models/sae@1/text"
+    entries = {"text": "Once upon", "features": "3", "dataset": "acts"}
+    bob = signed_in(shown.url, tokens.make(owner="bob"))
+    made = bob.send_form(PATH, path, **entries)
+    assert bob.get(f"{made.url.removeprefix(shown.url)}.json").json()["job"]["owner"] == "bob"
+    refused = Browser(shown.url).send_form("/sign-in", path, **entries)
+    assert refused.status == 401
+    assert "Sign in in another tab" in refused.text
+    assert "Once upon</textarea>" in refused.text
 
 
 @pytest.mark.parametrize("token", ["", "odd", f"sae_{'0' * 16}_{'0' * 64}"])

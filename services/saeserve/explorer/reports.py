@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +108,7 @@ def _action(edit: Report) -> str:
 
 def _steered(found: Report) -> SteeredText:
     both = [str(found.get(which, {}).get("text", "")) for which in ("unsteered", "steered")]
-    alike = _whole_words(both)
+    alike = _alike(*both)
     return SteeredText(
         prompt=str(found.get("prompt", "")),
         alike=alike,
@@ -121,12 +120,13 @@ def _steered(found: Report) -> SteeredText:
     )
 
 
-def _whole_words(texts: Sequence[str]) -> str:
+def _alike(first: str, second: str) -> str:
     """How the texts begin alike, up to the last white space unless they are the same."""
-    alike = os.path.commonprefix(list(texts))
-    if all(text == alike for text in texts):
-        return alike
-    return alike[: len(alike) - len(alike.split(" ")[-1])]
+    if first == second:
+        return first
+    pairs = enumerate(zip(first, second, strict=False))
+    parted = next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+    return first[: max(first.rfind(each, 0, parted) for each in " \n") + 1]
 
 
 def _annotated(tokens: Sequence[Report], chosen: int | None) -> AnnotatedText:
