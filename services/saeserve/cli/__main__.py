@@ -10,6 +10,7 @@ import typer
 
 from saeserve.cli import datasets, interchange, jobs, logs, models, plan, serving, submit, tokens
 from saeserve.cli.doctor import doctor
+from saeserve.cli.features import features
 from saeserve.cli.gc import gc
 from saeserve.cli.joining import joined
 from saeserve.cli.output import print_refusal
@@ -36,6 +37,7 @@ app.add_typer(datasets.app, name="datasets")
 jobs.app.command("logs")(logs.logs)
 jobs.app.command("download")(logs.download_job)
 jobs.app.command("metrics")(logs.download_metrics)
+models.app.command("features")(features)
 models.app.command("download")(interchange.download_model)
 models.app.command("import")(joined(interchange.import_model, send))
 models.app.command("export")(joined(interchange.export_model, send))

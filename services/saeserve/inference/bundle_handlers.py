@@ -130,7 +130,7 @@ class BundleHandlers:
         """What `read` returns. Raises NotFound where its files went away meanwhile."""
         try:
             return read(opened)
-        except DamagedError:
+        except (DamagedError, OSError):
             if opened.folder.exists():
                 raise
             self._models.locate(opened.resource)

@@ -25,11 +25,14 @@ def open_database(folder: Path) -> sqlite3.Connection:
         raise FormatError(f"there is no feature bundle: {path.name} is missing", remedy=_AGAIN)
     # A bundle is never written once it can be seen: neither locks nor a look for changes.
     address = f"file:{quote(str(path))}?mode=ro&immutable=1"
-    database = sqlite3.connect(address, uri=True, check_same_thread=False)
+    try:
+        database = sqlite3.connect(address, uri=True, check_same_thread=False)
+    except sqlite3.DatabaseError as error:
+        raise _half_written(f"{path.name}: {error}") from error
     try:
         _check_version(database, path)
         database.execute(f"PRAGMA cache_size = -{_CACHED_KIB}")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OSError) as error:
         database.close()
         raise _half_written(f"{path.name}: {error}") from error
     except BaseException:
