@@ -17,6 +17,7 @@ from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceE
 from saeserve.platform import status
 from saeserve.v1 import feature_service_pb2 as pb
 from saeserve.v1 import feature_service_pb2_grpc
+from saeserve.v1 import inference_service_pb2 as serving
 
 D_SAE, ROWS = 200, 100_000
 JOB, OLDER = "j-collected", "j-before"
@@ -24,6 +25,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 WORDS = (" the", " king", "\n", " of", " Israel", "\u202e", ",", HOSTILE, "  ", " said", " unto")
 DEAD = 3
 """Every feature whose number has this rest by 7 never fires."""
+SERVING = "saeserve.v1.InferenceService"
 BARE = "bare"
 """A name of a model of which nothing was collected."""
 
@@ -98,12 +100,35 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
         )
 
 
+def _matches(request: Any, context: Any) -> serving.MatchFeaturesResponse:  # noqa: ANN401 - of grpc
+    """Every second feature has a mutual match, less and less alike."""
+    if request.other.partition("@")[0] == BARE:
+        _refuse(context, InvalidInput("they have no width in common", code="WIDTH_MISMATCH"))
+    return serving.MatchFeaturesResponse(
+        features=range(D_SAE),
+        matches=[D_SAE - 1 - feature for feature in range(D_SAE)],
+        cosines=[1 - feature / D_SAE for feature in range(D_SAE)],
+        mutual=[feature % 2 == 0 for feature in range(D_SAE)],
+        live_features=D_SAE,
+        other_live_features=D_SAE - 1,
+        resolved_model=_resource(request),
+        resolved_other=request.other,
+    )
+
+
 @contextmanager
 def planted() -> Generator[str]:
     """The address of a server of such features."""
     server = grpc.server(ThreadPoolExecutor(4))
     feature_service_pb2_grpc.add_FeatureServiceServicer_to_server(PlantedFeatures(), server)
     port = server.add_insecure_port("127.0.0.1:0")
+    match = grpc.unary_unary_rpc_method_handler(
+        _matches,
+        request_deserializer=serving.MatchFeaturesRequest.FromString,
+        response_serializer=serving.MatchFeaturesResponse.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler(SERVING, {"MatchFeatures": match})
+    server.add_generic_rpc_handlers((handler,))
     server.start()
     try:
         yield f"127.0.0.1:{port}"

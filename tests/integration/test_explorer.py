@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -217,7 +218,7 @@ def test_a_bundle_is_named_by_its_job(browser: Browser, done: SITE) -> None:
         assert f'job={JOB}">Link to this view' in page
         assert f'class="permalink" href="/models/sae@1/{path}?' in page
         older = browser.get(f"/models/sae@1/{path}?job={OLDER}")
-        assert f"/models/sae@1/features/6?job={OLDER}" in older.text
+        assert re.search(rf"/features/\d+\?job={OLDER}", older.text)
         assert browser.get(f"/models/sae@1/{path}?job=j-odd").status == 404
 
 
@@ -234,3 +235,16 @@ def test_two_models_are_compared(browser: Browser, done: SITE) -> None:
     assert browser.get("/compare.json?a=sae&b=sae@1").json()["models"][0]["reference"] == "sae@1"
     assert browser.get("/compare/density.svg?a=sae&b=sae@1").status == 200
     assert browser.get("/compare?a=sae&b=absent").status == 404
+
+
+def test_features_of_two_models_are_matched(browser: Browser, done: SITE) -> None:
+    page = browser.get("/compare?a=sae@1&b=sae@1").text
+    assert "30.50% of the features of sae@1 have one in sae@1" in page
+    assert "at least 0.7 (n = 200 live features)" in page
+    assert "100 pairs" in page
+    first = browser.get("/compare.json?a=sae&b=sae@1").json()["pairs"]
+    assert [(pair["first"], pair["second"]) for pair in first["pairs"][:2]] == [(0, 199), (2, 197)]
+    assert first["pairs"][1]["second_known"]["label"] == "kings of Israel"
+    second = browser.get("/compare.json?a=sae&b=sae@1&page=2").json()["pairs"]
+    assert (first["more"], second["more"], second["pairs"][0]["first"]) == (True, False, 100)
+    assert "They have no width in common" in browser.get("/compare?a=sae&b=bare").text

@@ -20,7 +20,7 @@ RULES: dict[str, dict[str, Rule]] = {
 }
 READING = (
     *("Get", "List", "Watch", "Download", "Encode", "Decode", "Reconstruct"),
-    *("Steer", "Neighbours", "TopFeatures"),
+    *("Steer", "Neighbours", "MatchFeatures", "TopFeatures"),
 )
 
 
