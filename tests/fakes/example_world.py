@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.fakes.bundle_store import put_bundle
 from tests.fakes.certificates import Authority
 from tests.fakes.control_server import Control, run_to_the_end
 from tests.fakes.inference_server import in_thread, settings_of
@@ -24,10 +25,12 @@ from saeserve.core.export.format import save_model
 from saeserve.core.formats.model import TopKActivation
 from saeserve.core.planning.machine import Machine
 from saeserve.jobs.layout import attempt_key
+from saeserve.registry.bundles import bundle_key
 
 D = 16
 YAML = "train: {dataset: my-acts, model: my-sae, d_sae: 64, tokens: 4096, topk: {k: 2}}\n"
 CURVES = "model,step,tokens,time,attempt,fvu\nmy-sae,1,4096,0.0,1,0.5\n"
+BUNDLE = "j-bundle"
 TOKEN = f"sae_{'0' * 16}_{'0' * 64}"
 
 
@@ -82,6 +85,8 @@ class World:
         for index in range(3):
             control.models.publish("my-sae", "j-made", index, self.here.parent / "model")
         control.models.set_alias("my-sae", "prod", 2)
+        if not control.store.exists(bundle_key("my-sae", 2, BUNDLE)):
+            put_bundle(control.store, control.models, "my-sae@prod", BUNDLE)
 
     def _dataset_state(self) -> str:
         return self._client.datasets.get("my-acts").state

@@ -27,7 +27,7 @@ from saeserve.cli.__main__ import app
 from saeserve.client import Access, Client
 from saeserve.client.errors import OverloadedError, UnauthenticatedError
 from saeserve.client.values import Job
-from saeserve.inference import servicer
+from saeserve.inference import bundle_servicer, servicer
 from saeserve.platform.auth.rules import Scope
 from saeserve.platform.auth.tokens import Limits
 from saeserve.v1 import dataset_service_pb2 as data
@@ -67,7 +67,7 @@ def site(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             in_thread(settings) as parts,
             grpc.insecure_channel(parts.server.bound) as inference,
         ):
-            yield furnished(control, {"InferenceService": inference})
+            yield furnished(control, {"InferenceService": inference, "FeatureService": inference})
     finally:
         control.stop()
 
@@ -101,15 +101,16 @@ def test_a_token_of_other_scopes_gets_nothing(site: Site, method: Method) -> Non
     refused = {scope: site.outcome(method, site.tokens.make(scope)) for scope in Scope}
     assert refused[Scope.ADMIN] != "PERMISSION_DENIED SCOPE_MISSING"
     let_in = [scope for scope, found in refused.items() if "SCOPE_MISSING" not in found]
-    assert len(let_in) <= 2
     assert set(let_in) <= {Scope.ADMIN, *scopes_of(method)}
 
 
 def scopes_of(method: Method) -> set[Scope]:
-    """As documented: inference by encode, changes by submit, the store by admin, the rest by
-    read."""
+    """As documented: inference by encode, features by that or read, changes by submit, the store by
+    admin, the rest by read."""
     if method.service == "InferenceService":
         return {Scope.ENCODE}
+    if method.service == "FeatureService":
+        return {Scope.ENCODE, Scope.READ}
     if method.service == "StoreService":
         return set()
     reads = method.name.partition("/")[2].startswith(("Get", "List", "Watch", "Download"))
@@ -188,6 +189,7 @@ SHARED = {
     "ModelService/GetModel",
     "ModelService/ListModels",
     *(f"InferenceService/{method}" for method in servicer.METHODS),
+    *(f"FeatureService/{method}" for method in bundle_servicer.METHODS),
     "TransferService/CreateUpload",
     "ServerService/ListPresets",
     "ServerService/ListWorkers",

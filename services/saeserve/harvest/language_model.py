@@ -15,7 +15,7 @@ from saeserve.core.ops.precision import ComputeType, chosen_dtype
 from saeserve.core.specs.sites import SiteSpec
 from saeserve.errors import SpecError
 from saeserve.harvest.anatomy import Anatomy
-from saeserve.harvest.final_norm import final_scale
+from saeserve.harvest.final_norm import final_norm
 from saeserve.harvest.layout import constant_rotation, decoder_layers, text_setting
 from saeserve.harvest.loading import load_model, load_tokenizer
 from saeserve.harvest.places import Edit, Place, place_of
@@ -73,15 +73,15 @@ class LanguageModel:
 
     @property
     def unembedding(self) -> Tensor | None:
-        """diag(g) W_U, float32 [V, d]: the output embedding, scaled by the weight of the final norm
-        (1 where there is no such norm); None where the model has no output embedding of width d."""
+        """The output embedding with the linear part of the final norm in it, float32 [V, d]; None
+        where the model has no output embedding of width d."""
         output = cast("nn.Module | None", cast("Any", self.model).get_output_embeddings())
         weight = None if output is None else output.weight
         if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] != self.d:
             return None
-        scale = final_scale(self.model, self.d)
-        folded = weight.detach().float()
-        return folded if scale is None else folded * scale
+        norm = final_norm(self.model, self.d)
+        plain_VD = weight.detach().float()
+        return plain_VD if norm is None else norm.folded(plain_VD)
 
     def width(self, site: SiteSpec) -> int:
         """Width of the rows of `site`. Raises SpecError where the model has no such site."""

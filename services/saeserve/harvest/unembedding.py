@@ -12,13 +12,13 @@ from saeserve.harvest.language_model import LanguageModel
 
 CONVENTION = (
     "W_dec diag(g) W_U, mean over the vocabulary taken off: g is the weight of the language "
-    "model's final norm, whose division by the row's size is left out; a direct effect, past all "
-    "later layers"
+    "model's final norm, whose division by the row's size is left out, and a layer norm also takes "
+    "the row's mean off; a direct effect, past all later layers"
 )
 
 
 def folded_unembedding(model: LanguageModel, written: Sequence[TensorSource]) -> Tensor:
-    """diag(g) W_U, float32 [V, d], on the model's device.
+    """diag(g) W_U, of a layer norm without the mean over d; float32 [V, d], on the model's device.
 
     Raises DataMismatchError for a model whose output is not one vector of the residual stream's
     width, and where the language model shows no output embedding.

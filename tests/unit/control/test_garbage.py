@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from tests.fakes.control import Bench
+from tests.fakes.registry import write_export
 
 from saeserve.control.handlers.garbage import Garbage, Retention, Swept, sweep_and_log
 from saeserve.control.housekeeping import Housekeeper
 from saeserve.jobs.record import Lease
 from saeserve.jobs.states import JobState
+from saeserve.registry.bundles import bundle_key
+from saeserve.registry.models import ModelRegistry
 
 DAY = 86_400.0
 RETENTION = Retention(checkpoint_s=7 * DAY, safe_s=DAY)
@@ -207,3 +210,18 @@ def test_figures_of_a_data_set_that_is_gone_can_go(yard: Yard) -> None:
     assert "evaluations/gone" in yard.can_go()
     yard.sweep()
     assert yard.bench.store.names("evaluations") == ["acts"]
+
+
+def test_bundles_of_a_deleted_version_go_and_others_stay(yard: Yard, tmp_path: Path) -> None:
+    store, models = yard.bench.store, ModelRegistry(yard.bench.store)
+    for index in range(2):
+        models.publish("sae", "j-made", index, write_export(tmp_path / f"export-{index}", "x"))
+    models.delete_version("sae@1", lambda _: [])
+    for version in (1, 2):
+        folder = store.path(bundle_key("sae", version, "j-late"))
+        folder.mkdir(parents=True)
+        write(folder)
+    assert "features/sae/1" in yard.can_go()
+    swept = [each for each in yard.sweep() if each.leftover.key.startswith("features")]
+    assert [(each.leftover.key, each.removed) for each in swept] == [("features/sae/1", True)]
+    assert store.exists(bundle_key("sae", 2, "j-late"))

@@ -6,11 +6,12 @@ import pytest
 from tests.fakes.every_call import Method, every_method
 
 from saeserve.control.servicers import datasets, jobs, models, offers, store, transfers
-from saeserve.inference import servicer
+from saeserve.inference import bundle_servicer, servicer
 from saeserve.platform.auth.rules import Rule
 
 RULES: dict[str, dict[str, Rule]] = {
     "DatasetService": datasets.RULES,
+    "FeatureService": bundle_servicer.RULES,
     "InferenceService": servicer.RULES,
     "JobService": jobs.RULES,
     "ModelService": models.RULES,
@@ -20,7 +21,7 @@ RULES: dict[str, dict[str, Rule]] = {
 }
 READING = (
     *("Get", "List", "Watch", "Download", "Encode", "Decode", "Reconstruct"),
-    *("Steer", "Neighbours", "MatchFeatures", "TopFeatures"),
+    *("Steer", "Neighbours", "MatchFeatures", "TopFeatures", "Describe", "Search"),
 )
 
 

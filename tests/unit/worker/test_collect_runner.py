@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.fakes.tiny_models import WORDS, save_model, tiny_llama
 from tests.fakes.workshop import Workshop
 from tests.unit.worker.test_data_runners import upload
+from transformers import LlamaForCausalLM
 
 from saeserve.core.data.dataset import ShardedDataset, take_columns
 from saeserve.core.export.format import load_model
@@ -20,6 +22,7 @@ from saeserve.core.features.rows import RowSource
 from saeserve.core.features.schema import SEQUENCE_FILE
 from saeserve.errors import CheckpointError
 from saeserve.worker.order import ExitCode
+from saeserve.worker.runners import collect
 
 SITE = "resid_post.2"
 
@@ -28,7 +31,9 @@ SITE = "resid_post.2"
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("root")
     (root / "lm").mkdir()
-    save_model(tiny_llama(), root / "lm")
+    lm: Any = tiny_llama()
+    torch.nn.init.uniform_(lm.model.norm.weight, 0.2, 3.0)
+    save_model(lm, root / "lm")
     rng = np.random.default_rng(0)
     lines = [" ".join(rng.choice(WORDS, 20)) for _ in range(60)]
     (root / "text.txt").write_text("\n".join(lines))
@@ -106,6 +111,64 @@ def test_the_bundle_holds_what_encode_gives(trained: Workshop) -> None:
                     assert by_place[near].get(number, 0.0) == value
             assert len(feature.neighbours) == 16
             assert len(feature.logits_up) == 10
+
+
+def test_logits_are_those_of_the_language_models_final_norm(trained: Workshop, root: Path) -> None:
+    """By hand: decoder rows, times the norm's weight, times the output embedding."""
+    spec = {"model": "m", "dataset": "acts", "logits": True}
+    assert trained.submit("c-1", "collect", spec) is ExitCode.FINISHED
+    lm: Any = LlamaForCausalLM.from_pretrained(root / "lm")
+    assert (lm.model.norm.weight - 1).abs().max() > 0.5
+    W_dec_FD = load_model(trained.model("m").folder).W_dec
+    with torch.no_grad():
+        logit_FV = (W_dec_FD * lm.model.norm.weight) @ lm.lm_head.weight.T
+    moved_FV = (logit_FV - logit_FV.mean(1, keepdim=True)).numpy()
+    with bundle_of(trained, "c-1") as bundle:
+        for number in range(64):
+            feature = bundle.feature(number)
+            rising = np.sort(moved_FV[number])
+            for shown, expected in (
+                (feature.logits_up, rising[::-1][:10]),
+                (feature.logits_down, rising[:10]),
+            ):
+                scores = [each.score for each in shown]
+                np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
+                own = [moved_FV[number, each.token] for each in shown]
+                np.testing.assert_allclose(scores, own, rtol=1e-3, atol=1e-4)
+
+
+def delete(shop: Workshop) -> None:
+    shop.models.delete_version("m@1", lambda _: [], force=True)
+
+
+@pytest.mark.parametrize("when", ["passing", "writing"])
+def test_a_version_that_is_deleted_meanwhile_ends_the_job(
+    trained: Workshop, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    if when == "passing":
+        monkeypatch.setattr(collect, "CHECKPOINT_S", 0.0)
+        figures = collect._figures  # pyright: ignore[reportPrivateUsage] - called in each round
+
+        def deleting(passed: Collecting) -> dict[str, float]:
+            if trained.bench.ledger.store.exists("models/m/versions/1/manifest.json"):
+                delete(trained)
+            return figures(passed)
+
+        monkeypatch.setattr(collect, "_figures", deleting)
+    else:
+        written = collect.write_bundle
+
+        def write_bundle(*args: Any) -> None:  # noqa: ANN401 - passed on
+            written(*args)
+            delete(trained)
+
+        monkeypatch.setattr(collect, "write_bundle", write_bundle)
+    spec = {"model": "m", "dataset": "acts"}
+    assert trained.submit("c-1", "collect", spec) is not ExitCode.FINISHED
+    failure = trained.failure("c-1")
+    assert (failure.code, failure.retryable) == ("MODEL_DELETED", False)
+    assert "models/m/versions/1 was deleted while" in failure.message
+    assert trained.bench.ledger.store.names("features/m/1") == []
 
 
 def source_of(shop: Workshop, *, max_rows: int = 0) -> RowSource:
