@@ -14,7 +14,7 @@ class Scope(StrEnum):
     READ = "read"
     """Look: one's own jobs and their files, every data set and every model."""
     ENCODE = "encode"
-    """The inference service."""
+    """The inference service, and what features fire on."""
     ADMIN = "admin"
 
 
