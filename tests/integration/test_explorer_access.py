@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
+from urllib.error import URLError
 
 import pytest
 from tests.fakes.access import Tokens
 from tests.fakes.browsing import Browser
+from tests.fakes.certificates import Authority
 from tests.fakes.control_server import Control, train_spec
 from tests.fakes.explorer_server import explorer, publish
 from tests.fakes.valkey import Valkey
@@ -135,3 +138,27 @@ def test_an_explorer_of_others_wants_a_control_that_asks_for_tokens(
         assert "asks for no token" in answer.text
     finally:
         unlocked.stop()
+
+
+def test_pages_are_served_over_tls_of_services_over_tls(
+    tmp_path_factory: pytest.TempPathFactory, valkey: Valkey
+) -> None:
+    folder = tmp_path_factory.mktemp("t")
+    authority = Authority(folder)
+    pair = authority.issue()
+    tls = {"tls_cert": pair.certificate, "tls_key": pair.key}
+    service = Control(folder, valkey, authority.ca, auth="tokens", **tls)
+    service.start()
+    try:
+        assert service.server is not None
+        with explorer(service.server.bound, tls_ca=authority.ca, **tls) as parts:
+            assert parts.url.startswith("https://")
+            known = ssl.create_default_context(cafile=str(authority.ca))
+            browser, token = Browser(parts.url, known), Tokens(service.store).make()
+            page = browser.send_form("/sign-in", "/sign-in", token=token, to=PATH)
+            assert (page.status, page.url) == (200, parts.url + PATH)
+            assert [cookie.secure for cookie in browser.cookies] == [True, True]
+            with pytest.raises(URLError, match="certificate verify failed"):
+                Browser(parts.url).get(PATH)
+    finally:
+        service.stop()
