@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -146,7 +147,7 @@ def test_pages_are_served_over_tls_of_services_over_tls(
     folder = tmp_path_factory.mktemp("t")
     authority = Authority(folder)
     pair = authority.issue()
-    tls = {"tls_cert": pair.certificate, "tls_key": pair.key}
+    tls: dict[str, Any] = {"tls_cert": pair.certificate, "tls_key": pair.key}
     service = Control(folder, valkey, authority.ca, auth="tokens", **tls)
     service.start()
     try:

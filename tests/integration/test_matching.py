@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tests.fakes.inference_server import INVALID, Service, refusal
 from tests.fakes.small_model import small_model
+from tests.fakes.tiny_models import listed
 from torch.nn.functional import normalize
 
 from saeserve.client import Client
@@ -30,10 +32,10 @@ def test_features_of_two_models_are_matched(
         kept = client.inference.match_features("topk@1", "crosscoder@1")
     assert (found.model, found.other) == ("models/topk/versions/1", "models/crosscoder/versions/1")
     assert found.features.tolist() == list(range(len(rows)))
-    assert found.matches.tolist() == nearest.tolist()
+    assert found.matches.tolist() == listed(nearest)
     np.testing.assert_allclose(found.cosines, best.numpy(), atol=1e-6)
     back = (rows @ others.T).argmax(dim=0)
-    assert found.mutual.tolist() == (back[nearest] == torch.arange(len(rows))).tolist()
+    assert found.mutual.tolist() == listed(back[nearest] == torch.arange(len(rows)))
     assert found.share(0.5) == pytest.approx(float((best >= 0.5).double().mean()))
     np.testing.assert_array_equal(kept.matches, found.matches)
 
@@ -43,8 +45,7 @@ def test_a_model_matches_itself_and_none_has_no_share(service: Service) -> None:
         found = client.inference.match_features("topk", "topk")
     assert found.share(0.999) == 1
     assert found.mutual.all()
-    empty = type(found)(*(each[:0] for each in (found.features,) * 4), 0, 0, "", "")
-    assert math.isnan(empty.share(0.7))
+    assert math.isnan(replace(found, cosines=found.cosines[:0]).share(0.7))
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,15 @@ from saeserve.inference.handlers import Handlers
 from saeserve.inference.match_handlers import MatchHandlers
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.tensors import data_bytes
-from saeserve.platform.auth.rules import ENCODE, Rule
+from saeserve.platform.auth.rules import ENCODE, LOOK, Rule
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, Service
 from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import inference_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.InferenceService"
 METHODS = ("Encode", "Decode", "Reconstruct", "Steer", "Neighbours", "MatchFeatures", "TopFeatures")
-RULES: dict[str, Rule] = dict.fromkeys(METHODS, ENCODE)
+# Matches say of models what FeatureService says, to the same callers: the explorer's have `read`.
+RULES: dict[str, Rule] = dict.fromkeys(METHODS, ENCODE) | {"MatchFeatures": LOOK}
 INLINE_BYTES = 2 * 2**20
 """Converting less than this takes the event loop less than a millisecond. A thread would have to
 wait for the interpreter's lock, which a busy loop gives away every `SWITCH_SECONDS` only, and again
