@@ -92,7 +92,7 @@ def _furnish(stack: RealStack) -> dict[str, str]:
     _ran(stack, {"train": bare})
     made["evaluate"] = _ran(stack, {"evaluate": {"model": "sae@2", "dataset": "acts"}}).id
     texts = {"model": "sae@2", "dataset": "acts"}
-    edit = {"feature": _often(stack), "add": 30.0}
+    edit = {"feature": 5, "add": 30.0}
     prompts = {"prompts": ["w1 w2 w3"], "edits": [edit], "max_new_tokens": 24, "temperature": 1.0}
     made["generate"] = _ran(stack, {"generate": texts | prompts}).id
     words = {"texts": ["w1 w2 w3 w40 w5 w6 w17 w8 w9 w10"], "features": 4}
@@ -103,10 +103,6 @@ def _furnish(stack: RealStack) -> dict[str, str]:
         {"train": TRAIN | {"model": "sae", "device": "cuda"}}
     ).id
     return made
-
-
-def _often(stack: RealStack) -> int:
-    return next(iter(stack.client.features.list("sae@2"))).feature
 
 
 def _ended(stack: RealStack, spec: dict[str, Any]) -> Job:

@@ -145,6 +145,8 @@ def heard(page: Browser) -> list[str]:
 def looked_at(page: Browser, axe: Browser, name: str) -> None:
     """Take a picture; the page must neither scroll sideways nor have a fault that axe finds."""
     SHOTS.mkdir(parents=True, exist_ok=True)
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # plots load when they are near
+    page.wait_for_load_state("networkidle")
     page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
     wide = page.viewport_size["width"]
     assert page.evaluate("document.documentElement.scrollWidth") <= wide

@@ -12,6 +12,7 @@ from saeserve.client.errors import ClientError
 from saeserve.client.feature_values import FeatureSummary
 from saeserve.client.features import IntArray
 from saeserve.client.matching import FeatureMatches
+from saeserve.explorer.failures import failure_of
 from saeserve.explorer.jobs import PAGE
 
 MATCHED = 0.7
@@ -55,7 +56,7 @@ def pairs_of(client: Client, first: str, second: str, page: int) -> PairList:
     try:
         found = client.inference.match_features(first, second)
     except ClientError as error:
-        return PairList((), 0, 0, 0, 0, 0, MATCHED, more=False, refused=error.message)
+        return PairList((), 0, 0, 0, 0, 0, MATCHED, more=False, refused=failure_of(error).message)
     ends = page * PAGE
     chosen = _most_alike(found)[ends - PAGE : ends]
     here, there = found.features[chosen].tolist(), found.matches[chosen].tolist()
