@@ -24,7 +24,7 @@ PAGES = {
     "job-evaluate": "/jobs/{evaluate}",
     "job-generate": "/jobs/{generate}",
     "job-annotate": "/jobs/{annotate}",
-    "job-annotate-one": "/jobs/{annotate}?feature=1",
+    "job-annotate-one": "/jobs/{annotate}?feature=28",
     "curves": "/jobs/{train}/curves",
     "models": "/models",
     "model": "/models/sae@2",
