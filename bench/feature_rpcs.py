@@ -2,8 +2,8 @@
 
     python -m bench.feature_rpcs [--features 131072] [--calls 300]
 
-A real server in a thread and the SDK as its client, over loopback, one call at a time; the bundle is
-generated. Each line has the wall time of a call and the CPU time of server and client together,
+A real server in a thread and the SDK as its client, over loopback, one call at a time; the bundle
+is generated. Each line has the wall time of a call and the CPU time of server and client together,
 which what else runs on the machine changes less; the machine's load is printed first.
 """
 

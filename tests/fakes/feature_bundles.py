@@ -3,14 +3,12 @@
     folder = make_bundle(tmp_path / "bundle", d_sae=1000)
     with FeatureBundle.open(folder) as bundle: ...
 
-Every tenth feature is dead; `make_bundle(labels=...)` fills the labels.
+Every tenth feature is dead; `make_bundle(labels=[label_of(3, "months")])` labels features.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,10 @@ import numpy.typing as npt
 
 from saeserve.core.features import schema
 from saeserve.core.features.state import Collected, CollectSettings, new_state
-from saeserve.core.features.values import Label
 from saeserve.core.features.writer import BundleExtras, RankedRows, write_database, write_tokens
+from saeserve.core.labels.choosing import Method
+from saeserve.core.labels.label import Label
+from saeserve.core.labels.text import Kind, key_of
 
 SEQUENCE = 64
 VOCABULARY = 500
@@ -34,7 +34,7 @@ def make_bundle(
     sequences: int = 50,
     seed: int = 0,
     logits: bool = True,
-    labels: Mapping[int, Label] | None = None,
+    labels: Sequence[Label] = (),
     **manifest: object,
 ) -> Path:
     """Write a bundle of `d_sae` random features into `folder`, which is made; return it."""
@@ -44,10 +44,10 @@ def make_bundle(
     tokens = rng.integers(0, VOCABULARY, sequences * SEQUENCE).astype(np.int32)
     collected = random_state(settings, tokens, rng)
     write_tokens(folder, tokens, _sequences(sequences))
-    extras = BundleExtras(token_texts(), _neighbours(d_sae, rng), _logits(d_sae, rng, logits))
+    ranked = _neighbours(d_sae, rng), _logits(d_sae, rng, logits)
+    extras = BundleExtras(token_texts(), *ranked, labels)
     stated = manifest_of(settings, len(tokens), sequences, logits=logits, **manifest)
     write_database(folder / schema.DATABASE_FILE, stated, collected, extras)
-    write_labels(folder, labels or {})
     return folder
 
 
@@ -89,14 +89,16 @@ def random_state(
     return state
 
 
-def write_labels(folder: Path, labels: Mapping[int, Label]) -> None:
-    """Label features of a bundle that nothing reads yet."""
-    with contextlib.closing(sqlite3.connect(folder / schema.DATABASE_FILE)) as database, database:
-        database.executemany(
-            "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?)",
-            ((i, x.text, x.precision, x.recall, x.n, x.source) for i, x in labels.items()),
-        )
-        database.execute("INSERT INTO label_index(label_index) VALUES ('rebuild')")
+def label_of(
+    feature: int,
+    words: str,
+    *,
+    method: Method = Method.PATTERNS,
+    counts: tuple[int, int, int] = (50, 60, 45),
+    best: bool = True,
+) -> Label:
+    """A label of the token 5; `counts` are rows that match, rows that fire, and rows with both."""
+    return Label(feature, method, words, (key_of(Kind.TOKEN, 0, 5),), *counts, best)
 
 
 def token_texts() -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from tests.fakes.bundle_store import put_bundle
+from tests.fakes.feature_bundles import label_of
 from tests.fakes.inference_server import INVALID, in_thread, refusal, settings_of
 from tests.fakes.small_model import small_model
 
@@ -25,15 +27,19 @@ from saeserve.client.feature_values import FeatureSummary
 from saeserve.core.export.format import save_model
 from saeserve.core.features import schema
 from saeserve.core.features.bundle import FeatureBundle
-from saeserve.core.features.values import Label
 from saeserve.core.formats.model import TopKActivation
+from saeserve.core.labels.choosing import Method
+from saeserve.core.labels.label import proportion
 from saeserve.platform.store import ArtifactStore
 from saeserve.registry.models import ModelRegistry
 from saeserve.v1 import feature_service_pb2 as pb
 from saeserve.v1 import feature_service_pb2_grpc
 
 D_SAE = 200
-LABELS = {3: Label("months of the year", 0.9, 0.8, 40, "top tokens")}
+LABELS = (
+    label_of(3, "months of the year"),
+    label_of(3, "days", method=Method.TOP_TOKENS, counts=(0, 60, 0), best=False),
+)
 OLD, NEW = "j-00000000000000000001", "j-00000000000000000002"
 PRECONDITION, ABSENT = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND
 
@@ -110,10 +116,7 @@ def test_a_list_is_that_of_the_bundle(
     with deployment.client() as client:
         found = list(client.features.list("sae", order_by=order, ascending=ascending))
         page = client.features.page("sae", order_by=order, ascending=ascending, skip=30, size=20)
-    assert [replace(each, label_precision=None, label_recall=None) for each in found] == [
-        FeatureSummary(one.feature, one.count, one.density, one.max, one.mean, one.label)
-        for one in expected
-    ]
+    assert found == [FeatureSummary(*dataclasses.astuple(one)) for one in expected]
     assert [each.feature for each in page.features] == [each.feature for each in found[30:50]]
     assert (page.total, page.job) == (D_SAE, NEW)
 
@@ -148,10 +151,13 @@ def test_a_feature_is_that_of_the_bundle(deployment: Deployment, newest: Feature
         assert_same(interval.contexts, told.contexts)
     for name in ("logits_up", "logits_down", "neighbours"):
         assert_same(getattr(found, name), getattr(expected, name))
-    (label,) = found.labels
-    assert (label.text, label.kind) == ("months of the year", "top tokens")
-    assert label.precision is not None
-    assert (label.precision.value, label.precision.n, label.precision.low) == (0.9, 40, None)
+    best, other = found.labels
+    assert (best.text, best.kind) == ("months of the year", "patterns")
+    assert best.precision is not None
+    assert vars(best.precision) == vars(proportion(45, 50))
+    assert (other.text, other.kind, other.precision) == ("days", "top_tokens", None)
+    assert other.recall is not None
+    assert (other.recall.value, other.recall.n) == (0.0, 60)
 
 
 def assert_same(found: Any, expected: Any) -> None:  # noqa: ANN401 - of two classes

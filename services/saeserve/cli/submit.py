@@ -126,14 +126,18 @@ def collect(
     logits: Annotated[
         bool, typer.Option(help="Tokens whose logits features move; loads the language model.")
     ] = False,
+    label_tokens: Annotated[
+        str | None, typer.Option(help="Held-out rows to make and score labels on; 0: no labels.")
+    ] = None,
     set_: Set = None,
 ) -> specs.Tree:
-    """Collect what each feature of a model fires on."""
+    """Collect what each feature of a model fires on, and label it."""
     flags: specs.Tree = {
         "model": model,
         "dataset": dataset,
         "max_tokens": max_tokens,
         "logits": logits or None,
+        "label_tokens": label_tokens,
     }
     return specs.build("collect", file, flags, set_ or [])
 

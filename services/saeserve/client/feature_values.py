@@ -119,7 +119,7 @@ class FeatureLabel:
 
     text: str
     kind: str
-    """How it was made, e.g. "top tokens"."""
+    """How it was made: top_tokens, promoted (by logits) or patterns (of tokens)."""
     precision: Proportion | None
     """Share of the predicted firings that are firings."""
     recall: Proportion | None

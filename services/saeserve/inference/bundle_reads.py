@@ -42,7 +42,7 @@ class ListQuery:
 
 @dataclass(frozen=True)
 class FeatureQuery:
-    """One feature."""
+    """What a GetFeatureRequest asks."""
 
     asked: Asked
     feature: int
@@ -68,7 +68,7 @@ class TokenQuery:
 
 
 def page(query: ListQuery, opened: Opened) -> FeatureList:
-    """The features of one page."""
+    """Read as many lines as were asked for."""
     return opened.bundle.list_features(
         query.order,
         descending=not query.ascending,

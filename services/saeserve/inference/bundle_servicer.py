@@ -55,7 +55,7 @@ class FeatureServicer(pb_grpc.FeatureServiceServicer):
     async def GetFeature(
         self, request: pb.GetFeatureRequest, context: Context
     ) -> pb.GetFeatureResponse:
-        """All of one feature."""
+        """Everything that the bundle holds of it."""
         query = requests.feature_query(request)
         answer = partial(answers.feature_answer, query)
         return await self._look(Operation.GET_FEATURE, query.asked, answer)

@@ -502,7 +502,7 @@ class FeatureLabel(_message.Message):
     RECALL_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     kind: _builtins.str
-    """How it was made, e.g. "top tokens"."""
+    """How it was made: "top_tokens", "promoted" (by logits) or "patterns" (of tokens)."""
     @_builtins.property
     def precision(self) -> Global___Proportion:
         """Share of the predicted firings that are firings; unset where unknown."""

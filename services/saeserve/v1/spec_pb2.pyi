@@ -1534,6 +1534,7 @@ class CollectSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    LABEL_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model reference: name, name@alias or name@version."""
     dataset: _builtins.str
@@ -1546,6 +1547,10 @@ class CollectSpec(_message.Message):
     logits: _builtins.bool
     """Tokens whose logits each latent moves; takes the language model that the data set names."""
     device: _builtins.str
+    label_tokens: _builtins.int
+    """Held-out rows on which features are labelled, half of them to choose patterns of tokens and half
+    to score them; 262144 when unset, 0 for no labels.
+    """
     def __init__(
         self,
         *,
@@ -1556,15 +1561,18 @@ class CollectSpec(_message.Message):
         seed: _builtins.int | None = ...,
         logits: _builtins.bool | None = ...,
         device: _builtins.str | None = ...,
+        label_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_logits", b"_logits", "_max_tokens", b"_max_tokens", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "dataset", b"dataset", "device", b"device", "logits", b"logits", "max_tokens", b"max_tokens", "model", b"model", "seed", b"seed", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_label_tokens", b"_label_tokens", "_logits", b"_logits", "_max_tokens", b"_max_tokens", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "dataset", b"dataset", "device", b"device", "label_tokens", b"label_tokens", "logits", b"logits", "max_tokens", b"max_tokens", "model", b"model", "seed", b"seed", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_logits", b"_logits", "_max_tokens", b"_max_tokens", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "dataset", b"dataset", "device", b"device", "logits", b"logits", "max_tokens", b"max_tokens", "model", b"model", "seed", b"seed", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset", b"_dataset", "_device", b"_device", "_label_tokens", b"_label_tokens", "_logits", b"_logits", "_max_tokens", b"_max_tokens", "_model", b"_model", "_seed", b"_seed", "_source", b"_source", "dataset", b"dataset", "device", b"device", "label_tokens", b"label_tokens", "logits", b"logits", "max_tokens", b"max_tokens", "model", b"model", "seed", b"seed", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dataset: _TypeAlias = _typing.Literal["dataset"]  # noqa: Y015
     _WhichOneofArgType__dataset: _TypeAlias = _typing.Literal["_dataset", b"_dataset"]  # noqa: Y015
     _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
     _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
+    _WhichOneofReturnType__label_tokens: _TypeAlias = _typing.Literal["label_tokens"]  # noqa: Y015
+    _WhichOneofArgType__label_tokens: _TypeAlias = _typing.Literal["_label_tokens", b"_label_tokens"]  # noqa: Y015
     _WhichOneofReturnType__logits: _TypeAlias = _typing.Literal["logits"]  # noqa: Y015
     _WhichOneofArgType__logits: _TypeAlias = _typing.Literal["_logits", b"_logits"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
@@ -1579,6 +1587,8 @@ class CollectSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dataset) -> _WhichOneofReturnType__dataset | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__label_tokens) -> _WhichOneofReturnType__label_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__logits) -> _WhichOneofReturnType__logits | None: ...
     @_typing.overload

@@ -158,9 +158,10 @@ def test_a_version_that_is_deleted_meanwhile_ends_the_job(
     else:
         written = collect.write_bundle
 
-        def write_bundle(*args: Any) -> None:  # noqa: ANN401 - passed on
-            written(*args)
+        def write_bundle(*args: Any) -> Any:  # noqa: ANN401 - passed on
+            made = written(*args)
             delete(trained)
+            return made
 
         monkeypatch.setattr(collect, "write_bundle", write_bundle)
     spec = {"model": "m", "dataset": "acts"}
@@ -204,9 +205,14 @@ def test_a_resumed_pass_has_the_bits_of_one_that_was_not_stopped(
         resume(source, 100, 3, tmp_path)
 
 
-def test_a_pass_ends_with_the_sequence_that_reaches_max_tokens(trained: Workshop) -> None:
-    passed = start(source_of(trained, max_rows=130), 100, 0)
-    finished(passed)
+def test_a_pass_ends_with_the_sequence_that_reaches_max_tokens(
+    trained: Workshop, tmp_path: Path
+) -> None:
+    source = source_of(trained, max_rows=130)
+    passed = start(source, 100, 0)
+    whole = finished(passed)
+    passed.save(tmp_path)
+    assert finished(resume(source, 100, 0, tmp_path)) == whole
     tokens, sequences = passed.tokens()
     assert 130 <= passed.rows_done < 130 + 16
     assert len(tokens) == passed.rows_done

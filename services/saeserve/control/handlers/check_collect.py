@@ -14,6 +14,10 @@ from saeserve.registry.references import parse_reference
 from saeserve.registry.version import ModelVersion
 
 _FIELD = "spec.collect"
+_NO_LABELS = (
+    "the data set holds no rows out, so features will have no labels: a label is scored on rows "
+    "that had no part in it"
+)
 _ENTRIES = 64
 """Codes a row that the plan counts with, where the model has no k."""
 
@@ -80,8 +84,11 @@ def _plan(spec: CollectSpec, manifest: DatasetManifest, version: ModelVersion) -
     config = version.config
     rows = min(spec.max_tokens or manifest.rows, manifest.rows)
     entries = config.selecting.k if config.selecting else _ENTRIES
+    sizes = config.d_sae, rows, entries, version.size_bytes
+    unlabelled = spec.label_tokens and not manifest.heldout_rows
     return Plan(
         parameters=version.size_bytes // 4,
-        memory_bytes=collect_bytes(config.d_sae, rows, entries, version.size_bytes),
+        memory_bytes=collect_bytes(*sizes, labels=bool(spec.label_tokens)),
+        notes=(_NO_LABELS,) if unlabelled else (),
         disk_bytes=bundle_bytes(config.d_sae, rows),
     )

@@ -131,20 +131,20 @@ class ShardedDataset:
         Raises DataMismatchError for an unknown source.
         """
         names = tuple(self.source(name).name for name in names_of(source))
-        for shard, indices in self._spread(names, "heldout", norm_cut, max_rows):
+        for shard, indices in self.spread(names, "heldout", norm_cut, max_rows):
             for start in range(0, len(indices), batch):
                 yield _heldout_rows(shard, names, indices[start : start + batch])
 
     def training_sample(self, source: SourceNames, *, norm_cut: float, max_rows: int) -> Tensor:
         """At most `max_rows` training rows, spread evenly over the shards, float32 [N, d]."""
         names = tuple(self.source(name).name for name in names_of(source))
-        found = self._spread(names, "train", norm_cut, max_rows)
+        found = self.spread(names, "train", norm_cut, max_rows)
         parts = [take_columns(shard, names, indices).float() for shard, indices in found]
         return (
             torch.cat(parts) if parts else torch.zeros(0, sum(self._widths[name] for name in names))
         )
 
-    def _spread(
+    def spread(
         self, names: Sequence[str], split: Split, norm_cut: float, max_rows: int
     ) -> Iterator[tuple[Shard, IndexArray]]:
         """Open shards, each with the indices of its share of the rows."""

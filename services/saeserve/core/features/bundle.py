@@ -15,6 +15,7 @@ import numpy.typing as npt
 from saeserve.core.features import schema
 from saeserve.core.features.canonical import octave_of
 from saeserve.core.features.contexts import Windows
+from saeserve.core.features.labelled import label_of
 from saeserve.core.features.opening import open_database, open_tokens, read_manifest
 from saeserve.core.features.packing import (
     INTERVAL,
@@ -46,7 +47,10 @@ from saeserve.core.features.writer import plain
 from saeserve.errors import DamagedError, SpecError
 
 GAP_TEXT = "…"
-SUMMARY = "f.feature, f.count, f.density, f.max, f.mean, l.label"
+SUMMARY = (
+    "f.feature, f.count, f.density, f.max, f.mean, l.label, "
+    "CAST(l.hits AS REAL) / l.matched, CAST(l.hits AS REAL) / l.fired"
+)
 _GROUPS: dict[Group, int] = {"top": TOP, "uniform": UNIFORM, "intervals": INTERVAL}
 _SEARCHED = 20
 """Tokens that one search shows at most."""
@@ -141,7 +145,8 @@ class FeatureBundle:
         up, down = self._logits(logits)
         return Feature(
             summary=summary,
-            label=self._label(feature),
+            label=next(iter(self._labels("labels", feature)), None),
+            other_labels=self._labels("other_labels", feature),
             moments=sums,
             histogram=self._histogram(counts),
             top=tuple(c for c, g in zip(contexts, groups, strict=True) if g == TOP),
@@ -228,10 +233,10 @@ class FeatureBundle:
                 remedy="name a latent that the model has",
             )
 
-    def _label(self, feature: int) -> Label | None:
-        query = "SELECT label, precision, recall, n, source FROM labels WHERE feature = ?"
-        rows = self._rows(query, (feature,))
-        return Label(*rows[0]) if rows else None
+    def _labels(self, table: str, feature: int) -> tuple[Label, ...]:
+        columns = "label, source, matched, fired, hits, patterns"
+        query = f"SELECT {columns} FROM {table} WHERE feature = ? ORDER BY source"
+        return tuple(label_of(*row) for row in self._rows(query, (feature,)))
 
     @cached_property
     def _edges(self) -> tuple[float, ...]:

@@ -47,8 +47,9 @@ def _sorted(block: Block, d_sae: int) -> Firings:
     arrays = (block.offset_B1, block.latent_N, block.value_N)
     offsets, latents, values_N = (torch.as_tensor(array) for array in arrays)
     found = by_latent(Csr(offsets, latents, values_N), d_sae)
-    values = found.values.numpy()
-    return Firings(found.starts.numpy(), found.rows.numpy(), values, values.view(np.int32))
+    values, rows = found.values.numpy(), found.rows.numpy()
+    places = block.position_B[rows]
+    return Firings(found.starts.numpy(), rows, values, values.view(np.int32), places)
 
 
 @helper

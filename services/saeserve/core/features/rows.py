@@ -86,6 +86,8 @@ def blocks(source: RowSource, layout: TokenLayout, begin: int = 0) -> Iterator[R
     """
     waiting: list[Piece] = []
     for piece in _pieces(source, layout, begin):
+        if not waiting and source.max_rows and piece.first >= source.max_rows:
+            return  # the pass had ended before it was stopped
         last = bool(source.max_rows) and piece.first + len(piece.token_B) >= source.max_rows
         waiting.append(piece)
         if sum(len(each.token_B) for each in waiting) >= source.block_rows or last:
@@ -104,7 +106,7 @@ def _pieces(source: RowSource, layout: TokenLayout, begin: int) -> Iterator[Piec
     for index, entry in enumerate(source.dataset.manifest.shards):
         with source.dataset.shard(index) as shard:
             columns = [shard.column(name) for name in COLUMNS]
-            _check_tokens(shard, columns)
+            check_tokens(shard, columns)
             kept_B = _kept(source, shard)
             for start in range(0, entry.rows, ENCODED_ROWS):
                 part = slice(start, min(start + ENCODED_ROWS, entry.rows))
@@ -115,7 +117,8 @@ def _pieces(source: RowSource, layout: TokenLayout, begin: int) -> Iterator[Piec
         first += entry.rows
 
 
-def _check_tokens(shard: Shard, columns: Sequence[npt.NDArray[np.int32]]) -> None:
+def check_tokens(shard: Shard, columns: Sequence[npt.NDArray[np.int32]]) -> None:
+    """Raise DataError for a shard of which some row's place or token (COLUMNS) is not known."""
     for name, column in zip(COLUMNS, columns, strict=True):
         unknown = np.flatnonzero(column < 0)
         if unknown.size:

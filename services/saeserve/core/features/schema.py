@@ -28,15 +28,19 @@ A bundle is a folder of three files, written once and never changed:
     token_features  token, rank      rank 0 fires most on this token
                     feature, score   score: largest activation on the token over the latent's own
                                      scale, times the rarity weight (see `weights` in `tokens`)
-    labels          feature, label   a text that says what the latent fires on
-                    precision        share of the label's predicted firings that are firings
-                    recall           share of firings that it predicts; both on held-out rows
-                    n                firings on which the two stand
-                    source           how the label was made
+    labels          feature          a latent that has a label: the best of those that were made
+                    label            what it fires on, in words
+                    source           how it was made: top_tokens, promoted or patterns
+                    matched          scored rows with one of its patterns
+                    fired            scored rows on which the latent fires
+                    hits             scored rows with both: precision is hits / matched, recall
+                                     hits / fired
+                    patterns         u64 [n], all of its patterns: see `core.labels.text`
+    other_labels    feature, source  what the other ways made; columns as in `labels`
     label_index     label            FTS5 over labels.label (rowid is the feature)
 
     Indexes: features by density and by max; vocabulary by plain; token_features by feature.
-    `labels` and `label_index` are empty until a job labels the features.
+    The three tables of labels are empty where the manifest says nothing of labels.
 
 `tokens.npy`: int32 [tokens], the tokens of all sequences of the pass, one sequence after the
 other; -1 stands for one or more tokens of a sequence that are not rows of the data set.
@@ -49,11 +53,13 @@ Integers and floats in blobs are little-endian.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from saeserve.core.specs.base import Spec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x5AE5EF
 """SQLite's application_id of a bundle."""
 DATABASE_FILE = "features.sqlite"
@@ -78,8 +84,13 @@ CREATE TABLE token_features (
     token INTEGER NOT NULL, rank INTEGER NOT NULL, feature INTEGER NOT NULL, score REAL NOT NULL,
     PRIMARY KEY (token, rank)) WITHOUT ROWID;
 CREATE TABLE labels (
-    feature INTEGER PRIMARY KEY, label TEXT NOT NULL, precision REAL, recall REAL, n INTEGER,
-    source TEXT NOT NULL);
+    feature INTEGER PRIMARY KEY, label TEXT NOT NULL, source TEXT NOT NULL,
+    matched INTEGER NOT NULL, fired INTEGER NOT NULL, hits INTEGER NOT NULL,
+    patterns BLOB NOT NULL);
+CREATE TABLE other_labels (
+    feature INTEGER NOT NULL, label TEXT NOT NULL, source TEXT NOT NULL,
+    matched INTEGER NOT NULL, fired INTEGER NOT NULL, hits INTEGER NOT NULL,
+    patterns BLOB NOT NULL, PRIMARY KEY (feature, source)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE label_index USING fts5(label, content='labels', content_rowid='feature');
 """
 INDEXES = """
@@ -88,6 +99,23 @@ CREATE INDEX by_max ON features (max, feature);
 CREATE INDEX by_plain ON vocabulary (plain);
 CREATE INDEX by_feature ON token_features (feature);
 """
+
+
+class LabelsEntry(Spec):
+    """How labels were made. Rows are held-out rows of the data set that were encoded."""
+
+    definition: str
+    """`DEFINITION` of `core.labels.label`."""
+    seed: int = Field(ge=0)
+    """Decides which half a document belongs to."""
+    by: Literal["document", "sequence"]
+    """What halves are made of: sequences where one document alone is held out."""
+    chosen_rows: int = Field(ge=0)
+    """Rows on which patterns were chosen."""
+    scored_rows: int = Field(ge=0)
+    """Rows of the other half, on which labels were scored."""
+    features: int = Field(ge=0)
+    """Latents that have a label."""
 
 
 class BundleManifest(Spec):
@@ -126,3 +154,5 @@ class BundleManifest(Spec):
     """The convention of the logit columns; None where there are none."""
     neighbours: int = 0
     """Neighbours a latent; 0 for none."""
+    labels: LabelsEntry | None = None
+    """None where there are no labels."""

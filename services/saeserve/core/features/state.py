@@ -102,6 +102,8 @@ class Collected:
     position_FS: npt.NDArray[np.int64]
     """Where in the token file an example is; -1 for an empty slot."""
     value_FS: npt.NDArray[np.float32]
+    windows_FS: npt.NDArray[np.void]
+    """What stands around an example, side by side; the next five arrays are its fields."""
     left_FS: npt.NDArray[np.uint8]
     right_FS: npt.NDArray[np.uint8]
     """Tokens of the window before and after the example."""
@@ -116,8 +118,9 @@ class Collected:
     token_score_VR: npt.NDArray[np.float32]
 
     def arrays(self) -> dict[str, Array]:
-        """Every array by its name."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "settings"}
+        """Every array by its name, windows by their fields."""
+        names = [one.name for one in fields(self) if one.name not in ("settings", "windows_FS")]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def size_bytes(self) -> int:
@@ -153,6 +156,7 @@ def new_state(settings: CollectSettings) -> Collected:
         histogram_FB=np.zeros((d_sae, BINS), np.uint32),
         position_FS=np.full((d_sae, slots), -1, np.int64),
         value_FS=np.zeros((d_sae, slots), np.float32),
+        windows_FS=windows_FS,
         left_FS=windows_FS["left"],
         right_FS=windows_FS["right"],
         used_FS=windows_FS["used"],

@@ -5,19 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from saeserve.core.labels.label import Proportion
+
 SortKey = Literal["feature", "density", "max"]
 Group = Literal["top", "uniform", "intervals"]
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a feature fires on, in words, and how well that predicts its firings (None: unknown)."""
+    """What a feature fires on, in words, and how well that predicts its firings on held-out rows
+    that had no part in it. A share of which nothing was counted is nan, its n 0."""
 
     text: str
-    precision: float | None
-    recall: float | None
-    n: int | None
+    """Patterns, most precise first; ␣ is a space, ↵ a line's end."""
     source: str
+    """How it was made: top_tokens, promoted (by logits) or patterns (of tokens)."""
+    precision: Proportion
+    """Of rows with one of the patterns, the share on which the feature fires."""
+    recall: Proportion
+    """Of rows on which the feature fires, the share that has one of the patterns."""
+    patterns: tuple[int, ...]
+    """All of them, as `core.labels.text.unpack` reads them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,9 @@ class FeatureSummary:
     max: float
     mean: float
     label: str | None
+    precision: float | None
+    recall: float | None
+    """Of the label; None where nothing was counted."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,9 @@ class Feature:
 
     summary: FeatureSummary
     label: Label | None
+    """The best of those that were made."""
+    other_labels: tuple[Label, ...]
+    """What the other ways of labelling made."""
     moments: tuple[float, float, float, float]
     """Sums of a, a², a³, a⁴ over firings."""
     histogram: Histogram

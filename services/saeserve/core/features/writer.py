@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import numpy.typing as npt
 from saeserve.core.durable import sync
 from saeserve.core.features import schema
 from saeserve.core.features.canonical import in_order, slots_of
+from saeserve.core.features.labelled import write_labels
 from saeserve.core.features.packing import INTERVAL, TOP, UNIFORM, pack_examples, pack_ranked
 from saeserve.core.features.state import Collected, CollectSettings
+from saeserve.core.labels.label import Label
 from saeserve.errors import NoSpaceError
 
 CHUNK = 4096
@@ -44,6 +46,7 @@ class BundleExtras:
     """The text of every token that `tokens.npy` or the logits name, as far as it is known."""
     neighbours: RankedRows | None = None
     logits: RankedRows | None = None
+    labels: Iterable[Label] = ()
 
 
 def write_database(
@@ -65,6 +68,7 @@ def write_database(
             database.execute("BEGIN")
             _write_features(database, manifest, collected, extras)
             _write_tokens(database, collected, extras.token_texts)
+            write_labels(database, extras.labels)
             database.execute("COMMIT")
             database.executescript(schema.INDEXES)
             value = manifest.model_dump_json()

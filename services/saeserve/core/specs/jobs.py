@@ -17,6 +17,8 @@ from saeserve.core.specs.training import Device, Name, TrainSpec
 from saeserve.errors import SpecError
 
 StorageType = Literal["float16", "bfloat16", "float32"]
+LABEL_TOKENS = 262_144
+"""Held-out rows that labels use by default, half of them to choose patterns and half to score."""
 CONTEXT_LENGTH = 256
 """Tokens a context by default, where the language model has as many positions."""
 
@@ -164,6 +166,8 @@ class CollectSpec(KindSpec):
     max_tokens: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
     logits: bool = False
+    label_tokens: int = Field(default=LABEL_TOKENS, ge=0)
+    """Held-out rows on which labels are chosen and scored; 0: no labels."""
     device: Device = "auto"
 
 

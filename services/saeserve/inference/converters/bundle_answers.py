@@ -16,6 +16,7 @@ from saeserve.core.features.values import (
     Label,
     TokenScore,
 )
+from saeserve.core.labels.label import Proportion
 from saeserve.inference import bundle_reads
 from saeserve.inference.bundle_handlers import Opened
 from saeserve.inference.bundle_reads import ContextsQuery, FeatureQuery, ListQuery, TokenQuery
@@ -111,7 +112,7 @@ def token_answer(query: TokenQuery, opened: Opened) -> pb.SearchTokenResponse:
 def _feature(found: Feature) -> pb.Feature:
     return pb.Feature(
         summary=_summary(found.summary),
-        labels=[_label(found.label)] if found.label else [],
+        labels=[_label(each) for each in (found.label, *found.other_labels) if each is not None],
         moments=found.moments,
         histogram=pb.FeatureHistogram(edges=found.histogram.edges, counts=found.histogram.counts),
         top=map(_context, found.top),
@@ -134,6 +135,8 @@ def _summary(found: FeatureSummary) -> pb.FeatureSummary:
         max=found.max,
         mean=found.mean,
         label=found.label,
+        label_precision=found.precision,
+        label_recall=found.recall,
     )
 
 
@@ -141,13 +144,16 @@ def _label(label: Label) -> pb.FeatureLabel:
     return pb.FeatureLabel(
         text=label.text,
         kind=label.source,
-        precision=_proportion(label.precision, label.n),
-        recall=_proportion(label.recall, label.n),
+        precision=_proportion(label.precision),
+        recall=_proportion(label.recall),
     )
 
 
-def _proportion(value: float | None, n: int | None) -> pb.Proportion | None:
-    return None if value is None else pb.Proportion(value=value, n=n or 0)
+def _proportion(share: Proportion) -> pb.Proportion | None:
+    """Unset where nothing was counted."""
+    if not share.n:
+        return None
+    return pb.Proportion(value=share.value, low=share.low, high=share.high, n=share.n)
 
 
 def _context(context: Context) -> pb.FeatureContext:
@@ -175,7 +181,7 @@ def _scores(scores: Iterable[TokenScore]) -> list[pb.TokenScore]:
 
 
 def _bounded(response: ResponseT, remedy: str) -> ResponseT:
-    """The response. Raises InvalidInput for one that many clients would not take."""
+    """`response` itself. Raises InvalidInput for one that many clients would not take."""
     size = response.ByteSize()
     if size > MOST_BYTES:
         raise too_large(f"the answer has {size} bytes; {MOST_BYTES} are sent", remedy=remedy)

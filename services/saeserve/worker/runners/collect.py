@@ -15,7 +15,7 @@ from saeserve.registry.publication import staged_export
 from saeserve.worker.report import Scale
 from saeserve.worker.runners.admission import check_collect_memory
 from saeserve.worker.runners.base import Completed, JobStopped, RunContext
-from saeserve.worker.runners.collect_bundle import write_bundle
+from saeserve.worker.runners.collect_bundle import Written, write_bundle
 from saeserve.worker.runners.collect_subject import CollectSubject, open_subject
 
 
@@ -32,11 +32,23 @@ def run(context: RunContext) -> Completed:
     context.store.remove(staged)
     folder = context.store.path(staged)
     make_folders(folder)
-    write_bundle(context, subject, passed, folder)
+    written = _write(context, subject, passed, folder)
     _check_version(context, subject)
     context.report.log(f"features of {version.resource} are collected in {key}")
-    metrics = _figures(passed)
-    return Completed(outputs=(Output(exported=key, metrics=metrics),), steps=passed.rows_done)
+    metrics = _figures(passed) | written.figures
+    output = Output(exported=key, metrics=metrics, warnings=written.warnings)
+    return Completed(outputs=(output,), steps=passed.rows_done)
+
+
+def _write(
+    context: RunContext, subject: CollectSubject, passed: Collecting, folder: Path
+) -> Written:
+    """Write the bundle; a stop meanwhile keeps the pass, and the writing begins again."""
+    try:
+        return write_bundle(context, subject, passed, folder)
+    except JobStopped:
+        _save(context, passed)
+        raise
 
 
 def _begin(context: RunContext, subject: CollectSubject) -> Collecting:

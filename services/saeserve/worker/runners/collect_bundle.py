@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from saeserve.core.features.collecting import Collecting
+from saeserve.core.features.heldout import Heldout
+from saeserve.core.features.labelling import entry_of, label_features
 from saeserve.core.features.neighbours import NEIGHBOURS, decoder_neighbours, moved_logits
 from saeserve.core.features.schema import DATABASE_FILE, BundleManifest
 from saeserve.core.features.writer import BundleExtras, RankedRows, write_database, write_tokens
+from saeserve.core.labels.label import Label, Labels, visible
 from saeserve.harvest.language_model import LanguageModel
 from saeserve.harvest.unembedding import CONVENTION, folded_unembedding
+from saeserve.jobs.record import JobWarning
 from saeserve.worker.runners.base import RunContext
 from saeserve.worker.runners.collect_subject import CollectSubject
+
+NO_LABELS = "NO_LABELS"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What there is to say of a bundle."""
+
+    figures: dict[str, float]
+    warnings: tuple[JobWarning, ...]
 
 
 def write_bundle(
     context: RunContext, subject: CollectSubject, passed: Collecting, folder: Path
-) -> None:
+) -> Written:
     """Write all files into `folder`, which is empty. Raises NoSpaceError, JobStopped and
     DataMismatchError where logits are asked for and the model does not write where they are."""
     W_dec_FD = subject.source.model.W_dec
@@ -27,15 +42,58 @@ def write_bundle(
     near = decoder_neighbours(W_dec_FD, context.check_stop) if len(W_dec_FD) > 1 else None
     logits = _logits(context, subject) if subject.spec.logits else None
     tokens, sequences = passed.tokens()
+    heldout = _heldout(subject)
+    labels = None
+    if heldout is not None:
+        context.report.log("labelling features, and scoring labels on held-out rows")
+        labels = label_features(
+            passed.state, tokens, sequences, logits, heldout, context.check_stop
+        )
+    entry = None if labels is None or heldout is None else entry_of(labels, heldout)
     manifest = _manifest(context, subject, passed).model_copy(
-        update={"tokens": len(tokens), "sequences": len(sequences)}
+        update={
+            "tokens": len(tokens),
+            "sequences": len(sequences),
+            "logits": None if logits is None else CONVENTION,
+            "labels": entry,
+        }
     )
-    if logits is not None:
-        manifest = manifest.model_copy(update={"logits": CONVENTION})
     texts = _texts(subject, passed, logits)
     write_tokens(folder, tokens, sequences)
-    extras = BundleExtras(texts, near, logits)
+    extras = BundleExtras(texts, near, logits, _words(labels, texts))
     write_database(folder / DATABASE_FILE, manifest, passed.state, extras)
+    return Written(_figures(manifest), _warnings(context, subject))
+
+
+def _heldout(subject: CollectSubject) -> Heldout | None:
+    """The rows that labels are scored on; None where there are none, or none are wanted."""
+    spec = subject.spec
+    if not spec.label_tokens or not subject.dataset.manifest.heldout_rows:
+        return None
+    return Heldout(subject.source, spec.label_tokens, spec.seed)
+
+
+def _words(labels: Labels | None, texts: Mapping[int, str]) -> Iterator[Label]:
+    if labels is not None:
+        yield from labels.in_words(lambda token: visible(texts.get(token, ""), token))
+
+
+def _figures(manifest: BundleManifest) -> dict[str, float]:
+    entry = manifest.labels
+    return {} if entry is None else {"labelled_fraction": entry.features / manifest.d_sae}
+
+
+def _warnings(context: RunContext, subject: CollectSubject) -> tuple[JobWarning, ...]:
+    if not subject.spec.label_tokens or subject.dataset.manifest.heldout_rows:
+        return ()
+    warning = JobWarning(
+        code=NO_LABELS,
+        message=f"data set {subject.spec.dataset} holds no rows out, so features have no labels: "
+        "a label is scored on rows that had no part in it; harvest one with heldout_fraction "
+        "above 0, or set label_tokens = 0",
+    )
+    context.report.warning(0, warning.code, warning.message)
+    return (warning,)
 
 
 def _logits(context: RunContext, subject: CollectSubject) -> RankedRows:

@@ -56,7 +56,8 @@ class CollectSubject:
         """What the pass needs."""
         config = self.source.model.config
         entries = config.selecting.k if config.selecting else _ENTRIES
-        return collect_bytes(config.d_sae, self.rows, entries, self.source.model.size_bytes)
+        sizes = config.d_sae, self.rows, entries, self.source.model.size_bytes
+        return collect_bytes(*sizes, labels=bool(self.spec.label_tokens))
 
 
 def open_subject(context: RunContext) -> CollectSubject:

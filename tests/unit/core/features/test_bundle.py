@@ -8,21 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.fakes.feature_bundles import SEQUENCE, make_bundle, token_texts
+from tests.fakes.feature_bundles import SEQUENCE, label_of, make_bundle, token_texts
 
 from saeserve.core.features import schema
 from saeserve.core.features.bundle import FeatureBundle
-from saeserve.core.features.values import FeatureFilter, Label
+from saeserve.core.features.values import FeatureFilter
+from saeserve.core.labels.choosing import Method
+from saeserve.core.labels.label import proportion
+from saeserve.core.labels.text import Kind, unpack
 from saeserve.errors import DamagedError, FormatError, SpecError
 
-LABEL = Label("months of the year", 0.9, 0.8, 40, "top tokens")
-OTHER = Label('a "quoted" NOT word', None, None, None, "top tokens")
+LABELS = (
+    label_of(3, "␣months, of the year"),
+    label_of(3, "days", method=Method.TOP_TOKENS, best=False),
+    label_of(7, 'a "quoted" NOT word', counts=(0, 0, 0)),
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("bundles") / "bundle"
-    return make_bundle(place, d_sae=200, labels={3: LABEL, 7: OTHER})
+    return make_bundle(place, d_sae=200, labels=LABELS)
 
 
 @pytest.fixture
@@ -75,8 +81,25 @@ def test_labels_are_searched_by_the_words_typed(folder: Path, words: str, found:
     with FeatureBundle.open(folder) as bundle:
         listed = bundle.list_features(where=FeatureFilter(label=words))
         assert [one.feature for one in listed.features] == found
-        assert bundle.summary(3).label == LABEL.text
-        assert bundle.feature(3).label == LABEL
+
+
+def test_labels_come_with_their_scores(folder: Path) -> None:
+    with FeatureBundle.open(folder) as bundle:
+        labelled, unknown, without = (bundle.feature(number) for number in (3, 7, 8))
+    label = labelled.label
+    assert label is not None
+    assert (label.text, label.source) == ("␣months, of the year", "patterns")
+    assert (label.precision.value, label.precision.n) == (0.9, 50)
+    assert (label.recall.value, label.recall.n) == (0.75, 60)
+    assert label.precision == proportion(45, 50)
+    assert [unpack(key) for key in label.patterns] == [(Kind.TOKEN, 0, 5)]
+    assert [each.text for each in labelled.other_labels] == ["days"]
+    summary = labelled.summary
+    assert (summary.label, summary.precision, summary.recall) == (label.text, 0.9, 0.75)
+    assert unknown.label is not None
+    assert unknown.label.precision.n == 0
+    assert (unknown.summary.precision, unknown.summary.recall) == (None, None)
+    assert (without.label, without.other_labels, without.summary.label) == (None, (), None)
 
 
 def test_a_feature_comes_with_its_contexts(folder: Path) -> None:
@@ -181,7 +204,7 @@ def test_a_database_that_was_not_finished_is_refused(copy: Path) -> None:
 
 def test_another_version_is_refused_by_its_number(copy: Path) -> None:
     edited(copy, "PRAGMA user_version = 7")
-    with pytest.raises(FormatError, match="version 7; this release reads 1"):
+    with pytest.raises(FormatError, match="version 7; this release reads 2"):
         FeatureBundle.open(copy)
 
 
