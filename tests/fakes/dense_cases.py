@@ -27,7 +27,7 @@ class Case:
     name: str
     d_in: int = 10
     d_out: int = 10
-    d_sae: int = 40
+    d_sae: int = 24
     rows: int = 8
     shift: float = 0.0
     size: float = 1.0

@@ -18,7 +18,7 @@ from saeserve.core.architectures.topk.fast import FastBatchTopK, FastMatryoshka,
 from saeserve.core.specs.architectures.base import ArchitectureSpec
 from saeserve.core.specs.architectures.topk import TopKSpec
 
-F = 60
+F = 42
 EXACT, LOW = 1e-5, 1e-3
 """Tolerances of float32 and of float16."""
 DEAD = list(range(3, F, 4))
@@ -43,6 +43,7 @@ class Case:
     dead: list[int] = field(default_factory=list)
     encoder_dtype: torch.dtype = torch.bfloat16
     bound: int | None = None
+    latents: int = F
 
     @property
     def tolerance(self) -> float:
@@ -53,16 +54,17 @@ class Case:
         """Parameters of any of the architectures."""
         d_out = self.d_in + 4 if self.transcoder else self.d_in
         named = {
-            "W_enc": self.draw(F, self.d_in, seed=1),
-            "b_enc": 0.25 * self.draw(F, seed=2) + self.shift,
-            "W_dec": self.draw(F, d_out, seed=3),
+            "W_enc": self.draw(self.latents, self.d_in, seed=1),
+            "b_enc": 0.25 * self.draw(self.latents, seed=2) + self.shift,
+            "W_dec": self.draw(self.latents, d_out, seed=3),
             "b_dec": 0.25 * self.draw(d_out, seed=4),
         }
         if self.transcoder:
             named["b_pre"] = 0.25 * self.draw(self.d_in, seed=6)
+        half = self.latents // 2
         if self.grid:
-            named["W_enc"][F // 2 :] = named["W_enc"][: F // 2]
-            named["b_enc"][F // 2 :] = named["b_enc"][: F // 2]
+            named["W_enc"][half:] = named["W_enc"][:half]
+            named["b_enc"][half:] = named["b_enc"][:half]
         if self.hot:
             named["b_enc"][17] = 100.0
         return named
@@ -81,7 +83,7 @@ class Case:
     def state(self) -> Tensors:
         """State of any of the architectures."""
         threshold = torch.tensor(0.25, dtype=torch.float64)
-        frequency_F = torch.full((F,), 0.1)
+        frequency_F = torch.full((self.latents,), 0.1)
         return {
             "variance": torch.tensor(5.0),
             "threshold": threshold,
@@ -93,7 +95,7 @@ class Case:
         architecture: Any = ARCHITECTURES[spec.name]
         scheduled = architecture.scheduled(spec, 20, 50)
         changes = {"encoder_dtype": self.encoder_dtype, "dead_bound": self.bound}
-        return context(F, self.dead, step=20, scheduled=scheduled, **changes)
+        return context(self.latents, self.dead, step=20, scheduled=scheduled, **changes)
 
     def on_device(self, spec: Any) -> StepOutput:  # noqa: ANN401 - of any architecture
         """By the kernels."""

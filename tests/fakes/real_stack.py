@@ -109,7 +109,7 @@ class Service:
         """Of a worker: the job process that runs now, if one does; none that only waits."""
         return [pid for pid in children(self.pid) if b"worker.job_process" in _command(pid)]
 
-    def stop(self, seconds: float = 30.0) -> int:
+    def stop(self, seconds: float = 120.0) -> int:
         """SIGTERM and wait; kills when it does not end. Exit status."""
         if self.process.poll() is None:
             self.process.terminate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +48,19 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "secrets"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the script makes, to be copied."""
+    folder = tmp_path_factory.mktemp("filled") / "secrets"
+    made(folder)
+    return folder
+
+
+def copy(filled: Path, folder: Path) -> None:
+    """With owners, whom the script looks at."""
+    subprocess.run(["cp", "-a", str(filled), str(folder)], check=True)
 
 
 def give(folder: Path, authority: Authority, *names: str, lasts: timedelta = LATER) -> None:
@@ -236,9 +250,9 @@ WEAK = (
 
 @pytest.mark.parametrize("secret", [*WEAK, *(f"x9Kq-{part}-7wZt" for part in PLACEHOLDERS)])
 def test_a_password_that_the_services_refuse_is_refused_before_valkey_starts(
-    folder: Path, secret: str
+    folder: Path, filled: Path, secret: str
 ) -> None:
-    made(folder)
+    copy(filled, folder)
     replace(folder, "redis.password", secret)
     with pytest.raises(StartupError):
         read_secret(folder / "redis.password")
@@ -249,8 +263,8 @@ def test_a_password_that_the_services_refuse_is_refused_before_valkey_starts(
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
-def test_a_password_that_the_services_take_is_taken(folder: Path, end: str) -> None:
-    made(folder)
+def test_a_password_that_the_services_take_is_taken(folder: Path, filled: Path, end: str) -> None:
+    copy(filled, folder)
     (folder / "redis.password").unlink()
     (folder / "redis.password").write_bytes((STRONG + end).encode())
     (folder / "redis.password").chmod(0o444)

@@ -22,7 +22,6 @@ from saeserve.client.channel import open_silently, secure_target
 from saeserve.client.errors import ClientError, client_error
 from saeserve.errors import ServiceError, StartupError
 from saeserve.platform.address import check_allowed
-from saeserve.platform.redis import check, connect, shown
 from saeserve.platform.store import ArtifactStore
 
 LOW_DISK = 10 * 2**30
@@ -119,6 +118,9 @@ def _roots(settings: CliSettings) -> Iterator[Finding]:
 def _broker(settings: CliSettings, served: bool) -> Finding:
     if served and not settings.redis_url and not settings.broker_socket.exists():
         return _elsewhere("broker", settings)
+    # A sixth of what every command would import, for this one alone.
+    from saeserve.platform.redis import check, connect, shown
+
     where = shown(settings.redis_url or settings.broker_url)
     try:
         with connect(settings.broker_url) as client:

@@ -17,9 +17,9 @@ from enum import StrEnum
 from saeserve.platform.process import die_with_parent, show_command
 from saeserve.worker.order import JobOrder, command
 
-_RUNNERS = ("train", "train_sweep", "evaluate", "ingest", "import_model", "export_model", "collect")
-"""All but those that load transformers (harvest, generate, annotate): 2 s and 120 MiB that few jobs
-need."""
+_RUNNERS = ("train", "train_sweep", "evaluate", "ingest", "import_model", "export_model")
+"""All but those that load transformers (harvest, generate, annotate, collect): 2 s and 120 MiB that
+few jobs need."""
 _STDIN = 0
 ROOM = 8192
 """Bytes of the command line that are kept free for the order."""

@@ -8,44 +8,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from importlib import import_module
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from tests.fakes import interpreter
 
-if os.environ.get("TRITON_INTERPRET") == "1":
-    import triton
-
-    assert triton.knobs.runtime.interpret
-else:
+if os.environ.get("TRITON_INTERPRET") != "1":
     collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    # Not imported by the process that hands the tests out.
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _replaced_once() -> Generator[None]:
-    """The interpreter replaces the functions of `triton.language` at every launch and again at
-    every call of a helper, which is nearly half of what it computes. They stay replaced instead."""
-    interpreter: Any = import_module("triton.runtime.interpreter")
-    language: Any = import_module("triton.language")
-    # Both modules that a kernel's or a helper's globals may hold.
-    both = SimpleNamespace(__globals__={"tl": language, "core": language.core})
-    scope, nothing = interpreter._patch_lang(both), interpreter._LangPatchScope()
+def _hastened() -> Generator[None]:
+    import triton
 
-    def replaced(_function: object) -> object:
-        return nothing
-
+    assert triton.knobs.runtime.interpret
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "_patch_lang", replaced)
+        restore = interpreter.hasten(patch)
         yield
-    scope.restore()
+    restore()
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kernels leave to plain torch is plain torch's, as on a GPU, and not the CPU's loops."""
+    from saeserve.core.kernels import compiled
+
+    monkeypatch.setattr(compiled, "available", lambda: False)
 
 
 @pytest.fixture(autouse=True)

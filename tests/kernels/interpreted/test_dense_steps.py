@@ -86,7 +86,7 @@ def test_under_a_controller(name: str) -> None:
 @pytest.mark.parametrize("size", [1e-9, 1e9])
 def test_rows_of_any_size(name: str, size: float) -> None:
     """float16 alone would hold neither the smallest nor the largest of them."""
-    case = Case(name, size=size)
+    case = Case(name, size=size, d_sae=40)
     agree(case.fast(), case.plain(), LIMITS[LOW])
 
 
@@ -143,7 +143,7 @@ def test_gates_and_magnitudes_are_decided_as_in_float32() -> None:
 @pytest.mark.parametrize("where", ["x", "target", "W_enc", "W_dec", "bias", "b_dec"])
 def test_what_is_not_finite_shows(name: str, kind: torch.dtype, where: str, bad: float) -> None:
     """In the loss, or in a gradient, which makes the next loss NaN: wherever autograd shows it."""
-    case = Case(name, rows=2, d_out=7, encoder_dtype=kind)
+    case = Case(name, rows=2, d_out=7, d_sae=9, encoder_dtype=kind)
     batch, params = case.batch(), case.params()
     params["bias"] = params["b_enc" if name == "relu" else "b_gate"]
     {"x": batch.x_BD, "target": batch.target_BO, **params}[where].view(-1)[3] = bad

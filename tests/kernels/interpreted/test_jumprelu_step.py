@@ -45,7 +45,7 @@ EVERY_KIND = pytest.mark.parametrize("kind", [LOW, EXACT], ids=str)
 
 def drawn(kind: torch.dtype = LOW, **changes: Any) -> Case:  # noqa: ANN401 - any argument of draw
     options = changes.pop("options", {})
-    rows: dict[str, Any] = {"rows": 8, "d_sae": 40, "dtype": torch.float32, "encoder_dtype": kind}
+    rows: dict[str, Any] = {"rows": 8, "d_sae": 24, "dtype": torch.float32, "encoder_dtype": kind}
     return Case.draw(spec_of(**options), **(rows | changes))
 
 
@@ -97,7 +97,7 @@ def test_crosscoders_and_transcoders(option: str) -> None:
 def test_nothing_active_and_all_active(bias: float, bandwidth: float) -> None:
     options = {"ste_to_input": True, "bandwidth": bandwidth}
     case = drawn(options=options, bias=bias)
-    assert float(plain(case).stats.fired_F.sum()) == (0 if bias < 0 else 8 * 40)
+    assert float(plain(case).stats.fired_F.sum()) == (0 if bias < 0 else 8 * 24)
     assert_equal_to_autograd(case)
 
 
@@ -134,9 +134,9 @@ def test_a_latent_at_its_threshold_or_at_an_edge_of_the_band(
     """At the threshold it is silent and in the band; at an edge it is not in the band. With a
     threshold of 1 arithmetic is exact."""
     case = drawn(kind)
-    case.params["W_enc"][:20] = 0
-    case.params["t"][:20] = 0
-    case.params["b_enc"][:20] = 1.0 + away
+    case.params["W_enc"][:12] = 0
+    case.params["t"][:12] = 0
+    case.params["b_enc"][:12] = 1.0 + away
     assert_equal_to_autograd(case)
 
 
@@ -145,9 +145,9 @@ def test_a_latent_at_its_threshold_or_at_an_edge_of_the_band(
 def test_sides_of_levels_that_float16_cannot_hold(times: float, bandwidth: float) -> None:
     """Thresholds of 2e-9, and pre-activations of half and of twice as much."""
     case = drawn(options={"bandwidth": bandwidth})
-    case.params["W_enc"][:20] = 0
-    case.params["t"][:20] = -20.0
-    case.params["b_enc"][:20] = times * case.params["t"][:20].exp()
+    case.params["W_enc"][:12] = 0
+    case.params["t"][:12] = -20.0
+    case.params["b_enc"][:12] = times * case.params["t"][:12].exp()
     assert_equal_to_autograd(case)
 
 
@@ -189,7 +189,7 @@ def test_repeats_are_identical_bit_for_bit(kind: torch.dtype) -> None:
 @pytest.mark.parametrize(("kind", "bad"), [(LOW, math.nan), (LOW, math.inf), (EXACT, math.nan)])
 @pytest.mark.parametrize("where", ["x", "W_enc", "b_enc", "W_dec", "b_dec", "t"])
 def test_what_is_not_finite_shows(kind: torch.dtype, where: str, bad: float) -> None:
-    case = drawn(kind, rows=4)
+    case = drawn(kind, rows=4, d_sae=9)
     tensor = case.batch.x_BD if where == "x" else case.params[where]
     tensor.view(-1)[3] = bad
     output = case.fast()

@@ -15,6 +15,8 @@ from saeserve.core.gpu import rows, shadows
 from saeserve.core.training import stepper
 from saeserve.core.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
+
 STEPS = 5
 SPECS: dict[str, dict[str, Any]] = {
     "topk": {"k": 2, "k_aux": 4},

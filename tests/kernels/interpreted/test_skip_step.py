@@ -23,7 +23,7 @@ from saeserve.core.specs.architectures.topk import TopKSpec
 
 LOW, EXACT = torch.bfloat16, torch.float32
 EVERY_KIND = pytest.mark.parametrize("kind", [LOW, EXACT], ids=str)
-WIDTHS = (20, 40, device_steps.F)
+WIDTHS = (20, 31, device_steps.F)
 SPARSE: list[ArchitectureSpec] = [
     TopKSpec(k=5, k_aux=6),
     TopKSpec(k=5, **device_steps.OFF, multi_topk_coefficient=1 / 8),
@@ -112,7 +112,7 @@ def test_dense_architectures(name: str) -> None:
 def test_jumprelu(options: dict[str, Any], kind: torch.dtype) -> None:
     spec = jumprelu_cases.spec_of(**options)
     case = jumprelu_cases.Case.draw(
-        spec, rows=8, d_sae=40, d_out=7, dtype=torch.float32, encoder_dtype=kind
+        spec, rows=8, d_sae=24, d_out=7, dtype=torch.float32, encoder_dtype=kind
     )
     arguments: tuple[Tensors, Tensors, Batch] = (case.params, {}, case.batch)
     found = both(FastJumpRelu(), spec, arguments, case.ctx)

@@ -17,6 +17,8 @@ from saeserve.core.training import trainer, trial
 from saeserve.core.training.events import Warned
 from saeserve.core.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
+
 
 @pytest.fixture(autouse=True)
 def _small_and_nothing_refused(monkeypatch: pytest.MonkeyPatch) -> None:

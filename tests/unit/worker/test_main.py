@@ -18,7 +18,7 @@ def run(code: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
         env=plain | {f"SAESERVE_{key.upper()}": value for key, value in settings.items()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

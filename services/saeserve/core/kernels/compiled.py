@@ -110,6 +110,8 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 def _compile(function: Callable[..., Any], *, parallel: bool) -> Callable[..., Any]:
     if numba is None:
         return function
+    from saeserve.core.machine_code import KeptCode  # which needs numba
+
     try:
         made: Any = numba.njit(cache=True, parallel=parallel)(function)
     except RuntimeError:
@@ -117,8 +119,7 @@ def _compile(function: Callable[..., Any], *, parallel: bool) -> Callable[..., A
         return numba.njit(parallel=parallel)(function)
     # By itself numba looks at a function's own file, and would keep code that was inlined from
     # another file as it was before.
-    kept = made._cache._cache_file
-    kept._source_stamp = (*kept._source_stamp, _SOURCES)
+    made._cache._cache_file = KeptCode.in_place_of(made._cache._cache_file, _SOURCES)
     return made
 
 
