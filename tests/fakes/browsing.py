@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.cookiejar
 import json
 import re
+import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -31,11 +32,13 @@ class Answer:
 class Browser:
     """Talks to an explorer at `url`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
         self.cookies = http.cookiejar.CookieJar()
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self.cookies)
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPCookieProcessor(self.cookies),
+            urllib.request.HTTPSHandler(context=tls),
         )
 
     def get(self, path: str, **headers: str) -> Answer:
@@ -44,7 +47,7 @@ class Browser:
     def post(self, path: str, fields: dict[str, str], **headers: str) -> Answer:
         return self._open(path, urlencode(fields).encode(), headers)
 
-    def send_form(self, page: str, action: str, **fields: str) -> Answer:
+    def send_form(self, page: str, action: str, /, **fields: str) -> Answer:
         """Send a form with the token that `page` gave it."""
         found = _FIELD.search(self.get(page).text)
         assert found is not None, f"no form on {page}"

@@ -44,8 +44,15 @@ TIMEOUT = 120.0
 class Control:
     """A running control service and what a test needs around it."""
 
-    def __init__(self, folder: Path, valkey: Valkey, **changes: Any) -> None:  # noqa: ANN401 - any field
-        """`changes` are settings."""
+    def __init__(
+        self,
+        folder: Path,
+        valkey: Valkey,
+        ca: Path | None = None,
+        **changes: Any,  # noqa: ANN401 - any field
+    ) -> None:
+        """`changes` are settings; `ca` is that of the server's certificate, if it has one."""
+        self._ca = ca
         self.root = folder / "root"
         self.root.mkdir(exist_ok=True)
         self.folder = folder
@@ -83,11 +90,17 @@ class Control:
         self._thread.start()
         assert self._up.wait(TIMEOUT)
         assert self.server is not None
-        self.channel = grpc.insecure_channel(self.server.bound)
+        self.channel = self._channel(self.server.bound)
         self.jobs = job_service_pb2_grpc.JobServiceStub(self.channel)
         self.data = dataset_service_pb2_grpc.DatasetServiceStub(self.channel)
         self.names = model_service_pb2_grpc.ModelServiceStub(self.channel)
         grpc.channel_ready_future(self.channel).result(TIMEOUT)
+
+    def _channel(self, address: str) -> grpc.Channel:
+        if self._ca is None:
+            return grpc.insecure_channel(address)
+        known = grpc.ssl_channel_credentials(self._ca.read_bytes())
+        return grpc.secure_channel(address, known)
 
     def request_stop(self) -> None:
         assert self._loop is not None

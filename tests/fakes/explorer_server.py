@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.control_server import Control
+from tests.fakes.features import BARE
 from tests.fakes.small_model import small_model
 
 from saeserve.client import Client
@@ -71,22 +72,28 @@ def explorer(
 
 def furnish(control: Control, client: Client, folder: Path) -> tuple[Job, Job, Job]:
     """Put a trained and evaluated model into a deployment, and a job that waits."""
-    control.ready("acts", d=4)
-    save_model(small_model(TopKActivation(k=2), d_in=4, d_sae=64), folder / "model")
-    control.models.publish("sae", "j-made", 0, folder / "model")
+    publish(control, folder)
     train = client.jobs.submit({"train": TRAIN}, labels={"note": HOSTILE})
     reports = [MetricsReported(metrics={"fvu": 1 / (1 + n), "l0": 2.0}) for n in range(40)]
     made = Output(model="models/sae/versions/1", metrics={"fvu": 0.025})
-    _ended(control, train.id, (AttemptStarted(), *reports), made)
+    ended(control, train.id, made, AttemptStarted(), *reports)
     evaluate = client.jobs.submit({"evaluate": EVALUATE})
     report = {"metrics": {"fvu": 0.03, "l0": 2.0}, "density": DENSITY}
-    _ended(control, evaluate.id, (AttemptStarted(),), Output(evaluation=report))
+    ended(control, evaluate.id, Output(evaluation=report), AttemptStarted())
     waits = client.jobs.submit({"train": TRAIN})
     return client.jobs.get(train.id), client.jobs.get(evaluate.id), client.jobs.get(waits.id)
 
 
-def _ended(
-    control: Control, job: str, payloads: tuple[AttemptStarted | MetricsReported, ...], made: Output
+def publish(control: Control, folder: Path) -> None:
+    """Put a harvested data set and two models into a deployment."""
+    control.ready("acts", d=4, language_model="files:lm")
+    save_model(small_model(TopKActivation(k=2), d_in=4, d_sae=64), folder / "model")
+    for name in ("sae", BARE):
+        control.models.publish(name, "j-made", 0, folder / "model")
+
+
+def ended(
+    control: Control, job: str, made: Output, *payloads: AttemptStarted | MetricsReported
 ) -> None:
     """What a worker does, without a worker."""
     index = control.index()

@@ -11,11 +11,13 @@ from typing import Any, Never
 
 import grpc
 from grpc_status import rpc_status
+from typing_extensions import override
 
 from saeserve.errors import FailedPrecondition, InvalidInput, NotFound, ServiceError
 from saeserve.platform import status
 from saeserve.v1 import feature_service_pb2 as pb
 from saeserve.v1 import feature_service_pb2_grpc
+from saeserve.v1 import inference_service_pb2 as serving
 
 D_SAE, ROWS = 200, 100_000
 JOB, OLDER = "j-collected", "j-before"
@@ -23,6 +25,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 WORDS = (" the", " king", "\n", " of", " Israel", "\u202e", ",", HOSTILE, "  ", " said", " unto")
 DEAD = 3
 """Every feature whose number has this rest by 7 never fires."""
+SERVING = "saeserve.v1.InferenceService"
 BARE = "bare"
 """A name of a model of which nothing was collected."""
 
@@ -30,7 +33,10 @@ BARE = "bare"
 class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
     """What every model but BARE has; bundles of two jobs hold the same."""
 
-    def DescribeBundle(self, request: Any, context: Any) -> pb.DescribeBundleResponse:
+    @override
+    def DescribeBundle(
+        self, request: pb.DescribeBundleRequest, context: grpc.ServicerContext
+    ) -> pb.DescribeBundleResponse:
         job = _job(request, context)
         bundle = pb.Bundle(
             model=_resource(request),
@@ -46,7 +52,10 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
         )
         return pb.DescribeBundleResponse(bundle=bundle)
 
-    def ListFeatures(self, request: Any, context: Any) -> pb.ListFeaturesResponse:
+    @override
+    def ListFeatures(
+        self, request: pb.ListFeaturesRequest, context: grpc.ServicerContext
+    ) -> pb.ListFeaturesResponse:
         job, key = _job(request, context), request.order_by or "density"
         lines = [line for line in map(_line, range(D_SAE)) if _passes(line, request.filter)]
         lines.sort(key=lambda line: getattr(line, key), reverse=not request.ascending)
@@ -57,7 +66,10 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
             job=job,
         )
 
-    def GetFeature(self, request: Any, context: Any) -> pb.GetFeatureResponse:
+    @override
+    def GetFeature(
+        self, request: pb.GetFeatureRequest, context: grpc.ServicerContext
+    ) -> pb.GetFeatureResponse:
         job, number = _job(request, context), request.feature
         if not 0 <= number < D_SAE:
             _refuse(context, InvalidInput(f"{number} is no feature", code="X", field="feature"))
@@ -65,7 +77,16 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
             feature=_feature(_line(number)), resolved_model=_resource(request), job=job
         )
 
-    def SearchToken(self, request: Any, context: Any) -> pb.SearchTokenResponse:
+    @override
+    def GetContexts(
+        self, request: pb.GetContextsRequest, context: grpc.ServicerContext
+    ) -> pb.GetContextsResponse:
+        raise NotImplementedError("no page asks for contexts of features by name")
+
+    @override
+    def SearchToken(
+        self, request: pb.SearchTokenRequest, context: grpc.ServicerContext
+    ) -> pb.SearchTokenResponse:
         text = request.text.strip()
         known = [n for n, word in enumerate(WORDS) if word.strip().startswith(text)]
         fires = [pb.TokenFeature(feature=feature, score=9.0) for feature in (1, 4, 9)]
@@ -79,12 +100,35 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
         )
 
 
+def _matches(request: Any, context: Any) -> serving.MatchFeaturesResponse:  # noqa: ANN401 - of grpc
+    """Every second feature has a mutual match, less and less alike."""
+    if request.other.partition("@")[0] == BARE:
+        _refuse(context, InvalidInput("they have no width in common", code="WIDTH_MISMATCH"))
+    return serving.MatchFeaturesResponse(
+        features=range(D_SAE),
+        matches=[D_SAE - 1 - feature for feature in range(D_SAE)],
+        cosines=[1 - feature / D_SAE for feature in range(D_SAE)],
+        mutual=[feature % 2 == 0 for feature in range(D_SAE)],
+        live_features=D_SAE,
+        other_live_features=D_SAE - 1,
+        resolved_model=_resource(request),
+        resolved_other=request.other,
+    )
+
+
 @contextmanager
 def planted() -> Generator[str]:
     """The address of a server of such features."""
     server = grpc.server(ThreadPoolExecutor(4))
     feature_service_pb2_grpc.add_FeatureServiceServicer_to_server(PlantedFeatures(), server)
     port = server.add_insecure_port("127.0.0.1:0")
+    match = grpc.unary_unary_rpc_method_handler(
+        _matches,
+        request_deserializer=serving.MatchFeaturesRequest.FromString,
+        response_serializer=serving.MatchFeaturesResponse.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler(SERVING, {"MatchFeatures": match})
+    server.add_generic_rpc_handlers((handler,))
     server.start()
     try:
         yield f"127.0.0.1:{port}"

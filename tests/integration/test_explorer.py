@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -10,7 +11,7 @@ import pytest
 from tests.fakes.browsing import Browser
 from tests.fakes.control_server import Control
 from tests.fakes.explorer_server import explorer, furnish
-from tests.fakes.features import HOSTILE, planted
+from tests.fakes.features import HOSTILE, JOB, OLDER, planted
 from tests.fakes.real_stack import free_port
 from tests.fakes.valkey import Valkey
 
@@ -211,9 +212,39 @@ def test_hostile_tokens_and_labels_are_text(browser: Browser, done: SITE) -> Non
         assert "&lt;img src=x" in page
 
 
+def test_a_bundle_is_named_by_its_job(browser: Browser, done: SITE) -> None:
+    for path in ("features", "features/5"):
+        page = browser.get(f"/models/sae/{path}").text
+        assert f'job={JOB}">Link to this view' in page
+        assert f'class="permalink" href="/models/sae@1/{path}?' in page
+        older = browser.get(f"/models/sae@1/{path}?job={OLDER}")
+        assert re.search(rf"/features/\d+\?job={OLDER}", older.text)
+        assert browser.get(f"/models/sae@1/{path}?job=j-odd").status == 404
+
+
+def test_a_model_without_a_bundle_names_the_job(browser: Browser, done: SITE) -> None:
+    for path in ("features", "features/5", "features/5/histogram.svg"):
+        answer = browser.get(f"/models/bare@1/{path}", Accept="text/html")
+        assert answer.status == 409
+        assert "saeserve submit collect --model bare@1 --dataset DATASET --watch" in answer.text
+
+
 def test_two_models_are_compared(browser: Browser, done: SITE) -> None:
     page = browser.get("/compare?a=sae&b=sae@1").text
     assert "fvu" in page
     assert browser.get("/compare.json?a=sae&b=sae@1").json()["models"][0]["reference"] == "sae@1"
     assert browser.get("/compare/density.svg?a=sae&b=sae@1").status == 200
     assert browser.get("/compare?a=sae&b=absent").status == 404
+
+
+def test_features_of_two_models_are_matched(browser: Browser, done: SITE) -> None:
+    page = browser.get("/compare?a=sae@1&b=sae@1").text
+    assert "30.50% of the features of sae@1 have one in sae@1" in page
+    assert "at least 0.7 (n = 200 live features)" in page
+    assert "100 pairs" in page
+    first = browser.get("/compare.json?a=sae&b=sae@1").json()["pairs"]
+    assert [(pair["first"], pair["second"]) for pair in first["pairs"][:2]] == [(0, 199), (2, 197)]
+    assert first["pairs"][1]["second_known"]["label"] == "kings of Israel"
+    second = browser.get("/compare.json?a=sae&b=sae@1&page=2").json()["pairs"]
+    assert (first["more"], second["more"], second["pairs"][0]["first"]) == (True, False, 100)
+    assert "They have no width in common" in browser.get("/compare?a=sae&b=bare").text

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
+from typing import Any
+from urllib.error import URLError
 
 import pytest
 from tests.fakes.access import Tokens
 from tests.fakes.browsing import Browser
+from tests.fakes.certificates import Authority
 from tests.fakes.control_server import Control, train_spec
-from tests.fakes.explorer_server import explorer
+from tests.fakes.explorer_server import explorer, publish
 from tests.fakes.valkey import Valkey
 
 from saeserve.client import Access, Client
@@ -22,7 +26,7 @@ PATH = "/jobs"
 def control(valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     service = Control(tmp_path_factory.mktemp("c"), valkey, auth="tokens")
     service.start()
-    service.ready()
+    publish(service, service.folder)
     yield service
     service.stop()
 
@@ -44,7 +48,7 @@ def job(control: Control, tokens: Tokens) -> str:
     """A job of alice's."""
     assert control.server is not None
     with Client(control.server.bound, access=Access(token=tokens.make())) as alice:
-        return alice.jobs.submit(train_spec()).id
+        return alice.jobs.submit(train_spec(model="alices")).id
 
 
 def signed_in(url: str, token: str) -> Browser:
@@ -84,6 +88,20 @@ def test_a_scope_that_lacks_is_a_refusal(shown: Running, tokens: Tokens, job: st
     assert encoder.get(PATH).status == 403
 
 
+def test_forms_submit_as_their_sender_and_wait_for_a_sign_in(
+    shown: Running, tokens: Tokens
+) -> None:
+    path = "/models/sae@1/text"
+    entries = {"text": "Once upon", "features": "3", "dataset": "acts"}
+    bob = signed_in(shown.url, tokens.make(owner="bob"))
+    made = bob.send_form(PATH, path, **entries)
+    assert bob.get(f"{made.url.removeprefix(shown.url)}.json").json()["job"]["owner"] == "bob"
+    refused = Browser(shown.url).send_form("/sign-in", path, **entries)
+    assert refused.status == 401
+    assert "Sign in in another tab" in refused.text
+    assert "Once upon</textarea>" in refused.text
+
+
 @pytest.mark.parametrize("token", ["", "odd", f"sae_{'0' * 16}_{'0' * 64}"])
 def test_a_token_that_is_not_good_is_refused(shown: Running, token: str) -> None:
     browser = Browser(shown.url)
@@ -121,3 +139,27 @@ def test_an_explorer_of_others_wants_a_control_that_asks_for_tokens(
         assert "asks for no token" in answer.text
     finally:
         unlocked.stop()
+
+
+def test_pages_are_served_over_tls_of_services_over_tls(
+    tmp_path_factory: pytest.TempPathFactory, valkey: Valkey
+) -> None:
+    folder = tmp_path_factory.mktemp("t")
+    authority = Authority(folder)
+    pair = authority.issue()
+    tls: dict[str, Any] = {"tls_cert": pair.certificate, "tls_key": pair.key}
+    service = Control(folder, valkey, authority.ca, auth="tokens", **tls)
+    service.start()
+    try:
+        assert service.server is not None
+        with explorer(service.server.bound, tls_ca=authority.ca, **tls) as parts:
+            assert parts.url.startswith("https://")
+            known = ssl.create_default_context(cafile=str(authority.ca))
+            browser, token = Browser(parts.url, known), Tokens(service.store).make()
+            page = browser.send_form("/sign-in", "/sign-in", token=token, to=PATH)
+            assert (page.status, page.url) == (200, parts.url + PATH)
+            assert [cookie.secure for cookie in browser.cookies] == [True, True]
+            with pytest.raises(URLError, match="certificate verify failed"):
+                Browser(parts.url).get(PATH)
+    finally:
+        service.stop()

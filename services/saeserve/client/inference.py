@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Literal, TypeVar
 
 import grpc
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from saeserve.client.array_files import read_rows
@@ -18,6 +16,7 @@ from saeserve.client.arrays import ArrayInput, Rows
 from saeserve.client.errors import InvalidArgumentError, translated
 from saeserve.client.feature_inputs import FeatureInput, features_of
 from saeserve.client.features import FloatArray, SparseFeatures, concatenate
+from saeserve.client.matching import FeatureMatches, matches_value
 from saeserve.client.parts import Answer, PartT, each_part, spans
 from saeserve.client.reconstruction import Reconstruction, joined, reconstruction_of
 from saeserve.client.retries import Limit, patiently
@@ -35,7 +34,7 @@ from saeserve.client.steering import (
 )
 from saeserve.client.tensors import (
     WireType,
-    from_sparse,
+    encoded,
     from_tensor,
     to_sparse,
     to_tensor,
@@ -96,7 +95,7 @@ class Inference:
             )
             with _located(part):
                 answer = self._ask(self._stub.Encode, request, limit)
-            return Answer(_features(answer), answer.execution.resolved_model)
+            return Answer(encoded(answer), answer.execution.resolved_model)
 
         return concatenate(_rowwise(call, model, given.flat()), given.shape[:-1])
 
@@ -207,6 +206,19 @@ class Inference:
             for each in answer.features
         }
 
+    def match_features(
+        self, model: str, other: str, *, timeout: float | None = None
+    ) -> FeatureMatches:
+        """For features of `model`, the feature of `other` whose decoder row has the largest cosine;
+        of wide models, for some that are chosen by a hash. The first call takes seconds.
+
+        >>> found = client.inference.match_features("my-sae@2", "my-sae@1")
+        >>> found.features[found.mutual], found.matches[found.mutual], found.share(0.7)
+        """
+        request = pb.MatchFeaturesRequest(model=model, other=other)
+        answer = self._ask(self._stub.MatchFeatures, request, Limit(timeout, self._timeout))
+        return matches_value(answer)
+
     def top_features(
         self,
         model: str,
@@ -240,18 +252,6 @@ class Inference:
                 return method(request, timeout=seconds)
 
         return patiently(send, limit.left())
-
-
-def _features(answer: pb.EncodeResponse) -> SparseFeatures:
-    times = answer.execution
-    features = from_sparse(
-        answer.features,
-        times.resolved_model,
-        _seconds(times.queue_time),
-        _seconds(times.compute_time),
-    )
-    beyond = np.array(answer.beyond_norm_bound, np.int64)
-    return dataclasses.replace(features, beyond_norm_bound=beyond)
 
 
 @contextmanager
@@ -288,7 +288,3 @@ def _others(features: SparseFeatures, start: int, answer: FloatArray) -> Iterato
     step = max(1, SPLIT_BYTES // (4 * answer.shape[-1]))
     for span in spans(features.offsets, start, step, _ENTRIES):
         yield features.part(*span)
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.ToTimedelta().total_seconds()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.duration_pb2 import Duration
 
 from saeserve.client.arrays import Rows
 from saeserve.client.features import FloatArray, IntArray, SparseFeatures
 from saeserve.client.refusals import bad_type
+from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import tensor_pb2
 
 WireType = Literal["f32", "f16", "bf16"]
@@ -141,3 +144,20 @@ def _columns(statistics: FloatArray | None) -> tuple[bytes, bytes]:
     if statistics is None:
         return b"", b""
     return statistics[:, 0].astype("<f4").tobytes(), statistics[:, 1].astype("<f4").tobytes()
+
+
+def encoded(answer: pb.EncodeResponse) -> SparseFeatures:
+    """The features of an answer of Encode, and how it came about."""
+    times = answer.execution
+    features = from_sparse(
+        answer.features,
+        times.resolved_model,
+        _seconds(times.queue_time),
+        _seconds(times.compute_time),
+    )
+    beyond = np.array(answer.beyond_norm_bound, np.int64)
+    return dataclasses.replace(features, beyond_norm_bound=beyond)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToTimedelta().total_seconds()

@@ -6,6 +6,7 @@ JSON is also answered at the page's own address to whoever accepts JSON and not 
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -18,7 +19,14 @@ from pydantic import TypeAdapter
 
 from saeserve.client.errors import InvalidArgumentError
 from saeserve.explorer import formats
-from saeserve.explorer.security import FORM_COOKIE, FORM_FIELD, form_token, set_cookie, token_of
+from saeserve.explorer.security import (
+    FORM_COOKIE,
+    FORM_FIELD,
+    ONCE_FIELD,
+    form_token,
+    set_cookie,
+    token_of,
+)
 
 MOST_FORM_BYTES = 64 * 2**10
 _JSON = ".json"
@@ -70,6 +78,8 @@ def html(request: Request, template: str, shown: object, status: int = 200) -> R
         it=shown,
         form_field=FORM_FIELD,
         form_token=form_token(request),
+        once_field=ONCE_FIELD,
+        once=secrets.token_urlsafe(12),
         here=_here(request),
         exported=request.app.state.exported,
         signed_in=bool(token_of(request)),

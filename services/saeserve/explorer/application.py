@@ -13,7 +13,16 @@ from starlette.datastructures import MutableHeaders
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from saeserve.explorer import comparing, failures, features, jobs, models, signing_in
+from saeserve.explorer import (
+    comparing,
+    failures,
+    features,
+    jobs,
+    models,
+    signing_in,
+    steering,
+    texts,
+)
 from saeserve.explorer.calling import Clients
 from saeserve.explorer.deployment import Deployment
 from saeserve.explorer.metrics import ExplorerMetrics
@@ -48,7 +57,7 @@ def api() -> FastAPI:
     failures.add_handlers(app)
     app.add_api_route("/", _home, include_in_schema=False)
     app.add_api_route("/favicon.ico", _icon, include_in_schema=False)
-    for part in (jobs, models, features, comparing, signing_in):
+    for part in (jobs, models, features, steering, texts, comparing, signing_in):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from saeserve.client import Client
 from saeserve.client.model_values import Model
+from saeserve.explorer.alike import PairList, pairs_of
 from saeserve.explorer.answering import view
 from saeserve.explorer.calling import CallersClient, KeptPictures
+from saeserve.explorer.jobs import PageNumber
 from saeserve.explorer.models import (
     Evaluation,
     density_plot,
@@ -50,6 +52,8 @@ class Comparison:
     b: str
     models: tuple[Compared, ...]
     figures: tuple[ComparedFigure, ...]
+    page: int = 1
+    pairs: PairList | None = None
 
 
 @view(router, "/compare", "compare.html", "Two models side by side")
@@ -58,12 +62,14 @@ def comparison(
     client: CallersClient,
     a: Reference = "",
     b: Reference = "",
+    page: PageNumber = 1,
 ) -> Comparison:
     """Show two models."""
     if not (a and b):
         return Comparison(a, b, (), ())
     first, second = _compared(client, a), _compared(client, b)
-    return Comparison(a, b, (first, second), _figures(first, second))
+    pairs = pairs_of(client, first.reference, second.reference, page)
+    return Comparison(a, b, (first, second), _figures(first, second), page, pairs)
 
 
 @router.get("/compare/density.svg", include_in_schema=False)

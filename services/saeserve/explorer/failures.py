@@ -59,7 +59,9 @@ class NeedsJobError(PreconditionError):
     @classmethod
     def after(cls, error: ClientError, command: str) -> Self:
         """The error, with the command that helps."""
-        made = cls(error.message, reason=error.reason, field=error.field, remedy=error.remedy)
+        remedy = "submit this job, and open the page again when it has ended"
+        text = _without_remedy(error)
+        made = cls(text, reason=error.reason, field=error.field, remedy=remedy)
         made.command = command
         return made
 
@@ -81,13 +83,18 @@ def failure_of(error: ClientError) -> Failure:
     return Failure(
         status,
         status.phrase,
-        error.message,
+        _without_remedy(error),
         error.reason,
         error.field,
         error.remedy,
         command,
         sign_in,
     )
+
+
+def _without_remedy(error: ClientError) -> str:
+    """What was wrong: a server's message ends with the remedy, which has its own place."""
+    return error.message.removesuffix(f" — {error.remedy}") if error.remedy else error.message
 
 
 def shown(request: Request, failure: Failure, retry_after_s: float = 0.0) -> Response:

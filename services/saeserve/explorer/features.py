@@ -29,6 +29,7 @@ from saeserve.explorer.failures import NeedsJobError
 from saeserve.explorer.jobs import PAGE, PageNumber
 from saeserve.explorer.models import reference_of
 from saeserve.explorer.plots import Bars, Plot
+from saeserve.explorer.steering import SteerForm, form_of_feature
 
 
 def _given(value: object) -> object:
@@ -95,6 +96,7 @@ class FeatureView:
     uniform: tuple[ShownContext, ...]
     before: int | None
     after: int | None
+    steer: SteerForm
 
 
 @view(router, "/models/{reference}/features", "features.html", "Features of a model")
@@ -161,6 +163,7 @@ def feature_page(
         uniform=_shown(found.uniform, largest),
         before=number - 1 if number > 0 else None,
         after=number + 1 if number + 1 < bundle.d_sae else None,
+        steer=form_of_feature(model, found, bundle),
     )
 
 

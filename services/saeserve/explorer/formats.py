@@ -25,6 +25,11 @@ def number(value: float | None) -> str:
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def exact(value: float) -> str:
+    """A number that reads as the same again, whole ones without a point."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(value)
+
+
 def share(value: float | None) -> str:
     """A share of one, as per cent; small ones as a power of ten."""
     if value is None or not math.isfinite(value):
@@ -85,6 +90,12 @@ def readable(text: str) -> str:
     return visible(text).replace("␣", " ").replace("  ", "␣␣")
 
 
+def written(text: str) -> str:
+    """Text as it is laid out, spaces and lines included; characters without a shape made
+    visible."""
+    return "".join(each if each in " \n" else visible(each) for each in text)
+
+
 def _shape(character: str) -> str:
     if unicodedata.category(character) in _HIDDEN:
         return f"⟨U+{ord(character):04X}⟩"
@@ -115,6 +126,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "segment": segment,
     "visible": visible,
     "readable": readable,
+    "written": written,
     "queried": queried,
     "reference": reference,
 }

@@ -15,7 +15,15 @@ from saeserve.client.values import Job
 from saeserve.explorer.answering import form_of, view
 from saeserve.explorer.calling import CallersClient, KeptPictures
 from saeserve.explorer.curves import Curve, curves_of, figures, plot_of
-from saeserve.explorer.formats import segment
+from saeserve.explorer.formats import reference, segment
+from saeserve.explorer.reports import (
+    AnnotatedText,
+    ShownEdit,
+    SteeredText,
+    annotated_of,
+    edits_of,
+    steered_of,
+)
 from saeserve.explorer.security import check_form
 
 PAGE = 50
@@ -27,6 +35,8 @@ KINDS = (
     *("train", "harvest", "ingest", "collect", "evaluate", "generate", "annotate"),
     *("import_model", "export_model"),
 )
+FOLLOWED = ("generate", "annotate")
+"""Kinds that take seconds."""
 PageNumber = Annotated[int, Query(ge=1, le=10_000)]
 
 router = APIRouter()
@@ -53,6 +63,15 @@ class JobPage:
     figures: tuple[str, ...]
     inputs: tuple[tuple[str, str], ...]
     """Names of what it reads and makes."""
+    model: str
+    """name@version that it looked at or is to look at; "" for jobs that make models."""
+    follows: bool
+    """Whether somebody waits for it: its page then renews itself until it has ended."""
+    feature: int | None
+    """The feature whose strength texts show; null for that of the strongest on each token."""
+    edits: tuple[ShownEdit, ...] = ()
+    steered: tuple[SteeredText, ...] = ()
+    annotated: tuple[AnnotatedText, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,10 +119,25 @@ def curve(
 
 
 @view(router, "/jobs/{job}", "job.html", "A job: its state, warnings, outputs and spec")
-def job_page(request: Request, client: CallersClient, job: str) -> JobPage:  # noqa: ARG001 - as above
+def job_page(
+    request: Request,  # noqa: ARG001 - as above
+    client: CallersClient,
+    job: str,
+    feature: Annotated[int | None, Query(ge=0)] = None,
+) -> JobPage:
     """Show a job."""
     found = client.jobs.get(job)
-    return JobPage(found, _figures(client, found), _inputs(found))
+    return JobPage(
+        found,
+        _figures(client, found),
+        _inputs(found),
+        model=reference(str(found.resolved_spec.get(found.kind, {}).get("model", ""))),
+        follows=found.kind in FOLLOWED and not found.done,
+        feature=feature,
+        edits=edits_of(found),
+        steered=steered_of(found),
+        annotated=annotated_of(found, feature),
+    )
 
 
 def _figures(client: Client, job: Job) -> tuple[str, ...]:

@@ -14,12 +14,14 @@ from saeserve.client.errors import PermissionDeniedError
 TOKEN_COOKIE = "saeserve_token"
 FORM_COOKIE = "saeserve_form"
 FORM_FIELD = "form_token"
+ONCE_FIELD = "once"
+"""A form's own random word: sent twice with the same entries, a form submits one job."""
 _BEARER = "bearer "
 _OWN_SITE = ("same-origin", "none")
 
 PAGE_POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A plot's file has styles and no script; pages show it as an image, in which nothing runs."""

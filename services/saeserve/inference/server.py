@@ -22,6 +22,7 @@ from saeserve.inference.cuda import CudaDevice
 from saeserve.inference.engine import TorchEngine, choose_device
 from saeserve.inference.feature_handlers import FeatureHandlers
 from saeserve.inference.handlers import Handlers
+from saeserve.inference.match_handlers import MatchHandlers
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.model_cache import ModelCache, Registry
 from saeserve.inference.servicer import inference_service
@@ -71,7 +72,9 @@ async def running(settings: InferenceSettings) -> AsyncGenerator[Running]:
         handlers = Handlers(cache, batcher, figures)
         looking = FeatureHandlers(cache, batcher, figures)
         reading = await stack.enter_async_context(_reading(store, figures))
-        service = inference_service(handlers, looking, figures, engine.takes_sent_types)
+        matching = MatchHandlers(cache, figures)
+        as_sent = engine.takes_sent_types
+        service = inference_service(handlers, looking, matching, figures, as_sent)
         server = GrpcServer(
             settings.inference_address,
             [service, feature_service(reading)],

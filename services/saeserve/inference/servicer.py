@@ -10,19 +10,21 @@ from typing import Any, ParamSpec, TypeVar, cast
 import grpc.aio
 from typing_extensions import override
 
-from saeserve.inference.converters import features, rows
+from saeserve.inference.converters import features, matching, rows
 from saeserve.inference.feature_handlers import FeatureHandlers
 from saeserve.inference.handlers import Handlers
+from saeserve.inference.match_handlers import MatchHandlers
 from saeserve.inference.metrics import InferenceMetrics
 from saeserve.inference.tensors import data_bytes
-from saeserve.platform.auth.rules import ENCODE, Rule
+from saeserve.platform.auth.rules import ENCODE, LOOK, Rule
 from saeserve.platform.grpc_server import MAX_MESSAGE_BYTES, Service
 from saeserve.v1 import inference_service_pb2 as pb
 from saeserve.v1 import inference_service_pb2_grpc as pb_grpc
 
 NAME = "saeserve.v1.InferenceService"
-METHODS = ("Encode", "Decode", "Reconstruct", "Steer", "Neighbours", "TopFeatures")
-RULES: dict[str, Rule] = dict.fromkeys(METHODS, ENCODE)
+METHODS = ("Encode", "Decode", "Reconstruct", "Steer", "Neighbours", "MatchFeatures", "TopFeatures")
+# Matches say of models what FeatureService says, to the same callers: the explorer's have `read`.
+RULES: dict[str, Rule] = dict.fromkeys(METHODS, ENCODE) | {"MatchFeatures": LOOK}
 INLINE_BYTES = 2 * 2**20
 """Converting less than this takes the event loop less than a millisecond. A thread would have to
 wait for the interpreter's lock, which a busy loop gives away every `SWITCH_SECONDS` only, and again
@@ -40,12 +42,14 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         self,
         handlers: Handlers,
         looking: FeatureHandlers,
+        matches: MatchHandlers,
         metrics: InferenceMetrics,
         as_sent: bool,
     ) -> None:
         """`as_sent`: the engine takes activations in the types of the wire."""
         self._handlers = handlers
         self._looking = looking
+        self._matches = matches
         self._metrics = metrics
         self._as_sent = as_sent
 
@@ -98,6 +102,14 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         return features.neighbours_response(query, resource, found)
 
     @override
+    async def MatchFeatures(
+        self, request: pb.MatchFeaturesRequest, context: Context
+    ) -> pb.MatchFeaturesResponse:
+        """Two models in, the nearest feature of the one for those of the other out."""
+        answer = await self._matches.match(*matching.match_query(request))
+        return matching.match_response(answer)
+
+    @override
     async def TopFeatures(
         self, request: pb.TopFeaturesRequest, context: Context
     ) -> pb.TopFeaturesResponse:
@@ -128,10 +140,14 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
 
 
 def inference_service(
-    handlers: Handlers, looking: FeatureHandlers, metrics: InferenceMetrics, as_sent: bool = False
+    handlers: Handlers,
+    looking: FeatureHandlers,
+    matches: MatchHandlers,
+    metrics: InferenceMetrics,
+    as_sent: bool = False,
 ) -> Service:
     """The service, to be added to a server; `as_sent` as in InferenceServicer."""
-    servicer = InferenceServicer(handlers, looking, metrics, as_sent)
+    servicer = InferenceServicer(handlers, looking, matches, metrics, as_sent)
     return Service(
         NAME,
         lambda server: pb_grpc.add_InferenceServiceServicer_to_server(servicer, server),

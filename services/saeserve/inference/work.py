@@ -27,6 +27,7 @@ class Operation(StrEnum):
     STEER = "steer"
     NEIGHBOURS = "neighbours"
     TOP_FEATURES = "top_features"
+    MATCH_FEATURES = "match_features"
     DESCRIBE_BUNDLE = "describe_bundle"
     LIST_FEATURES = "list_features"
     GET_FEATURE = "get_feature"

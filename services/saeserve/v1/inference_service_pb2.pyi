@@ -413,6 +413,85 @@ class FeatureNeighbours(_message.Message):
 Global___FeatureNeighbours: _TypeAlias = FeatureNeighbours  # noqa: Y015
 
 @_typing.final
+class MatchFeaturesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    other: _builtins.str
+    """A model that writes rows of the same width, best of the same site."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        other: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "other", b"other"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchFeaturesRequest: _TypeAlias = MatchFeaturesRequest  # noqa: Y015
+
+@_typing.final
+class MatchFeaturesResponse(_message.Message):
+    """Columns with one entry for each feature of `model` that was compared: all that are not dead or,
+    where that would take too long, some chosen by a hash of their numbers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
+    COSINES_FIELD_NUMBER: _builtins.int
+    MUTUAL_FIELD_NUMBER: _builtins.int
+    LIVE_FEATURES_FIELD_NUMBER: _builtins.int
+    OTHER_LIVE_FEATURES_FIELD_NUMBER: _builtins.int
+    RESOLVED_MODEL_FIELD_NUMBER: _builtins.int
+    RESOLVED_OTHER_FIELD_NUMBER: _builtins.int
+    live_features: _builtins.int
+    """Features whose decoder rows are not zero."""
+    other_live_features: _builtins.int
+    resolved_model: _builtins.str
+    """models/<name>/versions/<n> that were matched."""
+    resolved_other: _builtins.str
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ascending."""
+
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The feature of `other` whose decoder row has the largest cosine, over all sources of a crosscoder."""
+
+    @_builtins.property
+    def cosines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def mutual(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Whether the feature is also the nearest of its match."""
+
+    def __init__(
+        self,
+        *,
+        features: _abc.Iterable[_builtins.int] | None = ...,
+        matches: _abc.Iterable[_builtins.int] | None = ...,
+        cosines: _abc.Iterable[_builtins.float] | None = ...,
+        mutual: _abc.Iterable[_builtins.bool] | None = ...,
+        live_features: _builtins.int = ...,
+        other_live_features: _builtins.int = ...,
+        resolved_model: _builtins.str = ...,
+        resolved_other: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosines", b"cosines", "features", b"features", "live_features", b"live_features", "matches", b"matches", "mutual", b"mutual", "other_live_features", b"other_live_features", "resolved_model", b"resolved_model", "resolved_other", b"resolved_other"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchFeaturesResponse: _TypeAlias = MatchFeaturesResponse  # noqa: Y015
+
+@_typing.final
 class TopFeaturesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -60,6 +60,11 @@ class InferenceServiceStub:
                 request_serializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursRequest.SerializeToString,
                 response_deserializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursResponse.FromString,
                 _registered_method=True)
+        self.MatchFeatures = channel.unary_unary(
+                '/saeserve.v1.InferenceService/MatchFeatures',
+                request_serializer=saeserve_dot_v1_dot_inference__service__pb2.MatchFeaturesRequest.SerializeToString,
+                response_deserializer=saeserve_dot_v1_dot_inference__service__pb2.MatchFeaturesResponse.FromString,
+                _registered_method=True)
         self.TopFeatures = channel.unary_unary(
                 '/saeserve.v1.InferenceService/TopFeatures',
                 request_serializer=saeserve_dot_v1_dot_inference__service__pb2.TopFeaturesRequest.SerializeToString,
@@ -103,6 +108,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MatchFeatures(self, request, context):
+        """Features of two models whose decoder rows point into similar directions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TopFeatures(self, request, context):
         """The features that are most active in some rows.
         """
@@ -137,6 +149,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Neighbours,
                     request_deserializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursRequest.FromString,
                     response_serializer=saeserve_dot_v1_dot_inference__service__pb2.NeighboursResponse.SerializeToString,
+            ),
+            'MatchFeatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.MatchFeatures,
+                    request_deserializer=saeserve_dot_v1_dot_inference__service__pb2.MatchFeaturesRequest.FromString,
+                    response_serializer=saeserve_dot_v1_dot_inference__service__pb2.MatchFeaturesResponse.SerializeToString,
             ),
             'TopFeatures': grpc.unary_unary_rpc_method_handler(
                     servicer.TopFeatures,
@@ -280,6 +297,33 @@ class InferenceService:
             '/saeserve.v1.InferenceService/Neighbours',
             saeserve_dot_v1_dot_inference__service__pb2.NeighboursRequest.SerializeToString,
             saeserve_dot_v1_dot_inference__service__pb2.NeighboursResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MatchFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saeserve.v1.InferenceService/MatchFeatures',
+            saeserve_dot_v1_dot_inference__service__pb2.MatchFeaturesRequest.SerializeToString,
+            saeserve_dot_v1_dot_inference__service__pb2.MatchFeaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class InferenceServiceStub:
     """Rows moved by edits of their features; what the dictionary does not explain of them is kept."""
     Neighbours: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.NeighboursRequest, _inference_service_pb2.NeighboursResponse]
     """Features whose decoder rows point into similar directions."""
+    MatchFeatures: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.MatchFeaturesRequest, _inference_service_pb2.MatchFeaturesResponse]
+    """Features of two models whose decoder rows point into similar directions."""
     TopFeatures: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TopFeaturesRequest, _inference_service_pb2.TopFeaturesResponse]
     """The features that are most active in some rows."""
 
@@ -55,6 +57,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Rows moved by edits of their features; what the dictionary does not explain of them is kept."""
     Neighbours: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.NeighboursRequest, _inference_service_pb2.NeighboursResponse]  # type: ignore[assignment]
     """Features whose decoder rows point into similar directions."""
+    MatchFeatures: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.MatchFeaturesRequest, _inference_service_pb2.MatchFeaturesResponse]  # type: ignore[assignment]
+    """Features of two models whose decoder rows point into similar directions."""
     TopFeatures: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TopFeaturesRequest, _inference_service_pb2.TopFeaturesResponse]  # type: ignore[assignment]
     """The features that are most active in some rows."""
 
@@ -97,6 +101,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.NeighboursResponse, _abc.Awaitable[_inference_service_pb2.NeighboursResponse]]:
         """Features whose decoder rows point into similar directions."""
+
+    @_abc_1.abstractmethod
+    def MatchFeatures(
+        self,
+        request: _inference_service_pb2.MatchFeaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.MatchFeaturesResponse, _abc.Awaitable[_inference_service_pb2.MatchFeaturesResponse]]:
+        """Features of two models whose decoder rows point into similar directions."""
 
     @_abc_1.abstractmethod
     def TopFeatures(

@@ -21,7 +21,7 @@ RULES: dict[str, dict[str, Rule]] = {
 }
 READING = (
     *("Get", "List", "Watch", "Download", "Encode", "Decode", "Reconstruct"),
-    *("Steer", "Neighbours", "TopFeatures", "Describe", "Search"),
+    *("Steer", "Neighbours", "MatchFeatures", "TopFeatures", "Describe", "Search"),
 )
 
 

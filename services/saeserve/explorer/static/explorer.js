@@ -1,5 +1,5 @@
-// Pages work without this: it adds keys (j and k: next and previous entry) and a button that copies
-// the link of a view.
+// Pages work without this: it adds keys (j and k: next and previous entry), a button that copies the
+// link of a view, and renews the page of a job that somebody waits for only once its state changes.
 "use strict";
 
 const typing = (element) => element.matches("input, textarea, select, [contenteditable]");
@@ -13,6 +13,16 @@ document.addEventListener("keydown", (event) => {
   const next = entries[at < 0 ? (step > 0 ? 0 : entries.length - 1) : at + step];
   if (next) next.focus();
 });
+
+const follow = async (element) => {
+  const answer = await fetch(element.dataset.follow, { headers: { Accept: "application/json" } });
+  if (!answer.ok) return;
+  const { job } = await answer.json();
+  if (job.state === element.dataset.state) setTimeout(follow, 1000, element);
+  else location.reload();
+};
+
+for (const element of document.querySelectorAll("[data-follow]")) setTimeout(follow, 1000, element);
 
 for (const link of document.querySelectorAll("a.permalink")) {
   if (!navigator.clipboard) break;

@@ -106,13 +106,13 @@ def dense_query(
     return Query(model_name(model), rows, tuple(tensor.shape[:-1]), dtype)
 
 
-def model_name(reference: str) -> str:
+def model_name(reference: str, field: str = "model") -> str:
     """The reference, if there is one. Raises InvalidInput."""
     if not reference:
         raise InvalidInput(
             "no model is named",
             code="NO_MODEL",
-            field="model",
+            field=field,
             remedy="name one: name, name@version, name@alias or models/<name>/versions/<n>",
         )
     return reference
