@@ -17,8 +17,8 @@ from tests.fakes.valkey import Valkey
 from saeserve.client import Client
 from saeserve.client.errors import NotFoundError, PreconditionError, UnavailableError
 from saeserve.client.values import Job
-from saeserve.explorer import writing
-from saeserve.explorer.writing import write_report
+from saeserve.explorer import report_files
+from saeserve.explorer.report_files import write_report
 
 _LINKS = re.compile(r' (?:href|src|srcset)="([^"]*)"')
 
@@ -83,7 +83,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else_is(
 def test_a_page_that_fails_leaves_no_report(
     client: Client, jobs: tuple[Job, Job, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "ADDRESS", "/there-is-no-such-page")
+    monkeypatch.setattr(report_files, "ADDRESS", "/there-is-no-such-page")
     with pytest.raises(UnavailableError, match="there-is-no-such-page"):
         write_report(client, [jobs[0].id], tmp_path / "report", features=0)
     assert list(tmp_path.iterdir()) == []

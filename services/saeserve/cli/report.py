@@ -27,7 +27,7 @@ def report(
     if those were collected.
     """
     try:
-        from saeserve.explorer.writing import write_report
+        from saeserve.explorer.report_files import write_report
     except ImportError as error:
         raise StartupError(
             f"{error.name} is not installed, which reports are made with",

@@ -18,7 +18,7 @@ from saeserve.client.features import FloatArray
 from saeserve.client.values import Job
 from saeserve.control.settings import ControlSettings
 from saeserve.demo import counts, presets, run, sentence
-from saeserve.explorer.writing import write_report
+from saeserve.explorer.report_files import write_report
 from saeserve.inference.settings import InferenceSettings
 from saeserve.worker.settings import WorkerSettings
 

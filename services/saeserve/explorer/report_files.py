@@ -21,7 +21,7 @@ from saeserve.explorer.formats import segment
 from saeserve.explorer.in_process import page_of
 from saeserve.explorer.metrics import ExplorerMetrics
 from saeserve.explorer.models import reference_of
-from saeserve.explorer.report import ADDRESS, Report, report_of, router_of
+from saeserve.explorer.report_index import ADDRESS, Report, report_of, router_of
 from saeserve.explorer.static_pages import INDEX, file_of, links_of, relinked
 
 _MARK = "report.json"
