@@ -152,14 +152,14 @@ def _open(args: argparse.Namespace) -> Bench:
 
 def _prompts(dataset: Path, manifest: DatasetManifest, count: int) -> Iterator[tuple[int, ...]]:
     """Beginnings of sequences that are spread over the held-out documents."""
-    rows: list[list[int]] = [
-        row.tolist()
+    rows = [
+        [int(token) for token in row[:PROMPT_TOKENS]]
         for batch in heldout_sequences(dataset, manifest, max_tokens=0, batch=64)
         for row in batch
         if int((row >= 0).sum()) >= PROMPT_TOKENS
     ]
     for row in rows[:: max(1, len(rows) // count)][:count]:
-        yield tuple(row[:PROMPT_TOKENS])
+        yield tuple(row)
 
 
 def _measure(bench: Bench, feature: int) -> Iterator[Gains]:
@@ -172,8 +172,8 @@ def _measure(bench: Bench, feature: int) -> Iterator[Gains]:
     moves = [strength * each_D for strength in STRENGTHS for each_D in (row_D, random_D)]
     gains_MS = _top(_log_p(bench, moves), top_K) - _top(bench.clean, top_K)
     for number, strength in enumerate(STRENGTHS):
-        steered_S, random_S = gains_MS[2 * number : 2 * number + 2].tolist()
-        yield Gains(feature, strength, tuple(steered_S), tuple(random_S))
+        steered_S, random_S = (tuple(map(float, each_S)) for each_S in gains_MS[2 * number :][:2])
+        yield Gains(feature, strength, steered_S, random_S)
 
 
 def _top(log_p_MSV: Tensor, top_K: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def _log_p(bench: Bench, moves: Sequence[Tensor]) -> Tensor:
     with edited([(bench.place, put)], ids_ST.shape):
         output = bench.language_model.model(input_ids=ids_ST, use_cache=False)
     log_p_NV = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
-    return log_p_NV.unflatten(0, (len(moves), len(bench.prompts)))
+    return log_p_NV.reshape(len(moves), len(bench.prompts), -1)
 
 
 def _show(found: Sequence[Gains]) -> None:

@@ -342,7 +342,7 @@ def test_a_transfer_outlives_a_restart_of_the_server(
 ) -> None:
     valkey.flush()
     address = f"127.0.0.1:{free_port()}"
-    options = {"control_address": address, "grace_seconds": 0.1}
+    options: dict[str, Any] = {"control_address": address, "grace_seconds": 0.1}
     first = Control(tmp_path, valkey, **options)
     first.start()
     resource = transferring.export(first)
