@@ -99,6 +99,11 @@ def test_your_own_model(reader: Reader) -> None:
     commands = _shown("Your own model", "submit", "models", "annotate", "steer")
     assert len(commands) == 7
     *_, features, texts = [reader.command(line) for line in commands]
+    reader.command("saeserve models download my-sae evaluated")
+    card = (reader.here / "evaluated" / "README.md").read_text()
+    assert "\n## Evaluation\n" in card
+    assert "| ce_delta_nats |" in card
+    assert "| loss_recovered_mean |" in card
     assert "feature=value" in features
     assert "as it is" in texts
     [code] = blocks(README, "python", "Your own model")

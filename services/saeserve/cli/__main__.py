@@ -12,11 +12,14 @@ from saeserve.cli import datasets, interchange, jobs, logs, models, plan, servin
 from saeserve.cli.doctor import doctor
 from saeserve.cli.features import features
 from saeserve.cli.gc import gc
+from saeserve.cli.hub import commands as hub
 from saeserve.cli.joining import joined
 from saeserve.cli.output import print_refusal
 from saeserve.cli.presets import presets
+from saeserve.cli.report import report
 from saeserve.cli.sending import send
 from saeserve.cli.steering import annotate, steer
+from saeserve.cli.tracking.commands import export_metrics
 from saeserve.cli.up import up
 from saeserve.client.errors import ClientError
 from saeserve.client.refusals import local_file
@@ -38,15 +41,19 @@ jobs.app.command("logs")(logs.logs)
 jobs.app.command("download")(logs.download_job)
 jobs.app.command("metrics")(logs.download_metrics)
 models.app.command("features")(features)
+jobs.app.command("export-metrics")(export_metrics)
 models.app.command("download")(interchange.download_model)
 models.app.command("import")(joined(interchange.import_model, send))
 models.app.command("export")(joined(interchange.export_model, send))
+models.app.command("hub-push")(hub.hub_push)
+models.app.command("hub-pull")(joined(hub.hub_pull, send))
 app.add_typer(models.app, name="models")
 app.command()(serving.encode)
 app.command()(serving.decode)
 app.command()(serving.reconstruct)
 app.command()(steer)
 app.command()(annotate)
+app.command()(report)
 app.command()(presets)
 app.add_typer(tokens.app, name="token")
 app.command()(gc)

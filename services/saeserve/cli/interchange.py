@@ -8,14 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from saeserve.cli.cards import CARD, card_of
 from saeserve.cli.local_paths import is_local
 from saeserve.cli.model_files import sent_beside, sent_folders
 from saeserve.cli.output import Json, connect, errors
+from saeserve.cli.refusals import writing
 from saeserve.cli.specs import Tree
-from saeserve.cli.transferring import download, shown
+from saeserve.cli.transferring import say_where, shown
 
 IMPORTS = (
-    "saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope or openai."
+    "saeserve, saelens, dictionary_learning, sparsify, gemma_scope, gemma_scope_2, llama_scope "
+    "or openai."
 )
 EXPORTS = "saelens, dictionary_learning or sparsify."
 
@@ -76,14 +79,20 @@ def download_model(
 ) -> None:
     """Download a version of a model, or what `models export` made of it.
 
-    Repeat the command after an interruption: it goes on where it broke off.
+    README.md tells the figures of its newest evaluation, too. Repeat the command after an
+    interruption: it goes on where it broke off.
     """
-    with connect() as client:
+    with connect() as client, shown() as progress:
         model = client.models.get(reference)
-    resource, name = model.resource, f"{model.name}-{model.version}"
-    if format is not None:
-        resource, name = f"exports/{model.name}/{model.version}/{format}", f"{name}-{format}"
-    download(resource, folder or Path(name), as_json)
+        resource, name = model.resource, f"{model.name}-{model.version}"
+        if format is not None:
+            resource, name = f"exports/{model.name}/{model.version}/{format}", f"{name}-{format}"
+        done = client.transfers.download(resource, folder or Path(name), progress)
+        card = card_of(client, model.resource, done.folder)
+    if card is not None:
+        with writing(done.folder / CARD) as path:
+            path.write_bytes(card)
+    say_where(done, as_json)
 
 
 def _uploaded(path: str, reference: Mapping[str, str], format: str) -> tuple[str, dict[str, str]]:

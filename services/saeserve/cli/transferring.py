@@ -15,6 +15,7 @@ from saeserve.cli.figures import duration, size
 from saeserve.cli.lines import EVERY
 from saeserve.cli.watched import Pace
 from saeserve.client.progress import Progress
+from saeserve.client.transfers import Downloaded
 
 _BETWEEN = timedelta(seconds=0.2)
 """Two reports that the speed is reckoned from: chunks come faster than speeds are read."""
@@ -24,6 +25,11 @@ def download(resource: str, folder: Path, as_json: bool) -> None:
     """Bring the files of a resource to `folder`, going on with an earlier try."""
     with output.connect() as client, shown() as progress:
         done = client.transfers.download(resource, folder, progress)
+    say_where(done, as_json)
+
+
+def say_where(done: Downloaded, as_json: bool) -> None:
+    """Print what a finished download holds."""
     told = f"{done.resource} is at {done.folder}: {', '.join(done.files)}"
     output.told(told, done, as_json)
 

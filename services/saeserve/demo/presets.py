@@ -83,3 +83,15 @@ def evaluate(preset: SaePreset) -> Spec:
             "contexts_per_feature": 4,
         }
     }
+
+
+def collect(preset: SaePreset) -> Spec:
+    """What each feature fires on, for the explorer."""
+    return {
+        "collect": {
+            "model": preset.model,
+            "dataset": DATASET,
+            "source": SOURCE,
+            "logits": True,
+        }
+    }

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.progress import (
     BarColumn,
@@ -21,7 +20,6 @@ from rich.progress import (
 from saeserve.cli.figures import metrics_text
 from saeserve.cli.output import console
 from saeserve.client import Client
-from saeserve.client.events import JobEvent, MetricsReported
 from saeserve.client.values import Job
 from saeserve.demo.presets import Spec
 
@@ -31,14 +29,6 @@ SHOWN = ("loss", "fvu", "l0", "dead")
 
 class DemoFailedError(Exception):
     """A job of the demo did not succeed."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One metric over the steps of a job."""
-
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
 
 
 def submit(client: Client, spec: Spec, waits_for: Sequence[str] = ()) -> Job:
@@ -96,19 +86,6 @@ def _follow(client: Client, title: str, job_id: str, bars: Progress) -> Job:
     bars.update(bar, total=1, completed=1)
     bars.stop_task(bar)
     return job
-
-
-def curves(client: Client, job: Job) -> dict[str, Curve]:
-    """Every metric that a finished job reported, off its events."""
-    points: dict[str, dict[int, float]] = {}
-    for update in client.jobs.watch(job.id):
-        if isinstance(update, JobEvent) and isinstance(update.payload, MetricsReported):
-            for name, value in update.payload.metrics.items():
-                points.setdefault(name, {})[update.step] = float(value)
-    return {
-        name: Curve(tuple(sorted(values)), tuple(values[step] for step in sorted(values)))
-        for name, values in points.items()
-    }
 
 
 def _why(job: Job) -> str:

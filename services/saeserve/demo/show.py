@@ -17,10 +17,14 @@ from saeserve.client import Client
 from saeserve.client.features import FloatArray
 from saeserve.client.values import Job
 from saeserve.control.settings import ControlSettings
-from saeserve.demo import counts, presets, report, run, sentence
+from saeserve.demo import counts, presets, run, sentence
+from saeserve.explorer.report_files import write_report
 from saeserve.inference.settings import InferenceSettings
 from saeserve.worker.settings import WorkerSettings
 
+REPORT = "report"
+"""Folder of the report."""
+REPORTED_FEATURES = 30
 SCRAPE_SECONDS = 6.0
 """Longer than the interval of deploy/prometheus/local.yml, so that it sees the last counts."""
 
@@ -78,14 +82,10 @@ def contexts(done: Mapping[str, Job]) -> None:
 def write(
     folder: Path, client: Client, saes: list[dict[str, Any]], done: Mapping[str, Job]
 ) -> None:
-    """`summary.json` and `report.html`."""
+    """`summary.json`, and a report of all jobs."""
     (folder / "summary.json").write_text(json.dumps({"saes": saes}, indent=2) + "\n")
-    sections = [report.figures_table(saes)]
-    for preset in presets.SAES:
-        curves = run.curves(client, done[f"train {preset.title}"])
-        evaluated = evaluation(done[f"evaluate {preset.title}"])
-        sections.append(report.sae_section(preset.title, curves, evaluated))
-    (folder / "report.html").write_text(report.page(sections))
+    names = [job.id for job in done.values()]
+    write_report(client, names, folder / REPORT, features=REPORTED_FEATURES)
 
 
 def _flat(text: str) -> str:

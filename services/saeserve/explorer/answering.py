@@ -81,6 +81,7 @@ def html(request: Request, template: str, shown: object, status: int = 200) -> R
         once_field=ONCE_FIELD,
         once=secrets.token_urlsafe(12),
         here=_here(request),
+        exported=request.app.state.exported,
         signed_in=bool(token_of(request)),
     )
     response = HTMLResponse(text, status, {"Cache-Control": "no-store"})

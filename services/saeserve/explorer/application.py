@@ -23,6 +23,7 @@ from saeserve.explorer import (
     steering,
     texts,
 )
+from saeserve.explorer.calling import Clients
 from saeserve.explorer.deployment import Deployment
 from saeserve.explorer.metrics import ExplorerMetrics
 from saeserve.explorer.pictures import Pictures
@@ -37,10 +38,16 @@ def application(
     settings: ExplorerSettings, deployment: Deployment, metrics: ExplorerMetrics
 ) -> ASGIApp:
     """The whole application."""
+    return Gate(pages_of(deployment, metrics), metrics, settings.known_hosts)
+
+
+def pages_of(clients: Clients, metrics: ExplorerMetrics, *, exported: bool = False) -> FastAPI:
+    """Every page, of what `clients` may see; without forms where it is `exported`."""
     app = api()
-    app.state.deployment = deployment
+    app.state.clients = clients
     app.state.pictures = Pictures(metrics)
-    return Gate(app, metrics, settings.known_hosts)
+    app.state.exported = exported
+    return app
 
 
 def api() -> FastAPI:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
 from saeserve.client import Client
-from saeserve.explorer.deployment import Deployment
 from saeserve.explorer.pictures import Pictures
 from saeserve.explorer.security import token_of
 
 
-def deployment_of(request: Request) -> Deployment:
-    """The deployment that this explorer shows."""
-    return cast(Deployment, request.app.state.deployment)
+class Clients(Protocol):
+    """Whose eyes the pages are seen with."""
+
+    def client(self, token: str) -> Client:
+        """The client of the caller with this token, "" for none. Raises ClientError."""
+        ...
+
+
+def clients_of(request: Request) -> Clients:
+    """The clients of the deployment that is shown."""
+    return cast(Clients, request.app.state.clients)
 
 
 def _client(request: Request) -> Client:
-    return deployment_of(request).client(token_of(request))
+    return clients_of(request).client(token_of(request))
 
 
 def _pictures(request: Request) -> Pictures:

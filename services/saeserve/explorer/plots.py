@@ -13,6 +13,7 @@ from typing import Any, cast
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 _matplotlib = cast(Any, mpl)
 """matplotlib, whose types are partial."""
@@ -25,6 +26,7 @@ _DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)))
 """Lines differ in these too, for those who do not see the colours."""
 _WIDE, _NARROW = (7.2, 3.0), (4.0, 2.7)
 """Inches of 72 px of the page."""
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _RULES: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "saeserve",
@@ -77,13 +79,35 @@ class Plot:
 def drawn(plot: Plot, *, narrow: bool = False) -> bytes:
     """The plot as an SVG file."""
     with _matplotlib.rc_context(_RULES):
-        figure: Any = Figure(figsize=_NARROW if narrow else _WIDE, layout="constrained")
+        size = _NARROW if narrow else _WIDE
+        figure: Any = Figure(figsize=size)
         FigureCanvasSVG(figure)
-        axes: Any = figure.subplots()
+        axes: Any = figure.add_axes(_room(*size))
         _fill(axes, plot)
         out = io.BytesIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return _styled(out.getvalue().decode(), plot.title).encode()
+
+
+def _room(width: float, height: float) -> tuple[float, float, float, float]:
+    """Where the axes lie, in shares: a layout that looks for room draws everything twice."""
+    left, bottom, right, top = 0.8, 0.55, 0.2, 0.35
+    across, up = width - left - right, height - bottom - top
+    return left / width, bottom / height, across / width, up / height
+
+
+def tick(value: float, _place: int = 0) -> str:
+    """A number of an axis, short and as plain text: mathematical text is laid out for long."""
+    size = abs(value)
+    for least, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if least <= size < 1e12:
+            return f"{value / (1e3 if unit == 'k' else least):,.4g}{unit}"
+    if value == 0 or 1e-3 <= size < 1e4:
+        return f"{value:,.4g}"
+    digits, _, exponent = f"{value:.2e}".partition("e")
+    digits = digits.rstrip("0").rstrip(".")
+    power = "10" + str(int(exponent)).translate(_RAISED)
+    return power if digits == "1" else f"{digits}·{power}"
 
 
 def _fill(axes: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib's types are partial
@@ -100,6 +124,10 @@ def _fill(axes: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib's types a
     axes.set_ylabel(plot.y_label)
     axes.set_xscale("log" if plot.x_log else "linear")
     axes.set_yscale("log" if plot.y_log else "linear")
+    for axis, log in ((axes.xaxis, plot.x_log), (axes.yaxis, plot.y_log)):
+        axis.set_major_locator(LogLocator(numticks=7) if log else MaxNLocator(5))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(tick))
     axes.grid(visible=True, axis="y", linewidth=0.6)
     if len(plot.lines) + len(plot.bars) > 1:
         axes.legend(frameon=False, fontsize=9)

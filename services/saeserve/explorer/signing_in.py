@@ -12,8 +12,7 @@ from fastapi.responses import RedirectResponse
 
 from saeserve.client.errors import ClientError, PermissionDeniedError
 from saeserve.explorer.answering import form_of, html
-from saeserve.explorer.calling import deployment_of
-from saeserve.explorer.deployment import Deployment
+from saeserve.explorer.calling import Clients, clients_of
 from saeserve.explorer.failures import failure_of
 from saeserve.explorer.security import TOKEN_COOKIE, check_form, set_cookie
 
@@ -41,7 +40,7 @@ async def sign_in(request: Request) -> Response:
     check_form(request, fields)
     token, to = fields.get("token", "").strip(), local(fields.get("to", "/"))
     try:
-        await asyncio.to_thread(_try, deployment_of(request), token)
+        await asyncio.to_thread(_try, clients_of(request), token)
     except ClientError as error:
         refused = failure_of(error)
         shown = SignIn(to, f"{error.message}. {error.remedy}" if error.remedy else error.message)
@@ -67,10 +66,10 @@ def local(to: str) -> str:
     return to if safe and not parts.scheme and not parts.netloc else "/"
 
 
-def _try(deployment: Deployment, token: str) -> None:
+def _try(clients: Clients, token: str) -> None:
     """Raise ClientError for a token that the deployment does not take. One that may not read, only
     encode for example, signs in as well: its pages say what it lacks."""
     try:
-        deployment.client(token).server.workers()
+        clients.client(token).server.workers()
     except PermissionDeniedError:
         return

@@ -17,7 +17,7 @@ from saeserve.client import Client
 from saeserve.client.errors import ClientError, InvalidArgumentError
 from saeserve.client.values import Job
 from saeserve.explorer.answering import form_of, html
-from saeserve.explorer.calling import deployment_of
+from saeserve.explorer.calling import clients_of
 from saeserve.explorer.failures import Failure, failure_of
 from saeserve.explorer.formats import segment
 from saeserve.explorer.security import check_form, token_of
@@ -88,7 +88,7 @@ def earlier(client: Client, job: str, kind: str) -> Mapping[str, Any]:
 
 
 def _submit(request: Request, form: FormT, spec_of: Callable[[FormT], Mapping[str, Any]]) -> Job:
-    client = deployment_of(request).client(token_of(request))
+    client = clients_of(request).client(token_of(request))
     spec = spec_of(form)
     return client.jobs.submit(spec, request_id=_request_id(form.once, spec))
 

@@ -1647,7 +1647,9 @@ Global___LossRecoveredSpec: _TypeAlias = LossRecoveredSpec  # noqa: Y015
 
 @_typing.final
 class ImportModelSpec(_message.Message):
-    """Reads a model from another library's files and publishes it as a new version of `model`."""
+    """Reads a model from files of another library or deployment and publishes it as a new version of
+    `model`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1660,8 +1662,8 @@ class ImportModelSpec(_message.Message):
     model: _builtins.str
     """Name of the model to publish."""
     format: _builtins.str
-    """"saelens", "dictionary_learning", "sparsify", "gemma_scope", "gemma_scope_2", "llama_scope"
-    or "openai".
+    """"saeserve" (what another deployment published), "saelens", "dictionary_learning", "sparsify",
+    "gemma_scope", "gemma_scope_2", "llama_scope" or "openai".
     """
     path: _builtins.str
     """root:relative path of the model's folder, or of its file where it is one; or the path of an

@@ -21,10 +21,6 @@ _FIGURES = {
     "l0": "mean number of active latents of a held-out row",
     "dead_fraction": "share of latents that fired on none of the last training tokens",
     "silent_on_heldout": "latents that fire on none of the held-out rows",
-    "ce_delta_nats": "rise of the language model's cross-entropy with reconstructions in place",
-    "kl_nats": "KL(clean ‖ spliced) of the next token's distribution",
-    "loss_recovered_mean": "loss recovered, against mean ablation",
-    "loss_recovered_zero": "loss recovered, against zero ablation",
 }
 _LOADERS = {
     "": "from saeserve.client import Client\n\nfeatures = Client().encode({name}, activations)",

@@ -6,12 +6,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from tests.fakes.tiny_models import WORDS, save_model, tiny_llama
+from tests.fakes.tiny_models import WORDS, listed, save_model, tiny_llama
 from tests.fakes.workshop import Workshop
 from torch import Tensor
 
@@ -67,7 +67,7 @@ def harvested(shop: Workshop, root: Path, heldout_fraction: float = 0.4) -> Work
 def planted() -> tuple[InferenceModel, list[set[int]]]:
     """The dictionary, and the tokens on which each of its features fires: those furthest along a
     random direction."""
-    embeddings_VD: Tensor = tiny_llama().get_input_embeddings().weight.detach()
+    embeddings_VD: Tensor = cast("Any", tiny_llama()).get_input_embeddings().weight.detach()
     directions_FD = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
     W_dec = torch.nn.functional.normalize(directions_FD, dim=1)
     along_FV = W_dec @ embeddings_VD.T
@@ -75,14 +75,31 @@ def planted() -> tuple[InferenceModel, list[set[int]]]:
     b_enc = torch.zeros(4)
     for feature, size in enumerate(SIZES):
         order = along_FV[feature].argsort(descending=True)
-        tokens.append(set(order[:size].tolist()))
+        tokens.append(set(listed(order[:size])))
         high = along_FV[feature, order[size - 1]] if size else along_FV[feature].max() + 2
         b_enc[feature] = -(high + along_FV[feature, order[size]]) / 2
     source = TensorSource(name=SITE, offset=0, d=16)
-    sites = {"d_in": 16, "d_out": 16, "inputs": (source,), "outputs": (source,)}
-    config = ModelConfig(architecture="relu", d_sae=4, activation=ReluActivation(), **sites)
-    shapes = (W_dec.T.contiguous(), b_enc, W_dec, torch.zeros(16), None, torch.zeros(16))
-    return InferenceModel(config, *shapes, frequency=torch.zeros(4), maximum=torch.zeros(4)), tokens
+    config = ModelConfig(
+        architecture="relu",
+        d_in=16,
+        d_out=16,
+        d_sae=4,
+        inputs=(source,),
+        outputs=(source,),
+        activation=ReluActivation(),
+    )
+    model = InferenceModel(
+        config,
+        W_enc=W_dec.T.contiguous(),
+        b_enc=b_enc,
+        W_dec=W_dec,
+        b_dec=torch.zeros(16),
+        threshold=None,
+        centre=torch.zeros(16),
+        frequency=torch.zeros(4),
+        maximum=torch.zeros(4),
+    )
+    return model, tokens
 
 
 def bundle_of(shop: Workshop, job: str) -> FeatureBundle:

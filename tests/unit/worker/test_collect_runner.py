@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_logits_are_those_of_the_language_models_final_norm(trained: Workshop, r
     """By hand: decoder rows, times the norm's weight, times the output embedding."""
     spec = {"model": "m", "dataset": "acts", "logits": True}
     assert trained.submit("c-1", "collect", spec) is ExitCode.FINISHED
-    lm: Any = LlamaForCausalLM.from_pretrained(root / "lm")
+    lm = cast("Any", LlamaForCausalLM).from_pretrained(root / "lm")
     assert (lm.model.norm.weight - 1).abs().max() > 0.5
     W_dec_FD = load_model(trained.model("m").folder).W_dec
     with torch.no_grad():

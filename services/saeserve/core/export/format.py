@@ -51,9 +51,13 @@ def load_model(folder: Path) -> InferenceModel:
     Raises FormatError, naming file and tensor, for another format version and for anything that
     is missing, damaged, cut short, of another type or shape, or not finite.
     """
-    config = load_config(folder)
+    return read_tensors(folder / TENSOR_FILE, read_config(folder / CONFIG_FILE))
+
+
+def read_tensors(path: Path, config: ModelConfig) -> InferenceModel:
+    """The model of a config that was read before. Raises FormatError as `load_model` does."""
     try:
-        with open_tensors(folder / TENSOR_FILE, TENSOR_FILE) as file:
+        with open_tensors(path, TENSOR_FILE) as file:
             tensors = _read_tensors(file, config)
     except (DataError, SafetensorError) as error:
         raise FormatError(str(error), remedy=_DAMAGED) from error
@@ -61,14 +65,15 @@ def load_model(folder: Path) -> InferenceModel:
     return InferenceModel(config=config, threshold=threshold, **tensors)
 
 
-def load_config(folder: Path) -> ModelConfig:
-    """Read `config.json` alone. Raises FormatError as `load_model` does."""
-    path = folder / CONFIG_FILE
+def read_config(path: Path) -> ModelConfig:
+    """The file `config.json` alone. Raises FormatError as `load_model` does."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
     except FileNotFoundError as error:
-        raise FormatError(f"{CONFIG_FILE} is missing in {folder.name}", remedy=_DAMAGED) from error
+        raise FormatError(
+            f"{CONFIG_FILE} is missing in {path.parent.name}", remedy=_DAMAGED
+        ) from error
     if len(data) > MAX_CONFIG_BYTES:
         raise FormatError(f"{CONFIG_FILE} exceeds {MAX_CONFIG_BYTES} bytes", remedy=_DAMAGED)
     return ModelConfig.from_bytes(data)

@@ -21,9 +21,9 @@ class Label:
     source: str
     """How it was made: top_tokens, promoted (by logits) or patterns (of tokens)."""
     precision: Proportion
-    """Of rows with one of the patterns, the share on which the feature fires."""
+    """Share of the rows with one of the patterns on which the feature fires."""
     recall: Proportion
-    """Of rows on which the feature fires, the share that has one of the patterns."""
+    """Share of the rows on which the feature fires that have one of the patterns."""
     patterns: tuple[int, ...]
     """All of them, as `core.labels.text.unpack` reads them."""
 
@@ -41,7 +41,7 @@ class FeatureSummary:
     label: str | None
     precision: float | None
     recall: float | None
-    """Of the label; None where nothing was counted."""
+    """Figures of the label; None where nothing was counted."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Counts:
     matched_A: Integers
     """Rows at which each pattern stands."""
     right_A: Integers
-    """Those of them on which its feature fires."""
+    """Rows of them on which its feature fires."""
 
 
 def counted(atoms: Atoms, d_sae: int, texts: Iterable[Text]) -> Counts:

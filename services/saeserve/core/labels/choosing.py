@@ -125,8 +125,8 @@ def _groups(feature_L: Integers, token_L: Keys) -> Integers:
 
 
 def _best_prefix(fitted: Counts, atom_L: Integers) -> Integers:
-    """Of each feature's atoms, most precise first, as many as give the largest F1; of equal numbers
-    the larger."""
+    """The atoms of each feature, most precise first, as many as give the largest F1; of equal
+    numbers the larger."""
     atom_L = atom_L[_by_precision(fitted, atom_L)]
     feature_L = fitted.atoms.feature_A[atom_L]
     start_L = np.searchsorted(feature_L, feature_L, side="left")

@@ -53,12 +53,12 @@ class Label:
 
     @property
     def precision(self) -> Proportion:
-        """Of rows with one of the patterns, the share on which the feature fires."""
+        """Share of the rows with one of the patterns on which the feature fires."""
         return proportion(self.right, self.matched)
 
     @property
     def recall(self) -> Proportion:
-        """Of rows on which the feature fires, the share that has one of the patterns."""
+        """Share of the rows on which the feature fires that have one of the patterns."""
         return proportion(self.right, self.fired)
 
     @property

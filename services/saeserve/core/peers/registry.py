@@ -13,6 +13,7 @@ from saeserve.core.peers import (
     gemma_scope_2,
     llama_scope,
     openai,
+    own,
     payload,
     saelens,
     sparsify,
@@ -22,7 +23,7 @@ from saeserve.core.peers.foreign import ForeignModel, Imported, canonical
 from saeserve.core.specs.interchange import ExportFormat, ImportFormat
 from saeserve.errors import FormatError
 
-IMPORTERS: Mapping[ImportFormat, Callable[[ForeignFiles], ForeignModel]] = {
+IMPORTERS: Mapping[str, Callable[[ForeignFiles], ForeignModel]] = {
     "saelens": saelens.read,
     "dictionary_learning": dictionary_learning.read,
     "sparsify": sparsify.read,
@@ -44,12 +45,16 @@ def import_model(
     source: str | None = None,
     target: str | None = None,
 ) -> Imported:
-    """Read a foreign model; `source` and `target` name what it reads and writes where the files
-    should not. A target equal to the source says that it is an autoencoder.
+    """Read a foreign model, or one of another deployment.
+
+    `source` and `target` name what it reads and writes where the files should not. A target equal
+    to the source says that it is an autoencoder.
 
     Nothing in the files is run. Raises FormatError for whatever is wrong with them, and for a
     target that they contradict.
     """
+    if format == own.FORMAT:
+        return own.read(files, source, target)
     foreign = IMPORTERS[format](files)
     if source is not None:
         foreign = dataclasses.replace(foreign, source=source)

@@ -14,6 +14,7 @@ from saeserve.errors import SpecError
 
 ExportFormat = Literal["saelens", "dictionary_learning", "sparsify"]
 ImportFormat = Literal[
+    "saeserve",
     "saelens",
     "dictionary_learning",
     "sparsify",
@@ -48,7 +49,8 @@ class ReferenceSpec(Spec):
 
 
 class ImportModelSpec(KindSpec):
-    """Publishes a model from another library's files; paths are root:relative or in an upload.
+    """Publishes a model from files of another library or deployment; paths are root:relative or in
+    an upload.
 
     `source` and `target` name what it reads and writes where the files should not; a target equal
     to the source says that it is an autoencoder, where the files leave that open.

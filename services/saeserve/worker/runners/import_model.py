@@ -1,4 +1,4 @@
-"""Runs an import_model job: from another library's files to a published model version."""
+"""Runs an import_model job: from files of another library or deployment to a published version."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _with_lineage(
             "spec": {"import_model": spec.to_json(), **known.spec},
             "job": context.submission.id,
             "code_version": version("saeserve"),
-            "metrics": metrics,
+            "metrics": {**known.metrics, **metrics},
         }
     )
     config = model.config.model_copy(update={"lineage": lineage})

@@ -13,7 +13,7 @@ from tests.fakes.sae import Kind, random_model
 from torch import Tensor
 
 from saeserve.core.export import format as model_format
-from saeserve.core.export.format import load_config, load_model, save_model
+from saeserve.core.export.format import load_model, read_config, save_model
 from saeserve.core.export.inference_model import InferenceModel
 from saeserve.core.formats.model import CONFIG_FILE, TENSOR_FILE, RowNorm
 from saeserve.errors import FormatError, NoSpaceError
@@ -114,7 +114,7 @@ def test_a_config_that_is_no_json_object_is_refused(saved: Path, content: bytes)
 def test_an_oversized_config_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_format, "MAX_CONFIG_BYTES", 10)
     with pytest.raises(FormatError, match="exceeds 10 bytes"):
-        load_config(saved)
+        read_config(saved / "config.json")
 
 
 @pytest.mark.parametrize("name", [CONFIG_FILE, TENSOR_FILE])

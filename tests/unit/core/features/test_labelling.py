@@ -14,7 +14,8 @@ from saeserve.core.labels.text import Kind, key_of
 TOKENS = np.array([7, GAP, 8, 7, GAP, 8, 5, 6, 5, 6, 9, 4], np.int32)
 SEQUENCES = np.array([[0, 0, 0], [10, 1, 1]])
 """The second is of the second document, which is held out."""
-PLACES = {0: ([2, 5], [2, 11]), 1: ([7], [9]), 2: ([], [11])}
+Places = dict[int, tuple[list[int], list[int]]]
+PLACES: Places = {0: ([2, 5], [2, 11]), 1: ([7], [9]), 2: ([], [11])}
 """Of each feature, places of its largest firings and of those drawn."""
 
 
@@ -22,9 +23,7 @@ def pairs(atoms: Atoms) -> set[tuple[int, int]]:
     return set(zip(atoms.feature_A.tolist(), atoms.key_A.tolist(), strict=True))
 
 
-def examples(
-    trained: tuple[bool, bool], places: dict[int, tuple[list[int], list[int]]] = PLACES
-) -> Examples:
+def examples(trained: tuple[bool, bool], places: Places = PLACES) -> Examples:
     sizes = CollectSettings(3, top=2, uniform=2, intervals=1, per_interval=1)
     state = new_state(sizes)
     for feature, (top, drawn) in places.items():

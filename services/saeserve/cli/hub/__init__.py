@@ -1,0 +1,1 @@
+"""Models to repositories of the Hugging Face Hub, and from there."""
