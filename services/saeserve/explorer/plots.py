@@ -96,6 +96,13 @@ def _room(width: float, height: float) -> tuple[float, float, float, float]:
     return left / width, bottom / height, across / width, up / height
 
 
+def _decades(low: float, high: float) -> LogLocator:
+    """Ticks at powers of ten, and between them where there are few."""
+    if high < 10 * low:
+        return LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=9)
+    return LogLocator(subs=(1.0, 2.0, 5.0) if high < 1e3 * low else (1.0,), numticks=9)
+
+
 def tick(value: float, _place: int = 0) -> str:
     """A number of an axis, short and as plain text: mathematical text is laid out for long."""
     size = abs(value)
@@ -125,7 +132,7 @@ def _fill(axes: Any, plot: Plot) -> None:  # noqa: ANN401 - matplotlib's types a
     axes.set_xscale("log" if plot.x_log else "linear")
     axes.set_yscale("log" if plot.y_log else "linear")
     for axis, log in ((axes.xaxis, plot.x_log), (axes.yaxis, plot.y_log)):
-        axis.set_major_locator(LogLocator(numticks=7) if log else MaxNLocator(5))
+        axis.set_major_locator(_decades(*axis.get_view_interval()) if log else MaxNLocator(5))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(tick))
     axes.grid(visible=True, axis="y", linewidth=0.6)
