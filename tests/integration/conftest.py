@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 import torch
+from tests.fakes.bundle_store import Deployment, bundles_served
 from tests.fakes.control_server import Control
 from tests.fakes.inference_server import (
     MODELS,
@@ -97,6 +98,12 @@ def control(tmp_path: Path, valkey: Valkey) -> Iterator[Control]:
 
 def staged(_device: torch.device) -> Engine[InferenceModel]:
     return StagedEngine(LaterDevice())
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with bundles_served(tmp_path_factory.mktemp("bundles")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=["one stage", "as on a GPU"])

@@ -105,12 +105,10 @@ def test_a_token_of_other_scopes_gets_nothing(site: Site, method: Method) -> Non
 
 
 def scopes_of(method: Method) -> set[Scope]:
-    """As documented: inference by encode, features by that or read, changes by submit, the store by
-    admin, the rest by read."""
-    if method.service == "InferenceService":
-        return {Scope.ENCODE}
-    if method.service == "FeatureService":
-        return {Scope.ENCODE, Scope.READ}
+    """As documented: inference by encode, features too, changes by submit, the store by admin, the
+    rest by read."""
+    if method.service in ("InferenceService", "FeatureService"):
+        return {Scope.ENCODE} | ({Scope.READ} if method.service == "FeatureService" else set())
     if method.service == "StoreService":
         return set()
     reads = method.name.partition("/")[2].startswith(("Get", "List", "Watch", "Download"))

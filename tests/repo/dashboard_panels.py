@@ -299,20 +299,8 @@ INFERENCE = Dashboard(
             "{{instance}}",
             "bytes",
         ),
-        counts(
-            "Feature bundles opened",
-            (
-                f"sum by (result) (increase(saeserve_bundle_opens_total[{LONG_WINDOW}]))",
-                "{{result}}",
-            ),
-            text=HOUR,
-        ),
-        one(
-            "Feature bundles open",
-            "sum by (instance) (saeserve_bundles_open)",
-            "{{instance}}",
-            text="Connections; those without a request are at most 16.",
-        ),
+        counts("Bundles opened", *happened("saeserve_bundle_opens_total", "result", "{{result}}")),
+        one("Bundles open", "sum by (instance) (saeserve_bundles_open)", "{{instance}}"),
     ),
 )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _NOTHING = 1e-3
-"""What is left of a vector that a norm centres, beside its scale; rounding is far below."""
+"""What is left of a vector that a norm centres, next to its scale; rounding is far below."""
 
 
 class FinalNorm(NamedTuple):
