@@ -8,7 +8,7 @@ tokens of its newest bundle (`saeserve submit collect` makes one). A prompt is t
 held-out sequence. Each feature is added to at every position but BOS, by its largest activation in
 the bundle times a strength. What counts is the probability, after the prompt, of the feature's top
 tokens: those ten whose logits its decoder row raises most. Against it stand the prompt as it is,
-and a random direction of the same norm, drawn anew for each feature and added to the same rows.
+and a random direction of the same norm, drawn for each feature and added to the same rows.
 
 Reported for each strength: prompts (of all) on which the probability rose, in the median feature;
 the share of features where it rose on at least 9 in 10; and the share of features whose mean gain

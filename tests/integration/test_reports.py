@@ -73,7 +73,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else_is(
     assert not (tmp_path / "report" / "of-the-first").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(PreconditionError, match="is no report"):
+    with pytest.raises(PreconditionError, match="not written as a report"):
         write_report(client, ["sae@1"], tmp_path / "thesis")
     with pytest.raises(NotFoundError):
         write_report(client, ["j-absent"], tmp_path / "other")

@@ -12,8 +12,10 @@ from saeserve.core.specs.architectures.registry import ARCHITECTURE_SPECS
 PACKAGE = Path(__file__).parents[2] / "services" / "saeserve"
 ROOMS = ("core/planning", "core/training", "core/export", "worker", "control", "cli", "registry")
 NAMES = re.compile("|".join(ARCHITECTURE_SPECS), re.IGNORECASE)
-# Torch's functions of these names, and words that hold one.
-OTHER = re.compile(r"\.(?:relu|topk)\(|\b(?:aggre|dele|propa|investi)gated", re.IGNORECASE)
+# Torch's functions of these names, words that hold one, and the Hub's repositories with a gate.
+OTHER = re.compile(
+    r"\.(?:relu|topk)\(|\b(?:aggre|dele|propa|investi)gated|GatedRepo|is gated,", re.IGNORECASE
+)
 MOST_LINES = 150
 """Of a spec and its loss together, so that they can be compared with the paper at one sitting."""
 ALLOWED: set[str] = set()

@@ -199,7 +199,7 @@ def histogram_plot(found: FeatureHistogram, count: int, rows: int) -> Plot:
 
 
 def _read(client: Client, model: Model, number: int, job: str) -> tuple[Feature, FeatureBundle]:
-    """A feature, and the bundle that it is from."""
+    """What its page shows, and the bundle that has it."""
     name = reference_of(model)
     with _collected(model):
         found = client.features.get(name, number, job=job)

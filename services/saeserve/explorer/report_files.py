@@ -65,7 +65,7 @@ class _OneClient:
     one: Client
 
     def client(self, token: str) -> Client:  # noqa: ARG002 - callers have none
-        """The client."""
+        """Whoever asked for the report, whatever the token."""
         return self.one
 
 
@@ -100,7 +100,7 @@ def write_report(
 def _check_free(folder: Path) -> None:
     if folder.exists() and not (folder / _MARK).is_file():
         raise PreconditionError(
-            f"{folder} exists and is no report",
+            f"{folder} exists, and was not written as a report",
             reason="FOLDER_EXISTS",
             remedy="name a folder that does not exist, or one that holds an earlier report",
         )

@@ -66,7 +66,7 @@ def router_of(report: Report) -> APIRouter:
 
 
 def _job(client: Client, name: str) -> Job | None:
-    """The job of that id; None where it is no id."""
+    """The job of that id; None for a text that has not the form of an id."""
     try:
         return client.jobs.get(name)
     except InvalidArgumentError:
