@@ -24,7 +24,7 @@ def file_of(address: str) -> str:
     stem, dot, ending = path.rpartition(".")
     picture = dot + ending in _PICTURES
     words = _KEPT.sub("-", stem if picture else path).strip("-.")[:_LONGEST]
-    # What was replaced or cut may have been all that set two addresses apart, and so may upper case.
+    # What was replaced or cut, or upper case, may be all that sets two addresses apart.
     digest = hashlib.sha256(f"{path}?{query}".encode()).hexdigest()[:8]
     return f"{words}-{digest}{dot + ending if picture else '.html'}"
 
