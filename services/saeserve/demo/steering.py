@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,17 +15,20 @@ PROMPT = "The people went out and saw"
 STRENGTH = 1.5
 """Times the largest activation that was collected."""
 NEW_TOKENS = 24
-LEAST_DENSITY = 1e-3
+LEAST_DENSITY = 3e-3
+"""Features that fire less have few firings among the demo's held-out rows to score a label on."""
+_WORD = re.compile("␣[A-Za-z]{3}")
 LEAST_RECALL = 0.3
 """A label that predicts few of the firings is precise and says little."""
 
 
 def best_feature(client: Client, model: str) -> FeatureSummary | None:
-    """The feature whose label predicts its firings on held-out text best, by F1; None where no
-    label is any good."""
+    """The feature whose label begins with a word and predicts its firings on held-out text best, by
+    F1; None where no label is any good."""
     where = FeatureFilter(min_density=LEAST_DENSITY)
-    known = [each for each in client.features.list(model, where=where) if each.label]
-    good = [each for each in known if (each.label_recall or 0) >= LEAST_RECALL]
+    known = client.features.list(model, where=where)
+    words = [each for each in known if _WORD.match(each.label or "")]
+    good = [each for each in words if (each.label_recall or 0) >= LEAST_RECALL]
     return max(good, key=_f1, default=None)
 
 
@@ -43,16 +47,15 @@ def show(client: Client, preset: presets.SaePreset) -> None:
     text = _continued(client, preset.model, found)
     for name in ("unsteered", "steered"):
         console.print(f"  {name:<10} {PROMPT}{text[name]['text']!r}", highlight=False)
-
-
-def command(found: FeatureSummary, model: str) -> str:
-    """The command that steers the feature."""
-    value = found.max * STRENGTH
-    return f'saeserve steer {model} --prompt "{PROMPT}" --add {found.feature}={value:.3g}'
+    console.print(
+        f"  with the services up: .venv/bin/saeserve steer {preset.model} --prompt '{PROMPT}' "
+        f"--add {found.feature}={_added(found)}",
+        highlight=False,
+    )
 
 
 def _continued(client: Client, model: str, found: FeatureSummary) -> Mapping[str, Any]:
-    edit = {"feature": found.feature, "add": round(found.max * STRENGTH, 3)}
+    edit = {"feature": found.feature, "add": _added(found)}
     spec = {
         "model": model,
         "dataset": presets.DATASET,
@@ -65,6 +68,10 @@ def _continued(client: Client, model: str, found: FeatureSummary) -> Mapping[str
     generation = done.outputs[0].generation
     assert generation is not None, "a generate job has its texts among its outputs"
     return generation["continuations"][0]
+
+
+def _added(found: FeatureSummary) -> float:
+    return round(found.max * STRENGTH, 1)
 
 
 def _f1(found: FeatureSummary) -> float:
