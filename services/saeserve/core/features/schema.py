@@ -94,8 +94,8 @@ CREATE TABLE other_labels (
 CREATE VIRTUAL TABLE label_index USING fts5(label, content='labels', content_rowid='feature');
 """
 INDEXES = """
-CREATE INDEX by_density ON features (density, feature);
-CREATE INDEX by_max ON features (max, feature);
+CREATE INDEX by_density ON features (density, feature, max);
+CREATE INDEX by_max ON features (max, feature, density);
 CREATE INDEX by_plain ON vocabulary (plain);
 CREATE INDEX by_feature ON token_features (feature);
 """
