@@ -105,10 +105,12 @@ def test_a_token_of_other_scopes_gets_nothing(site: Site, method: Method) -> Non
 
 
 def scopes_of(method: Method) -> set[Scope]:
-    """As documented: inference by encode, features too, changes by submit, the store by admin, the
-    rest by read."""
-    if method.service in ("InferenceService", "FeatureService"):
-        return {Scope.ENCODE} | ({Scope.READ} if method.service == "FeatureService" else set())
+    """As documented: inference by encode, what the explorer shows of features by read too, changes
+    by submit, the store by admin, the rest by read."""
+    if method.service == "FeatureService" or method.name.endswith("MatchFeatures"):
+        return {Scope.ENCODE, Scope.READ}
+    if method.service == "InferenceService":
+        return {Scope.ENCODE}
     if method.service == "StoreService":
         return set()
     reads = method.name.partition("/")[2].startswith(("Get", "List", "Watch", "Download"))
