@@ -107,10 +107,9 @@ def test_a_token_of_other_scopes_gets_nothing(site: Site, method: Method) -> Non
 def scopes_of(method: Method) -> set[Scope]:
     """As documented: inference by encode, what the explorer shows of features by read too, changes
     by submit, the store by admin, the rest by read."""
-    if method.service == "FeatureService" or method.name.endswith("MatchFeatures"):
-        return {Scope.ENCODE, Scope.READ}
-    if method.service == "InferenceService":
-        return {Scope.ENCODE}
+    looks = method.service == "FeatureService" or method.name.endswith("MatchFeatures")
+    if looks or method.service == "InferenceService":
+        return {Scope.ENCODE} | ({Scope.READ} if looks else set())
     if method.service == "StoreService":
         return set()
     reads = method.name.partition("/")[2].startswith(("Get", "List", "Watch", "Download"))
