@@ -103,7 +103,7 @@ class PlantedFeatures(feature_service_pb2_grpc.FeatureServiceServicer):
 def _matches(request: Any, context: Any) -> serving.MatchFeaturesResponse:  # noqa: ANN401 - of grpc
     """Every second feature has a mutual match, less and less alike."""
     if request.other.partition("@")[0] == BARE:
-        _refuse(context, InvalidInput("they have no width in common", code="WIDTH_MISMATCH"))
+        _refuse(context, InvalidInput("they have no width in common", code="WIDTHS_DIFFER"))
     return serving.MatchFeaturesResponse(
         features=range(D_SAE),
         matches=[D_SAE - 1 - feature for feature in range(D_SAE)],

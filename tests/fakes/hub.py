@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise Refused(404)
 
     def _wait(self, line: str) -> None:
-        for start, event in self.state.waits.items():
+        for start, event in list(self.state.waits.items()):
             if line.startswith(start):
                 event.wait(60)
         for start in list(self.state.answers):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.real_stack import RealStack, Service, alive
+from tests.fakes.worker_bench import until
 
 from saeserve.client.values import Job
 from saeserve.jobs.states import JobState
@@ -165,7 +166,7 @@ def test_training_goes_on_while_the_broker_is_away(
     base.start_broker()
     ended = finished(base, job, attempts=1)
     assert base.ledger.highest_epoch(job) == 1
-    assert not alive(process)
+    until(lambda: not alive(process))
     assert only_version(base, ended) == undisturbed
 
 

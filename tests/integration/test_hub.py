@@ -100,6 +100,10 @@ class Desk:
         """What a pull by this process leaves to be imported."""
         return pull(self.stack.client, self.api, Source(repo, **more), name)
 
+    def uploads(self) -> set[str]:
+        """Names of what lies there to be imported."""
+        return {path.name for path in self.stack.store.path("uploads").glob("*")}
+
     def files(self) -> dict[str, bytes]:
         """Those of the model `sae`."""
         folder = self.stack.models.resolve("sae").folder
@@ -236,6 +240,8 @@ def test_what_the_hub_fails_at_is_done_by_the_next_call(
 
 
 def test_what_cannot_be_pulled_is_refused_before_it_is_fetched(desk: Desk) -> None:
+    before = desk.uploads()
+
     def refusal(kind: type[ClientError]) -> str:
         with pytest.raises(kind) as raised:
             desk.pull("bob/sae", "x")
@@ -255,7 +261,7 @@ def test_what_cannot_be_pulled_is_refused_before_it_is_fetched(desk: Desk) -> No
     assert not [line for line in desk.hub.requests if "/resolve/" in line]
     desk.api.endpoint = f"http://127.0.0.1:{free_port()}"
     assert "cannot be reached" in refusal(UnavailableError)
-    assert not list(desk.stack.store.path("uploads").glob("*"))
+    assert desk.uploads() == before
 
 
 def test_bytes_other_than_they_should_be_are_not_taken(desk: Desk) -> None:

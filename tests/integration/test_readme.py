@@ -95,17 +95,28 @@ def _shown(heading: str, *starts: str) -> list[str]:
     return [line for line in found if line.removeprefix(".venv/bin/saeserve ").startswith(starts)]
 
 
+def _of(words: str, commands: list[str], printed: list[str]) -> list[str]:
+    """What the commands that begin with `words` printed."""
+    start = f".venv/bin/saeserve {words}"
+    return [each for line, each in zip(commands, printed, strict=True) if line.startswith(start)]
+
+
 def test_your_own_model(reader: Reader) -> None:
     commands = _shown("Your own model", "submit", "models", "annotate", "steer")
-    assert len(commands) == 7
-    *_, features, texts = [reader.command(line) for line in commands]
+    assert len(commands) == 9
+    printed = [reader.command(line) for line in commands]
     reader.command("saeserve models download my-sae evaluated")
     card = (reader.here / "evaluated" / "README.md").read_text()
     assert "\n## Evaluation\n" in card
     assert "| ce_delta_nats |" in card
     assert "| loss_recovered_mean |" in card
+    [features] = _of("annotate", commands, printed)
     assert "feature=value" in features
+    [texts] = _of("steer", commands, printed)
     assert "as it is" in texts
+    listed, shown = _of("models features", commands, printed)
+    assert "density" in listed
+    assert "feature 12" in shown
     [code] = blocks(README, "python", "Your own model")
     assert reader.python(code).strip()
 

@@ -200,7 +200,8 @@ def test_many_callers_of_a_small_queue_all_get_answers(store: Path) -> None:
 
         def encode(_number: int) -> bool:
             found = [client.encode("topk", piece).to_dense() for piece in pieces]
-            return np.array_equal(np.concatenate(found), wanted)
+            # Blocks of other sizes may round differently.
+            return np.allclose(np.concatenate(found), wanted, rtol=0, atol=1e-5 * wanted.max())
 
         with ThreadPoolExecutor(10) as pool:
             assert all(pool.map(encode, range(10)))

@@ -15,6 +15,16 @@ def refused(message: str, *, field: str = "", remedy: str = "") -> InvalidArgume
     return InvalidArgumentError(message, field=field, remedy=remedy)
 
 
+def not_installed(error: ImportError, extra: str, *, field: str = "") -> PreconditionError:
+    """The error for a library that comes with an extra of ours."""
+    return PreconditionError(
+        f"{error.name or extra} cannot be imported: {error}",
+        reason="EXTRA_MISSING",
+        field=field,
+        remedy=f"install it: pip install 'saeserve[{extra}]'",
+    )
+
+
 @contextlib.contextmanager
 def reading(path: Path, what: str = "a file") -> Generator[None]:
     """Raise InvalidArgumentError, naming `path`, where it cannot be opened or read; `what` says

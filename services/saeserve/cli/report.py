@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from saeserve.cli.output import Json, connect, told
-from saeserve.errors import StartupError
+from saeserve.cli.refusals import not_installed
 
 
 def report(
@@ -29,11 +29,7 @@ def report(
     try:
         from saeserve.explorer.report_files import write_report
     except ImportError as error:
-        raise StartupError(
-            f"{error.name} is not installed, which reports are made with",
-            code="EXTRA_MISSING",
-            remedy="pip install 'saeserve[explorer]'",
-        ) from error
+        raise not_installed(error, "explorer") from error
     with connect() as client:
         written = write_report(client, names, out, features=features)
     told(f"{written.pages} pages: open {written.folder}/index.html", written, as_json)

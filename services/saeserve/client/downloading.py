@@ -9,6 +9,7 @@ from pathlib import Path
 
 from saeserve.client.errors import ClientError, DataLossError, UnavailableError, translated
 from saeserve.client.local_files import RemoteFile, blocks, part_of, publish_file, size_of
+from saeserve.client.refusals import damaged
 from saeserve.client.retries import Limit, Patience
 from saeserve.v1 import transfer_service_pb2, transfer_service_pb2_grpc
 
@@ -105,9 +106,8 @@ def _broken_off(name: str, offset: int) -> UnavailableError:
 
 
 def _damaged(name: str) -> DataLossError:
-    return DataLossError(
+    return damaged(
         f"{name}: the server's bytes do not have the sha256 that they should have",
-        reason="SHA256_MISMATCH",
         field="name",
         remedy="the file is damaged in the store: restore it from a backup, or make it again",
     )

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saeserve.client.errors import DeadlineError, InvalidArgumentError, PreconditionError
+from saeserve.client.errors import (
+    DataLossError,
+    DeadlineError,
+    InvalidArgumentError,
+    PreconditionError,
+)
 
 
 def bad_shape(message: str, *, field: str, remedy: str) -> InvalidArgumentError:
@@ -28,6 +33,11 @@ def bad_spec(
     return InvalidArgumentError(
         message, reason="BAD_SPEC", field=field, remedy=remedy, violations=violations
     )
+
+
+def damaged(message: str, *, field: str, remedy: str) -> DataLossError:
+    """The error for bytes that do not have the sha256 that they should have."""
+    return DataLossError(message, reason="SHA256_MISMATCH", field=field, remedy=remedy)
 
 
 def no_local_file(message: str, *, field: str, remedy: str) -> InvalidArgumentError:

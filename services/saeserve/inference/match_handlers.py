@@ -73,7 +73,7 @@ def _check_widths(first: Loaded[InferenceModel], second: Loaded[InferenceModel])
         raise InvalidInput(
             f"{first.resource} writes rows of width {wide}, {second.resource} of {other}: their "
             "features have no directions in common",
-            code="WIDTH_MISMATCH",
+            code="WIDTHS_DIFFER",
             field="other",
             remedy="name two models of the same site of one language model",
         )

@@ -15,6 +15,7 @@ from saeserve.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from saeserve.client.refusals import damaged as client_damaged
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -49,9 +50,8 @@ def hub_errors(repo: str) -> Generator[None]:
 
 def damaged(name: str, repo: str, whose: str, remedy: str) -> DataLossError:
     """The error for a file whose bytes are not those that `whose` sha256 is of."""
-    return DataLossError(
+    return client_damaged(
         f"{name} of {repo} does not have the sha256 that {whose} says",
-        reason="SHA256_MISMATCH",
         field="repo",
         remedy=remedy,
     )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
+from saeserve.cli.refusals import not_installed
 from saeserve.client import Client
 from saeserve.client.curves import CurvePoint
-from saeserve.client.errors import PreconditionError, UnavailableError
+from saeserve.client.errors import UnavailableError
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,7 @@ def library(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise PreconditionError(
-            f"{name} cannot be imported: {error}",
-            reason="EXTRA_MISSING",
-            field="to",
-            remedy=f"install it: pip install 'saeserve[{extra}]'",
-        ) from error
+        raise not_installed(error, extra, field="to") from error
 
 
 def failed(tracker: str, error: Exception) -> UnavailableError:
