@@ -116,7 +116,7 @@ def test_your_own_model(reader: Reader) -> None:
     assert "as it is" in texts
     listed, shown = _of("models features", commands, printed)
     assert "density" in listed
-    assert "feature 12" in shown
+    assert "12 of models/my-sae" in shown
     [code] = blocks(README, "python", "Your own model")
     assert reader.python(code).strip()
 
