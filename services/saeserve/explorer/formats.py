@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 NONE = "–"
-_SHOWN_AS = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\xa0": "⍽"}
+_SHOWN_AS = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\xa0": "⍽"})
 _HIDDEN = ("Cc", "Cf", "Zl", "Zp", "Co", "Cn", "Cs")
 """Categories of characters that have no shape, or that turn the text around them."""
 
@@ -82,7 +82,9 @@ def reference(resource: str) -> str:
 
 def visible(text: str) -> str:
     """A token with its white space and its shapeless characters made visible."""
-    return "".join(_SHOWN_AS.get(each) or _shape(each) for each in text)
+    shown = text.translate(_SHOWN_AS)
+    # Nearly all text is printable, and a page shows thousands of tokens.
+    return shown if shown.isprintable() else "".join(map(_shape, shown))
 
 
 def readable(text: str) -> str:
