@@ -78,7 +78,8 @@ def furnish(control: Control, client: Client, folder: Path) -> tuple[Job, Job, J
     made = Output(model="models/sae/versions/1", metrics={"fvu": 0.025})
     ended(control, train.id, made, AttemptStarted(), *reports)
     evaluate = client.jobs.submit({"evaluate": EVALUATE})
-    report = {"metrics": {"fvu": 0.03, "l0": 2.0}, "density": DENSITY}
+    figures = {"metrics": {"fvu": 0.03, "l0": 2.0}, "density": DENSITY}
+    report = {"model": "models/sae/versions/1", "dataset": "acts", **figures}
     ended(control, evaluate.id, Output(evaluation=report), AttemptStarted())
     waits = client.jobs.submit({"train": TRAIN})
     return client.jobs.get(train.id), client.jobs.get(evaluate.id), client.jobs.get(waits.id)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from saeserve.cli.evaluated import evaluation_of
 from saeserve.cli.figures import count, figure
 from saeserve.client import Client
+from saeserve.client.evaluated import newest_evaluation
 from saeserve.client.evaluations import EvaluationMetric
 from saeserve.client.values import JobOutput
 
@@ -36,7 +36,7 @@ def card_of(client: Client, resource: str, folder: Path) -> bytes | None:
     path = folder / CARD
     if not path.is_file():
         return None
-    card, found = path.read_bytes(), evaluation_of(client, resource)
+    card, found = path.read_bytes(), newest_evaluation(client.jobs, resource)
     return card if found is None else with_evaluation(card.decode(), *found).encode()
 
 

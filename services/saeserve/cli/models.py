@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from saeserve.cli.evaluated import evaluation_of, print_evaluation
+from saeserve.cli.evaluated import print_evaluation
 from saeserve.cli.field_sources import leaves, value_text
 from saeserve.cli.figures import ago, listed, metrics_text, size
 from saeserve.cli.output import Json, connect, print_json, told, warnings_text
 from saeserve.cli.tables import print_fields, print_table
+from saeserve.client.evaluated import newest_evaluation
 from saeserve.client.model_values import Model, ModelSource
 
 _ASKED = {"k", "target_l0", "tokens", "batch_size", "lr", "seed", "preset", "init_from"}
@@ -63,7 +64,7 @@ def show(
     """Show one version, and where it comes from."""
     with connect() as client:
         model = client.models.get(reference)
-        found = None if as_json else evaluation_of(client, model.resource)
+        found = None if as_json else newest_evaluation(client.jobs, model.resource)
     if as_json:
         print_json(model)
         return

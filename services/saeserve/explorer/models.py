@@ -11,14 +11,12 @@ from fastapi import APIRouter, Request, Response
 
 from saeserve.client import Client
 from saeserve.client.errors import NotFoundError
+from saeserve.client.evaluated import newest_evaluation
 from saeserve.client.model_values import Model
 from saeserve.explorer.answering import view
 from saeserve.explorer.calling import CallersClient, KeptPictures
 from saeserve.explorer.jobs import PAGE, PageNumber
 from saeserve.explorer.plots import Bars, Plot
-
-MOST_EVALUATIONS = 100
-"""Evaluations, newest first, among which that of a model is looked for."""
 
 router = APIRouter()
 
@@ -133,19 +131,16 @@ def density_plot(evaluated: Sequence[tuple[str, Evaluation]]) -> Plot:
 
 def evaluation_of(client: Client, model: Model) -> Evaluation | None:
     """The newest evaluation of a version that the caller may see."""
-    done = client.jobs.list(states=["SUCCEEDED"], kinds=["evaluate"])
-    for job in islice(done, MOST_EVALUATIONS):
-        spec: Mapping[str, Any] = job.resolved_spec.get("evaluate", {})
-        if str(spec.get("model", "")) in (model.resource, reference_of(model)):
-            for output in job.outputs:
-                if output.evaluation is not None:
-                    return _evaluation(job.id, str(spec.get("dataset", "")), output.evaluation)
-    return None
+    found = newest_evaluation(client.jobs, model.resource)
+    if found is None:
+        return None
+    job, output = found
+    return _evaluation(job, output.evaluation or {})
 
 
-def _evaluation(job: str, dataset: str, found: Mapping[str, Any]) -> Evaluation:
+def _evaluation(job: str, found: Mapping[str, Any]) -> Evaluation:
     bins = tuple(DensityBin(**each) for each in found["density"])
-    return Evaluation(job, dataset, dict(found["metrics"]), bins)
+    return Evaluation(job, str(found["dataset"]), dict(found["metrics"]), bins)
 
 
 def _bars(label: str, found: Evaluation) -> Bars:
