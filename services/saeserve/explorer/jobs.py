@@ -16,7 +16,8 @@ from saeserve.explorer.answering import form_of, view
 from saeserve.explorer.calling import CallersClient, KeptPictures
 from saeserve.explorer.curves import Curve, curves_of, figures, plot_of
 from saeserve.explorer.formats import reference, segment
-from saeserve.explorer.reports import (
+from saeserve.explorer.security import check_form
+from saeserve.explorer.text_results import (
     AnnotatedText,
     ShownEdit,
     SteeredText,
@@ -24,7 +25,6 @@ from saeserve.explorer.reports import (
     edits_of,
     steered_of,
 )
-from saeserve.explorer.security import check_form
 
 PAGE = 50
 STATES = (
